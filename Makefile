@@ -1,0 +1,56 @@
+# make demo | test | lint | bench: each sets up .venv first, on a machine with nothing but Python and a package index.
+#
+#   PYTHON=python3.12     the Python that .venv is made with
+#   TORCH_INDEX=URL       where torch comes from; https://download.pytorch.org/whl/cpu has builds without CUDA
+#   LOCOMO=FILE           locomo10.json, for `make bench` without a network
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test lint bench setup clean
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+LOCOMO ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+STAMP := $(VENV)/.installed
+# Nothing here needs a model hub or reports to anybody.
+export HF_HUB_OFFLINE := 1
+export MEM0_TELEMETRY := False
+export TOKENIZERS_PARALLELISM := false
+
+demo: setup
+	$(BIN)/hins demo
+
+test: setup
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	@for script in benchmarks/[a-z]*.py; do \
+		echo "== $$script"; \
+		data=(); \
+		if [[ -n "$(LOCOMO)" ]] && $(BIN)/python "$$script" --help | grep -q -- --data; then data=(--data "$(LOCOMO)"); fi; \
+		$(BIN)/python "$$script" --quick "$${data[@]}"; \
+	done
+
+setup: $(STAMP)
+
+# torch first and pinned, so that no dependency pulls another build of it. memoryos-pro without its dependencies: it
+# pins versions of what is here already.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV); the first time takes some minutes."
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) -e ".[mem0,dev]"
+	$(PIP) --no-deps memoryos-pro
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

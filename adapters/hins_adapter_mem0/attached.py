@@ -1,0 +1,340 @@
+"""What an attached Mem0 memory does differently: it records its calls and serves from the agent's current binding.
+
+`_Common` holds the work; `_SyncMethods` and `_AsyncMethods` are thin wrappers over Mem0's two classes.
+A memory that only captures keeps Mem0's own embedder and stores; the properties then pass through to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import mem0
+
+from hins_adapter_mem0.agent import Mem0Agent
+from hins_adapter_mem0.captures import leave_capture
+from hins_adapter_mem0.events import scope_of
+from hins_adapter_mem0.recorder import AgentTurn, Recorder, stored_payload, stored_scopes
+from hins_memory.config import Settings
+from hins_memory.types import Scope
+
+__all__ = ["Attachment", "attached_class", "attachment_of"]
+
+_SLOT = "_hins"
+_MARK = "_hins_attached"
+_attached_classes: dict[type, type] = {}
+
+
+@dataclass
+class Attachment:
+    """What hins-memory keeps in a memory object.
+
+    `agent` is None while Mem0's own embedder and stores serve; `original` is the class to go back to, or None for
+    memories that were made by hins-memory.
+    """
+
+    settings: Settings
+    recorder: Recorder
+    agent: Mem0Agent | None = None
+    original: type | None = None
+
+    def install(self, memory: Any) -> None:
+        """Put this into a memory."""
+        memory.__dict__[_SLOT] = self
+        if self.agent is not None:
+            self.agent.join(memory)
+
+    def close(self, memory: Any) -> None:
+        """Write what waits to the log and release what is held; a second call does nothing."""
+        leave_capture(self.settings, memory)
+        if self.agent is not None:
+            self.agent.leave(memory)
+
+
+def attachment_of(memory: Any) -> Attachment | None:
+    """Return what hins-memory keeps in a memory object, or None when it is not attached."""
+    return cast("Attachment | None", getattr(memory, "__dict__", {}).get(_SLOT))
+
+
+def attached_class(original: type) -> type:
+    """Return the subclass of one of Mem0's memory classes with the methods below; one for each class.
+
+    It has one base, and the methods are copied into it: Python lets an object change its class to such a subclass,
+    but not to one with a second base.
+    """
+    if original not in _attached_classes:
+        methods = _AsyncMethods if issubclass(original, mem0.AsyncMemory) else _SyncMethods
+        namespace = {
+            name: value
+            for source in (_Common, methods)
+            for name, value in vars(source).items()
+            if name not in ("__dict__", "__weakref__", "__module__", "__qualname__", "__doc__")
+        }
+        namespace |= {_MARK: True, "__doc__": original.__doc__, "__module__": __name__}
+        _attached_classes[original] = type(f"Attached{original.__name__}", (original,), namespace)
+    return _attached_classes[original]
+
+
+def _mem0(memory: Any) -> Any:
+    """Return what `super()` is for the methods of an attached class, which were defined elsewhere."""
+    attached = next(cls for cls in type(memory).__mro__ if _MARK in vars(cls))
+    return super(attached, memory)
+
+
+class _Common:
+    """The properties that Mem0 reads its components from, and the methods that record outcomes."""
+
+    @property
+    def _hins_agent(self) -> Mem0Agent | None:
+        attachment = attachment_of(self)
+        return attachment.agent if attachment is not None else None
+
+    @property
+    def embedding_model(self) -> Any:
+        """The embedder of the running operation."""
+        agent = self._hins_agent
+        return self.__dict__["embedding_model"] if agent is None else agent.binding.embedding
+
+    @embedding_model.setter
+    def embedding_model(self, value: Any) -> None:
+        self.__dict__["embedding_model"] = value
+
+    @property
+    def vector_store(self) -> Any:
+        """The store of memories of the running operation."""
+        agent = self._hins_agent
+        return self.__dict__["vector_store"] if agent is None else agent.binding.memories
+
+    @vector_store.setter
+    def vector_store(self, value: Any) -> None:
+        self.__dict__["vector_store"] = value
+
+    @property
+    def entity_store(self) -> Any:
+        """The store of entities of the running operation."""
+        agent = self._hins_agent
+        return _mem0(self).entity_store if agent is None else agent.binding.entities
+
+    @property
+    def _entity_store(self) -> Any:
+        # Mem0 looks here to see whether there is an entity store yet.
+        agent = self._hins_agent
+        return self.__dict__.get("_entity_store") if agent is None else agent.binding.entities
+
+    @_entity_store.setter
+    def _entity_store(self, value: Any) -> None:
+        self.__dict__["_entity_store"] = value
+
+    def answered(self, retrieval_id: str, text: str) -> None:
+        """Record the text that the agent answered after a search.
+
+        Args:
+            retrieval_id: `search` returned it under ``retrieval_id``; "" is ignored.
+            text: the answer.
+        """
+        self._hins_recorder.answered(retrieval_id, text)
+
+    def feedback(self, memory_id: str, polarity: str, retrieval_id: str | None = None) -> None:
+        """Record that a memory was or was not what a search should have found.
+
+        Args:
+            memory_id: the memory.
+            polarity: ``POSITIVE`` or ``NEGATIVE``.
+            retrieval_id: the search it is about; None means the latest that returned the memory.
+
+        Raises:
+            ConfigError: the polarity is something else.
+        """
+        self._hins_recorder.feedback(memory_id, polarity, retrieval_id)
+
+    def turn(self) -> AgentTurn:
+        """Return a context manager around one turn of the agent; see `AgentTurn`."""
+        return AgentTurn(self._hins_recorder)
+
+    def close(self) -> None:
+        """Release what the memory holds, and write what waits to the interaction log."""
+        _mem0(self).close()
+        attachment = attachment_of(self)
+        if attachment is not None:
+            attachment.close(self)
+
+    @property
+    def _hins_recorder(self) -> Recorder:
+        attachment = attachment_of(self)
+        return attachment.recorder if attachment is not None else Recorder(None)
+
+    def _hins_pin(self) -> contextlib.AbstractContextManager[Any]:
+        """Keep one embedder and its stores for one operation."""
+        agent = self._hins_agent
+        return contextlib.nullcontext() if agent is None else agent.pin()
+
+    def _hins_searched(self, result: Any, arguments: tuple[Any, ...], options: Mapping[str, Any], capture: bool) -> Any:
+        """Record a search and put the id of its record into what it returns."""
+        retrieval_id = ""
+        if capture and self._hins_recorder.on:
+            query = arguments[0] if arguments else options.get("query")
+            agent = self._hins_agent
+            version = "" if agent is None else agent.binding.version
+            retrieval_id = self._hins_recorder.searched(cast("str", query), options.get("filters"), result, version)
+        if isinstance(result, dict):
+            result["retrieval_id"] = retrieval_id
+        return result
+
+    def _hins_reset(self, kind: str) -> None:
+        """Do what Mem0's `reset` does, for the binding's stores instead of those of the configuration."""
+        from mem0.memory.storage import SQLiteManager
+        from mem0.memory.telemetry import capture_event
+
+        memory = cast("Any", self)
+        assert self._hins_agent is not None
+        self._hins_agent.reset()
+        memory.db.reset()
+        memory.db.close()
+        memory.db = SQLiteManager(memory.config.history_db_path)
+        capture_event("mem0.reset", self, {"sync_type": kind})
+
+    def _hins_stored_scopes(self) -> list[Scope]:
+        """Return every scope that holds a memory, before a `reset` deletes them."""
+        return stored_scopes(self.vector_store)
+
+
+def _memory_id(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    return arguments[0] if arguments else options.get("memory_id")
+
+
+def _delete_all_options(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+    return {**dict(zip(("user_id", "agent_id", "run_id"), arguments, strict=False)), **options}
+
+
+class _SyncMethods(_Common):
+    """The recording methods of an attached `mem0.Memory`; each takes ``capture=False`` to leave one call out."""
+
+    def add(self, messages: Any, *, capture: bool = True, **options: Any) -> Any:
+        """Add as Mem0 does, and record the turns and the memories that came out."""
+        with self._hins_pin():
+            result = _mem0(self).add(messages, **options)
+            if capture and self._hins_recorder.on:
+                self._hins_recorder.added(self, messages, options, result)
+        return result
+
+    def search(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
+        """Search as Mem0 does; the result also carries ``retrieval_id`` ("" when nothing is recorded)."""
+        with self._hins_pin():
+            result = _mem0(self).search(*arguments, **options)
+            return self._hins_searched(result, arguments, options, capture)
+
+    def get(self, *arguments: Any, **options: Any) -> Any:
+        """Return a memory as Mem0 does."""
+        with self._hins_pin():
+            return _mem0(self).get(*arguments, **options)
+
+    def get_all(self, *arguments: Any, **options: Any) -> Any:
+        """List memories as Mem0 does."""
+        with self._hins_pin():
+            return _mem0(self).get_all(*arguments, **options)
+
+    def update(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
+        """Update as Mem0 does, and record the memory as it is then."""
+        with self._hins_pin():
+            result = _mem0(self).update(*arguments, **options)
+            if capture and self._hins_recorder.on:
+                self._hins_recorder.updated(self, _memory_id(arguments, options))
+        return result
+
+    def delete(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
+        """Delete as Mem0 does, and record it."""
+        with self._hins_pin():
+            recorded = capture and self._hins_recorder.on
+            memory_id = _memory_id(arguments, options)
+            payload: Mapping[str, Any] = stored_payload(self, memory_id) if recorded else {}
+            result = _mem0(self).delete(*arguments, **options)
+            if recorded:
+                self._hins_recorder.deleted(memory_id, payload)
+        return result
+
+    def delete_all(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
+        """Delete all memories of a scope as Mem0 does, and record it."""
+        with self._hins_pin():
+            result = _mem0(self).delete_all(*arguments, **options)
+        if capture:
+            self._hins_recorder.deleted_all([scope_of(_delete_all_options(arguments, options))])
+        return result
+
+    def reset(self, *, capture: bool = True) -> Any:
+        """Delete everything as Mem0 does, and record it."""
+        scopes = self._hins_stored_scopes() if capture and self._hins_recorder.on else []
+        if self._hins_agent is None:
+            _mem0(self).reset()
+        else:
+            self._hins_reset("sync")
+        self._hins_recorder.deleted_all(scopes)
+
+
+class _AsyncMethods(_Common):
+    """The same for an attached `mem0.AsyncMemory`."""
+
+    async def add(self, messages: Any, *, capture: bool = True, **options: Any) -> Any:
+        """Add as Mem0 does, and record the turns and the memories that came out."""
+        with self._hins_pin():
+            result = await _mem0(self).add(messages, **options)
+            if capture and self._hins_recorder.on:
+                await asyncio.to_thread(self._hins_recorder.added, self, messages, options, result)
+        return result
+
+    async def search(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
+        """Search as Mem0 does; the result also carries ``retrieval_id`` ("" when nothing is recorded)."""
+        with self._hins_pin():
+            result = await _mem0(self).search(*arguments, **options)
+            return self._hins_searched(result, arguments, options, capture)
+
+    async def get(self, *arguments: Any, **options: Any) -> Any:
+        """Return a memory as Mem0 does."""
+        with self._hins_pin():
+            return await _mem0(self).get(*arguments, **options)
+
+    async def get_all(self, *arguments: Any, **options: Any) -> Any:
+        """List memories as Mem0 does."""
+        with self._hins_pin():
+            return await _mem0(self).get_all(*arguments, **options)
+
+    async def update(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
+        """Update as Mem0 does, and record the memory as it is then."""
+        with self._hins_pin():
+            result = await _mem0(self).update(*arguments, **options)
+            if capture and self._hins_recorder.on:
+                await asyncio.to_thread(self._hins_recorder.updated, self, _memory_id(arguments, options))
+        return result
+
+    async def delete(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
+        """Delete as Mem0 does, and record it."""
+        with self._hins_pin():
+            recorded = capture and self._hins_recorder.on
+            memory_id = _memory_id(arguments, options)
+            payload: Mapping[str, Any] = {}
+            if recorded:
+                payload = await asyncio.to_thread(stored_payload, self, memory_id)
+            result = await _mem0(self).delete(*arguments, **options)
+            if recorded:
+                self._hins_recorder.deleted(memory_id, payload)
+        return result
+
+    async def delete_all(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
+        """Delete all memories of a scope as Mem0 does, and record it."""
+        with self._hins_pin():
+            result = await _mem0(self).delete_all(*arguments, **options)
+        if capture:
+            self._hins_recorder.deleted_all([scope_of(_delete_all_options(arguments, options))])
+        return result
+
+    async def reset(self, *, capture: bool = True) -> Any:
+        """Delete everything as Mem0 does, and record it."""
+        recorded = capture and self._hins_recorder.on
+        scopes = await asyncio.to_thread(self._hins_stored_scopes) if recorded else []
+        if self._hins_agent is None:
+            await _mem0(self).reset()
+        else:
+            await asyncio.to_thread(self._hins_reset, "async")
+        self._hins_recorder.deleted_all(scopes)

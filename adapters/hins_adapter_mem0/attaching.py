@@ -1,0 +1,141 @@
+"""Attaching to a Mem0 memory that exists already, and restoring it exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mem0
+
+from hins_adapter_mem0.agent import Mem0Agent
+from hins_adapter_mem0.attached import Attachment, attached_class, attachment_of
+from hins_adapter_mem0.memory import make_settings, new_recorder
+from hins_adapter_mem0.opening import (
+    checked_embedder,
+    open_attached_agent,
+    open_own_agent,
+    recorded_version,
+)
+from hins_memory.config import Settings
+from hins_memory.errors import AgentError, ConfigError
+
+__all__ = ["agent_of", "attach", "attach_with", "detach", "is_memory"]
+
+
+def is_memory(memory: Any) -> bool:
+    """Return whether an object is a Mem0 memory that can be attached to."""
+    return isinstance(memory, (mem0.Memory, mem0.AsyncMemory))
+
+
+def attach(
+    memory: Any,
+    *,
+    embedder: str | None = None,
+    reembed: bool = False,
+    capture: bool = True,
+    project: str | None = None,
+    settings: Settings | None = None,
+    model: str | Path | None = None,
+) -> Any:
+    """Make an existing `mem0.Memory` or `mem0.AsyncMemory` record its use, and embed with hins if asked.
+
+    The object stays the same; what was stored with its own embedder stays too, in its own collections. Attaching
+    again replaces the options.
+
+    Args:
+        memory: the memory.
+        embedder: None keeps the memory's embedder, unless its store was swapped to hins before; then that is
+            followed. ``hins`` or ``stock`` embeds with it at once, if the store is empty or was ours before.
+        reembed: with an embedder, re-embed what another encoder stored.
+        capture: whether calls are recorded.
+        project: the project's name.
+        settings: where things live; the environment's settings by default.
+        model: a sentence-transformers folder or name to start from.
+
+    Raises:
+        AgentError: it is no Mem0 memory, or the store holds memories of another encoder and `reembed` is false.
+        ConfigError: an argument is not valid.
+    """
+    checked_embedder(embedder)
+    if not is_memory(memory):
+        raise AgentError(f"{type(memory).__name__} is not a Mem0 memory.", "Give a mem0.Memory or a mem0.AsyncMemory.")
+    known = attachment_of(memory)
+    if known is not None and known.original is None:
+        return memory
+    if known is not None:
+        detach(memory)
+    chosen = make_settings(settings, project)
+    agent = _agent_for(memory, chosen, embedder, reembed, model)
+    original = type(memory)
+    attachment = Attachment(chosen, new_recorder(memory, chosen, capture), agent, original)
+    memory.__class__ = attached_class(original)
+    attachment.install(memory)
+    return memory
+
+
+def attach_with(memory: Any, options: Mapping[str, Any]) -> Any:
+    """`attach` with its options in a mapping; unknown ones are a `ConfigError`."""
+    known = {"embedder", "reembed", "capture", "project", "settings", "model"}
+    if unknown := set(options) - known:
+        raise ConfigError(
+            f"Mem0 memories are not attached with {', '.join(sorted(unknown))}.", f"Use {', '.join(sorted(known))}."
+        )
+    return attach(memory, **options)
+
+
+def _agent_for(
+    memory: Any, settings: Settings, embedder: str | None, reembed: bool, model: str | Path | None
+) -> Mem0Agent | None:
+    recorded = recorded_version(memory, settings)
+    if embedder is None:
+        return open_attached_agent(memory, settings, "hins", model) if recorded else None
+    name = "stock" if embedder == "stock" else "hins"
+    if recorded or not reembed:
+        return open_attached_agent(memory, settings, name, model)  # type: ignore[arg-type]  # narrowed just above
+    agent = open_own_agent(memory, settings, model)
+    _reembed(agent, name)
+    return agent
+
+
+def _reembed(agent: Mem0Agent, embedder: str) -> None:
+    """Swap a store from Mem0's own embedder to hins."""
+    from hins_memory.swap import swap_agent
+
+    encoder = agent.encoders.stock() if embedder == "stock" else agent.encoders.initial()
+    swap_agent(agent, encoder.version, encoder, agent.encoders.registry)
+
+
+def detach(memory: Any) -> Any:
+    """Restore a memory exactly as it was before `attach`: its class, its embedder and its stores.
+
+    Memories that were added while it embedded with hins stay in hins' own collections, and are there again when it is
+    attached with hins again: in the memory's own collection they would be vectors of another encoder.
+
+    Raises:
+        AgentError: it is not attached, or it is a `Memory` of hins-memory, which cannot be without it.
+    """
+    attachment = attachment_of(memory)
+    if attachment is None:
+        raise AgentError("This memory is not attached.", "There is nothing to undo.")
+    if attachment.original is None:
+        raise AgentError(
+            f"This memory was made as hins_memory's {type(memory).__name__}; there is nothing to go back to.",
+            "Make a mem0.Memory instead, or turn capture off with capture=False.",
+        )
+    attachment.close(memory)
+    memory.__class__ = attachment.original
+    del memory.__dict__["_hins"]
+    return memory
+
+
+def agent_of(memory: Any) -> Mem0Agent | None:
+    """Return the agent of an attached memory, opening one for a memory that so far only captured; else None."""
+    attachment = attachment_of(memory)
+    if attachment is None:
+        return None
+    if attachment.agent is None:
+        agent = open_own_agent(memory, attachment.settings)
+        agent.join(memory)
+        attachment.agent = agent
+    return attachment.agent

@@ -1,0 +1,46 @@
+"""One capture for all memories of a project in this process: one queue and one writer thread, not one each."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any
+
+from hins_memory.capture import Capture
+from hins_memory.config import Settings
+
+__all__ = ["join_capture", "leave_capture"]
+
+_lock = threading.Lock()
+_captures: dict[Settings, tuple[Capture, weakref.WeakSet[Any]]] = {}
+
+
+def join_capture(settings: Settings, memory: Any) -> Capture:
+    """Return the project's capture, with `memory` as one of its users."""
+    with _lock:
+        if settings not in _captures:
+            _captures[settings] = (Capture(settings), weakref.WeakSet())
+        capture, users = _captures[settings]
+        users.add(memory)
+        return capture
+
+
+def leave_capture(settings: Settings, memory: Any) -> None:
+    """Write what waits; after its last user, the capture ends.
+
+    A memory that is forgotten without this leaves its capture open: what waits is still written, at the latest when
+    the interpreter exits. Nothing is done from a finalizer, which may run while this very thread holds any lock.
+    """
+    with _lock:
+        if settings not in _captures:
+            return
+        capture, users = _captures[settings]
+        if memory not in users:
+            return
+        users.discard(memory)
+        if not users:
+            del _captures[settings]
+    if users:
+        capture.flush()
+    else:
+        capture.close()

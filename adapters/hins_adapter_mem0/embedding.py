@@ -1,0 +1,73 @@
+"""Mem0's embedder interface over an `Encoder`: roles honoured, batches embedded as batches."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mem0.configs.embeddings.base import BaseEmbedderConfig
+from mem0.embeddings.base import EmbeddingBase
+from mem0.utils.factory import EmbedderFactory
+
+from hins_memory.encoder import DEFAULT_MODEL, Encoder, resolve_model
+from hins_memory.types import Role
+
+__all__ = ["PROVIDER", "HinsEmbedding", "register_embedder", "shared_encoder"]
+
+#: The name of the embedder provider in a Mem0 configuration.
+PROVIDER = "hins"
+
+_loaded: weakref.WeakValueDictionary[str, Encoder] = weakref.WeakValueDictionary()
+_loading = threading.Lock()
+
+
+def shared_encoder(name_or_dir: str | Path = DEFAULT_MODEL) -> Encoder:
+    """Load an encoder, or return the one that this process already holds for the same model or version.
+
+    Raises:
+        EncoderError: it cannot be found, verified or loaded.
+    """
+    with _loading:
+        if (known := _loaded.get(str(name_or_dir))) is not None:
+            return known
+        source = resolve_model(name_or_dir)
+        encoder = _loaded.get(source)
+        if encoder is None:
+            encoder = Encoder.load(name_or_dir)
+            _loaded[source] = _loaded[encoder.version] = encoder
+        return encoder
+
+
+def _role(memory_action: str | None) -> Role:
+    return "query" if memory_action == "search" else "document"
+
+
+class HinsEmbedding(EmbeddingBase):  # type: ignore[misc]  # mem0 has no type information
+    """An `Encoder` as Mem0 wants it: lists of floats, `memory_action` instead of a role.
+
+    Mem0 asks for ``search`` when it embeds a query and for ``add`` or ``update`` when it embeds what is stored.
+    """
+
+    def __init__(self, config: Any = None, *, encoder: Encoder | None = None) -> None:
+        super().__init__(config or BaseEmbedderConfig())
+        self.encoder = encoder or shared_encoder(self.config.model or DEFAULT_MODEL)
+        self.config.model = self.config.model or self.encoder.version
+        self.config.embedding_dims = self.encoder.dim
+
+    def embed(self, text: str, memory_action: str | None = None) -> list[float]:
+        """Return the unit vector of one text, of length `encoder.dim`."""
+        vector: list[float] = self.encoder.encode([text], role=_role(memory_action))[0].tolist()
+        return vector
+
+    def embed_batch(self, texts: Sequence[str], memory_action: str | None = "add") -> list[list[float]]:
+        """Return the unit vectors of several texts, in their order."""
+        vectors: list[list[float]] = self.encoder.encode(list(texts), role=_role(memory_action)).tolist()
+        return vectors
+
+
+def register_embedder() -> None:
+    """Make ``hins`` a provider of Mem0's embedder factory (its configuration class has a closed list)."""
+    EmbedderFactory.provider_to_class.setdefault(PROVIDER, f"{__name__}.{HinsEmbedding.__name__}")

@@ -1,0 +1,181 @@
+"""Finds out which encoder and which collections a Mem0 store is served with, and opens them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hins_adapter_mem0.agent import Mem0Agent, shared_agent
+from hins_adapter_mem0.clients import acquire_client, release_client
+from hins_adapter_mem0.config import embedded_path, store_key
+from hins_adapter_mem0.encoders import EncoderSource
+from hins_adapter_mem0.stores import StoreOpener, entity_collection, store_client
+from hins_memory.config import Settings
+from hins_memory.encoder import Encoder
+from hins_memory.errors import AgentError, ConfigError, SwapError
+
+if TYPE_CHECKING:
+    from hins_memory.registry import Registry
+
+__all__ = ["Embedder", "open_agent", "open_attached_agent", "open_own_agent", "recorded_version"]
+
+#: ``hins``: the project's encoder. ``stock``: the plain base, untrained.
+Embedder = Literal["hins", "stock"]
+
+
+def checked_embedder(embedder: str | None) -> None:
+    """Raise a `ConfigError` unless `embedder` is one of the known names or None."""
+    if embedder not in ("hins", "stock", None):
+        raise ConfigError(
+            f"{embedder!r} is not an embedder.",
+            'Use "hins" (the project\'s encoder), "stock" (the plain base) or None (the one in Mem0\'s config).',
+        )
+
+
+def open_agent(config: Any, settings: Settings, embedder: Embedder, model: str | Path | None) -> Mem0Agent:
+    """Open the agent of a completed Mem0 configuration, or return the one that this process has.
+
+    Raises:
+        AgentError: the store is held by another process, holds memories of another encoder, or cannot be swapped.
+    """
+    provider, store_config = config.vector_store.provider, config.vector_store.config
+    path, key = embedded_path(provider, store_config), store_key(provider, store_config)
+    given = getattr(store_config, "client", None)
+
+    def make() -> Mem0Agent:
+        client = acquire_client(path) if path else given or _connect(provider, store_config)
+        try:
+            agent = _new_agent(key, StoreOpener(provider, store_config, client), settings, model)
+            _serve_first(agent, embedder, in_place=True)
+        except BaseException:
+            if path:
+                release_client(path)
+            raise
+        if path:
+            agent.owns_client(path)
+        return agent
+
+    agent = shared_agent(settings.database_url, key, given, make)
+    _check_stock(agent, embedder)
+    return agent
+
+
+def _connect(provider: str, store_config: Any) -> Any:
+    """Connect to a Qdrant server as Mem0's store does, to share the client between the collections."""
+    if provider != "qdrant":
+        return None
+    from qdrant_client import QdrantClient
+
+    names = ("url", "host", "port", "api_key", "https")
+    return QdrantClient(**{name: value for name in names if (value := getattr(store_config, name)) is not None})
+
+
+def recorded_version(memory: Any, settings: Settings) -> str:
+    """Return the encoder version that a live memory's store is recorded with; "" when it is not ours."""
+    from hins_memory.registry import Registry
+
+    live = Registry(settings).live_index(_memory_key(memory))
+    return live.version if live is not None else ""
+
+
+def open_attached_agent(memory: Any, settings: Settings, embedder: Embedder, model: str | Path | None) -> Mem0Agent:
+    """Open the agent of a live memory's store, in collections of its own beside the memory's.
+
+    Raises:
+        AgentError: the store holds memories that another encoder embedded.
+    """
+
+    def make() -> Mem0Agent:
+        agent = _new_agent(_memory_key(memory), _memory_opener(memory), settings, model)
+        _serve_first(agent, embedder, in_place=False)
+        return agent
+
+    agent = shared_agent(settings.database_url, _memory_key(memory), _memory_client(memory), make)
+    _check_stock(agent, embedder)
+    return agent
+
+
+def open_own_agent(memory: Any, settings: Settings, model: str | Path | None = None) -> Mem0Agent:
+    """Open the agent of a live memory's store as it is, with Mem0's own embedder, so that it can be swapped."""
+
+    def make() -> Mem0Agent:
+        agent = _new_agent(_memory_key(memory), _memory_opener(memory), settings, model)
+        agent.serve_own(memory.embedding_model, memory.vector_store, memory.entity_store)
+        agent.encoders.registry.record_live(agent.key, "", "")
+        return agent
+
+    return shared_agent(settings.database_url, _memory_key(memory), _memory_client(memory), make)
+
+
+def _new_agent(key: str, opener: StoreOpener, settings: Settings, model: str | Path | None) -> Mem0Agent:
+    from hins_memory.registry import Registry
+
+    return Mem0Agent(key, opener, EncoderSource(Registry(settings), model))
+
+
+def _memory_key(memory: Any) -> str:
+    store = memory.config.vector_store
+    return store_key(store.provider, store.config)
+
+
+def _memory_client(memory: Any) -> Any:
+    return store_client(memory.vector_store) or memory.vector_store
+
+
+def _memory_opener(memory: Any) -> StoreOpener:
+    store = memory.config.vector_store
+    return StoreOpener(store.provider, store.config, store_client(memory.vector_store))
+
+
+def _serve_first(agent: Mem0Agent, embedder: Embedder, *, in_place: bool) -> None:
+    """Serve from what the registry says is live; for a store it does not know, from a first index that is empty."""
+    registry = agent.encoders.registry
+    live = registry.live_index(agent.key)
+    if live is not None and live.version:
+        agent.serve(live.version, live.suffix)
+        return
+    encoder = agent.encoders.stock() if embedder == "stock" else agent.encoders.initial()
+    suffix = _first_suffix(agent, encoder, in_place=in_place and live is None)
+    if live is not None:
+        # It was recorded with Mem0's own embedder for a swap that never came to its end; it is empty by now.
+        registry.begin_shadow(agent.key, encoder.version, suffix)
+        registry.flip(agent.key, suffix)
+    else:
+        _record(registry, agent.key, encoder.version, suffix)
+    agent.serve(encoder.version, suffix)
+
+
+def _record(registry: Registry, key: str, version: str, suffix: str) -> None:
+    try:
+        registry.record_live(key, version, suffix)
+    except SwapError as error:
+        raise AgentError(
+            f"Another process opened {key} at the same moment with another encoder.", "Open it again."
+        ) from error
+
+
+def _first_suffix(agent: Mem0Agent, encoder: Encoder, *, in_place: bool) -> str:
+    """Return the suffix of a store's first index, which must be empty."""
+    opener = agent.opener
+    collection = str(opener.config.collection_name)
+    count, dim = opener.describe(collection, encoder.dim)
+    if count:
+        raise AgentError(
+            f"{agent.key} holds {count} memories that another encoder embedded; {encoder.version} cannot search them.",
+            'Re-embed them with hins_memory.attach(memory, embedder="hins", reembed=True), or use another collection.',
+        )
+    entities, entity_dim = opener.describe(entity_collection(opener.provider, collection), encoder.dim)
+    if in_place and not entities and {dim, entity_dim} <= {None, encoder.dim}:
+        return ""
+    # Beside the collection that is there, which stays as it is: for its own embedder after a detach.
+    return "_hins_" + re.sub(r"[^A-Za-z0-9]+", "-", encoder.version)
+
+
+def _check_stock(agent: Mem0Agent, embedder: Embedder) -> None:
+    version = agent.encoder_version
+    if embedder == "stock" and version != agent.encoders.stock().version:
+        raise AgentError(
+            f"{agent.key} is embedded by {version!r}, not by the stock encoder.",
+            'Open it with embedder="hins", or return to the stock encoder with `hins rollback`.',
+        )

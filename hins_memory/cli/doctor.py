@@ -1,0 +1,158 @@
+"""`hins doctor`: whether everything that the loop needs is there, and the command that repairs what is not."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import typer
+from rich.console import RenderableType
+
+from hins_memory.cli.options import settings_of
+from hins_memory.cli.screen import Bars, Result, command, table
+from hins_memory.config import Settings
+from hins_memory.errors import HinsError
+from hins_memory.plugins import broken_plugins, get_plugin_manager
+
+__all__ = ["Check", "doctor", "examine"]
+
+_DISTRIBUTION = "hins-memory"
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+).*;.*extra *== *['\"]([^'\"]+)['\"]")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. `ok` is None for what is only told; `fix` says how to repair what failed."""
+
+    name: str
+    ok: bool | None
+    detail: str
+    fix: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Yield every check in turn; the slow ones come last."""
+    yield Check("python", None, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield Check("hins-memory", None, importlib.metadata.version(_DISTRIBUTION))
+    yield from _plugins()
+    yield _guarded("log", lambda: _log(settings))
+    yield _guarded("torch", _torch)
+    yield _guarded("encoder", lambda: _encoder(settings))
+
+
+def _plugins() -> Iterator[Check]:
+    broken = broken_plugins()
+    for name, reason in broken.items():
+        yield Check(f"plugin {name}", False, reason, _fix(name, reason))
+    missing = _missing_extras()
+    for name, plugin in get_plugin_manager().list_name_plugin():
+        if plugin is None:
+            continue
+        if name in missing:
+            lacking = ", ".join(missing[name])
+            yield Check(f"plugin {name}", False, f"loaded, but {lacking} is not installed", _install(name))
+        else:
+            yield Check(f"plugin {name}", True, "loaded" + _framework(name))
+
+
+def _fix(plugin: str, reason: str) -> str:
+    if plugin in _extras():
+        return _install(plugin)
+    module = re.search(r"No module named '([^'.]+)", reason)
+    return f"pip install {module.group(1)}" if module else f"Update or uninstall the package of the plugin {plugin!r}."
+
+
+def _install(extra: str) -> str:
+    return f'pip install "{_DISTRIBUTION}[{extra}]"'
+
+
+def _extras() -> dict[str, list[str]]:
+    """Return the distributions that each extra of hins-memory asks for."""
+    found: dict[str, list[str]] = {}
+    for requirement in importlib.metadata.requires(_DISTRIBUTION) or ():
+        if match := _REQUIREMENT.match(requirement):
+            found.setdefault(match.group(2), []).append(match.group(1))
+    return found
+
+
+def _missing_extras() -> dict[str, list[str]]:
+    """Return, for each extra that is not complete, the distributions that are missing."""
+    missing: dict[str, list[str]] = {}
+    for extra, names in _extras().items():
+        for name in names:
+            if _installed(name) is None:
+                missing.setdefault(extra, []).append(name)
+    return missing
+
+
+def _installed(distribution: str) -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(distribution)
+    return None
+
+
+def _framework(plugin: str) -> str:
+    versions = [f"{name} {_installed(name)}" for name in _extras().get(plugin, ())]
+    return f" ({', '.join(versions)})" if versions else ""
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    """Run a check; what it raises is its verdict: the doctor looks at everything."""
+    try:
+        return check()
+    except HinsError as error:
+        return Check(name, False, error.problem, error.hint)
+    except Exception as error:
+        return Check(name, False, f"{type(error).__name__}: {error}", f"pip install --force-reinstall {_DISTRIBUTION}")
+
+
+def _log(settings: Settings) -> Check:
+    from hins_memory.log.database import open_database
+    from hins_memory.log.reader import LogReader
+
+    engine = open_database(settings.database_url)
+    counts = LogReader(engine).counts()
+    address = engine.url.render_as_string(hide_password=True)
+    return Check("log", True, f"{address}: {counts.retrievals} retrievals, {counts.answers} answers")
+
+
+def _torch() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        device, bf16 = torch.cuda.get_device_name(), torch.cuda.is_bf16_supported()
+    else:
+        device = f"CPU with {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+        # What the trainer goes by: whether the processor's own instructions know bfloat16.
+        bf16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return Check("torch", True, f"{torch.__version__} on {device}, bf16 {'yes' if bf16 else 'no (training is slower)'}")
+
+
+def _encoder(settings: Settings) -> Check:
+    from hins_memory.encoder import Encoder
+    from hins_memory.registry import Registry
+
+    current = Registry(settings).current()
+    encoder = Encoder.load(current.path) if current else Encoder.load()
+    shape = encoder.encode(["Does it work?"], role="query").shape
+    return Check("encoder", True, f"{encoder.version} gives vectors of {shape[1]} numbers")
+
+
+@command
+def doctor(context: typer.Context) -> Result:
+    """Look at the installation: versions, plugins, log and encoder. Exit status 1 if something has to be repaired."""
+    settings = settings_of(context)
+    with Bars() as bars:
+        bars.waiting("examining")
+        checks = list(examine(settings))
+    signs = {True: "ok", False: "FAILED", None: ""}
+    failed = [check for check in checks if check.ok is False]
+    rows = [(check.name, signs[check.ok], check.detail) for check in checks]
+    parts: list[RenderableType] = [table(("", "", ""), rows)]
+    parts += [f"{check.name}: {check.fix}" for check in failed]
+    return Result({"ok": not failed, "checks": [asdict(check) for check in checks]}, tuple(parts), 1 if failed else 0)

@@ -1,0 +1,99 @@
+"""The global options, and opening an agent by name through the installed plugins."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hins_memory.cli.screen import Bars
+from hins_memory.config import Settings
+from hins_memory.errors import AgentError, ConfigError
+from hins_memory.plugins import broken_plugins, get_plugin_manager
+
+__all__ = ["AgentConfig", "AgentName", "Options", "opened_agent", "settings_of"]
+
+AgentName = Annotated[str, typer.Option("--agent", help="The agent framework whose store is worked on.")]
+AgentConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--agent-config",
+        metavar="FILE.json",
+        help="The configuration that the agent is opened with; its store under the project's folder by default.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that stand before the command."""
+
+    home: Path | None = None
+    project: str | None = None
+
+
+def settings_of(context: typer.Context) -> Settings:
+    """Return the project's settings: the options, else the environment, else the defaults.
+
+    Raises:
+        ConfigError: one of them is not valid.
+    """
+    options = context.find_object(Options) or Options()
+    given: dict[str, Any] = {"home": options.home, "project": options.project}
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+@contextlib.contextmanager
+def opened_agent(settings: Settings, name: str, config: Path | None, bars: Bars) -> Iterator[Any]:
+    """Open an agent through its plugin, and close it at the end.
+
+    Args:
+        settings: the project.
+        name: the framework's name.
+        config: a JSON file that the framework's configuration is read from.
+        bars: shows that it takes a while.
+
+    Raises:
+        ConfigError: no plugin knows the framework, or the file cannot be read.
+        AgentError: the plugin cannot open it.
+    """
+    content = _read_config(config)
+    names = sorted(known for found in get_plugin_manager().hook.hins_agent_names() for known in found)
+    if name not in names:
+        raise _unknown_agent(name, names)
+    bars.waiting(f"opening {name}")
+    memory = get_plugin_manager().hook.hins_open_agent(name=name, settings=settings, config=content)
+    if memory is None:
+        raise AgentError(f"The plugin of {name} did not open it.", "Run `hins doctor`.")
+    try:
+        yield memory
+    finally:
+        close = getattr(memory, "close", None)
+        if callable(close):
+            close()
+
+
+def _read_config(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as JSON: {error}.", "Check the file given to --agent-config."
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} does not hold a JSON object.", "Check the file given to --agent-config.")
+    return content
+
+
+def _unknown_agent(name: str, names: list[str]) -> ConfigError:
+    broken = broken_plugins()
+    if name in broken:
+        return ConfigError(f"The plugin {name!r} is broken: {broken[name]}.", "Run `hins doctor`.")
+    return ConfigError(f"No installed plugin knows the agent {name!r}.", f"Known agents: {', '.join(names) or 'none'}.")

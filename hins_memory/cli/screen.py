@@ -1,0 +1,216 @@
+"""How a command's result reaches people (text and tables) and scripts (one JSON object on stdout); errors; progress."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import logging
+import math
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, TextIO, get_type_hints
+
+import typer
+from rich.console import Console, RenderableType
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from hins_memory.errors import HinsError
+
+__all__ = ["Bars", "Result", "command", "error_console", "set_up_logging", "table"]
+
+_AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command gives back.
+
+    Attributes:
+        data: what ``--json`` prints.
+        parts: what people see, one below the other.
+        exit_code: the exit status; other than 0 where the command worked but its answer is "no".
+        lines: instead of the two above, text to write to stdout piece by piece, for what may be large.
+    """
+
+    data: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple[RenderableType, ...] = ()
+    exit_code: int = 0
+    lines: Iterable[str] | None = None
+
+
+def error_console() -> Console:
+    """Return a console on stderr; stdout is for results only."""
+    return Console(stderr=True, highlight=False)
+
+
+def set_up_logging(verbose: bool) -> None:
+    """Send the log to stderr: warnings, and with `verbose` what hins-memory does."""
+    if not verbose:
+        warnings.simplefilter("ignore", FutureWarning)
+    handler = RichHandler(console=error_console(), show_path=False, show_time=verbose)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    # Mem0 warns of optional packages that nothing here needs; libraries' own bars would tear ours.
+    logging.getLogger("mem0").setLevel(logging.WARNING if verbose else logging.ERROR)
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    logging.getLogger("hins_memory").setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.getLogger("hins_adapter_mem0").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def command(function: Callable[..., Result]) -> Callable[..., None]:
+    """Make a typer command of a function that returns a `Result`, and give it the option ``--json``.
+
+    Expected errors become one sentence on stderr (with ``--json`` an object with the key ``error`` on stdout too) and
+    the error's own exit status.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Any, as_json: bool = False, **kwargs: Any) -> None:
+        try:
+            # Whatever a library prints must not end up in the JSON.
+            stdout = sys.stdout
+            with contextlib.redirect_stdout(sys.stderr):
+                result = function(*args, **kwargs)
+            _print(result, as_json, stdout)
+        except HinsError as error:
+            if as_json:
+                sys.stdout.write(_dumps({"error": _described(error)}))
+            error_console().print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
+            raise typer.Exit(error.exit_code) from error
+        if result.exit_code:
+            raise typer.Exit(result.exit_code)
+
+    # typer reads a command's options from the signature; every command gets --json here, so that none lacks it.
+    hints = get_type_hints(function, include_extras=True)
+    parameters = [one.replace(annotation=hints[name]) for name, one in inspect.signature(function).parameters.items()]
+    option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_AsJson)
+    run.__signature__ = inspect.Signature([*parameters, option])  # type: ignore[attr-defined]
+    run.__annotations__ = {**hints, "as_json": _AsJson}
+    return run
+
+
+def _print(result: Result, as_json: bool, stdout: TextIO) -> None:
+    if result.lines is not None:
+        for line in result.lines:
+            stdout.write(line)
+    elif as_json:
+        stdout.write(_dumps(result.data))
+    else:
+        console = Console(highlight=False)
+        for part in result.parts:
+            console.print(part)
+    stdout.flush()
+
+
+def _described(error: HinsError) -> dict[str, Any]:
+    return {
+        "type": type(error).__name__,
+        "problem": error.problem,
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+    }
+
+
+def _dumps(data: Mapping[str, Any]) -> str:
+    # ASCII only: a terminal of any encoding can show it.
+    return json.dumps(_plain(data), indent=2, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON knows it; NaN and infinities, which it does not know, become null."""
+    if isinstance(value, Mapping):
+        return {str(key.value if isinstance(key, Enum) else key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool) or value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    # numpy's scalars and arrays
+    return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[Any]], title: str | None = None) -> Table:
+    """Return a plain table: the first column left, numbers right; a float gets one decimal, None is a dash."""
+    cells = [list(row) for row in rows]
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        numeric = bool(cells) and all(_is_number(row[number]) or row[number] is None for row in cells)
+        made.add_column(column, justify="right" if numeric and number else "left", overflow="fold")
+    for row in cells:
+        # As Text, because what users wrote may look like rich's markup.
+        made.add_row(*(Text(_cell(value)) for value in row))
+    return made
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+class Bars:
+    """Progress bars on stderr, one for each stage; called as (stage, done, total) from any thread.
+
+    Nothing is drawn where stderr is no terminal.
+
+    Example:
+        with Bars() as bars:
+            bars.waiting("opening mem0")
+            bars("train", 3, 20)
+    """
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=error_console(),
+            transient=True,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show that `done` of `total` steps of a stage are done."""
+        if stage not in self._tasks:
+            self._finish_waiting()
+            self._tasks[stage] = self._progress.add_task(stage, total=total or None)
+        self._progress.update(self._tasks[stage], completed=done, total=total or None)
+
+    def waiting(self, stage: str) -> None:
+        """Show that a stage without countable steps runs, until the next one begins."""
+        self._finish_waiting()
+        self._tasks[stage] = self._progress.add_task(stage, total=None)
+
+    def _finish_waiting(self) -> None:
+        for task in self._progress.tasks:
+            if task.total is None:
+                self._progress.update(task.id, total=1, completed=1)

@@ -1,0 +1,115 @@
+"""What people see of each stage's report: a few sentences and plain tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+
+from hins_memory.cli.screen import table
+
+if TYPE_CHECKING:
+    from hins_memory.gate import GateReport, GateRule
+    from hins_memory.mine import MineReport
+    from hins_memory.pipeline import Status
+    from hins_memory.swap import SwapPlan, SwapReport
+
+__all__ = ["gate_parts", "mine_parts", "status_parts", "swap_parts"]
+
+_METRICS = ("ndcg@10", "recall@1", "recall@10", "mrr")
+
+
+def status_parts(status: Status) -> tuple[RenderableType, ...]:
+    """Return where a project stands."""
+    log = status.log
+    rows = [
+        ("project", status.project),
+        ("folder", status.root),
+        ("database", status.database),
+        ("turns", log.turns),
+        ("memories", log.memories),
+        ("retrievals", log.retrievals),
+        ("answers", log.answers),
+        ("feedback", log.feedback),
+        ("owners / conversations", f"{log.owners} / {log.conversations}"),
+        ("encoder versions", ", ".join(status.versions) or "none yet"),
+        ("serving", status.current or "the stock encoder"),
+    ]
+    parts: list[RenderableType] = [table(("", ""), rows)]
+    if not log.retrievals:
+        parts.append('Nothing was searched yet: use Memory(embedder="hins"), or attach(memory), and it is recorded.')
+    elif not log.answers + log.feedback:
+        parts.append("No outcome is known yet: record answers with answered() and opinions with feedback().")
+    return tuple(parts)
+
+
+def mine_parts(report: MineReport) -> tuple[RenderableType, ...]:
+    """Return what the miner found."""
+    parts: list[RenderableType] = [
+        f"{report.examples} examples from {report.queries} queries over {report.memories} memories in "
+        f"{report.conversations} conversations ({report.topics} topics) of {report.owners} owners."
+    ]
+    if report.positives:
+        rows = [(source, count, f"{report.mean_confidence[source]:.2f}") for source, count in report.positives.items()]
+        parts.append(table(("positives from", "examples", "mean confidence"), rows))
+    if report.ratio is not None:
+        tiers = [
+            (name, count, 100 * getattr(report.ratio, name), _interval(report.ratio_interval.get(name)))
+            for name, count in report.negatives.items()
+        ]
+        parts.append(table(("tier", "negatives", f"ratio % ({report.ratio.source})", "95% interval"), tiers))
+    if report.skipped:
+        parts.append(table(("skipped", "count"), report.skipped.items()))
+    return (*parts, *report.notes)
+
+
+def _interval(limits: tuple[float, float] | None) -> str | None:
+    return f"{100 * limits[0]:.1f} to {100 * limits[1]:.1f}" if limits else None
+
+
+def gate_parts(report: GateReport) -> tuple[RenderableType, ...]:
+    """Return the gate's verdict, with every rule and both encoders' figures in percent."""
+    verdict = "lets pass" if report.passed else "refuses"
+    before, after = report.held_out["incumbent"], report.held_out["candidate"]
+    figures = [
+        (name, 100 * before[name], 100 * after[name], 100 * (after[name] - before[name]))
+        for name in _METRICS
+        if name in before
+    ]
+    return (
+        f"The gate {verdict} {report.candidate} against {report.incumbent}.",
+        table(("held-out traffic", "before", "after", "change"), figures),
+        table(("rule", "verdict", "why"), [(rule.name, _verdict(rule), rule.sentence) for rule in report.rules]),
+    )
+
+
+def _verdict(rule: GateRule) -> str:
+    if rule.value is None:
+        return "skipped"
+    if rule.passed:
+        return "passed"
+    return "warning" if rule.advisory else "FAILED"
+
+
+def swap_parts(report: SwapPlan | SwapReport) -> tuple[RenderableType, ...]:
+    """Return what a swap, a rollback or a dry run did or would do."""
+    from hins_memory.swap import SwapPlan
+
+    if isinstance(report, SwapPlan):
+        rows = [(one.kind, one.name, one.records, one.seconds, one.disk_bytes / 2**20) for one in report.indexes]
+        return (
+            f"Dry run: {report.agent_key} would go from {report.from_version or 'its own encoder'} to "
+            f"{report.to_version}: {report.records} records, about {report.seconds:.0f} seconds and "
+            f"{report.disk_bytes / 2**20:.1f} MiB. Nothing was changed.",
+            table(("index", "name", "records", "seconds", "MiB"), rows),
+        )
+    if not report.changed:
+        return (f"{report.agent_key} is served by {report.version} already; nothing was to be done.",)
+    rebuilt = [
+        (one.kind, one.name, one.records, one.written, one.reused, one.vectors_checked) for one in report.indexes
+    ]
+    return (
+        f"{report.agent_key} is served by {report.version} now, before by {report.previous or 'its own encoder'} "
+        f"({report.seconds:.1f} seconds). `hins rollback` returns to that.",
+        table(("index", "name", "records", "encoded", "reused", "vectors checked"), rebuilt),
+    )

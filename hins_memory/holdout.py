@@ -1,0 +1,134 @@
+"""Which conversations a candidate is judged on: the latest ones, kept out of training altogether."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from hins_memory.errors import ConfigError
+from hins_memory.evaluate import EvalQuery, EvalSet
+from hins_memory.mine.owner import build_owner
+from hins_memory.mine.positives import find_positives
+from hins_memory.mine.settings import MineSettings
+from hins_memory.types import ScopeLog
+
+if TYPE_CHECKING:
+    from hins_memory.encoder import Encoder
+
+__all__ = ["HoldoutSettings", "JudgedConversation", "conversation_digest", "judged", "latest", "without"]
+
+
+@dataclass(frozen=True, slots=True)
+class HoldoutSettings:
+    """How much is held out.
+
+    Args:
+        share: at least this share of all judged queries is held out, over 0 and below 1.
+        min_queries: and at least this many.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    share: float = 0.25
+    min_queries: int = 20
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1 or self.min_queries < 1:
+            raise ConfigError(
+                f"share={self.share}, min_queries={self.min_queries}.",
+                "Hold out a share over 0 and below 1, and at least 1 query.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedConversation:
+    """A conversation with the queries whose positive memories lie in it.
+
+    Attributes:
+        digest: stands for it wherever its name must not (see `conversation_digest`).
+        time: of its last turn or memory, in seconds since the Unix epoch (UTC).
+        retrievals: the ids of the retrievals that belong to it.
+        evaluation: its queries over all memories of its owner.
+    """
+
+    digest: str
+    time: float
+    retrievals: frozenset[str]
+    evaluation: EvalSet
+
+
+def conversation_digest(log: ScopeLog, conversation: str) -> str:
+    """Return 16 hexadecimal digits that stand for a conversation of an owner, without naming either."""
+    return hashlib.sha256(f"{log.scope.owner.key}\n{conversation}".encode()).hexdigest()[:16]
+
+
+def judged(logs: Iterable[ScopeLog], encoder: Encoder, settings: MineSettings) -> list[JudgedConversation]:
+    """Return the conversations that have queries with known positives, in the order of the logs.
+
+    Args:
+        logs: what the log holds of each owner.
+        encoder: the encoder that attribution compares answers and memories with.
+        settings: the miner's; they decide what counts as a positive.
+    """
+    found: list[JudgedConversation] = []
+    for log in logs:
+        found += _judged_owner(log, encoder, settings)
+    return found
+
+
+def _judged_owner(log: ScopeLog, encoder: Encoder, settings: MineSettings) -> list[JudgedConversation]:
+    owner = build_owner(log, encoder, settings.max_chars, Counter())
+    documents = {memory.id: text for memory, text in zip(owner.memories, owner.texts, strict=True)}
+    queries: dict[str, list[EvalQuery]] = {}
+    retrievals: dict[str, set[str]] = {}
+    for evidence in find_positives(log, owner, encoder, settings, Counter()):
+        if not evidence.positives or not evidence.asked:
+            continue
+        surest = max(evidence.positives, key=lambda row: evidence.positives[row].confidence)
+        conversation = owner.memories[surest].conversation
+        relevant = frozenset(owner.memories[row].id for row in evidence.positives)
+        queries.setdefault(conversation, []).append(EvalQuery(evidence.query, relevant, log.scope.owner.key))
+        retrievals.setdefault(conversation, set()).update(p.retrieval_id for p in evidence.positives.values())
+    last = log.conversations()
+    return [
+        JudgedConversation(
+            digest=conversation_digest(log, conversation),
+            time=last[conversation],
+            retrievals=frozenset(retrievals[conversation]),
+            evaluation=EvalSet(f"{log.scope.owner.key} {conversation}", documents, tuple(asked)),
+        )
+        for conversation, asked in queries.items()
+    ]
+
+
+def latest(conversations: Collection[JudgedConversation], settings: HoldoutSettings) -> list[JudgedConversation]:
+    """Return the latest conversations that together hold enough judged queries; at least one is left to train on."""
+    total = sum(len(one.evaluation.queries) for one in conversations)
+    wanted = max(settings.share * total, settings.min_queries)
+    held: list[JudgedConversation] = []
+    count = 0
+    for one in sorted(conversations, key=lambda one: (one.time, one.digest), reverse=True)[: len(conversations) - 1]:
+        if count >= wanted:
+            break
+        held.append(one)
+        count += len(one.evaluation.queries)
+    return held
+
+
+def without(log: ScopeLog, held: Collection[JudgedConversation]) -> ScopeLog:
+    """Return an owner's log without the turns, memories and retrievals of the held-out conversations."""
+    digests = {one.digest for one in held}
+    gone = {name for name in log.conversations() if conversation_digest(log, name) in digests}
+    if not gone:
+        return log
+    asked = {retrieval for one in held for retrieval in one.retrievals}
+    return replace(
+        log,
+        turns=tuple(turn for turn in log.turns if turn.conversation not in gone),
+        memories=tuple(memory for memory in log.memories if memory.conversation not in gone),
+        retrievals=tuple(one for one in log.retrievals if one.id not in asked),
+    )

@@ -1,0 +1,1 @@
+"""The interaction log: schema, migrations, reader and writer."""

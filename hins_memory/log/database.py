@@ -1,0 +1,234 @@
+"""Opens a project's database, creating or migrating it first: SQLite by default, PostgreSQL by URL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+
+from hins_memory.errors import LogError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+__all__ = ["SCHEMA_REVISION", "database_errors", "open_database", "reading"]
+
+#: The newest migration under migrations/versions; a database at this revision needs no migration.
+SCHEMA_REVISION = "0001"
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_LOCK_SECONDS = 30.0
+#: Any fixed number: it names the advisory lock that PostgreSQL holds while a migration runs.
+_POSTGRESQL_LOCK = 0x68696E73
+_READ_ONLY = "hins_read_only"
+# Alembic keeps the running migration in module-wide state.
+_migrating = threading.Lock()
+_engines: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
+
+_HINTS = (
+    ("full", "Free disk space and try again; nothing that was written before is lost."),
+    ("locked", "Another process holds the database; end it or try again."),
+    ("readonly", "Make the database file and its folder writable for this user."),
+    ("unable to open", "Make the folder writable for this user, or set HINS_HOME or HINS_LOG_URL to another place."),
+    ("not a database", "Move the file away, or set HINS_LOG_URL to another database."),
+    ("malformed", "The file is damaged: restore it from a backup, or move it away to start a new log."),
+    ("already exists", "The database holds other tables of the same names: set HINS_LOG_URL to a database of its own."),
+)
+
+
+def open_database(url: str) -> sa.Engine:
+    """Open a project's database, creating it or bringing it to the newest schema first.
+
+    Any number of processes and threads may do so at once. On SQLite (WAL mode) a transaction takes the write lock
+    when it begins, so that a read followed by a write in one ``engine.begin()`` is safe between processes; what only
+    reads should use `reading(engine)`, which never waits for a writer.
+
+    Args:
+        url: SQLAlchemy URL, e.g. ``sqlite:////home/ann/.hins/default/log.db`` or ``postgresql://host/name``.
+
+    Raises:
+        LogError: the URL, the folder, the file, the server or the schema is not usable; says what to do.
+    """
+    parsed = _parse(url)
+    engine = _create_engine(parsed)
+    if engine.dialect.name == "sqlite":
+        _make_file(parsed)
+    try:
+        with database_errors(parsed):
+            _migrate(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    if engine.dialect.name != "sqlite" or _is_file(parsed):
+        _engines.add(engine)
+    return engine
+
+
+def reading(engine: sa.Engine) -> sa.Engine:
+    """Return a view of the engine whose transactions only read: one snapshot each, never waiting for a writer."""
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(**{_READ_ONLY: True})
+    return engine.execution_options(isolation_level="REPEATABLE READ")
+
+
+@contextlib.contextmanager
+def database_errors(url: URL) -> Iterator[None]:
+    """Turn the database's own errors into `LogError`, without any recorded content in the message."""
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", None) or error).strip()
+        hint = next(
+            (hint for word, hint in _HINTS if word in cause.lower()), "See `hins status` and the database's log."
+        )
+        raise LogError(f"The interaction log {_shown(url)} failed: {cause}.", hint) from error
+
+
+def _shown(url: URL) -> str:
+    return url.render_as_string(hide_password=True)
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except sa.exc.ArgumentError as error:
+        # The URL is not repeated: it may hold a password.
+        raise LogError(
+            "The interaction log's URL cannot be parsed.",
+            "Use e.g. sqlite:////folder/log.db or postgresql://user:password@host/name in HINS_LOG_URL.",
+        ) from error
+    # Which driver a bare "postgresql" means differs between SQLAlchemy 2.0 and 2.1.
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+
+
+def _is_file(url: URL) -> bool:
+    return url.database not in (None, "", ":memory:") and not str(url.database).startswith("file:")
+
+
+def _make_file(url: URL) -> None:
+    """Create the folder and an empty file that only its owner may read: it will hold conversations."""
+    if not _is_file(url):
+        return
+    path = Path(str(url.database))
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise LogError(
+            f"The interaction log {path} cannot be opened: {error.strerror or error}.",
+            "Make the folder writable for this user, or set HINS_HOME or HINS_LOG_URL to another place.",
+        ) from error
+
+
+def _create_engine(url: URL) -> sa.Engine:
+    # hide_parameters: an error message must not repeat what people said.
+    try:
+        if url.get_backend_name() != "sqlite":
+            return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True)
+        # isolation_level None: transactions begin where we say so (below), not where Python's sqlite3 guesses.
+        arguments = {"timeout": _LOCK_SECONDS, "isolation_level": None}
+        engine = sa.create_engine(url, hide_parameters=True, connect_args=arguments)
+    except (ModuleNotFoundError, sa.exc.ArgumentError) as error:
+        raise LogError(
+            f"The interaction log {_shown(url)} cannot be opened: {error}.",
+            'Check HINS_LOG_URL; PostgreSQL needs a driver: pip install "psycopg[binary]".',
+        ) from error
+    sa.event.listen(engine, "connect", _prepare_connection)
+    sa.event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _prepare_connection(connection: sqlite3.Connection, _record: Any) -> None:
+    _use_wal(connection)
+    # WAL with NORMAL survives kill -9 whole; a power cut may cost the last commits, never the consistency.
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    # What is deleted or overwritten is zeroed in the file, so that a purge leaves nothing to find.
+    connection.execute("PRAGMA secure_delete=ON")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL; SQLite answers "locked" at once, without waiting, while another process does the same."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _begin(connection: sa.Connection) -> None:
+    reads = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    """Return the schema's revision, None for a database without one."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    table = sa.table("alembic_version", sa.column("version_num", sa.String))
+    return connection.execute(sa.select(table.c.version_num)).scalar()
+
+
+def _migrate(engine: sa.Engine) -> None:
+    with reading(engine).connect() as connection:
+        if _revision(connection) == SCHEMA_REVISION:
+            return
+    # Imported here because an up-to-date database, the usual case, needs none of it.
+    from alembic import command
+
+    with _migrating, engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_POSTGRESQL_LOCK)))
+        config = migration_config(connection)
+        # Read again under the lock: another process may have migrated meanwhile, or a newer one may own it.
+        _check_known(config, _revision(connection), engine.url)
+        command.upgrade(config, "head")
+
+
+def migration_config(connection: sa.Connection) -> Config:
+    """Return Alembic's configuration for the packaged migrations, to run on an open connection."""
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def _check_known(config: Config, revision: str | None, url: URL) -> None:
+    from alembic.script import ScriptDirectory
+
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise LogError(
+            f"The interaction log {_shown(url)} has the schema {revision}, which this version does not know.",
+            "A newer hins-memory wrote it: upgrade with `pip install -U hins-memory`, or use another HINS_HOME.",
+        )
+
+
+def _close_before_fork() -> None:
+    # SQLite must not be open across a fork: the child would believe that it holds the parent's file locks, and the
+    # log could be truncated under it. A shared server connection is no better. Engines reconnect by themselves.
+    for engine in list(_engines):
+        engine.dispose()
+
+
+def _renew_lock_in_child() -> None:
+    global _migrating
+    _migrating = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_close_before_fork, after_in_child=_renew_lock_in_child)

@@ -1,0 +1,134 @@
+"""Tables of a project's database: the interaction log, and the registry of encoder versions and indexes.
+
+Times are seconds since the Unix epoch (UTC). Scope columns hold "" where a part is not given; `owner` is the key
+of the scope without its run (`Scope.owner.key`).
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+__all__ = [
+    "agent_indexes",
+    "answers",
+    "encoder_versions",
+    "feedback",
+    "memories",
+    "metadata",
+    "retrieval_results",
+    "retrievals",
+    "turns",
+]
+
+metadata = sa.MetaData()
+
+
+def _scope_columns() -> list[sa.Column[str]]:
+    names = ("owner", "tenant", "user", "agent", "run")
+    return [sa.Column(name, sa.Text, nullable=False, server_default="") for name in names]
+
+
+def _of_retrieval() -> sa.ForeignKey:
+    return sa.ForeignKey("retrievals.id", ondelete="CASCADE")
+
+
+turns = sa.Table(
+    "turns",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    *_scope_columns(),
+    sa.Column("conversation", sa.Text, nullable=False),
+    sa.Column("speaker", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("time", sa.Float(53), nullable=False),
+    sa.Index("ix_turns_owner", "owner", "time"),
+)
+
+# `id` is the agent's own id, so it is unique per owner only. A row is never removed by the agent's own delete:
+# `deleted_at` marks it, because past retrievals still point at it. `hins log purge` does remove rows.
+memories = sa.Table(
+    "memories",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False),
+    *_scope_columns(),
+    sa.Column("conversation", sa.Text, nullable=False),
+    sa.Column("speaker", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("topic", sa.Text, nullable=False, server_default=""),
+    sa.Column("turn_ids", sa.JSON, nullable=False),
+    sa.Column("time", sa.Float(53), nullable=False),
+    sa.Column("updated_at", sa.Float(53), nullable=False),
+    sa.Column("deleted_at", sa.Float(53), nullable=True),
+    sa.UniqueConstraint("owner", "id", name="uq_memories_owner_id"),
+    sa.Index("ix_memories_owner", "owner", "time"),
+)
+
+retrievals = sa.Table(
+    "retrievals",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    *_scope_columns(),
+    sa.Column("query", sa.Text, nullable=False),
+    sa.Column("encoder_version", sa.Text, nullable=False, server_default=""),
+    sa.Column("time", sa.Float(53), nullable=False),
+    sa.Index("ix_retrievals_owner", "owner", "time"),
+)
+
+retrieval_results = sa.Table(
+    "retrieval_results",
+    metadata,
+    sa.Column("retrieval_id", sa.Text, _of_retrieval(), primary_key=True),
+    sa.Column("rank", sa.Integer, primary_key=True),
+    sa.Column("memory_id", sa.Text, nullable=False, index=True),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("score", sa.Float(53), nullable=False),
+)
+
+# An answer or a feedback has no id of its own: `id` is the SHA-256 of its fields, so that writing it twice is harmless.
+answers = sa.Table(
+    "answers",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("retrieval_id", sa.Text, _of_retrieval(), nullable=False, index=True),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("time", sa.Float(53), nullable=False),
+)
+
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("memory_id", sa.Text, nullable=False, index=True),
+    sa.Column("retrieval_id", sa.Text, _of_retrieval(), nullable=False, index=True),
+    sa.Column("polarity", sa.String(8), nullable=False),
+    sa.Column("time", sa.Float(53), nullable=False),
+)
+
+# Exactly one row has current = true once a version was promoted; none means: the stock encoder.
+encoder_versions = sa.Table(
+    "encoder_versions",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("manifest", sa.JSON, nullable=False),
+    sa.Column("created", sa.Float(53), nullable=False),
+    sa.Column("current", sa.Boolean, nullable=False, server_default=sa.false()),
+)
+
+# Which collections of which agent hold vectors of which version. state: live, shadow, previous or retired;
+# at most one live and one previous row for an agent_key.
+agent_indexes = sa.Table(
+    "agent_indexes",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("agent_key", sa.Text, nullable=False, index=True),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("suffix", sa.Text, nullable=False),
+    sa.Column("state", sa.String(8), nullable=False),
+    sa.Column("created", sa.Float(53), nullable=False),
+    sa.Column("changed", sa.Float(53), nullable=False),
+)

@@ -1,0 +1,250 @@
+"""Writes events into the interaction log: one transaction a batch, and writing a batch twice is harmless."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, cast
+
+import sqlalchemy as sa
+
+from hins_memory.errors import LogError
+from hins_memory.log import rows
+from hins_memory.log.database import database_errors
+from hins_memory.log.rows import EventRefusedError, Row
+from hins_memory.log.schema import answers, feedback, memories, retrieval_results, retrievals, turns
+from hins_memory.types import Answer, Deletion, Event, Feedback, Memory, Retrieval, Turn
+
+__all__ = ["EventRefusedError", "LogWriter"]
+
+#: Ids looked up in one statement; SQLite allows a limited number of parameters.
+_LOOKUP = 500
+
+
+class LogWriter:
+    """Writes events into a log opened by `open_database`; safe to share between threads and processes.
+
+    Events count in the order in which they are written, not by their times: an agent may give a memory the time of
+    a conversation long past.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def write(self, events: Sequence[Event]) -> list[Answer | Feedback]:
+        """Write events in one transaction: all of them are on disk when this returns, or none.
+
+        A turn, retrieval or outcome that is there already stays as it is. A memory whose owner and id are known is
+        an update: its text is replaced, an empty conversation, speaker, topic or `turn_ids` keeps what was known, and
+        one that was deleted lives again as given. Feedback without a retrieval is tied here, when the order of
+        events is known, to the retrieval written last that returned the memory.
+
+        Returns:
+            The outcomes that were left out because their retrieval is not in the log (it may come yet, from another
+            process). They are not kept, because without their retrieval nobody could tell whose they are, and a
+            purge could not reach them.
+
+        Raises:
+            EventRefusedError: an event can never be written; nothing was.
+            LogError: the database cannot be written now (full disk, locked, unreachable); nothing was.
+        """
+        batch = _Batch(events)
+        with database_errors(self._engine.url):
+            try:
+                with self._engine.begin() as connection:
+                    return batch.write(connection)
+            except (sa.exc.DataError, sa.exc.IntegrityError) as error:
+                raise EventRefusedError(f"The interaction log refused an event: {error.orig}.") from error
+
+    def purge(self, user: str) -> dict[str, int]:
+        """Remove everything of a user, in every tenant and agent, also from what others' retrievals returned.
+
+        Returns:
+            The number of rows removed from each table.
+
+        Raises:
+            LogError: `user` is empty, or the database cannot be written.
+        """
+        if not user:
+            raise LogError("No user was named.", "Name the user whose records shall be removed.")
+        with database_errors(self._engine.url):
+            with self._engine.begin() as connection:
+                removed = _purge(connection, rows.clean(user))
+            if self._engine.dialect.name == "sqlite":
+                # What was purged also stands in the write-ahead log, until that is written back and cut to nothing.
+                with contextlib.closing(self._engine.raw_connection()) as raw:
+                    raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return removed
+
+
+class _Batch:
+    """Events as rows; making it checks every event before the database is touched."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self._turns: list[Row] = []
+        self._changes: list[Row | Deletion] = []
+        self._retrievals: dict[str, tuple[Row, list[Row]]] = {}
+        self._outcomes: list[tuple[Answer | Feedback, Row]] = []
+        # memory id -> the retrieval of this batch that returned it last, as of the event being read
+        self._returned: dict[str, str] = {}
+        for event in events:
+            try:
+                self._add(event)
+            except (AttributeError, TypeError, ValueError) as error:
+                kind = type(event).__name__
+                raise EventRefusedError(f"A {kind} has a field of a wrong type: {error}.") from error
+
+    def _add(self, event: Event) -> None:
+        if isinstance(event, Turn):
+            self._turns.append(rows.turn_row(event))
+        elif isinstance(event, Memory):
+            self._changes.append(rows.memory_row(event))
+        elif isinstance(event, Deletion):
+            scope, memory_id = rows.clean_scope(event.scope), rows.clean(event.memory_id)
+            self._changes.append(Deletion(scope, memory_id, rows.clean_number(event.time)))
+        elif isinstance(event, Retrieval):
+            row, results = rows.retrieval_row(event), rows.result_rows(event)
+            self._retrievals.setdefault(row["id"], (row, results))
+            self._returned.update((result["memory_id"], row["id"]) for result in results)
+        elif isinstance(event, Answer):
+            self._outcomes.append((event, rows.answer_row(event)))
+        elif isinstance(event, Feedback):
+            row = rows.feedback_row(event)
+            row["retrieval_id"] = row["retrieval_id"] or self._returned.get(row["memory_id"], "")
+            self._outcomes.append((event, row))
+        else:
+            raise TypeError(f"{type(event).__name__} is not an event")
+
+    def write(self, connection: sa.Connection) -> list[Answer | Feedback]:
+        # Before this batch's retrievals are there: those recorded after the feedback are not what it means.
+        for event, row in self._outcomes:
+            if isinstance(event, Feedback) and not row["retrieval_id"]:
+                row["retrieval_id"] = _latest_retrieval(connection, row["memory_id"])
+        _insert(connection, turns, self._turns)
+        self._apply_changes(connection)
+        self._insert_retrievals(connection)
+        return self._insert_outcomes(connection)
+
+    def _apply_changes(self, connection: sa.Connection) -> None:
+        upsert: list[Row] = []
+        for change in self._changes:
+            if isinstance(change, Deletion):
+                _upsert_memories(connection, upsert)
+                upsert = []
+                _mark_deleted(connection, change)
+            else:
+                upsert.append(change)
+        _upsert_memories(connection, upsert)
+
+    def _insert_retrievals(self, connection: sa.Connection) -> None:
+        # Results only with their own retrieval: an id used twice must not mix two result lists.
+        known = _known(connection, self._retrievals)
+        fresh = [pair for retrieval_id, pair in self._retrievals.items() if retrieval_id not in known]
+        _insert(connection, retrievals, [row for row, _ in fresh])
+        _insert(connection, retrieval_results, [result for _, results in fresh for result in results])
+
+    def _insert_outcomes(self, connection: sa.Connection) -> list[Answer | Feedback]:
+        known = _known(connection, {row["retrieval_id"] for _, row in self._outcomes})
+        written = [(event, row) for event, row in self._outcomes if row["retrieval_id"] in known]
+        _insert(connection, answers, [row for event, row in written if isinstance(event, Answer)])
+        _insert(connection, feedback, [row for event, row in written if isinstance(event, Feedback)])
+        return [event for event, row in self._outcomes if row["retrieval_id"] not in known]
+
+
+def _upsert(connection: sa.Connection, table: sa.Table) -> Any:
+    """Return an INSERT that knows ON CONFLICT, which SQLAlchemy offers for each database apart."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table)
+
+
+def _insert(connection: sa.Connection, table: sa.Table, values: list[Row]) -> None:
+    """Insert rows; those that are there already stay as they are."""
+    if values:
+        connection.execute(_upsert(connection, table).on_conflict_do_nothing(), values)
+
+
+def _upsert_memories(connection: sa.Connection, values: list[Row]) -> None:
+    if not values:
+        return
+    statement = _upsert(connection, memories)
+    new, old = statement.excluded, memories.c
+    revived = old.deleted_at.is_not(None)
+
+    def keep_known(name: str, empty: str = "") -> sa.Case[Any]:
+        is_empty = sa.cast(new[name], sa.Text) == empty
+        return sa.case((sa.and_(is_empty, sa.not_(revived)), old[name]), else_=new[name])
+
+    updated = {
+        "run": keep_known("run"),
+        "conversation": keep_known("conversation"),
+        "speaker": keep_known("speaker"),
+        "topic": keep_known("topic"),
+        "turn_ids": keep_known("turn_ids", "[]"),
+        "text": new.text,
+        "time": sa.case((revived, new.time), else_=old.time),
+        "updated_at": new.updated_at,
+        "deleted_at": sa.null(),
+    }
+    connection.execute(statement.on_conflict_do_update(index_elements=["owner", "id"], set_=updated), values)
+
+
+def _mark_deleted(connection: sa.Connection, deletion: Deletion) -> None:
+    scope, memory_id = deletion.scope, deletion.memory_id
+    # An empty part means "not given", so it does not restrict; a memory's id says enough without its run.
+    given = {"tenant": scope.tenant, "user": scope.user, "agent": scope.agent, "run": "" if memory_id else scope.run}
+    conditions = [memories.c[name] == value for name, value in given.items() if value]
+    if memory_id:
+        conditions.append(memories.c.id == memory_id)
+    living = sa.update(memories).where(memories.c.deleted_at.is_(None), *conditions)
+    connection.execute(living.values(deleted_at=deletion.time))
+
+
+def _latest_retrieval(connection: sa.Connection, memory_id: str) -> str:
+    found = connection.execute(
+        sa.select(retrievals.c.id)
+        .join(retrieval_results, retrieval_results.c.retrieval_id == retrievals.c.id)
+        .where(retrieval_results.c.memory_id == memory_id)
+        .order_by(retrievals.c.seq.desc())
+        .limit(1)
+    ).scalar()
+    return cast("str | None", found) or ""
+
+
+def _known(connection: sa.Connection, ids: Collection[str]) -> set[str]:
+    """Return those of the ids that are retrievals in the log."""
+    found: set[str] = set()
+    for chunk in _chunks(ids):
+        found.update(connection.execute(sa.select(retrievals.c.id).where(retrievals.c.id.in_(chunk))).scalars())
+    return found
+
+
+def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
+    remaining = iter(ids)
+    while chunk := list(islice(remaining, _LOOKUP)):
+        yield chunk
+
+
+def _purge(connection: sa.Connection, user: str) -> dict[str, int]:
+    theirs = sa.select(retrievals.c.id).where(retrievals.c.user == user)
+    # A memory's id is unique per owner only: one that somebody else uses too is not taken for the user's.
+    others = sa.select(memories.c.id).where(memories.c.user != user)
+    own_ids = sa.select(memories.c.id).where(memories.c.user == user, memories.c.id.not_in(others))
+    removals = {
+        "answers": sa.delete(answers).where(answers.c.retrieval_id.in_(theirs)),
+        "feedback": sa.delete(feedback).where(
+            sa.or_(feedback.c.retrieval_id.in_(theirs), feedback.c.memory_id.in_(own_ids))
+        ),
+        "retrieval_results": sa.delete(retrieval_results).where(
+            sa.or_(retrieval_results.c.retrieval_id.in_(theirs), retrieval_results.c.memory_id.in_(own_ids))
+        ),
+        "retrievals": sa.delete(retrievals).where(retrievals.c.user == user),
+        "memories": sa.delete(memories).where(memories.c.user == user),
+        "turns": sa.delete(turns).where(turns.c.user == user),
+    }
+    return {name: connection.execute(statement).rowcount for name, statement in removals.items()}

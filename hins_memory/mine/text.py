@@ -1,0 +1,112 @@
+"""Words of a text as attribution compares them, and how rare they are among an owner's memories."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Lexicon", "clean", "normalized", "words"]
+
+# A 100 kB turn is cut: what an answer takes from a memory is near its start, and encoders read far less.
+_MAX_CHARS = 20_000
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?", re.UNICODE)
+# Scripts written without spaces: each character is its own word, so that overlap means something.
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+# Function words of English questions and answers; in other languages rarity does the same work.
+_STOPWORD_TEXT = """
+    a about after all also am an and any are as at be because been before being but by can could did do does doing
+    for from had has have having he her hers him his how i if in into is it its just like may me might mine more most
+    my no nor not of on once only or other our ours out over own same shall she should so some such than that the
+    their theirs them then there these they this those to too under until up very was we were what when where which
+    while who whom whose why will with would yes you your yours
+"""
+_STOPWORDS = frozenset(_STOPWORD_TEXT.split())
+_SUFFIXES = ("ational", "ations", "ation", "ingly", "ments", "ment", "ness", "ings", "ing", "ies", "ied", "edly", "ed")
+_SHORT_SUFFIXES = ("es", "ly", "s", "e", "y")
+
+
+def clean(text: str, max_chars: int) -> str:
+    """Return the text cut to `max_chars`, with lone surrogates replaced, which no tokenizer takes."""
+    return text[:max_chars].encode("utf-8", "replace").decode("utf-8")
+
+
+def normalized(text: str) -> str:
+    """Return the text in compatibility form, lower case, white space collapsed: equal for trivially equal texts."""
+    return " ".join(unicodedata.normalize("NFKC", text[:_MAX_CHARS]).casefold().split())
+
+
+def _stem(word: str) -> str:
+    """Cut English endings; crude on purpose: both sides of a comparison are cut alike."""
+    word = word.split("'")[0].split("’")[0]
+    if len(word) <= 3 or not word.isascii() or not word.isalpha():
+        return word
+    for suffix in _SUFFIXES:
+        if word.endswith(suffix) and len(word) - len(suffix) >= 3:
+            word = word[: -len(suffix)]
+            # "running" -> "runn" -> "run"
+            return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
+    for suffix in _SHORT_SUFFIXES:
+        if word.endswith(suffix) and len(word) - len(suffix) >= 3:
+            return word[: -len(suffix)]
+    return word
+
+
+def words(text: str) -> list[str]:
+    """Return the stems of the content words of a text, in order; numbers are words."""
+    found: list[str] = []
+    for match in _WORD.finditer(normalized(text)):
+        word = match.group()
+        if _UNSPACED.search(word):
+            found.extend(word)
+        elif word not in _STOPWORDS:
+            found.append(_stem(word))
+    return found
+
+
+class Lexicon:
+    """Which stems occur in which of an owner's memories, and how rare each stem is among them.
+
+    The weight of a stem is its inverse document frequency log((n + 1) / (df + 0.5)), never below 0.1.
+    """
+
+    def __init__(self, documents: Iterable[Iterable[str]]) -> None:
+        import numpy as np
+
+        rows: dict[str, list[int]] = {}
+        self.size = 0
+        for row, document in enumerate(documents):
+            for stem in set(document):
+                rows.setdefault(stem, []).append(row)
+            self.size = row + 1
+        self._rows = {stem: np.asarray(found, dtype=np.int64) for stem, found in rows.items()}
+
+    def rarity(self, stem: str) -> float:
+        """Return the weight of one stem; one that no memory has weighs most."""
+        found = self._rows.get(stem)
+        return max(0.1, math.log((self.size + 1) / ((0 if found is None else len(found)) + 0.5)))
+
+    def overlap(self, wanted: Iterable[str]) -> NDArray[np.float64]:
+        """Return, for each memory, the summed weight of the distinct wanted stems that it has; shape (n,)."""
+        import numpy as np
+
+        total = np.zeros(self.size)
+        # sorted: sums of floats depend on their order, and sets have none that survives a restart
+        for stem in sorted(set(wanted)):
+            found = self._rows.get(stem)
+            if found is not None:
+                total[found] += self.rarity(stem)
+        return total
+
+    def coverage(self, wanted: Iterable[str]) -> NDArray[np.float64]:
+        """Return, for each memory, the weighted share of the wanted stems that it has, 0 to 1; shape (n,)."""
+        wanted = set(wanted)
+        total = sum(self.rarity(stem) for stem in sorted(wanted))
+        overlap = self.overlap(wanted)
+        return overlap / total if total else overlap

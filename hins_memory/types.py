@@ -1,0 +1,251 @@
+"""The words of the project as frozen dataclasses; standard library only, shared by every stage."""
+
+from __future__ import annotations
+
+import time as _time
+import uuid
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+__all__ = [
+    "Answer",
+    "Deletion",
+    "Event",
+    "Feedback",
+    "Memory",
+    "Negative",
+    "Polarity",
+    "Positive",
+    "PositiveSource",
+    "RankedMemory",
+    "Ratio",
+    "Retrieval",
+    "Role",
+    "Scope",
+    "ScopeLog",
+    "Tier",
+    "TieredExample",
+    "Turn",
+    "new_id",
+    "now",
+]
+
+#: The side of the search that a text stands on.
+Role = Literal["query", "document"]
+Polarity = Literal["POSITIVE", "NEGATIVE"]
+#: Where the belief that a (query, memory) pair is relevant comes from.
+PositiveSource = Literal["feedback", "answer", "provenance", "synthesis"]
+
+
+def new_id() -> str:
+    """Return a fresh random identifier of 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
+def now() -> float:
+    """Return the current time in seconds since the Unix epoch (UTC)."""
+    return _time.time()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Scope:
+    """Whose data something is. Nothing crosses a scope except what the owner allows.
+
+    Empty strings stand for "not given". `run` is one session of an owner; `owner` drops it.
+    """
+
+    user: str = ""
+    agent: str = ""
+    run: str = ""
+    tenant: str = ""
+
+    @property
+    def owner(self) -> Scope:
+        """The same scope without its run: the unit that data never leaves by default."""
+        return Scope(user=self.user, agent=self.agent, tenant=self.tenant)
+
+    @property
+    def key(self) -> str:
+        """A canonical text form, e.g. ``user=ann&agent=bot``; distinct scopes have distinct keys."""
+        parts = (("tenant", self.tenant), ("user", self.user), ("agent", self.agent), ("run", self.run))
+        return "&".join(f"{name}={_escape(value)}" for name, value in parts if value)
+
+
+def _escape(value: str) -> str:
+    return value.replace("%", "%25").replace("&", "%26").replace("=", "%3D")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One utterance. `time` is in seconds since the Unix epoch (UTC)."""
+
+    scope: Scope
+    conversation: str
+    speaker: str
+    text: str
+    time: float = field(default_factory=now)
+    id: str = field(default_factory=new_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A text that the agent stored, with its speaker and the turns it came from.
+
+    `id` is the agent's own id. `speaker` is whom the memory is by or about ("" when unknown). `topic` is the
+    framework's own topic label ("" when it has none). The same id recorded again is an update. `time` is in
+    seconds since the Unix epoch (UTC).
+    """
+
+    id: str
+    scope: Scope
+    conversation: str
+    text: str
+    speaker: str = ""
+    turn_ids: tuple[str, ...] = ()
+    topic: str = ""
+    time: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A memory, or (empty `memory_id`) every memory in the scope, was deleted from the agent."""
+
+    scope: Scope
+    memory_id: str = ""
+    time: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, slots=True)
+class RankedMemory:
+    """One result of a retrieval; results are kept best first. `score` is the agent's own, higher is better."""
+
+    memory_id: str
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """One search: the query, its scope, the ranked memories, and the encoder version that served it."""
+
+    scope: Scope
+    query: str
+    results: tuple[RankedMemory, ...]
+    encoder_version: str = ""
+    time: float = field(default_factory=now)
+    id: str = field(default_factory=new_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Outcome: the text that the agent answered after a retrieval."""
+
+    retrieval_id: str
+    text: str
+    time: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """Outcome: explicit feedback on a memory, for one retrieval ("" means the latest that returned it)."""
+
+    memory_id: str
+    polarity: Polarity
+    retrieval_id: str = ""
+    time: float = field(default_factory=now)
+
+
+#: Everything that capture records.
+Event = Turn | Memory | Deletion | Retrieval | Answer | Feedback
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeLog:
+    """Everything that the log holds of one owner (a scope without its run), in order of time.
+
+    `memories` are the live ones, each in its latest text; `deleted` counts those deleted since.
+    """
+
+    scope: Scope
+    turns: tuple[Turn, ...] = ()
+    memories: tuple[Memory, ...] = ()
+    retrievals: tuple[Retrieval, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    feedback: tuple[Feedback, ...] = ()
+    deleted: int = 0
+
+    def conversations(self) -> dict[str, float]:
+        """Return the time of the last turn or memory of each conversation, conversation -> seconds since the epoch."""
+        events: tuple[Turn | Memory, ...] = (*self.turns, *self.memories)
+        last: dict[str, float] = {}
+        for event in events:
+            last[event.conversation] = max(last.get(event.conversation, event.time), event.time)
+        return last
+
+
+class Tier(str, Enum):
+    """How hard a negative is, by the rule of HiNS (arXiv 2601.14857), relative to the positive memory.
+
+    HARD: same conversation, same topic, different speaker. MEDIUM: same conversation, different topic.
+    EASY: another conversation.
+    """
+
+    EASY = "easy"
+    MEDIUM = "medium"
+    HARD = "hard"
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Share of each tier among a query's negatives; the three are >= 0 and sum to 1.
+
+    `source` is "empirical" (counted from `count` ranked memories), "prior" or "given".
+    """
+
+    easy: float
+    medium: float
+    hard: float
+    source: str = "given"
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        shares = (self.easy, self.medium, self.hard)
+        if min(shares) < 0 or abs(sum(shares) - 1.0) > 1e-6:
+            raise ValueError(f"a ratio needs three shares >= 0 that sum to 1, got {shares}")
+
+    def share(self, tier: Tier) -> float:
+        """Return the share of one tier, 0 to 1."""
+        return {Tier.EASY: self.easy, Tier.MEDIUM: self.medium, Tier.HARD: self.hard}[tier]
+
+
+@dataclass(frozen=True, slots=True)
+class Positive:
+    """A (query, memory) pair believed relevant. `confidence` is 0 to 1."""
+
+    query: str
+    memory_id: str
+    text: str
+    source: PositiveSource
+    confidence: float
+    retrieval_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Negative:
+    """A memory text that is not relevant to a query, with its tier. `score` is its cosine with the query."""
+
+    memory_id: str
+    text: str
+    tier: Tier
+    score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TieredExample:
+    """One training example: a query, one positive memory text and its tiered negatives."""
+
+    scope: Scope
+    conversation: str
+    positive: Positive
+    negatives: tuple[Negative, ...]

@@ -1,0 +1,366 @@
+"""Swapping a real Mem0 while it is used: nothing lost, no spaces mixed, a way back, the same after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hins_adapter_mem0 import AsyncMemory, Memory
+from hins_adapter_mem0.attaching import agent_of
+from hins_adapter_mem0.plugin import hins_open_agent
+from mem0_world import ANN, FACTS, fill, texts
+
+from hins_memory.agent import Agent, Index
+from hins_memory.config import Settings
+from hins_memory.encoder import Encoder
+from hins_memory.errors import AgentError
+from hins_memory.registry import EncoderVersion, Registry
+from hins_memory.swap import retire_agent, rollback_agent, swap_agent
+
+
+def _agent(memory: Any) -> Any:
+    agent = agent_of(memory)
+    assert agent is not None
+    return agent
+
+
+def _rows(index: Any) -> dict[str, Any]:
+    return {record.id: dict(record.payload) for page in index.pages(3) for record in page}
+
+
+def _assert_in_one_space(memory: Any) -> None:
+    """Every stored vector, of memories and entities, is what the serving encoder makes of its text."""
+    agent = _agent(memory)
+    encoder = memory.embedding_model.encoder
+    assert agent.encoder_version == encoder.version
+    for index in agent.live():
+        rows = _rows(index)
+        vectors = index.vectors(list(rows))
+        assert set(vectors) == set(rows)
+        for key, payload in rows.items():
+            expected = encoder.encode([payload["data"]], role="document")[0]
+            assert float(np.dot(expected, vectors[key])) > 0.999
+
+
+def _swap(memory: Any, version: EncoderVersion, settings: Settings) -> None:
+    swap_agent(_agent(memory), version.id, Encoder.load(version.path), Registry(settings), batch_size=4)
+
+
+def _load(settings: Settings) -> Any:
+    registry = Registry(settings)
+    return lambda version: Encoder.load(registry.get(version).path if version.startswith("v0") else "stock")
+
+
+def test_the_agent_keeps_the_protocols(settings: Settings) -> None:
+    memory = Memory(settings=settings)
+    agent = _agent(memory)
+    assert isinstance(agent, Agent)
+    assert all(isinstance(index, Index) for index in agent.live())
+    assert agent.name == "mem0"
+    assert agent.cutoffs == (0.1, 0.5, 0.95)
+    assert agent.key == f"mem0:qdrant:{settings.agent_folder('mem0') / 'qdrant'}:mem0"
+    assert [(index.kind, index.name) for index in agent.live()] == [
+        ("memories", "mem0"),
+        ("entities", "mem0_entities"),
+    ]
+
+
+def test_an_index_of_qdrant(settings: Settings) -> None:
+    memory = Memory(settings=settings)
+    ids = fill(memory)
+    index = _agent(memory).live()[0]
+    assert index.count() == len(FACTS)
+    assert [len(page) for page in index.pages(4)] == [4, 2]
+    assert {record.text for page in index.pages(1) for record in page} == set(FACTS)
+    missing = "0b9d0be3-8ba0-4f2c-b6a8-3d6ad3d10bd2"
+    assert [record.id for record in index.get([ids[0], missing])] == [ids[0]]
+    # The spelling of a UUID does not matter.
+    assert [record.id for record in index.get([ids[0].upper().replace("-", "")])] == [ids[0]]
+    assert set(index.vectors([*ids, missing])) == set(ids)
+    index.delete([ids[0], missing])
+    assert index.count() == len(FACTS) - 1
+    (record,) = index.get([ids[1]])
+    index.upsert([record], np.ones((1, 384), dtype=np.float32))
+    assert dict(index.get([ids[1]])[0].payload) == dict(record.payload)
+    assert float(np.linalg.norm(index.vectors([ids[1]])[ids[1]])) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_swap_rollback_and_retire(settings: Settings, tiny_version: EncoderVersion) -> None:
+    memory = Memory(settings=settings)
+    ids = fill(memory)
+    memory._upsert_entity("Oslo", "PLACE", ids[1], ANN)
+    memory._upsert_entity("cello", "THING", ids[0], ANN)
+    before = [_rows(index) for index in _agent(memory).live()]
+    stock = _agent(memory).encoder_version
+    _swap(memory, tiny_version, settings)
+    assert [_rows(index) for index in _agent(memory).live()] == before
+    _assert_in_one_space(memory)
+    assert memory.vector_store.embedding_model_dims == memory.entity_store.embedding_model_dims == 32
+    assert texts(memory.search(FACTS[4], filters=ANN))[0] == FACTS[4]
+    assert memory.search("x", filters=ANN, threshold=0)["retrieval_id"]
+    # Writes after the swap are there after the rollback.
+    late = fill(memory, facts=("Ann bought a red bicycle.",))[0]
+    memory.update(ids[0], "Ann plays the viola.")
+    memory.delete(ids[3])
+    memory._upsert_entity("bicycle", "THING", late, ANN)
+    now = [_rows(index) for index in _agent(memory).live()]
+    rollback_agent(_agent(memory), Registry(settings), _load(settings))
+    assert _agent(memory).encoder_version == stock
+    assert [_rows(index) for index in _agent(memory).live()] == now
+    _assert_in_one_space(memory)
+    assert memory.search("Which vehicle did Ann buy?", filters=ANN)["results"][0]["id"] == late
+    dropped = retire_agent(_agent(memory), Registry(settings))
+    suffix = "_" + tiny_version.id.replace("-", "_")
+    assert dropped == [f"mem0{suffix}", f"mem0{suffix}_entities"]
+    assert {c.name for c in memory.vector_store.client.get_collections().collections} == {"mem0", "mem0_entities"}
+
+
+def test_a_later_process_opens_what_serves(settings: Settings, tiny_version: EncoderVersion) -> None:
+    def later() -> dict[str, Any]:
+        code = (
+            "import json; from hins_adapter_mem0 import Memory; from hins_memory.config import Settings\n"
+            f"m = Memory(settings=Settings(home={str(settings.home)!r}, project='test'))\n"
+            f"found = m.search({FACTS[4]!r}, filters={ANN!r}, threshold=0, top_k=50)\n"
+            "print(json.dumps({'version': m.embedding_model.encoder.version, 'dim': "
+            "m.vector_store.embedding_model_dims, 'collection': m.collection_name, 'ids': [r['id'] for r in "
+            "found['results']], 'entities': len(m.entity_store.list()[0])}))\n"
+            "m.close()"
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        return dict(json.loads(run.stdout))
+
+    memory = Memory(settings=settings)
+    ids = fill(memory)
+    memory._upsert_entity("Oslo", "PLACE", ids[1], ANN)
+    stock = _agent(memory).encoder_version
+    _swap(memory, tiny_version, settings)
+    memory.close()
+    seen = later()
+    assert (seen["version"], seen["dim"], seen["collection"], seen["entities"]) == (tiny_version.id, 32, "mem0", 1)
+    assert set(seen["ids"]) == set(ids)
+    assert seen["ids"][0] == ids[4]
+    memory = Memory(settings=settings)
+    rollback_agent(_agent(memory), Registry(settings), _load(settings))
+    memory.close()
+    seen = later()
+    assert (seen["version"], seen["dim"]) == (stock, 384)
+    assert set(seen["ids"]) == set(ids)
+
+
+def test_every_memory_of_the_process_follows(settings: Settings, tiny_version: EncoderVersion) -> None:
+    memory, other, asynchronous = Memory(settings=settings), Memory(settings=settings), AsyncMemory(settings=settings)
+    ids = fill(memory)
+    _swap(memory, tiny_version, settings)
+    assert other.vector_store.embedding_model_dims == 32
+    assert other.search(FACTS[0], filters=ANN)["results"][0]["id"] == ids[0]
+    found = asyncio.run(asynchronous.search(FACTS[1], filters=ANN))
+    assert found["results"][0]["id"] == ids[1]
+
+
+def test_an_operation_stays_in_its_space_when_a_flip_happens_inside(
+    settings: Settings, tiny_version: EncoderVersion
+) -> None:
+    """A search that is between embedding and searching, and an add between embedding and storing, meet a flip."""
+    memory = Memory(settings=settings)
+    ids = fill(memory)
+    agent = _agent(memory)
+    suffix = "_next"
+    Registry(settings).begin_shadow(agent.key, tiny_version.id, suffix)
+    for source, target in zip(agent.live(), agent.open(tiny_version.id, suffix), strict=True):
+        records = [record for page in source.pages(100) for record in page]
+        if records:
+            encoder = Encoder.load(tiny_version.path)
+            target.upsert(records, encoder.encode([record.text for record in records]))
+    agent.begin(tiny_version.id, suffix)
+    old = memory.embedding_model
+    embedded, flipped = threading.Event(), threading.Event()
+    original = old.encoder.encode
+
+    def slow(batch: list[str], **options: Any) -> Any:
+        vectors = original(batch, **options)
+        if threading.current_thread() is not threading.main_thread():
+            embedded.set()
+            assert flipped.wait(10)
+        return vectors
+
+    old.encoder.encode = slow
+    results: list[Any] = []
+    try:
+        for work in (
+            lambda: memory.search(FACTS[0], filters=ANN),
+            lambda: memory.add("Ann bought a red bicycle.", user_id="ann", infer=False),
+        ):
+            embedded.clear()
+            flipped.clear()
+            thread = threading.Thread(target=lambda work=work: results.append(work()))
+            thread.start()
+            assert embedded.wait(10)
+            agent.flip(tiny_version.id, suffix)
+            assert memory.embedding_model is not old
+            flipped.set()
+            thread.join(20)
+            if len(results) == 1:
+                # Back again, so that the next operation starts in the old space too.
+                Registry(settings).flip(agent.key, suffix)
+                agent.flip(old.encoder.version, "")
+                agent.begin(tiny_version.id, suffix)
+                old = memory.embedding_model
+                old.encoder.encode = slow
+    finally:
+        old.encoder.encode = original
+    assert results[0]["results"][0]["id"] == ids[0]
+    new_id = results[1]["results"][0]["id"]
+    assert memory.get(new_id)["memory"] == "Ann bought a red bicycle."
+    assert memory.search("Ann bought a red bicycle.", filters=ANN)["results"][0]["id"] == new_id
+    _assert_in_one_space(memory)
+
+
+class _Load:
+    """Threads that add, update, delete and search until they are stopped; keeps what must be there afterwards."""
+
+    def __init__(self, memory: Any) -> None:
+        self.memory = memory
+        self.alive: dict[str, str] = {}
+        self.failures: list[BaseException] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._repeat, args=(self._write, who)) for who in range(2)]
+        self._threads.append(threading.Thread(target=self._repeat, args=(self._search, 2)))
+
+    def __enter__(self) -> _Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self, name: str, *args: Any, **options: Any) -> Any:
+        result = getattr(self.memory, name)(*args, **options)
+        return asyncio.run(result) if isinstance(self.memory, AsyncMemory) else result
+
+    def _repeat(self, step: Any, who: int) -> None:
+        number = 0
+        try:
+            while not self._stop.is_set():
+                step(who, number)
+                number += 1
+                time.sleep(0.005)
+        except BaseException as error:
+            self.failures.append(error)
+
+    def _write(self, who: int, number: int) -> None:
+        text = f"Worker {who} wrote note number {number} about boats."
+        (item,) = self._call("add", text, user_id="ann", infer=False)["results"]
+        if number % 3 == 1:
+            text += " Twice."
+            self._call("update", item["id"], text)
+        if number % 3 == 2:
+            self._call("delete", item["id"])
+        else:
+            self.alive[item["id"]] = text
+
+    def _search(self, who: int, number: int) -> None:
+        assert self._call("search", FACTS[0] + " 0", filters=ANN)["results"]
+
+
+@pytest.mark.parametrize("kind", [Memory, AsyncMemory])
+def test_swapping_under_load(kind: Any, settings: Settings, tiny_version: EncoderVersion) -> None:
+    """The store is swapped there and back and there while it is used: nothing fails, is lost, or mixes spaces."""
+    memory = Memory(settings=settings)
+    fill(memory, facts=tuple(f"{fact} {number}" for number in range(5) for fact in FACTS))
+    with _Load(kind(settings=settings)) as load:
+        _swap(memory, tiny_version, settings)
+        time.sleep(0.2)
+        rollback_agent(_agent(memory), Registry(settings), _load(settings))
+        time.sleep(0.2)
+        _swap(memory, tiny_version, settings)
+        time.sleep(0.2)
+    assert not load.failures, load.failures[0]
+    assert load.alive
+    found = {item["id"]: item["memory"] for item in memory.get_all(filters=ANN, top_k=100_000)["results"]}
+    assert {key: text for key, text in found.items() if text.startswith("Worker")} == load.alive
+    assert len(found) == 5 * len(FACTS) + len(load.alive)
+    _assert_in_one_space(memory)
+
+
+def test_reset_leaves_one_empty_store(settings: Settings, tiny_version: EncoderVersion) -> None:
+    memory = Memory(settings=settings)
+    ids = fill(memory)
+    memory._upsert_entity("Oslo", "PLACE", ids[1], ANN)
+    _swap(memory, tiny_version, settings)
+    memory.reset()
+    assert [index.count() for index in _agent(memory).live()] == [0, 0]
+    assert memory.history(ids[0]) == []
+    late = fill(memory, facts=FACTS[:1])
+    # A rollback does not bring back what was reset.
+    rollback_agent(_agent(memory), Registry(settings), _load(settings))
+    assert [item["id"] for item in memory.get_all(filters=ANN)["results"]] == late
+    _assert_in_one_space(memory)
+
+
+def test_writes_reach_the_shadow_and_only_the_live_index_may_refuse_them(
+    settings: Settings, tiny_version: EncoderVersion
+) -> None:
+    memory = Memory(settings=settings)
+    agent = _agent(memory)
+    agent.begin(tiny_version.id, "_s")
+    ids = fill(memory)
+    memory._upsert_entity("Oslo", "PLACE", ids[1], ANN)
+    memory.update(ids[0], "Ann plays the viola.")
+    memory.delete(ids[2])
+    memory._upsert_entity("Oslo", "PLACE", ids[3], ANN)
+    shadow = agent.open(tiny_version.id, "_s")
+    assert [_rows(index) for index in shadow] == [_rows(index) for index in agent.live()]
+    # A shadow that breaks does not break the agent.
+    shadow[0].drop()
+    late = fill(memory, facts=("Ann bought a red bicycle.",))
+    assert memory.get(late[0]) is not None
+    with pytest.raises(ValueError, match="not found"):
+        agent.flip(tiny_version.id, "_s")
+    assert memory.vector_store.embedding_model_dims == 384
+    agent.abandon()
+    fill(memory, facts=("Ann sold it again.",))
+    with pytest.raises(AgentError, match="serves"):
+        agent.begin(agent.encoder_version, "")
+
+
+def test_an_unknown_version_is_a_clear_error(settings: Settings) -> None:
+    memory = Memory(settings=settings)
+    with pytest.raises(AgentError, match="v0099-00000000"):
+        _agent(memory).begin("v0099-00000000", "_x")
+
+
+def test_swapping_another_store_than_qdrant(settings: Settings, tmp_path: Path, tiny_version: EncoderVersion) -> None:
+    config = {"vector_store": {"provider": "faiss", "config": {"path": str(tmp_path / "f"), "collection_name": "c"}}}
+    memory = Memory(config, settings=settings)
+    ids = fill(memory)
+    before = _rows(_agent(memory).live()[0])
+    _swap(memory, tiny_version, settings)
+    assert memory.vector_store.embedding_model_dims == 32
+    assert _rows(_agent(memory).live()[0]) == before
+    assert memory.search(FACTS[0], filters=ANN)["results"][0]["id"] == ids[0]
+    memory.close()
+    again = Memory(config, settings=settings)
+    assert again.search(FACTS[1], filters=ANN)["results"][0]["id"] == ids[1]
+
+
+def test_the_command_line_opens_what_the_agent_left(settings: Settings) -> None:
+    memory = Memory(settings=settings)
+    ids = fill(memory)
+    memory.close()
+    assert hins_open_agent("memoryos", settings, None) is None
+    opened = hins_open_agent("mem0", settings, None)
+    assert opened.get(ids[0])["memory"] == FACTS[0]
+    assert _agent(opened).live()[0].count() == len(FACTS)
+    opened.close()

@@ -1,0 +1,48 @@
+"""Environment of all tests, set before anything imports mem0 or a model library, and the fixtures shared by them."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# Held for the whole run: mem0 reads MEM0_DIR once, when it is imported, so a folder per test would come too late.
+_SCRATCH = tempfile.TemporaryDirectory(prefix="hins-tests-")
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MEM0_TELEMETRY"] = "False"
+os.environ["MEM0_DIR"] = str(Path(_SCRATCH.name) / "mem0")
+os.environ["HINS_HOME"] = str(Path(_SCRATCH.name) / "hins")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Tests run many small batches: more threads than this only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+for _name in ("HINS_PROJECT", "HINS_LOG_URL", "HINS_CAPTURE", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+    os.environ.pop(_name, None)
+
+import pytest  # noqa: E402
+
+from hins_memory.config import Settings  # noqa: E402
+
+if TYPE_CHECKING:
+    from hins_memory.encoder import Encoder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _scratch_folder() -> Iterator[None]:
+    """Remove the run's folder at its end."""
+    yield
+    _SCRATCH.cleanup()
+
+
+@pytest.fixture(scope="session")
+def stock_encoder() -> "Encoder":
+    """The packaged all-MiniLM-L6-v2, loaded once for all tests."""
+    from hins_memory.encoder import Encoder
+
+    return Encoder.load()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of a fresh project in a folder of the test's own."""
+    return Settings(home=tmp_path, project="test")

@@ -1,0 +1,152 @@
+"""Answer attribution and positives."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from mine_logs import COOKING, SAILING, memories, retrieval, sailor
+
+from hins_memory.mine.attribution import Question, attribute, choose_sources, features, is_refusal
+from hins_memory.mine.owner import build_owner
+from hins_memory.mine.positives import find_positives
+from hins_memory.mine.settings import MineSettings
+from hins_memory.types import Answer, Feedback, Memory, Scope, ScopeLog, Turn
+
+
+def evidence_of(log, encoder, **options):
+    skipped = Counter()
+    owner = build_owner(log, encoder, 8000, skipped)
+    found = find_positives(log, owner, encoder, MineSettings(**options), skipped)
+    return owner, {one.query: one for one in found}, skipped
+
+
+def question(encoder, text, answer):
+    joint, alone = encoder.encode([f"{text} {answer}", answer], role="query")
+    return Question(text, answer, joint, alone)
+
+
+def test_the_answer_comes_from_the_memory_that_says_it(stock_encoder):
+    log = sailor()
+    owner = build_owner(log, stock_encoder, 8000, Counter())
+    ranked = list(range(12))
+    confidence = attribute(owner, question(stock_encoder, "What is Bram's pan made of?", "cast iron"), ranked)
+    assert owner.texts[int(confidence.argmax())] == "Bram: I only own one pan, and it is made of cast iron."
+    assert np.all((confidence >= 0) & (confidence <= 1))
+
+
+def test_the_speaker_that_the_question_names_decides_between_twins(stock_encoder):
+    scope = Scope(user="u")
+    twins = memories(scope, "c", [("Ilse", "My sail is orange."), ("Bram", "My sail is orange.")])
+    owner = build_owner(ScopeLog(scope, memories=tuple(twins)), stock_encoder, 8000, Counter())
+    for speaker, row in (("Ilse", 0), ("Bram", 1)):
+        asked = question(stock_encoder, f"Which colour is {speaker}'s sail?", "orange")
+        assert attribute(owner, asked, [1 - row, row]).argmax() == row
+
+
+def test_the_date_of_the_answer_points_to_the_memory_of_that_day(stock_encoder):
+    scope = Scope(user="u")
+    text = "Ilse: I went sailing yesterday."
+    days = (1_680_000_000.0, 1_683_460_800.0, 1_690_000_000.0)
+    stored = [Memory(f"m{n}", scope, "c", f"{text} {n}", speaker="Ilse", time=day) for n, day in enumerate(days)]
+    owner = build_owner(ScopeLog(scope, memories=tuple(stored)), stock_encoder, 8000, Counter())
+    asked = question(stock_encoder, "When did Ilse go sailing?", "7 May 2023")
+    assert attribute(owner, asked, [0, 1, 2]).argmax() == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["I don't know", "I don’t know.", "No information available.", "Not mentioned in the conversation", "", "  ", "n/a",
+     "I don't have any information about that.", "I cannot find that.", "Unknown"],
+)  # fmt: skip
+def test_a_refusal_has_no_source(stock_encoder, answer):
+    assert is_refusal(answer)
+    log = sailor()
+    log = replace(log, answers=tuple(Answer(one.id, answer) for one in log.retrievals))
+    _, found, skipped = evidence_of(log, stock_encoder, min_confidence=0.0)
+    assert not any(one.positives for one in found.values())
+    assert skipped["answers that say nothing was found"] == 3
+
+
+@pytest.mark.parametrize("answer", ["Möwe", "She does not know how to swim", "yes", "none of her boats leak", "2022"])
+def test_an_answer_is_no_refusal(answer):
+    assert not is_refusal(answer)
+
+
+def test_features_rank_and_compare_with_all_memories():
+    rows = features(np.array([0.5, 2.0, 1.5]), [2, 0])
+    assert rows[:, 0].tolist() == [0.5, 2.0, 1.5]
+    assert rows[:, 1].tolist() == pytest.approx([1 / 3, 1.0, 1 / 2])
+    assert rows[:, 2].tolist() == [0.5, 0.0, 1.0]
+    assert rows[:, 3].tolist() == pytest.approx([-1.5, 0.5, -0.5])
+
+
+def test_further_sources_must_be_surer_than_the_first():
+    confidence = np.array([0.6, 0.95, 0.92, 0.8, 0.99])
+    assert choose_sources(confidence, [0, 1, 2, 3], 0.5, 3) == [1, 2]
+    assert choose_sources(confidence, [0, 3], 0.5, 3) == [3]
+    assert choose_sources(confidence, [0, 1, 2], 0.5, 1) == [1]
+    assert choose_sources(confidence, [0], 0.7, 3) == []
+
+
+def test_positives_of_the_sample_log(stock_encoder):
+    owner, found, _ = evidence_of(sailor(), stock_encoder)
+    texts = {query: [owner.texts[row] for row in one.positives] for query, one in found.items()}
+    assert texts["What is Ilse's dinghy called?"] == [f"Ilse: {SAILING[0][1]}"]
+    assert texts["Which cake did Ilse bake for her sister?"] == [f"Ilse: {COOKING[0][1]}"]
+    assert texts["What is Bram's pan made of?"] == [f"Bram: {COOKING[3][1]}"]
+    assert all(one.source == "answer" for query in found.values() for one in query.positives.values())
+
+
+def test_feedback_is_certain_and_the_latest_word_counts(stock_encoder):
+    log = sailor()
+    asked = log.retrievals[0]
+    liked, other = asked.results[2].memory_id, asked.results[0].memory_id
+    words = (
+        Feedback(liked, "NEGATIVE", asked.id, time=1.0),
+        Feedback(liked, "POSITIVE", asked.id, time=2.0),
+        Feedback(other, "NEGATIVE", asked.id, time=3.0),
+    )
+    owner, found, _ = evidence_of(replace(log, feedback=words), stock_encoder)
+    one = found[asked.query]
+    assert {owner.memories[row].id: value.confidence for row, value in one.positives.items()} == {liked: 1.0}
+    assert [owner.memories[row].id for row in one.rejected] == [other]
+
+
+def test_feedback_without_a_retrieval_is_on_the_latest_that_returned_the_memory(stock_encoder):
+    log = sailor()
+    memory = log.retrievals[2].results[0].memory_id
+    _, found, _ = evidence_of(replace(log, feedback=(Feedback(memory, "POSITIVE"),)), stock_encoder)
+    holders = [query for query, one in found.items() if any(p.source == "feedback" for p in one.positives.values())]
+    assert len(holders) == 1
+
+
+def test_what_was_deleted_or_changed_since_is_counted_and_left_out(stock_encoder):
+    log = sailor()
+    changed = replace(log.memories[0], text="Ilse: I sold the dinghy.")
+    log = replace(log, memories=(changed, *log.memories[2:]))
+    _, found, skipped = evidence_of(log, stock_encoder)
+    assert not found["What is Ilse's dinghy called?"].positives
+    assert skipped["results changed since"] == 2
+    assert skipped["results deleted since or never recorded"] == 2
+
+
+def test_an_extracted_memory_is_a_positive_of_its_turn(stock_encoder):
+    scope = Scope(user="u")
+    said = Turn(scope, "c", "user", "Well, last week I finally bought a wooden dinghy in Kiel!", id="t1")
+    fact = Memory("m1", scope, "c", "Bought a wooden dinghy in Kiel last week", "user", turn_ids=("t1",))
+    copy = Memory("m2", scope, "c", said.text, "user", turn_ids=("t1",))
+    log = ScopeLog(scope, turns=(said,), memories=(fact, copy))
+    _, found, _ = evidence_of(log, stock_encoder, provenance=True)
+    positives = [positive for one in found.values() for positive in one.positives.values()]
+    assert [(one.memory_id, one.source) for one in positives] == [("m1", "provenance")]
+    assert not any(one.asked for one in found.values())
+    assert not evidence_of(log, stock_encoder)[1]
+
+
+def test_a_repeated_query_is_one_query(stock_encoder):
+    log = sailor()
+    again = retrieval(log.scope, "what is  ilse's DINGHY called?", log.memories[:3], name="again")
+    log = replace(log, retrievals=(*log.retrievals, again), answers=(*log.answers, Answer("again", "Möwe")))
+    _, found, _ = evidence_of(log, stock_encoder)
+    assert len(found) == 3

@@ -1,0 +1,34 @@
+"""A real Mem0 that has been used: packaged conversations played through it, questions asked and answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hins_memory.gate import GateSettings
+from hins_memory.holdout import HoldoutSettings
+from hins_memory.pipeline import LoopSettings
+from hins_memory.sample import SampleConversation, load_sample
+from hins_memory.train import TrainSettings
+
+#: Small enough for a test: what is learnt is not the point here.
+QUICK = LoopSettings(
+    holdout=HoldoutSettings(share=0.2, min_queries=5),
+    train=TrainSettings(epochs=1.0, lora_rank=4, max_tokens=64),
+    gate=GateSettings(min_queries=5, samples=500),
+)
+
+
+def play(memory: Any, conversation: SampleConversation, questions: int = 1000) -> None:
+    """Store one memory a turn, then ask and answer."""
+    for session in conversation.sessions:
+        messages = [
+            {"role": "user", "name": turn.speaker, "content": f"{turn.speaker}: {turn.text}"} for turn in session.turns
+        ]
+        memory.add(messages, user_id=conversation.id, infer=False)
+    for question in conversation.questions[:questions]:
+        found = memory.search(question.question, filters={"user_id": conversation.id}, top_k=20)
+        memory.answered(found["retrieval_id"], question.answer)
+
+
+def sample(count: int) -> list[SampleConversation]:
+    return load_sample()[:count]

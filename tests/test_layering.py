@@ -1,0 +1,166 @@
+"""The layering, read from the imports of every source file; docs/decisions/0001-layout-and-layering.md says why."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = ROOT / "hins_memory"
+
+# What anything may import.
+COMMON = {"config", "errors", "types"}
+# Beside those: every part of the core, and what it may import. Stages (capture, mine, train, gate, swap) are not in
+# one another's lists; pipeline is the only module that joins them, and only cli and demo build on pipeline.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "types": set(),
+    "config": set(),
+    "agent": set(),
+    "hookspecs": {"agent"},
+    "plugins": {"hookspecs"},
+    "metrics": set(),
+    "sample": set(),
+    "data": set(),
+    "log": set(),
+    "encoder": set(),
+    "version_folder": {"encoder"},
+    "registry": {"encoder", "log", "version_folder"},
+    "sync": {"agent", "encoder"},
+    "evaluate": {"encoder", "metrics"},
+    "general": {"evaluate"},
+    # the stages
+    "capture": {"log", "plugins"},
+    "mine": {"encoder"},
+    "train": {"encoder"},
+    "gate": {"encoder", "evaluate"},
+    "swap": {"agent", "encoder", "registry", "sync"},
+    # what is held out is decided by what the miner takes for a positive
+    "holdout": {"encoder", "evaluate", "mine"},
+    "pipeline": {
+        *("agent", "capture", "encoder", "gate", "general", "holdout", "log", "mine", "plugins", "registry"),
+        *("sample", "swap", "train"),
+    },
+    "demo": {"", "evaluate", "holdout", "mine", "pipeline", "sample", "train"},
+    "cli": {"", "demo", "encoder", "gate", "log", "mine", "pipeline", "plugins", "registry", "swap", "train"},
+    # the public names, lazily
+    "__init__": {"encoder", "pipeline", "plugins"},
+}
+FRAMEWORKS = {"hins_adapter_mem0", "hins_adapter_memoryos", "mem0", "memoryos", "qdrant_client", "openai"}
+HEAVY = {"torch", "transformers", "sentence_transformers", "sklearn", "datasets", "peft", "pandas", "faiss", "mem0"}
+
+
+def sources(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(CORE).parts[0].removesuffix(".py")
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Yield every imported module; of ``from hins_memory import name`` the submodule, if it is one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports would hide a layer"
+            if node.module == "hins_memory":
+                known = ALLOWED.keys()
+                yield from (f"hins_memory.{a.name}" if a.name in known else "hins_memory" for a in node.names)
+            elif node.module:
+                yield node.module
+
+
+def at_import(tree: ast.Module) -> Iterator[str]:
+    """Yield what is imported as soon as the module is: not in functions, not for type checkers only."""
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting.extend(node.orelse)
+            continue
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from imported(node)
+        waiting.extend(ast.iter_child_nodes(node))
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", sources(CORE), ids=lambda path: str(path.relative_to(CORE)))
+def test_core_modules_import_only_what_they_may(path: Path) -> None:
+    part = part_of(path)
+    assert part in ALLOWED, f"hins_memory/{part} is new: say in ALLOWED what it may import"
+    own = {
+        name.removeprefix("hins_memory").lstrip(".").split(".")[0] for name in imported(parsed(path)) if is_core(name)
+    }
+    extra = own - ALLOWED[part] - COMMON - {part}
+    assert not extra, f"{path.name} imports {sorted(extra)}, which hins_memory.{part} may not"
+
+
+def is_core(name: str) -> bool:
+    return name.split(".")[0] == "hins_memory"
+
+
+def test_stages_do_not_import_one_another() -> None:
+    stages = {"capture", "mine", "train", "gate", "swap"}
+    assert not {stage: ALLOWED[stage] & stages for stage in stages if ALLOWED[stage] & stages}
+
+
+def test_the_allowed_edges_have_no_cycle_and_no_dead_entry() -> None:
+    parts = {part_of(path) for path in sources(CORE)}
+    assert ALLOWED.keys() <= parts, f"gone: {sorted(ALLOWED.keys() - parts)}"
+
+    def reach(part: str, path: tuple[str, ...]) -> None:
+        assert part not in path, f"a cycle: {' -> '.join((*path, part))}"
+        for other in ALLOWED.get(part, ()):
+            reach(other, (*path, part))
+
+    for part in ALLOWED:
+        reach(part, ())
+
+
+@pytest.mark.parametrize("path", sources(CORE), ids=lambda path: str(path.relative_to(CORE)))
+def test_the_core_imports_no_agent_framework(path: Path) -> None:
+    found = {name.split(".")[0] for name in imported(parsed(path))} & FRAMEWORKS
+    if path == CORE / "__init__.py":
+        # For type checkers only; at run time the names are imported when they are used.
+        assert not FRAMEWORKS & {name.split(".")[0] for name in at_import(parsed(path))}
+        found -= {"hins_adapter_mem0"}
+    assert not found, f"{path.name} imports {sorted(found)}"
+
+
+@pytest.mark.parametrize("path", sources(CORE), ids=lambda path: str(path.relative_to(CORE)))
+def test_heavy_packages_are_imported_in_functions(path: Path) -> None:
+    # Modules that nothing imports before they are needed may import them at their top.
+    if path.parent.name == "train" and path.name in ("loss.py", "callbacks.py"):
+        return
+    found = {name.split(".")[0] for name in at_import(parsed(path))} & HEAVY
+    assert not found, f"{path.name} imports {sorted(found)} as soon as it is imported"
+
+
+def test_types_imports_the_standard_library_only() -> None:
+    found = {name.split(".")[0] for name in imported(parsed(CORE / "types.py"))}
+    assert found <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", sources(ROOT / "benchmarks"), ids=lambda path: path.name)
+def test_benchmarks_use_the_public_packages_only(path: Path) -> None:
+    names = {name.split(".")[0] for name in imported(parsed(path))}
+    helpers = {one.stem for one in (ROOT / "benchmarks").glob("_*.py")}
+    ours = {name for name in names if name.startswith("hins_")}
+    assert ours <= {"hins_memory"}, f"{path.name} imports {sorted(ours)}: go through hins_memory's public names"
+    assert {name for name in names if name.startswith("_") and name != "__future__"} <= helpers
+
+
+@pytest.mark.parametrize("adapter", sorted(one.name for one in (ROOT / "adapters").iterdir() if one.is_dir()))
+def test_adapters_do_not_import_one_another(adapter: str) -> None:
+    for path in sources(ROOT / "adapters" / adapter):
+        names = {name.split(".")[0] for name in imported(parsed(path))}
+        assert not {name for name in names if name.startswith("hins_adapter_")} - {adapter}, path.name
