@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["DEFAULT_MODEL", "MANIFEST_NAME", "Encoder", "file_digest", "resolve_model"]
+__all__ = ["DEFAULT_MODEL", "MANIFEST_NAME", "Encoder", "bf16_supported", "file_digest", "resolve_model"]
 
 #: The base encoder that everything starts from unless another is named.
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -32,6 +32,8 @@ _DEFAULT_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb
 _CACHE_TEXTS = 4096
 # Longer texts are encoded but not kept, so that the cache stays within a few tens of MiB.
 _CACHE_MAX_CHARS = 4096
+# From so many texts on bfloat16 pays; below, converting the weights to it costs more than it saves.
+_BF16_MIN_TEXTS = 16
 
 
 def file_digest(path: Path) -> str:
@@ -41,6 +43,15 @@ def file_digest(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def bf16_supported(device: str = "cpu") -> bool:
+    """Tell whether a device computes in bfloat16 (on CPUs AMX or AVX512-BF16), which about doubles the speed."""
+    import torch
+
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported())
+    return device == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @lru_cache(maxsize=1)
@@ -155,6 +166,8 @@ class Encoder:
     def encode(self, texts: Sequence[str], *, role: Role = "document", batch_size: int = 32) -> NDArray[np.float32]:
         """Encode texts into unit vectors.
 
+        Many texts at a time are computed in bfloat16 where the device has it; that moves a cosine by about 1e-4.
+
         Args:
             texts: the texts; an empty string is a text like any other.
             role: the side of the search, which decides the model's prompt if it has one.
@@ -192,9 +205,12 @@ class Encoder:
 
     def _forward(self, texts: list[str], role: Role, batch_size: int) -> NDArray[np.float32]:
         import numpy as np
+        import torch
 
         encode = self.model.encode_query if role == "query" else self.model.encode_document
-        with self._model_lock:
+        device = self.model.device.type
+        quick = len(texts) >= _BF16_MIN_TEXTS and bf16_supported(device)
+        with self._model_lock, torch.autocast(device, torch.bfloat16, enabled=quick):
             # (n, dim)
             vectors = encode(
                 texts,

@@ -53,7 +53,9 @@ def test_threads_get_the_vectors_of_their_own_texts(stock_encoder):
     expected = encoder.encode(texts)
     with ThreadPoolExecutor(8) as pool:
         rows = list(pool.map(lambda text: encoder.encode([text])[0], texts))
-    assert np.allclose(np.stack(rows), expected, atol=1e-5)
+    # a batch may be computed in bfloat16, single texts are not
+    assert np.allclose(np.stack(rows), expected, atol=2e-3)
+    assert ((np.stack(rows) * expected).sum(1) > 0.9995).all()
 
 
 @pytest.mark.parametrize("bad", ["one text", ["fine", None], [1]])

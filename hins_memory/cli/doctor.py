@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import os
 import platform
 import re
 from collections.abc import Callable, Iterator
@@ -124,12 +123,11 @@ def _log(settings: Settings) -> Check:
 def _torch() -> Check:
     import torch
 
-    if torch.cuda.is_available():
-        device, bf16 = torch.cuda.get_device_name(), torch.cuda.is_bf16_supported()
-    else:
-        device = f"CPU with {torch.get_num_threads()} threads of {os.cpu_count()} cores"
-        # What the trainer goes by: whether the processor's own instructions know bfloat16.
-        bf16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    from hins_memory.encoder import bf16_supported
+
+    cuda = torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if cuda else f"CPU with {torch.get_num_threads()} threads"
+    bf16 = bf16_supported("cuda" if cuda else "cpu")
     return Check("torch", True, f"{torch.__version__} on {device}, bf16 {'yes' if bf16 else 'no (training is slower)'}")
 
 

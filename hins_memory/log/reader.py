@@ -15,6 +15,7 @@ from hins_memory.types import Answer, Feedback, RankedMemory, Scope, ScopeLog
 
 __all__ = ["LogCounts", "LogEntry", "LogReader"]
 
+_MAX_VALUES = 500
 EntryKind = Literal["turn", "memory", "retrieval", "answer", "feedback"]
 
 
@@ -101,6 +102,18 @@ class LogReader:
         with database_errors(self._engine.url), self._engine.connect() as connection:
             entries = [entry for kind in _LATEST for entry in _latest(connection, kind, limit)]
         return sorted(entries, key=lambda entry: entry.time, reverse=True)[: max(limit, 0)]
+
+    def stored(self, texts: Collection[str]) -> set[str]:
+        """Return those of `texts` that are the text of some memory, deleted ones included."""
+        found: set[str] = set()
+        wanted = sorted(set(texts))
+        with database_errors(self._engine.url), self._engine.connect() as connection:
+            # In parts, because a statement takes a bounded number of values.
+            for start in range(0, len(wanted), _MAX_VALUES):
+                part = wanted[start : start + _MAX_VALUES]
+                query = sa.select(memories.c.text).where(memories.c.text.in_(part)).distinct()
+                found.update(connection.execute(query).scalars())
+        return found
 
     def export(self) -> Iterator[dict[str, Any]]:
         """Yield every event as a JSON-able dict, owner by owner: its fields and ``type``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -22,6 +23,7 @@ class TrainSettings:
     Args:
         mode: which weights are trained.
         epochs: passes over the examples; may be a fraction.
+        min_steps: at least this many steps, by more passes over few examples: a handful teaches nothing.
         batch_size: queries per step; their positives and negatives are candidates for each other.
         learning_rate: peak rate of AdamW; 0 means the mode's default (2e-5 for full, 4e-4 for lora).
         temperature: what cosine similarities are divided by in the loss.
@@ -38,6 +40,7 @@ class TrainSettings:
 
     mode: Mode = "lora"
     epochs: float = 2.0
+    min_steps: int = 24
     batch_size: int = 32
     learning_rate: float = 0.0
     temperature: float = 0.05
@@ -57,11 +60,16 @@ class TrainSettings:
         for name in ("epochs", "temperature"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use a value above 0.")
-        for name in ("negatives", "max_tokens", "learning_rate"):
+        for name in ("min_steps", "negatives", "max_tokens", "learning_rate"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use 0 or more.")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup is {self.warmup}.", "Use a share from 0 to below 1.")
+
+    def steps(self, examples: int) -> int:
+        """Return how many steps a training on that many examples takes."""
+        batches = math.ceil(examples / self.batch_size)
+        return max(math.ceil(batches * self.epochs), self.min_steps)
 
     @property
     def rate(self) -> float:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.encoder import Encoder
+from hins_memory.encoder import Encoder, bf16_supported
 from hins_memory.errors import NotEnoughDataError, TrainingError
 from hins_memory.train.settings import TrainSettings
 from hins_memory.types import TieredExample
@@ -101,15 +101,6 @@ def _prepare(model: SentenceTransformer, settings: TrainSettings) -> Callable[[]
     return merge
 
 
-def _bf16_supported() -> bool:
-    """Tell whether bfloat16 is quick on the device that trains (AMX or AVX512-BF16 on CPUs)."""
-    import torch
-
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
 def _fit(
     model: SentenceTransformer,
     examples: Sequence[TieredExample],
@@ -125,7 +116,7 @@ def _fit(
     from hins_memory.train.loss import TieredInfoNCELoss
 
     watch = WatchCallback(progress)
-    steps = math.ceil(math.ceil(len(examples) / settings.batch_size) * settings.epochs)
+    steps = settings.steps(len(examples))
     with tempfile.TemporaryDirectory(prefix="hins-train-") as scratch:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=scratch,
@@ -134,7 +125,7 @@ def _fit(
             learning_rate=settings.rate,
             warmup_steps=math.ceil(settings.warmup * steps),
             weight_decay=0.01,
-            bf16=_bf16_supported(),
+            bf16=bf16_supported(model.device.type),
             use_cpu=not torch.cuda.is_available(),
             seed=settings.seed,
             data_seed=settings.seed,
@@ -173,7 +164,7 @@ def _manifest(
         "base": base,
         "mode": settings.mode,
         "seed": settings.seed,
-        "settings": asdict(settings) | {"learning_rate": settings.rate},
+        "settings": asdict(settings) | {"learning_rate": settings.rate, "steps": settings.steps(len(examples))},
         "data": {
             "digest": data_digest(examples),
             "examples": len(examples),

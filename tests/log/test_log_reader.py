@@ -108,3 +108,10 @@ def test_the_export_is_json_and_complete(engine):
     retrieval = next(item for item in exported if item.get("id") == "r1")
     assert retrieval["results"] == [{"memory_id": "m1", "text": "Ann likes tea", "score": 0.9}]
     assert retrieval["scope"] == {"user": "ann", "agent": "", "run": "r1", "tenant": ""}
+
+
+def test_stored_knows_the_texts_of_memories_however_many_are_asked_for(engine):
+    LogWriter(engine).write(_events())
+    asked = [f"nothing {number}" for number in range(1200)] + ["Ann likes tea", "Ann likes milk", "hello"]
+    assert LogReader(engine).stored(asked) == {"Ann likes tea", "Ann likes milk"}
+    assert LogReader(engine).stored([]) == set()

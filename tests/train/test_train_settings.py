@@ -29,3 +29,10 @@ def test_bad_values_are_refused(bad):
 def test_rate_follows_the_mode_unless_given():
     assert TrainSettings(mode="full").rate < TrainSettings(mode="lora").rate
     assert TrainSettings(learning_rate=1e-3).rate == 1e-3
+
+
+def test_few_examples_are_passed_over_more_often():
+    settings = TrainSettings(batch_size=32, epochs=2.0, min_steps=24)
+    assert settings.steps(100) == 24
+    assert settings.steps(32 * 40) == 80
+    assert TrainSettings(batch_size=32, epochs=0.5, min_steps=0).steps(100) == 2

@@ -32,7 +32,9 @@ def examples() -> list[TieredExample]:
 
 
 def settings(**changes) -> TrainSettings:
-    return TrainSettings(**{"batch_size": 8, "epochs": 1.0, "max_tokens": 32, "lora_rank": 4, **changes})
+    return TrainSettings(
+        **{"batch_size": 8, "epochs": 1.0, "min_steps": 1, "max_tokens": 32, "lora_rank": 4, **changes}
+    )
 
 
 def margin(model: SentenceTransformer) -> float:
