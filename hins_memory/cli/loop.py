@@ -69,7 +69,9 @@ def train(
     context: typer.Context,
     base: _Base = "stock",
     mode: _ModeName = "lora",
-    epochs: Annotated[float, typer.Option("--epochs", help="Passes over the examples; may be a fraction.")] = 2.0,
+    epochs: Annotated[
+        float | None, typer.Option("--epochs", help="Passes over the examples; 2 if left out, more if they are few.")
+    ] = None,
     negatives: Annotated[int, typer.Option("--negatives", help="Negatives a query.")] = _NEGATIVES,
     seed: _Seed = 0,
 ) -> Result:
@@ -77,7 +79,9 @@ def train(
     from hins_memory.pipeline import Pipeline
 
     settings = settings_of(context)
-    loop = _loop(base, seed, negatives, mode=cast("Mode", mode), epochs=epochs)
+    # Whoever says how many passes gets them, however few steps they are.
+    passes = {} if epochs is None else {"epochs": epochs, "min_steps": 1}
+    loop = _loop(base, seed, negatives, mode=cast("Mode", mode), **passes)
     with Bars() as bars:
         bars.waiting("loading the encoder")
         version = Pipeline(settings, loop=loop, progress=bars).train()

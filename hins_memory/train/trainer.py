@@ -130,6 +130,8 @@ def _fit(
             seed=settings.seed,
             data_seed=settings.seed,
             logging_steps=1,
+            # The filter would show the watch an average in the place of a loss that is no number.
+            logging_nan_inf_filter=False,
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
