@@ -91,6 +91,9 @@ class Agent(Protocol):
     def replicate_lock(self) -> Any:
         """Return the context manager that excludes concurrent writes to the shadow indexes."""
 
+    def drain(self) -> None:
+        """Bring over every write that has not reached the shadow indexes yet; raise when that cannot be done."""
+
     def flip(self, version: str, suffix: str) -> None:
         """Serve from the indexes and encoder of `version`; operations that already run end on the old ones."""
 

@@ -332,6 +332,8 @@ def _flip(agent: Agent, version: str, suffix: str, registry: Registry, record: C
     with _explained(f"{agent.key} could not be flipped to {version}", "Run the same command again: it resumes."):
         recorded = False
         try:
+            # What the shadow lacks must reach it first: after a kill behind the record a restart opens the shadow.
+            agent.drain()
             record()
             recorded = True
             agent.flip(version, suffix)

@@ -187,6 +187,17 @@ class Mem0Agent:
         """Return the context manager that excludes concurrent writes to the shadow indexes."""
         return self._lock
 
+    def drain(self) -> None:
+        """Bring over every write that has not reached the shadow indexes yet.
+
+        Raises:
+            Exception: whatever the store raised; the writes are kept for another try.
+        """
+        with self._lock:
+            for store in (self.current.memories, self.current.entities):
+                if store.replica is not None:
+                    store.replica.drain()
+
     def flip(self, version: str, suffix: str) -> None:
         """Serve from the indexes and encoder of `version`.
 
@@ -200,13 +211,10 @@ class Mem0Agent:
             if self._is(self._current, version, suffix):
                 return
             self.begin(version, suffix)
-            replicas = [self.current.memories.replica, self.current.entities.replica]
-            for replica in replicas:
-                if replica is not None:
-                    replica.drain()
-            for replica in replicas:
-                if replica is not None:
-                    replica.serving = True
+            self.drain()
+            for store in (self.current.memories, self.current.entities):
+                if store.replica is not None:
+                    store.replica.serving = True
             self._current, self._shadow = self._shadow, None
 
     def abandon(self) -> None:

@@ -175,6 +175,9 @@ class SmallAgent:
     def replicate_lock(self):
         return self._lock
 
+    def drain(self):
+        """Nothing waits: a write reaches both stores or raises."""
+
     def flip(self, version, suffix):
         ready = self.shadow
         if ready is None or ready.suffix != suffix:

@@ -105,6 +105,18 @@ def test_an_agent_that_cannot_flip_serves_on_and_the_swap_resumes(world):
     assert contents(agent.live()[0])["m9999"][0] == "Written in between."
 
 
+def test_nothing_is_recorded_while_the_shadow_lacks_a_write(world):
+    agent = world.agent(20)
+    agent.drain, recorded = lambda: 1 / 0, world.registry.flip
+    world.registry.flip = lambda *args: pytest.fail("recorded although the shadow lacks a write")
+    with pytest.raises(SwapError, match="could not be flipped"):
+        world.swap(agent)
+    assert world.registry.live_index(agent.key).version == agent.encoder_version == world.stock.version
+    del agent.drain
+    world.registry.flip = recorded
+    assert world.swap(agent).version == world.one
+
+
 def test_a_registry_that_cannot_record_the_flip_leaves_everything_as_it_was(world, monkeypatch):
     agent = world.agent(20)
     monkeypatch.setattr("hins_memory.registry._set_current", lambda *args: 1 / 0)

@@ -327,6 +327,8 @@ def test_writes_reach_the_shadow_and_only_the_live_index_may_refuse_them(
     late = fill(memory, facts=("Ann bought a red bicycle.",))
     assert memory.get(late[0]) is not None
     with pytest.raises(ValueError, match="not found"):
+        agent.drain()
+    with pytest.raises(ValueError, match="not found"):
         agent.flip(tiny_version.id, "_s")
     assert memory.vector_store.embedding_model_dims == 384
     agent.abandon()
