@@ -19,32 +19,35 @@ __all__ = ["Scored", "report_deployment", "report_stock"]
 ShowTable = Callable[[str, Sequence[str], Sequence[Sequence[Any]]], None]
 Report = tuple[dict[str, float], list[dict[str, Any]]]
 
-#: scoring -> prefix of its figures
-_PREFIXES = {"encoder": "", "mem0": "mem0_"}
-_TITLES = {"encoder": "encoder alone", "mem0": "Mem0's fused search, top 20"}
+_TITLES = {"mem0": "Mem0's fused search, top 20", "memoryos": "MemoryOS's retrieval of pages, top 20"}
 _MICRO = "categories 1-4"
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Scores by conversation: of the encoder alone, and of Mem0's whole search."""
+    """Scores by conversation: of the encoder alone, and of the agent's whole search."""
 
     encoder: dict[str, RankingScores]
-    mem0: dict[str, RankingScores]
+    search: dict[str, RankingScores]
+    agent: str = "mem0"
 
     @classmethod
     def merge(cls, parts: Sequence[Scored]) -> Scored:
-        """Return the scores of all parts, whose conversations are distinct."""
-        merged = cls({}, {})
+        """Return the scores of all parts, which are of one agent and whose conversations are distinct."""
+        merged = cls({}, {}, parts[0].agent)
         for part in parts:
             merged.encoder.update(part.encoder)
-            merged.mem0.update(part.mem0)
+            merged.search.update(part.search)
         return merged
 
     def table(self, scoring: str, conversations: Sequence[str]) -> _Table:
         """Return one scoring's per-query scores over these conversations."""
-        scores = getattr(self, scoring)
+        scores = self.encoder if scoring == "encoder" else self.search
         return _Table.of([scores[name] for name in conversations if name in scores])
+
+    def scorings(self) -> dict[str, tuple[str, str]]:
+        """Return scoring -> prefix of its figures, and its title."""
+        return {"encoder": ("", "encoder alone"), self.agent: (f"{self.agent}_", _TITLES[self.agent])}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ def report_stock(scored: Scored, show: ShowTable) -> Report:
     """Return figures and rows of the stock protocol and show them as tables."""
     figures: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
-    for scoring, prefix in _PREFIXES.items():
+    for scoring, (prefix, title) in scored.scorings().items():
         table = scored.table(scoring, list(scored.encoder))
         found = _rows(table, {}, scoring, "stock")
         rows += found
@@ -105,7 +108,7 @@ def report_stock(scored: Scored, show: ShowTable) -> Report:
             figures |= {f"{prefix}stock_ndcg10": mean["ndcg10"], f"{prefix}stock_recall10": mean["recall10"]}
         names = list(table.metrics)
         show(
-            f"LoCoMo, {_TITLES[scoring]}, stock encoder",
+            f"LoCoMo, {title}, stock encoder",
             ["", "questions", *names],
             [[row["slice"], row["queries"], *(row[name] for name in names)] for row in found],
         )
@@ -127,13 +130,13 @@ def report_deployment(
     conversations = [name for members in folds.values() for name in members]
     figures: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
-    for scoring, prefix in _PREFIXES.items():
+    for scoring, (prefix, title) in stock.scorings().items():
         before, after = stock.table(scoring, conversations), hins.table(scoring, conversations)
         figures |= {prefix + name: value for name, value in _gain(before, after, folds, seed).items()}
         both = _rows(before, folds, scoring, "stock"), _rows(after, folds, scoring, "hins")
         rows += [*both[0], *both[1]]
         show(
-            f"LoCoMo, {_TITLES[scoring]}, unseen conversations",
+            f"LoCoMo, {title}, unseen conversations",
             ["", "questions", "stock nDCG@10", "hins nDCG@10", "gain", "stock R@10", "hins R@10", "hins MRR"],
             [_side_by_side(old, new) for old, new in zip(*both, strict=True)],
         )

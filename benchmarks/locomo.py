@@ -3,8 +3,10 @@
     python benchmarks/locomo.py --agent mem0 --protocol stock
     python benchmarks/locomo.py --agent mem0 --protocol deployment --folds 5
     python benchmarks/locomo.py --agent mem0 --train-data ONE.json --eval-data ANOTHER.json
+    python benchmarks/locomo.py --agent memoryos --llm-url http://localhost:8000/v1 --llm-model NAME
 
-Two scorings: the encoder alone (cosine over the question's own conversation) and Mem0's whole fused search.
+Two scorings: the encoder alone (cosine over the question's own conversation) and the agent's whole search: Mem0's
+fused one, or MemoryOS's retrieval of pages, for which a page counts as evidence when one of its turns is.
 ``deployment`` trains on what was captured while other conversations were played (questions, answers given, memories
 retrieved; evidence labels are used for scoring only) and scores conversations that were never seen.
 """
@@ -26,6 +28,7 @@ from _common import base_parser, exit_status, progress, resolve_data, show_table
 from _locomo import LOCOMO, Conversation, Memories, documents, eval_set, load_locomo, relevant
 from _locomo_report import Scored, report_deployment, report_stock
 from _mem0 import Mem0Player, fused_parts
+from _memoryos import LLM, MemoryosPlayer, paged
 
 from hins_memory.errors import ConfigError
 
@@ -48,6 +51,7 @@ class Plan:
     quick: bool
     work: Path
     save: Path | None
+    llm: LLM | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class Fold:
 
 def _parser() -> argparse.ArgumentParser:
     parser = base_parser("LoCoMo: retrieval of a memory agent before and after training on its own traffic.")
-    parser.add_argument("--agent", choices=["mem0"], default="mem0", help="the memory agent (default mem0)")
+    parser.add_argument("--agent", choices=["mem0", "memoryos"], default="mem0", help="the memory agent (default mem0)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="locomo10.json or a file of its format")
     parser.add_argument("--memories", choices=["turns", "facts"], default="turns", help="what is stored")
     parser.add_argument("--protocol", choices=["stock", "deployment"], help="without training (default), or with")
@@ -74,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         help="keep the trained encoder as a sentence-transformers folder; with folds that of fold 1, and those of "
         "the others beside it as DIR-fold2, DIR-fold3, ...",
     )
+    LLM.add_arguments(parser)
     parser.add_argument("--train-data", type=Path, metavar="FILE", help="train on this file's traffic ...")
     parser.add_argument("--eval-data", type=Path, metavar="FILE", help="... and score this one (same format)")
     return parser
@@ -89,6 +94,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error("--train-data and --eval-data replace --data and --protocol")
         arguments.protocol = "deployment"
     arguments.protocol = arguments.protocol or "stock"
+    if arguments.agent == "memoryos" and not arguments.llm_url:
+        parser.error("--agent memoryos needs --llm-url: MemoryOS asks a language model about every page")
+    if arguments.agent == "memoryos" and arguments.memories != "turns":
+        parser.error("--memories is for Mem0: MemoryOS stores pages")
     if arguments.save_encoder is not None and arguments.protocol == "stock":
         parser.error("--save-encoder needs --protocol deployment: the stock protocol trains nothing")
     if arguments.save_encoder is not None and arguments.save_encoder.exists():
@@ -114,8 +123,15 @@ def _run(arguments: argparse.Namespace) -> None:
             quick=arguments.quick,
             work=Path(folder),
             save=arguments.save_encoder,
+            llm=LLM.of(arguments) if arguments.agent == "memoryos" else None,
         )
-        settings = {name: value for name, value in vars(arguments).items() if name != "json"} | fused_parts()
+        settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "llm_key")}
+        if plan.llm is None:
+            settings |= fused_parts()
+        else:
+            # To everything below, pages are stored texts with their evidence, as facts are.
+            plan = replace(plan, memories="facts")
+            settings["memories"] = "pages"
         if arguments.protocol == "stock":
             data = _load(resolve_data(arguments.data, LOCOMO), plan)
             figures, rows = report_stock(_score(data, plan.base, plan, _settings(plan, "stock")), show_table)
@@ -133,6 +149,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _load(path: Path, plan: Plan) -> list[Conversation]:
     conversations = load_locomo(path)
+    if plan.llm is not None:
+        conversations = [paged(one) for one in conversations]
     if plan.quick:
         conversations = [
             replace(one, questions=one.questions[:_QUICK_QUESTIONS]) for one in conversations[:_QUICK_CONVERSATIONS]
@@ -207,25 +225,32 @@ def _settings(plan: Plan, project: str, *, capture: bool = False) -> Settings:
 def _score(
     conversations: Sequence[Conversation], model: str, plan: Plan, settings: Settings, *, scoring: bool = True
 ) -> Scored:
-    """Play conversations and score the encoder, alone and inside Mem0; the settings decide about capture.
+    """Play conversations and score the encoder, alone and inside the agent; the settings decide about capture.
 
     `scoring` False only plays them, for the traffic.
     """
     from hins_memory.evaluate import evaluate_encoder, score_rankings
 
-    scored = Scored({}, {})
-    with Mem0Player(model, plan.memories, settings) as player:
-        for conversation in progress(conversations, f"Mem0 ({settings.project})"):
+    agent = "mem0" if plan.llm is None else "memoryos"
+    scored = Scored({}, {}, agent)
+    with _player(model, plan, settings) as player:
+        for conversation in progress(conversations, f"{agent} ({settings.project})"):
             rankings = player.play(conversation)
             one = eval_set(conversation, plan.memories)
             if not scoring or not one.queries:
                 continue
             found = relevant(conversation, plan.memories)
             asked = [ranking for ranking, gold in zip(rankings, found, strict=True) if gold]
-            scored.mem0[one.name] = score_rankings([one], asked)
+            scored.search[one.name] = score_rankings([one], asked)
             scored.encoder[one.name] = evaluate_encoder(player.encoder, [one])
-    stage(f"Mem0 ({settings.project}): adds {player.add_seconds:.0f} s, searches {player.search_seconds:.0f} s")
+    stage(f"{agent} ({settings.project}): adds {player.add_seconds:.0f} s, searches {player.search_seconds:.0f} s")
     return scored
+
+
+def _player(model: str, plan: Plan, settings: Settings) -> Mem0Player | MemoryosPlayer:
+    if plan.llm is None:
+        return Mem0Player(model, plan.memories, settings)
+    return MemoryosPlayer(model, settings, plan.llm)
 
 
 def _roomy_encoder(model: str, texts: int) -> Encoder:
@@ -246,16 +271,18 @@ def _train(fold: Fold, plan: Plan, settings: Settings, encoder: Encoder) -> str:
     from hins_memory.mine import mine
     from hins_memory.pipeline import LoopSettings, public_texts
     from hins_memory.train import train_encoder
-    from hins_memory.types import Scope
 
     stage(f"fold {fold.name}: mining the traffic of {len(fold.train)} conversations")
-    logs = LogReader(open_database(settings.database_url)).scope_logs([Scope(user=name) for name in fold.train])
+    reader = LogReader(open_database(settings.database_url))
+    logs = reader.scope_logs([owner for owner in reader.owners() if owner.user in fold.train])
     loop = LoopSettings(base=plan.base)
     examples = mine(logs, encoder, replace(loop.mine, seed=plan.seed), public_texts()).examples
     if plan.quick:
         examples = examples[:_QUICK_EXAMPLES]
     stage(f"fold {fold.name}: training on {len(examples)} examples")
     train_settings = replace(loop.train, seed=plan.seed)
+    if plan.quick:
+        train_settings = replace(train_settings, min_steps=1)
     folder = train_encoder(
         examples, plan.work / f"encoder-{fold.name}", base=loop.base, settings=train_settings, progress=_print_step
     ).folder

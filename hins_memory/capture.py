@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
+from typing import ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
@@ -20,9 +23,12 @@ from hins_memory.log.database import open_database
 from hins_memory.log.writer import EventRefusedError, LogWriter
 from hins_memory.types import Answer, Event, Feedback, Retrieval
 
-__all__ = ["Capture", "flush_all"]
+__all__ = ["Capture", "flush_all", "never_raises"]
 
 logger = logging.getLogger(__name__)
+
+_Params = ParamSpec("_Params")
+_Result = TypeVar("_Result")
 
 #: Events in one transaction: large enough to be fast, small enough that no other process waits long.
 _CHUNK = 500
@@ -309,6 +315,26 @@ class _Queue:
 _captures: weakref.WeakSet[Capture] = weakref.WeakSet()
 #: Captures whose writer is held still while the process forks.
 _held: list[Capture] = []
+
+
+def never_raises(default: _Result) -> Callable[[Callable[_Params, _Result]], Callable[_Params, _Result]]:
+    """Return a decorator that turns any failure of a recording function into a log line and `default`.
+
+    For adapters: whatever goes wrong while an agent's call is recorded, the agent goes on.
+    """
+
+    def decorate(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
+        @functools.wraps(function)
+        def guarded(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
+            try:
+                return function(*args, **kwargs)
+            except Exception:
+                logger.warning("%s could not be recorded", function.__name__, exc_info=True)
+                return default
+
+        return guarded
+
+    return decorate
 
 
 def flush_all(timeout: float = 5.0) -> bool:

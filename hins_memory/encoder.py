@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ _CACHE_TEXTS = 4096
 _CACHE_MAX_CHARS = 4096
 # From so many texts on bfloat16 pays; below, converting the weights to it costs more than it saves.
 _BF16_MIN_TEXTS = 16
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def file_digest(path: Path) -> str:
@@ -209,6 +211,8 @@ class Encoder:
 
         encode = self.model.encode_query if role == "query" else self.model.encode_document
         device = self.model.device.type
+        # Half of a surrogate pair, as broken JSON leaves them, is no character that a tokenizer takes.
+        texts = [_LONE_SURROGATE.sub("\ufffd", text) for text in texts]
         quick = len(texts) >= _BF16_MIN_TEXTS and bf16_supported(device)
         with self._model_lock, torch.autocast(device, torch.bfloat16, enabled=quick):
             # (n, dim)

@@ -24,6 +24,11 @@ def hins_agent_names() -> list[str]:  # type: ignore[empty-body]
     """Return the names of the agent frameworks that this plugin adapts."""
 
 
+@hookspec
+def hins_missing() -> str:  # type: ignore[empty-body]
+    """Return the command that installs what the plugin cannot bring itself, or "" when all of it is there."""
+
+
 @hookspec(firstresult=True)
 def hins_attach(memory: Any, options: Mapping[str, Any]) -> Any:
     """Attach to a live agent object and return it, or return None when it is not one of yours."""

@@ -15,7 +15,8 @@ class LLMServer:
     """Answers POST /v1/chat/completions with the reply of the first rule whose key is in the prompt.
 
     Args:
-        replies: text that a prompt may contain -> the reply; a reply that is not a string is sent as JSON.
+        replies: text that a prompt may contain -> the reply, or a function that makes it from the prompt; a reply
+            that is not a string is sent as JSON.
         default: the reply when no rule matches.
         status: the HTTP status of every reply; an error status sends an error body instead.
 
@@ -44,6 +45,7 @@ class LLMServer:
 
     def reply_to(self, prompt: str) -> str:
         found = next((reply for key, reply in self.replies.items() if key in prompt), self.default)
+        found = found(prompt) if callable(found) else found
         return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
 
     def __enter__(self) -> LLMServer:

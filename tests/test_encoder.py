@@ -64,6 +64,11 @@ def test_what_is_no_list_of_strings_is_refused(stock_encoder, bad):
         stock_encoder.encode(bad)
 
 
+def test_half_a_surrogate_pair_is_encoded_as_the_replacement_character(stock_encoder):
+    broken, replaced = stock_encoder.encode(["Ann \ud83d", "Ann \ufffd"])
+    assert np.allclose(broken, replaced, atol=1e-6)
+
+
 def test_unknown_role_and_missing_folders_are_refused(stock_encoder, tmp_path):
     with pytest.raises(EncoderError, match="not a role"):
         stock_encoder.encode(["x"], role="passage")

@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "encoder": set(),
     "version_folder": {"encoder"},
     "registry": {"encoder", "log", "version_folder"},
+    "encoder_source": {"encoder", "registry"},
     "sync": {"agent", "encoder"},
     "evaluate": {"encoder", "metrics"},
     "general": {"evaluate"},
@@ -48,8 +49,8 @@ ALLOWED: dict[str, set[str]] = {
     # the public names, lazily
     "__init__": {"encoder", "pipeline", "plugins"},
 }
-FRAMEWORKS = {"hins_adapter_mem0", "hins_adapter_memoryos", "mem0", "memoryos", "qdrant_client", "openai"}
-HEAVY = {"torch", "transformers", "sentence_transformers", "sklearn", "datasets", "peft", "pandas", "faiss", "mem0"}
+FRAMEWORKS = {"hins_adapter_mem0", "hins_adapter_memoryos", "mem0", "memoryos", "qdrant_client"}
+HEAVY = {"torch", "transformers", "sentence_transformers", "sklearn", "datasets", "peft", "pandas", "faiss", "mem0", "openai"}
 
 
 def sources(folder: Path) -> list[Path]:

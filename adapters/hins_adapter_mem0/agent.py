@@ -13,10 +13,11 @@ from typing import Any
 
 from hins_adapter_mem0.clients import release_client
 from hins_adapter_mem0.embedding import HinsEmbedding
-from hins_adapter_mem0.encoders import EncoderSource, OwnEncoder, TextEncoder
+from hins_adapter_mem0.encoders import OwnEncoder
 from hins_adapter_mem0.index import StoreIndex, open_index
 from hins_adapter_mem0.stores import GuardedStore, Replica, StoreOpener, entity_collection
 from hins_memory.agent import Index
+from hins_memory.encoder_source import EncoderSource, TextEncoder
 from hins_memory.errors import AgentError
 
 __all__ = ["Binding", "Mem0Agent", "shared_agent"]

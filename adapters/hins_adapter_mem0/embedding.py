@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from mem0.configs.embeddings.base import BaseEmbedderConfig
 from mem0.embeddings.base import EmbeddingBase
 from mem0.utils.factory import EmbedderFactory
 
-from hins_memory.encoder import DEFAULT_MODEL, Encoder, resolve_model
+from hins_memory.encoder import DEFAULT_MODEL, Encoder
+from hins_memory.encoder_source import shared_encoder
 from hins_memory.types import Role
 
-__all__ = ["PROVIDER", "HinsEmbedding", "register_embedder", "shared_encoder"]
+__all__ = ["PROVIDER", "HinsEmbedding", "register_embedder"]
 
 #: The name of the embedder provider in a Mem0 configuration.
 PROVIDER = "hins"
-
-_loaded: weakref.WeakValueDictionary[str, Encoder] = weakref.WeakValueDictionary()
-_loading = threading.Lock()
-
-
-def shared_encoder(name_or_dir: str | Path = DEFAULT_MODEL) -> Encoder:
-    """Load an encoder, or return the one that this process already holds for the same model or version.
-
-    Raises:
-        EncoderError: it cannot be found, verified or loaded.
-    """
-    with _loading:
-        if (known := _loaded.get(str(name_or_dir))) is not None:
-            return known
-        source = resolve_model(name_or_dir)
-        encoder = _loaded.get(source)
-        if encoder is None:
-            encoder = Encoder.load(name_or_dir)
-            _loaded[source] = _loaded[encoder.version] = encoder
-        return encoder
 
 
 def _role(memory_action: str | None) -> Role:

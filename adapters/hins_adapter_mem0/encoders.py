@@ -1,30 +1,17 @@
-"""From an encoder version's id to the encoder: the project's registry, the model named by the user, the stock model."""
+"""Mem0's own embedder as an encoder, for collections that have to follow those of another."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from hins_adapter_mem0.embedding import shared_encoder
-from hins_memory.encoder import DEFAULT_MODEL, Encoder
-from hins_memory.errors import AgentError, EncoderError, HinsError
 from hins_memory.types import Role
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hins_memory.registry import Registry
-
-__all__ = ["EncoderSource", "OwnEncoder", "TextEncoder"]
-
-
-class TextEncoder(Protocol):
-    """What turns texts into vectors: an `Encoder`, or an embedder of Mem0's own behind the same method."""
-
-    def encode(self, texts: Sequence[str], *, role: Role = "document") -> NDArray[np.float32]:
-        """Return the vectors of texts, of shape (len(texts), dim)."""
+__all__ = ["OwnEncoder"]
 
 
 class OwnEncoder:
@@ -39,44 +26,3 @@ class OwnEncoder:
 
         vectors = self.embedding.embed_batch(list(texts), "search" if role == "query" else "add")
         return np.asarray(vectors, dtype=np.float32)
-
-
-class EncoderSource:
-    """Loads the encoders of one project.
-
-    Args:
-        registry: the project's registry.
-        model: a sentence-transformers folder or name to start from instead of the project's current version.
-    """
-
-    def __init__(self, registry: Registry, model: str | Path | None = None) -> None:
-        self.registry = registry
-        self.model = model
-
-    def stock(self) -> Encoder:
-        """Return the plain base: the model named by the user, else the stock model."""
-        return shared_encoder(self.model or DEFAULT_MODEL)
-
-    def initial(self) -> Encoder:
-        """Return what a new store starts with: the model named by the user, else the current version, else stock."""
-        current = None if self.model else self.registry.current()
-        return shared_encoder(current.path) if current else self.stock()
-
-    def by_version(self, version: str) -> Encoder:
-        """Return the encoder whose version is `version`.
-
-        Raises:
-            AgentError: it is neither a version of this project, nor the model named by the user, nor the stock model.
-        """
-        try:
-            return shared_encoder(self.registry.get(version).path)
-        except EncoderError as error:
-            reason: HinsError = error
-        for name in dict.fromkeys((self.model or DEFAULT_MODEL, DEFAULT_MODEL)):
-            encoder = shared_encoder(name)
-            if encoder.version == version:
-                return encoder
-        raise AgentError(
-            f"The stored memories were embedded by {version!r}, which cannot be loaded. {reason.problem}",
-            "If it is a model of your own, name it with model=...; else restore the version.",
-        ) from reason

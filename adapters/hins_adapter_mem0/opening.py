@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from hins_adapter_mem0.agent import Mem0Agent, shared_agent
 from hins_adapter_mem0.clients import acquire_client, release_client
 from hins_adapter_mem0.config import embedded_path, store_key
-from hins_adapter_mem0.encoders import EncoderSource
 from hins_adapter_mem0.stores import StoreOpener, entity_collection, store_client
 from hins_memory.config import Settings
 from hins_memory.encoder import Encoder
+from hins_memory.encoder_source import EncoderSource
 from hins_memory.errors import AgentError, ConfigError, SwapError
 
 if TYPE_CHECKING:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from hins_adapter_mem0.events import (
     deletion_event,
@@ -19,6 +18,7 @@ from hins_adapter_mem0.events import (
 )
 from hins_adapter_mem0.index import open_index
 from hins_adapter_mem0.stores import GuardedStore
+from hins_memory.capture import never_raises
 from hins_memory.errors import ConfigError
 from hins_memory.types import Answer, Deletion, Feedback, Polarity, Scope
 
@@ -29,28 +29,9 @@ __all__ = ["AgentTurn", "Recorder", "stored_payload", "stored_scopes"]
 
 logger = logging.getLogger(__name__)
 
-_Params = ParamSpec("_Params")
-_Result = TypeVar("_Result")
 
 # The turn that each recorder's searches belong to, here and in the tasks started from here.
 _turns: ContextVar[Mapping[int, AgentTurn]] = ContextVar("hins_mem0_turns")
-
-
-def _never_raises(default: _Result) -> Callable[[Callable[_Params, _Result]], Callable[_Params, _Result]]:
-    """Turn any failure of the recording into a log line and `default`: the agent goes on."""
-
-    def decorate(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
-        @functools.wraps(function)
-        def guarded(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
-            try:
-                return function(*args, **kwargs)
-            except Exception:
-                logger.warning("%s could not be recorded", function.__name__, exc_info=True)
-                return default
-
-        return guarded
-
-    return decorate
 
 
 class Recorder:
@@ -68,7 +49,7 @@ class Recorder:
         """Whether anything is recorded."""
         return self.capture is not None
 
-    @_never_raises(None)
+    @never_raises(None)
     def added(self, memory: Any, messages: Any, arguments: Mapping[str, Any], result: Any) -> None:
         """Record an `add`. Reads the store for memories that an LLM wrote, because the result leaves out whose."""
         scope = scope_of(arguments)
@@ -80,7 +61,7 @@ class Recorder:
         for event in result_events(items, message_turns(messages, scope), scope, payloads):
             self._record(event)
 
-    @_never_raises("")
+    @never_raises("")
     def searched(self, query: str, filters: Mapping[str, Any] | None, result: Any, encoder_version: str) -> str:
         """Record a `search` and return the retrieval's id; "" when it is not recorded."""
         scope = scope_of(filters or {})
@@ -94,25 +75,25 @@ class Recorder:
             turn.retrieval_ids.append(event.id)
         return event.id
 
-    @_never_raises(None)
+    @never_raises(None)
     def updated(self, memory: Any, memory_id: Any) -> None:
         """Record a memory as it is stored after an `update`."""
         payload = stored_payload(memory, memory_id)
         if payload:
             self._record(memory_event(str(memory_id), payload))
 
-    @_never_raises(None)
+    @never_raises(None)
     def deleted(self, memory_id: Any, payload: Mapping[str, Any]) -> None:
         """Record a `delete`; `payload` is what was stored before."""
         self._record(deletion_event(str(memory_id), payload))
 
-    @_never_raises(None)
+    @never_raises(None)
     def deleted_all(self, scopes: Sequence[Scope]) -> None:
         """Record that everything in these scopes was deleted."""
         for scope in scopes:
             self._record(Deletion(scope=scope))
 
-    @_never_raises(None)
+    @never_raises(None)
     def answered(self, retrieval_id: str, text: str) -> None:
         """Record the answer given after a retrieval; an empty id or text has nothing to record."""
         if retrieval_id and isinstance(text, str) and text:

@@ -15,8 +15,8 @@ from mem0.utils.factory import VectorStoreFactory
 from hins_memory.errors import AgentError
 
 if TYPE_CHECKING:
-    from hins_adapter_mem0.encoders import TextEncoder
     from hins_adapter_mem0.index import StoreIndex
+    from hins_memory.encoder_source import TextEncoder
 
 __all__ = ["GuardedStore", "Replica", "StoreOpener", "entity_collection", "store_client"]
 

@@ -8,6 +8,7 @@ import platform
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import typer
 from rich.console import RenderableType
@@ -55,8 +56,16 @@ def _plugins() -> Iterator[Check]:
         if name in missing:
             lacking = ", ".join(missing[name])
             yield Check(f"plugin {name}", False, f"loaded, but {lacking} is not installed", _install(name))
+        elif command := _missing(plugin):
+            yield Check(f"plugin {name}", False, "loaded, but its framework is not installed", command)
         else:
             yield Check(f"plugin {name}", True, "loaded" + _framework(name))
+
+
+def _missing(plugin: Any) -> str:
+    """Return the command that installs what a plugin says it lacks, or ""."""
+    hook = getattr(plugin, "hins_missing", None)
+    return str(hook()) if hook is not None else ""
 
 
 def _fix(plugin: str, reason: str) -> str:

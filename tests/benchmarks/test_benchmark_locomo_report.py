@@ -17,10 +17,10 @@ def _scores(name: str, ranks: list[tuple[str, int]]):
     return score_rankings([EvalSet(name, DOCUMENTS, queries)], rankings)
 
 
-def _scored(encoder: dict, mem0: dict) -> Scored:
+def _scored(encoder: dict, search: dict) -> Scored:
     return Scored(
         {name: _scores(name, ranks) for name, ranks in encoder.items()},
-        {name: _scores(name, ranks) for name, ranks in mem0.items()},
+        {name: _scores(name, ranks) for name, ranks in search.items()},
     )
 
 

@@ -1,0 +1,374 @@
+"""A MemoryOS store whose encoder can be swapped while it is used: the `Agent` protocol for MemoryOS."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hins_adapter_memoryos.encoders import OwnEncoder
+from hins_adapter_memoryos.files import (
+    KINDS,
+    MARK,
+    DamagedFileError,
+    Entry,
+    Kind,
+    entries,
+    read_json,
+    store_files,
+    write_json,
+    writing,
+)
+from hins_adapter_memoryos.index import CachedIndex, LiveIndex, StoreTexts, usable_vectors
+from hins_adapter_memoryos.part import Binding, Part
+from hins_adapter_memoryos.vectors import VectorCache
+from hins_memory.agent import Index
+from hins_memory.encoder_source import EncoderSource
+from hins_memory.errors import AgentError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hins_memory.capture import Capture
+    from hins_memory.config import Settings
+
+__all__ = ["MemoryosAgent", "shared_agent"]
+
+logger = logging.getLogger(__name__)
+
+_Vectors: TypeAlias = "dict[tuple[Kind, str], NDArray[np.float32]]"
+
+
+class MemoryosAgent:
+    """One data_storage_path, shared by every attached Memoryos of this process that works on it.
+
+    What serves are the vectors in MemoryOS's own files and objects. A swap builds those of the new version beside
+    them, by text; the flip puts them in place, one object and one file at a time, and keeps the old ones the same
+    way. Each file names the version of its vectors, so a flip that was cut off is finished when a file is opened.
+    """
+
+    name = "memoryos"
+    #: MemoryOS's thresholds: results below 0.1 are cut, segments are merged from 0.6.
+    cutoffs = (0.1, 0.6)
+
+    def __init__(self, root: Path, encoders: EncoderSource, own: OwnEncoder) -> None:
+        self.root = root
+        self.encoders = encoders
+        self.own = Binding(own, "", "")
+        self.current = self.own
+        # One for all users of the store, so that they share a queue and a writer.
+        self._capture: Capture | None = None
+        self._capturing = 0
+        self.texts = StoreTexts(root)
+        self._lock = threading.RLock()
+        self._shadow: Binding | None = None
+        self._caches: dict[str, VectorCache] = {}
+        self._parts: weakref.WeakSet[Part] = weakref.WeakSet()
+        self._clearers: list[Callable[[], None]] = []
+
+    @property
+    def key(self) -> str:
+        """What identifies the store in every process, e.g. ``memoryos:/data/memoryos``."""
+        return f"memoryos:{self.root}"
+
+    @property
+    def encoder_version(self) -> str:
+        """The encoder version that serves now; "" when MemoryOS embeds with an encoder of its own."""
+        return self.current.version
+
+    @property
+    def parts(self) -> list[Part]:
+        """The mid- and long-term memories of this process that work on the store."""
+        return [part for part in list(self._parts) if part.kind != "short"]
+
+    def join_capture(self, settings: Settings) -> Capture:
+        """Return the store's capture; pair with `leave_capture`."""
+        from hins_memory.capture import Capture
+
+        with self._lock:
+            if self._capture is None:
+                self._capture = Capture(settings)
+            self._capturing += 1
+            return self._capture
+
+    def leave_capture(self) -> None:
+        """Write what waits to the log; after its last user, the capture ends."""
+        with self._lock:
+            capture = self._capture
+            self._capturing -= 1
+            if not self._capturing:
+                self._capture = None
+        if capture is not None:
+            capture.flush() if self._capturing else capture.close()
+
+    def join(self, parts: Iterable[Part], clear_cache: Callable[[], None] | None = None) -> None:
+        """Take parts of a Memoryos, as they were just loaded, into the store, with the encoder that serves.
+
+        Args:
+            parts: the parts; those that are here already are brought up to date.
+            clear_cache: empties MemoryOS's own cache of embeddings.
+        """
+        with self._lock:
+            if clear_cache is not None and clear_cache not in self._clearers:
+                self._clearers.append(clear_cache)
+            for part in parts:
+                if part.kind != "short":
+                    self._adopt(part)
+                self._parts.add(part)
+
+    def _adopt(self, part: Part) -> None:
+        """Bring a part that was just loaded, and its file, to the vectors of the encoder that serves."""
+        target = self.current
+        if not target.version:
+            return
+        previous = self.encoders.registry.previous_index(self.key)
+        self.convert_file(part.path, target, previous.version if previous and previous.version else None)
+        document = _readable(part.path) or {}
+        marked = document.get(MARK) == target.version
+        self._convert_part(part, target, usable_vectors(entries(document)) if marked else None)
+
+    def leave(self, parts: Iterable[Part]) -> None:
+        """Let go of parts."""
+        for part in parts:
+            self._parts.discard(part)
+
+    def bind(self, version: str, suffix: str) -> Binding:
+        """Return the binding of a version.
+
+        Raises:
+            AgentError: its encoder cannot be loaded.
+            EncoderError: it is damaged.
+        """
+        for known in (self.current, self._shadow, self.own):
+            if known is not None and (known.version, known.suffix) == (version, suffix):
+                return known
+        return Binding(self.encoders.by_version(version), version, suffix)
+
+    def live(self) -> list[Index]:
+        """Return the indexes that serve now."""
+        return [LiveIndex(self.texts, kind, self._index_name(kind, self.current.suffix)) for kind in KINDS]
+
+    def open(self, version: str, suffix: str) -> list[Index]:
+        """Open (creating what is missing) the indexes of `version` under the suffix `suffix`."""
+        if (version, suffix) == (self.current.version, self.current.suffix):
+            return self.live()
+        cache = self._cache(version)
+        return [CachedIndex(self.texts, kind, self._index_name(kind, suffix), cache) for kind in KINDS]
+
+    def begin(self, version: str, suffix: str) -> None:
+        """From now on, give every text that MemoryOS saves a vector of `version` too.
+
+        Raises:
+            AgentError: that version serves already, or its encoder cannot be loaded.
+        """
+        with self._lock:
+            if (version, suffix) == (self.current.version, self.current.suffix):
+                raise AgentError(f"{self.key} serves {version!r} already.")
+            self._shadow = self.bind(version, suffix)
+
+    def replicate_lock(self) -> threading.RLock:
+        """Return the context manager that excludes concurrent writes to the shadow indexes."""
+        return self._lock
+
+    def replicate(self, part: Part) -> None:
+        """Give what a part has saved vectors of the shadow's encoder, while there is one; never raises."""
+        try:
+            self._bring(part)
+        except Exception:
+            logger.exception("What %s saved did not reach the shadow of %s yet", part.path, self.key)
+
+    def drain(self) -> None:
+        """Give everything that MemoryOS holds now a vector of the shadow's encoder.
+
+        Raises:
+            Exception: whatever the encoder or the disk raised.
+        """
+        for part in self.parts:
+            self._bring(part)
+
+    def _bring(self, part: Part) -> None:
+        shadow = self._shadow
+        if shadow is None:
+            return
+        found = part.entries()
+        for kind in KINDS:
+            texts = {entry.id: entry.text for entry in found if entry.kind == kind}
+            missing = texts.keys() - self._cache(shadow.version).known(kind, texts)
+            new = [entry for entry in found if entry.kind == kind and entry.id in missing]
+            self._keep(self._vectors(new, shadow), shadow.version)
+
+    def flip(self, version: str, suffix: str) -> None:
+        """Serve with the encoder of `version`: in the objects of this process, then in every file.
+
+        An operation that runs on an object ends on the old vectors before the object gets the new ones. A file that
+        cannot be written keeps its old vectors and their mark, and gets the new ones when it is opened.
+
+        Raises:
+            AgentError: the encoder of `version` cannot be loaded.
+            Exception: whatever the encoder raised for texts without a vector yet; nothing has changed then.
+        """
+        with self._lock:
+            old, target = self.current, self.bind(version, suffix)
+            if target is old:
+                return
+            # What can fail comes first: encoding what is missing, and writing down what is given up.
+            found = [entry for part in self.parts for entry in part.entries()]
+            self._keep(self._vectors(found, target), version)
+            self._keep(usable_vectors(found), old.version)
+            self.current, self._shadow = target, None
+            try:
+                for part in self.parts:
+                    self._convert_part(part, target)
+            except BaseException:
+                self.current = old
+                for part in self.parts:
+                    if part.binding is target:
+                        self._convert_part(part, old)
+                raise
+            self._convert_files(target, old)
+            for clear in self._clearers:
+                clear()
+
+    def _convert_files(self, target: Binding, old: Binding) -> None:
+        for path in store_files(self.root):
+            try:
+                self.convert_file(path, target, old.version)
+            except Exception:
+                # The flip is done: its mark tells what to do with the file when it is opened.
+                logger.exception("%s keeps its old vectors until it is opened again", path)
+
+    def follow(self, version: str, suffix: str) -> None:
+        """Serve with what is recorded, which another process may have changed since this one looked.
+
+        Raises:
+            AgentError: its encoder cannot be loaded.
+        """
+        with self._lock:
+            if self.parts:
+                self.flip(version, suffix)
+            else:
+                # Nothing is open yet: each file is looked at when it is.
+                self.current = self.bind(version, suffix)
+
+    def abandon(self) -> None:
+        """Stop giving the shadow vectors; what it has stays."""
+        with self._lock:
+            self._shadow = None
+
+    def accept(self, binding: Binding) -> None:
+        """Serve with an encoder that the stored vectors are already made by: mark the files and use it."""
+        with self._lock:
+            self.current = binding
+            for part in self.parts:
+                with part.lock.exclusive():
+                    part.binding = binding
+            for path in store_files(self.root):
+                with writing(self.root, path):
+                    document = _readable(path)
+                    if document is not None and document.get(MARK) != binding.version:
+                        write_json(path, document | {MARK: binding.version}, durable=True)
+
+    def release(self, parts: Sequence[Part]) -> None:
+        """Give objects and their files back with the vectors of MemoryOS's own encoder.
+
+        Raises:
+            AgentError: its own encoder cannot be loaded; nothing has changed then.
+        """
+        searched = [part for part in parts if part.kind != "short" and part.binding.version]
+        try:
+            self._keep(self._vectors([entry for part in searched for entry in part.entries()], self.own), "")
+        except Exception as error:
+            raise AgentError(
+                f"MemoryOS's own encoder is needed to give the vectors back, and it failed: {error}",
+                "Make its model available (it is loaded from the Hugging Face hub) and detach again.",
+            ) from error
+        for part in searched:
+            self._convert_part(part, self.own)
+            self.convert_file(part.path, self.own, None)
+
+    def convert_file(self, path: Path, target: Binding, old_version: str | None) -> None:
+        """Give a file the vectors of `target`, in one step; a file that has them stays as it is.
+
+        Args:
+            path: the file; a missing or damaged one is left alone.
+            target: whose vectors it gets.
+            old_version: the version whose vectors are kept for a rollback if the file has them; None keeps none.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with writing(self.root, path):
+            document = _readable(path)
+            if document is None or document.get(MARK, "") == target.version:
+                return
+            found = list(entries(document))
+            if old_version is not None and document.get(MARK, "") == old_version:
+                self._keep(usable_vectors(found), old_version)
+            self._put(found, self._vectors(found, target))
+            document.pop(MARK, None)
+            write_json(path, document | ({MARK: target.version} if target.version else {}), durable=True)
+
+    def _convert_part(self, part: Part, target: Binding, known: _Vectors | None = None) -> None:
+        with part.lock.exclusive():
+            found = part.entries()
+            self._put(found, self._vectors(found, target, known))
+            part.binding = target
+
+    def _vectors(self, found: Sequence[Entry], binding: Binding, known: _Vectors | None = None) -> _Vectors:
+        """Return each entry's vector by kind and id: known, or built already, or else encoded now."""
+        vectors: _Vectors = {}
+        missing: dict[tuple[Kind, str], str] = {}
+        for kind in KINDS:
+            texts = {entry.id: entry.text for entry in found if entry.kind == kind}
+            built = self._cache(binding.version).get(kind, texts)
+            for id_, text in texts.items():
+                vector = (known or {}).get((kind, id_), built.get(id_))
+                if vector is None:
+                    missing[kind, id_] = text
+                else:
+                    vectors[kind, id_] = vector
+        if missing:
+            vectors |= zip(missing, binding.encoder.encode(list(missing.values()), role="document"), strict=True)
+        return vectors
+
+    def _keep(self, vectors: _Vectors, version: str) -> None:
+        for kind in KINDS:
+            self._cache(version).put(kind, {id_: vector for (known, id_), vector in vectors.items() if known == kind})
+
+    @staticmethod
+    def _put(found: Sequence[Entry], vectors: _Vectors) -> None:
+        for entry in found:
+            entry.holder[entry.field] = vectors[entry.kind, entry.id].tolist()
+
+    def _cache(self, version: str) -> VectorCache:
+        return self._caches.setdefault(version, VectorCache(self.root, version))
+
+    def _index_name(self, kind: Kind, suffix: str) -> str:
+        return f"{self.root.name}:{kind}{suffix}"
+
+
+def _readable(path: Path) -> dict[str, Any] | None:
+    try:
+        document: dict[str, Any] | None = read_json(path, dict)
+    except DamagedFileError as error:
+        logger.warning("%s. It is left as it is.", error)
+        return None
+    return document
+
+
+_agents: weakref.WeakValueDictionary[tuple[str, str], MemoryosAgent] = weakref.WeakValueDictionary()
+_agents_lock = threading.RLock()
+
+
+def shared_agent(database_url: str, root: Path, make: Callable[[], MemoryosAgent]) -> MemoryosAgent:
+    """Return this process's agent for a store, made by `make` if there is none: so that a flip reaches all users."""
+    name = (database_url, str(root))
+    with _agents_lock:
+        agent = _agents.get(name)
+        if agent is None:
+            agent = _agents[name] = make()
+        return agent

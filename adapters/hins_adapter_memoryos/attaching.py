@@ -1,0 +1,227 @@
+"""Attaching to a Memoryos that exists already, and restoring it."""
+
+from __future__ import annotations
+
+import sqlite3
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hins_adapter_memoryos import embedding
+from hins_adapter_memoryos.agent import MemoryosAgent
+from hins_adapter_memoryos.attached import (
+    Attached,
+    AttachedLong,
+    AttachedMid,
+    AttachedRetriever,
+    AttachedShort,
+    AttachedUpdater,
+    attached_class,
+    attachment_of,
+)
+from hins_adapter_memoryos.encoders import OwnEncoder
+from hins_adapter_memoryos.opening import choose_encoder, open_agent, record_own, reembed_agent
+from hins_adapter_memoryos.part import Part, PartKind
+from hins_adapter_memoryos.recorder import Recorder
+from hins_adapter_memoryos.shape import Shape, is_memoryos, shape_of
+from hins_memory.config import Settings
+from hins_memory.errors import AgentError, ConfigError
+from hins_memory.types import Scope
+
+__all__ = ["Attachment", "Options", "agent_of", "attach", "attach_with", "detach", "install"]
+
+_MEMORIES: Mapping[str, tuple[PartKind, type]] = {
+    "short_term_memory": ("short", AttachedShort),
+    "mid_term_memory": ("mid", AttachedMid),
+    "user_long_term_memory": ("long", AttachedLong),
+    "assistant_long_term_memory": ("long", AttachedLong),
+}
+_HELPERS: Mapping[str, type] = {"retriever": AttachedRetriever, "updater": AttachedUpdater}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to attach; see `attach`."""
+
+    embedder: str | None = None
+    reembed: bool = False
+    capture: bool = True
+    project: str | None = None
+    settings: Settings | None = None
+    model: str | Path | None = None
+
+    @property
+    def chosen(self) -> Settings:
+        """The settings given, or those of the environment, for the project if one is named."""
+        settings = self.settings or Settings()
+        return settings if self.project is None else replace(settings, project=self.project)
+
+
+@dataclass
+class Attachment:
+    """What hins-memory keeps in a Memoryos.
+
+    `original` is the class to go back to, or None for one that was made by hins-memory; `helpers` are those of the
+    parts without a file.
+    """
+
+    agent: MemoryosAgent
+    recorder: Recorder
+    parts: dict[str, Part]
+    shape: Shape
+    original: type | None
+    helpers: dict[str, type] = field(default_factory=dict)
+    restore_modules: Callable[[], object] = field(default=lambda: None)
+
+    def hook(self, memory: Any) -> None:
+        """Make the memory and its parts attached ones."""
+        for name, (_, mixin) in _MEMORIES.items():
+            component = getattr(memory, name)
+            self.parts[name].install(component, attached_class(mixin, type(component)))
+        for name, mixin in _HELPERS.items():
+            component = getattr(memory, name)
+            self.helpers[name] = type(component)
+            component.__class__ = attached_class(mixin, type(component))
+        embedding.install(self.shape.modules)
+        # Also when the object is forgotten without being detached.
+        self.restore_modules = weakref.finalize(memory, embedding.uninstall, self.shape.modules)
+        memory.__dict__["_hins"] = self
+
+    def unhook(self, memory: Any) -> None:
+        """Make them what they were."""
+        self.end_capture()
+        self.agent.leave(self.parts.values())
+        self.restore_modules()
+        for name, original in self.helpers.items():
+            getattr(memory, name).__class__ = original
+        for name, part in self.parts.items():
+            part.uninstall(getattr(memory, name))
+        del memory.__dict__["_hins"]
+        if self.original is not None:
+            memory.__class__ = self.original
+
+    def end_capture(self) -> None:
+        """Write what waits to the log and record nothing more."""
+        if self.recorder.capture is not None:
+            self.recorder.capture = None
+            self.agent.leave_capture()
+
+
+def attach(
+    memory: Any,
+    *,
+    embedder: str | None = None,
+    reembed: bool = False,
+    capture: bool = True,
+    project: str | None = None,
+    settings: Settings | None = None,
+    model: str | Path | None = None,
+) -> Any:
+    """Make an existing Memoryos record its use, save safely, and embed with hins if asked.
+
+    The object stays the same. What MemoryOS stored with the stock encoder (its default) is served by it as it is.
+    Attaching again replaces the options.
+
+    Args:
+        memory: the Memoryos, of memoryos-pro or of the newer source tree.
+        embedder: None keeps MemoryOS's encoder, unless its store was swapped to hins before; then that is followed.
+            ``hins`` or ``stock`` embeds with it at once.
+        reembed: with an embedder, re-embed what another encoder stored.
+        capture: whether its use is recorded.
+        project: the project's name.
+        settings: where things live; the environment's settings by default.
+        model: a sentence-transformers folder or name to start from.
+
+    Raises:
+        AgentError: it is no Memoryos, or of a shape that is not known, or the store holds vectors of another encoder
+            and `reembed` is false.
+        ConfigError: an argument is not valid.
+    """
+    if not is_memoryos(memory):
+        raise AgentError(f"{type(memory).__name__} is not a Memoryos.", "Give a memoryos.Memoryos.")
+    known = attachment_of(memory)
+    if known is not None and known.original is None:
+        return memory
+    original = type(memory) if known is None else known.original
+    options = Options(embedder, reembed, capture, project, settings, model)
+    if known is not None:
+        known.unhook(memory)
+    install(memory, options, original)
+    memory.__class__ = attached_class(Attached, type(memory))
+    return memory
+
+
+def install(memory: Any, options: Options, original: type | None) -> None:
+    """Attach to the parts of a Memoryos; the caller sees to the class of the object itself.
+
+    Raises:
+        AgentError: see `attach`; the parts are as they were then.
+    """
+    shape, settings = shape_of(memory), options.chosen
+    own = OwnEncoder(shape.get_embedding, shape.model_name, shape.model_kwargs)
+    root = Path(memory.data_storage_path).resolve()
+    try:
+        agent = open_agent(root, settings, own, options.model)
+        missing = choose_encoder(agent, options.embedder, options.reembed)
+        capture = agent.join_capture(settings) if options.capture and settings.capture else None
+        recorder = Recorder(capture, Scope(user=str(memory.user_id), agent=str(memory.assistant_id)))
+        parts = {name: Part(getattr(memory, name), kind, agent, recorder) for name, (kind, _) in _MEMORIES.items()}
+        attachment = Attachment(agent, recorder, parts, shape, original)
+        for part in parts.values():
+            part.set_aside_if_damaged()
+        attachment.hook(memory)
+        try:
+            agent.join(parts.values(), shape.clear_cache)
+            if missing is not None:
+                reembed_agent(agent, missing)
+        except BaseException:
+            attachment.unhook(memory)
+            raise
+    except (OSError, sqlite3.Error) as error:
+        raise AgentError(
+            f"The store {root} cannot be written: {error}", "Check that it is writable and that the disk is not full."
+        ) from error
+
+
+def attach_with(memory: Any, options: Mapping[str, Any]) -> Any:
+    """`attach` with its options in a mapping; unknown ones are a `ConfigError`."""
+    known = set(Options.__dataclass_fields__)
+    if unknown := set(options) - known:
+        raise ConfigError(
+            f"A Memoryos is not attached with {', '.join(sorted(unknown))}.", f"Use {', '.join(sorted(known))}."
+        )
+    return attach(memory, **options)
+
+
+def detach(memory: Any) -> Any:
+    """Restore a Memoryos as it was before `attach`: its classes, and its vectors, in the objects and in its files.
+
+    What was added since gets vectors of MemoryOS's own encoder. The store stays swapped for its other users, and for
+    this one when it is attached again.
+
+    Raises:
+        AgentError: it is not attached, or it is a `Memoryos` of this package, or MemoryOS's own encoder is needed
+            and cannot be loaded; then it stays attached.
+    """
+    attachment = attachment_of(memory)
+    if attachment is None:
+        raise AgentError("This Memoryos is not attached.", "There is nothing to undo.")
+    if attachment.original is None:
+        raise AgentError(
+            "This Memoryos was made as hins_adapter_memoryos.Memoryos; there is nothing to go back to.",
+            "Make a memoryos.Memoryos instead, or turn capture off with capture=False.",
+        )
+    attachment.agent.release(list(attachment.parts.values()))
+    attachment.unhook(memory)
+    return memory
+
+
+def agent_of(memory: Any) -> MemoryosAgent | None:
+    """Return the agent of an attached Memoryos, ready to be swapped; None when it is not attached."""
+    attachment = attachment_of(memory)
+    if attachment is None:
+        return None
+    record_own(attachment.agent)
+    return attachment.agent

@@ -1,0 +1,187 @@
+"""MemoryOS's JSON files: what in them has a vector, writing them in one step, setting damaged ones aside."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hins_memory.version_folder import file_lock
+
+__all__ = [
+    "KINDS",
+    "MARK",
+    "DamagedFileError",
+    "Entry",
+    "Kind",
+    "encodable",
+    "entries",
+    "page_text",
+    "read_json",
+    "set_aside",
+    "side_folder",
+    "store_files",
+    "write_json",
+    "writing",
+]
+
+logger = logging.getLogger(__name__)
+
+#: What a vector belongs to: a segment's summary, a page, or an entry of user or assistant knowledge.
+Kind = Literal["summaries", "pages", "knowledge"]
+KINDS: tuple[Kind, ...] = ("summaries", "pages", "knowledge")
+
+#: The key that names the encoder version of a file's vectors; absent when they are MemoryOS's own. MemoryOS ignores
+#: it on loading and leaves it out on saving, so a file that it saved by itself is never taken for one of ours.
+MARK = "hins_encoder"
+
+_KNOWLEDGE = ("knowledge_base", "assistant_knowledge")
+_PATTERNS = ("users/**/mid_term.json", "users/**/long_term_user.json", "assistants/**/long_term_assistant.json")
+
+
+class DamagedFileError(ValueError):
+    """A file that is not what MemoryOS writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One text with a vector, in the dict that MemoryOS keeps it in: ``holder[field]`` is a list of floats."""
+
+    kind: Kind
+    text: str
+    holder: dict[str, Any]
+    field: str
+
+    @property
+    def id(self) -> str:
+        """Stands for the text: equal texts have equal vectors, whoever stored them."""
+        return hashlib.sha256(self.text.encode("utf-8")).hexdigest()[:32]
+
+    @property
+    def vector(self) -> Sequence[float] | None:
+        """The stored vector, or None when there is none."""
+        stored = self.holder.get(self.field)
+        return stored if isinstance(stored, list) and stored else None
+
+
+def encodable(text: Any) -> str:
+    """Return a text as an encoder can read it: half a surrogate pair, which has no UTF-8, becomes U+FFFD."""
+    plain = str(text)
+    try:
+        plain.encode("utf-8")
+    except UnicodeEncodeError:
+        # Through UTF-16, so that two halves of one character become that character again.
+        return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return plain
+
+
+def page_text(page: Mapping[str, Any]) -> str:
+    """Return the text of a page that MemoryOS embeds."""
+    return encodable(f"User: {page.get('user_input', '')} Assistant: {page.get('agent_response', '')}")
+
+
+def entries(document: Mapping[str, Any]) -> Iterator[Entry]:
+    """Yield everything with a vector in a mid-term or long-term document; whatever is malformed is left out."""
+    sessions = document.get("sessions")
+    for session in list(sessions.values()) if isinstance(sessions, Mapping) else ():
+        if not isinstance(session, dict):
+            continue
+        yield Entry("summaries", encodable(session.get("summary", "")), session, "summary_embedding")
+        for page in list(session.get("details") or ()):
+            if isinstance(page, dict):
+                yield Entry("pages", page_text(page), page, "page_embedding")
+    for name in _KNOWLEDGE:
+        for entry in list(document.get(name) or ()):
+            if isinstance(entry, dict):
+                yield Entry("knowledge", encodable(entry.get("knowledge", "")), entry, "knowledge_embedding")
+
+
+def store_files(root: Path) -> list[Path]:
+    """Return the files with vectors of every user and assistant under a data_storage_path."""
+    return sorted(path for pattern in _PATTERNS for path in root.glob(pattern) if path.is_file())
+
+
+def side_folder(root: Path) -> Path:
+    """Return the folder in a data_storage_path that is ours."""
+    return root / ".hins"
+
+
+def writing(root: Path, path: Path) -> AbstractContextManager[None]:
+    """Return the lock that excludes every other thread and process of hins-memory that writes a file of a store."""
+    digest = hashlib.sha256(os.path.realpath(path).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return file_lock(side_folder(root) / "locks" / digest)
+
+
+def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
+    """Return what a file holds, or None when there is no file.
+
+    Raises:
+        DamagedFileError: it is not JSON, or no list or object as it should be.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise DamagedFileError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, kind):
+        raise DamagedFileError(f"{path} holds a {type(content).__name__}, not a {kind.__name__}")
+    return content
+
+
+def write_json(path: Path, document: Any, *, durable: bool = False) -> None:
+    """Write a file in MemoryOS's format in one step: whenever this is cut off, the old or the new file is there.
+
+    The caller holds the lock of `writing`.
+
+    Args:
+        path: the file.
+        document: its content.
+        durable: whether it has to survive a loss of power too, which takes some milliseconds.
+
+    Raises:
+        OSError: it cannot be written, e.g. because the disk is full; the old file is as it was.
+    """
+    target = Path(os.path.realpath(path))
+    scratch = target.with_name(f".{target.name}.hins-tmp")
+    try:
+        text = json.dumps(document, ensure_ascii=False, indent=2).encode("utf-8")
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which UTF-8 has no bytes for: as an escape it survives.
+        text = json.dumps(document, ensure_ascii=True, indent=2).encode("ascii")
+    try:
+        with scratch.open("wb") as stream:
+            stream.write(text)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        if target.exists():
+            shutil.copymode(target, scratch)
+        os.replace(scratch, target)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def set_aside(path: Path, reason: str) -> Path:
+    """Rename a damaged file, so that nothing overwrites it, and report it; return where it is now."""
+    name = f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}"
+    target, number = path.with_name(name), 1
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{name}-{number}")
+    path.rename(target)
+    logger.error(
+        "%s. MemoryOS would start empty and overwrite it, so it was moved to %s. Repair it and move it back.",
+        reason,
+        target,
+    )
+    return target

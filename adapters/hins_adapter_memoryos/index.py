@@ -1,0 +1,182 @@
+"""MemoryOS's vectors as indexes: those in its files, which serve, and those of another encoder version beside them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hins_adapter_memoryos.files import KINDS, DamagedFileError, Entry, Kind, entries, read_json, store_files
+from hins_adapter_memoryos.vectors import VectorCache
+from hins_memory.agent import Record
+from hins_memory.errors import AgentError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["CachedIndex", "LiveIndex", "StoreTexts", "file_entries", "usable_vectors"]
+
+logger = logging.getLogger(__name__)
+
+_Stamp = tuple[int, int, int]
+_Texts = dict[Kind, dict[str, str]]
+
+
+def file_entries(path: Path) -> list[Entry]:
+    """Return what has a vector in a file; a damaged file has nothing, and is reported."""
+    try:
+        return list(entries(read_json(path, dict) or {}))
+    except (DamagedFileError, OSError) as error:
+        logger.warning("%s is left out: %s", path, error)
+        return []
+
+
+def usable_vectors(found: Iterable[Entry]) -> dict[tuple[Kind, str], NDArray[np.float32]]:
+    """Return the stored vectors by kind and id, each of shape (dim,)."""
+    import numpy as np
+
+    vectors: dict[tuple[Kind, str], NDArray[np.float32]] = {}
+    for entry in found:
+        if entry.vector is not None:
+            vectors[entry.kind, entry.id] = np.asarray(entry.vector, dtype=np.float32)
+    return vectors
+
+
+class StoreTexts:
+    """Every text with a vector in a store's files, by kind and id; a file is read again when it has changed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lock = threading.Lock()
+        self._files: dict[Path, tuple[_Stamp, _Texts]] = {}
+        self._merged: _Texts = {kind: {} for kind in KINDS}
+
+    def of(self, kind: Kind) -> Mapping[str, str]:
+        """Return id -> text as the files are now; the mapping is not changed afterwards."""
+        with self._lock:
+            stamps = {path: stamp for path in store_files(self.root) if (stamp := _stamp(path)) is not None}
+            if stamps != {path: stamp for path, (stamp, _) in self._files.items()}:
+                self._files = {path: self._read(path, stamp) for path, stamp in stamps.items()}
+                self._merged = {kind: {} for kind in KINDS}
+                for _, texts in self._files.values():
+                    for name, found in texts.items():
+                        self._merged[name].update(found)
+            return self._merged[kind]
+
+    def _read(self, path: Path, stamp: _Stamp) -> tuple[_Stamp, _Texts]:
+        known = self._files.get(path)
+        if known is not None and known[0] == stamp:
+            return known
+        texts: _Texts = {kind: {} for kind in KINDS}
+        for entry in file_entries(path):
+            texts[entry.kind][entry.id] = entry.text
+        return stamp, texts
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+class LiveIndex:
+    """The vectors of one kind in MemoryOS's own files. Only MemoryOS adds to it and deletes from it."""
+
+    def __init__(self, texts: StoreTexts, kind: Kind, name: str) -> None:
+        self._texts = texts
+        self._kind = kind
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """The store's folder, the kind, and the suffix of what serves."""
+        return self._name
+
+    @property
+    def kind(self) -> Kind:
+        """``summaries``, ``pages`` or ``knowledge``."""
+        return self._kind
+
+    def count(self) -> int:
+        """Return the number of distinct texts."""
+        return len(self._texts.of(self._kind))
+
+    def pages(self, size: int) -> Iterator[list[Record]]:
+        """Yield all records, at most `size` at a time, as they are when this begins."""
+        rows = list(self._texts.of(self._kind).items())
+        for start in range(0, len(rows), size):
+            yield [Record(id_, text, {}) for id_, text in rows[start : start + size]]
+
+    def get(self, ids: Sequence[str]) -> list[Record]:
+        """Return the records of those ids that exist."""
+        texts = self._texts.of(self._kind)
+        return [Record(id_, texts[id_], {}) for id_ in ids if id_ in texts]
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Return the stored vectors by id, each of shape (dim,); missing ids are left out."""
+        wanted = set(ids)
+        found: dict[str, NDArray[np.float32]] = {}
+        for path in store_files(self._texts.root):
+            chosen = [entry for entry in file_entries(path) if entry.kind == self._kind and entry.id in wanted]
+            found |= {id_: vector for (_, id_), vector in usable_vectors(chosen).items()}
+        return found
+
+    def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
+        """Refuse: MemoryOS's files are written by MemoryOS, and change their encoder by a flip."""
+        raise self._refusal()
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Refuse: MemoryOS's files are written by MemoryOS."""
+        raise self._refusal()
+
+    def drop(self) -> None:
+        """Refuse: MemoryOS's files are written by MemoryOS."""
+        raise self._refusal()
+
+    def _refusal(self) -> AgentError:
+        return AgentError(f"{self._name} holds MemoryOS's own files.", "Add and delete memories through MemoryOS.")
+
+
+class CachedIndex(LiveIndex):
+    """The same texts with the vectors of another encoder version; a text that MemoryOS deletes is gone here too."""
+
+    def __init__(self, texts: StoreTexts, kind: Kind, name: str, cache: VectorCache) -> None:
+        super().__init__(texts, kind, name)
+        self._cache = cache
+
+    def count(self) -> int:
+        """Return the number of texts that have a vector here."""
+        return len(self._cache.known(self._kind, self._texts.of(self._kind)))
+
+    def pages(self, size: int) -> Iterator[list[Record]]:
+        """Yield all records that have a vector here, at most `size` at a time."""
+        for page in super().pages(size):
+            known = self._cache.known(self._kind, [record.id for record in page])
+            if kept := [record for record in page if record.id in known]:
+                yield kept
+
+    def get(self, ids: Sequence[str]) -> list[Record]:
+        """Return the records of those ids that exist and have a vector here."""
+        known = self._cache.known(self._kind, ids)
+        return super().get([id_ for id_ in ids if id_ in known])
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Return the vectors by id, each of shape (dim,); missing ids are left out."""
+        return self._cache.get(self._kind, ids)
+
+    def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
+        """Keep vectors, of shape (len(records), dim)."""
+        self._cache.put(self._kind, {record.id: vector for record, vector in zip(records, vectors, strict=True)})
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Forget vectors; ids that do not exist are ignored."""
+        self._cache.delete(self._kind, ids)
+
+    def drop(self) -> None:
+        """Forget every vector of this kind."""
+        self._cache.drop(self._kind)

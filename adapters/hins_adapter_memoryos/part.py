@@ -1,0 +1,155 @@
+"""One part of an attached Memoryos (a memory with a file): its encoder, its lock, its atomic saving."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hins_adapter_memoryos.embedding import Operation, current_operation, running
+from hins_adapter_memoryos.encoders import OwnEncoder
+from hins_adapter_memoryos.files import (
+    MARK,
+    DamagedFileError,
+    Entry,
+    encodable,
+    entries,
+    read_json,
+    set_aside,
+    write_json,
+    writing,
+)
+from hins_adapter_memoryos.gate import FlipLock
+from hins_memory.encoder_source import TextEncoder
+from hins_memory.types import Role
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hins_adapter_memoryos.agent import MemoryosAgent
+    from hins_adapter_memoryos.recorder import Recorder
+
+__all__ = ["Binding", "Part", "PartKind", "part_of"]
+
+logger = logging.getLogger(__name__)
+
+PartKind = Literal["short", "mid", "long"]
+_SLOT = "_hins"
+
+
+@dataclass(frozen=True)
+class Binding:
+    """An encoder and what it is recorded as. `version` is "" for MemoryOS's own encoder."""
+
+    encoder: TextEncoder
+    version: str
+    suffix: str
+
+
+def part_of(component: Any) -> Part:
+    """Return what hins-memory keeps in a part of an attached Memoryos."""
+    part: Part = component.__dict__[_SLOT]
+    return part
+
+
+class Part:
+    """What hins-memory keeps in a short-, mid- or long-term memory object.
+
+    Args:
+        component: MemoryOS's object.
+        kind: which of the three it is.
+        agent: the store that its file is in.
+        recorder: records what happens to it.
+    """
+
+    def __init__(self, component: Any, kind: PartKind, agent: MemoryosAgent, recorder: Recorder) -> None:
+        self.kind = kind
+        self.agent = agent
+        self.recorder = recorder
+        self.path = Path(component.file_path)
+        #: what the vectors in the object are made by; for short-term memory, which has none, never looked at
+        self.binding = agent.own
+        self.lock = FlipLock()
+        self.original = type(component)
+        self._component = weakref.ref(component)
+
+    def install(self, component: Any, attached: type) -> None:
+        """Make the component an attached one."""
+        component.__dict__[_SLOT] = self
+        component.__class__ = attached
+
+    def uninstall(self, component: Any) -> None:
+        """Make it what it was."""
+        component.__class__ = self.original
+        del component.__dict__[_SLOT]
+
+    @contextmanager
+    def operation(self, role: Role) -> Iterator[None]:
+        """Do something with one encoder from its start to its end; a flip waits meanwhile. May be nested."""
+        outer = current_operation()
+        if outer is not None and outer.part is self:
+            with running(Operation(self, outer.encoder, role)):
+                yield
+        else:
+            with self.lock.shared(), running(Operation(self, self.binding.encoder, role)):
+                yield
+
+    def embed(self, text: str) -> NDArray[np.float32]:
+        """Return the unit vector of a query with the part's encoder, shape (dim,)."""
+        encoder = self.binding.encoder
+        if isinstance(encoder, OwnEncoder):
+            return encoder.embed(text)
+        vector: NDArray[np.float32] = encoder.encode([encodable(text)], role="query")[0]
+        return vector
+
+    def document(self) -> Any:
+        """Return what MemoryOS saves of the object, with the mark of the encoder if it is not MemoryOS's own."""
+        component = self._component()
+        if component is None:
+            return None
+        if self.kind == "short":
+            return list(component.memory)
+        document: dict[str, Any]
+        if self.kind == "mid":
+            document = {"sessions": component.sessions, "access_frequency": dict(component.access_frequency)}
+        else:
+            document = {
+                "user_profiles": component.user_profiles,
+                "knowledge_base": list(component.knowledge_base),
+                "assistant_knowledge": list(component.assistant_knowledge),
+            }
+        return document | {MARK: self.binding.version} if self.binding.version else document
+
+    def entries(self) -> list[Entry]:
+        """Return what has a vector in the object."""
+        document = self.document()
+        return list(entries(document)) if isinstance(document, Mapping) else []
+
+    def save(self) -> None:
+        """Save as MemoryOS does, but in one step; like MemoryOS, report a failure and go on."""
+        with self.operation("document"):
+            try:
+                with writing(self.agent.root, self.path):
+                    write_json(self.path, self.document())
+            except (OSError, ValueError, TypeError, RuntimeError) as error:
+                logger.error("%s could not be saved and is as it was before: %s", self.path, error)
+                return
+        if self.kind != "short":
+            self.agent.replicate(self)
+
+    def set_aside_if_damaged(self) -> None:
+        """Move the file out of the way of the next save, if it is damaged."""
+        wanted: type[Any] = list if self.kind == "short" else dict
+        try:
+            with writing(self.agent.root, self.path):
+                try:
+                    read_json(self.path, wanted)
+                except DamagedFileError as error:
+                    set_aside(self.path, str(error))
+        except OSError as error:
+            logger.warning("%s could not be checked: %s", self.path, error)

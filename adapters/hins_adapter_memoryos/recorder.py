@@ -1,0 +1,193 @@
+"""Records what an attached Memoryos stores, finds and answers; never raises into the agent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from hins_adapter_memoryos.events import (
+    knowledge_memory,
+    memory_id,
+    page_memory,
+    page_turns,
+    result_lists,
+    retrieval_event,
+    summary_memory,
+)
+from hins_memory.capture import never_raises
+from hins_memory.errors import ConfigError
+from hins_memory.types import Answer, Deletion, Event, Feedback, Polarity, Scope
+
+if TYPE_CHECKING:
+    from hins_adapter_memoryos.part import Part
+    from hins_memory.capture import Capture
+
+__all__ = ["Recorder"]
+
+logger = logging.getLogger(__name__)
+
+
+#: What MemoryOS says in place of an answer when its language model cannot be reached.
+_NO_ANSWER = "Error: Could not get response from LLM."
+
+# The retrievals of the response that is being made, and the turns that knowledge is being extracted from.
+_retrievals: ContextVar[list[str] | None] = ContextVar("hins_memoryos_retrievals", default=None)
+_sources: ContextVar[tuple[str, ...]] = ContextVar("hins_memoryos_sources", default=())
+
+
+class Recorder:
+    """Turns what happens in one Memoryos into events.
+
+    Args:
+        capture: where events go; None records nothing.
+        scope: the user and the assistant.
+    """
+
+    def __init__(self, capture: Capture | None, scope: Scope) -> None:
+        self.capture = capture
+        self.scope = scope
+        # The memories that the log knows from here. What was stored before is recorded when it is first found.
+        self._known: set[str] = set()
+
+    @never_raises(None)
+    def said(self, pair: Mapping[str, Any]) -> None:
+        """Record what user and assistant said to one another."""
+        for turn in page_turns(pair, self.scope):
+            self._record(turn)
+
+    @never_raises(None)
+    def stored(self, session: Mapping[str, Any] | None, count: int) -> None:
+        """Record the last `count` pages of a segment, and its summary if they are its first."""
+        if session is None or self.capture is None:
+            return
+        pages = list(session.get("details") or ())
+        for page in pages[len(pages) - count :]:
+            self._page(page, session)
+        if len(pages) <= count:
+            self._memory(summary_memory(session, self.scope))
+
+    @never_raises(None)
+    def learned(self, entry: Mapping[str, Any], speaker: str) -> None:
+        """Record an entry of knowledge, with the turns of the pages that it came from."""
+        self._memory(knowledge_memory(entry, speaker, _sources.get(), self.scope))
+
+    @never_raises(None)
+    def forgotten(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Record that MemoryOS dropped segments, pages or knowledge, for want of space."""
+        for entry in entries:
+            self._known.discard(memory_id(entry))
+            self._record(Deletion(self.scope, memory_id(entry)))
+
+    @never_raises("")
+    def retrieved(self, query: str, found: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
+        """Record a retrieval and return its id; "" when it is not recorded.
+
+        The scores, which MemoryOS does not give back, are computed from the vectors; its own search, which would
+        count as a visit, is not asked again.
+
+        Args:
+            query: what was asked.
+            found: what `retrieve_context` returned.
+            parts: the part that each of its lists came from.
+        """
+        if self.capture is None or not isinstance(query, str):
+            return ""
+        scored: list[tuple[Mapping[str, Any], float]] = []
+        version = ""
+        for name, field in result_lists.items():
+            part, listed = parts[name], list(found.get(name) or ())
+            with part.operation("query"):
+                version = part.binding.version if name == "retrieved_pages" or listed else version
+                scored += _scored(part, query, listed, field)
+            self._introduce(name, listed, parts)
+        event = retrieval_event(query, scored, version, self.scope)
+        self._record(event)
+        waiting = _retrievals.get()
+        if waiting is not None:
+            waiting.append(event.id)
+        return event.id
+
+    def _introduce(self, name: str, listed: Sequence[Mapping[str, Any]], parts: Mapping[str, Part]) -> None:
+        """Record found memories that were stored before there was a log, or by another user of the assistant."""
+        unknown = [entry for entry in listed if memory_id(entry) not in self._known]
+        if not unknown:
+            return
+        if name == "retrieved_pages":
+            sessions = parts[name].document()["sessions"].values()
+            homes = {memory_id(page): one for one in list(sessions) for page in list(one.get("details") or ())}
+            for page in unknown:
+                self._page(page, homes.get(memory_id(page)))
+        else:
+            speaker = "user" if name == "retrieved_user_knowledge" else "assistant"
+            for entry in unknown:
+                self._memory(knowledge_memory(entry, speaker, (), self.scope))
+
+    @contextmanager
+    def response(self) -> Iterator[Callable[[str], None]]:
+        """Collect the retrievals of a response; the function that is given records the answer to them."""
+        retrievals: list[str] = []
+        token = _retrievals.set(retrievals)
+
+        def answer(text: str) -> None:
+            for retrieval_id in retrievals:
+                self.answered(retrieval_id, text)
+
+        try:
+            yield answer
+        finally:
+            _retrievals.reset(token)
+
+    @contextmanager
+    def extracting(self, pages: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+        """Take what is learned inside to come from these pages."""
+        token = _sources.set(tuple(turn.id for page in pages for turn in page_turns(page, self.scope)))
+        try:
+            yield
+        finally:
+            _sources.reset(token)
+
+    @never_raises(None)
+    def answered(self, retrieval_id: str, text: str) -> None:
+        """Record the answer given after a retrieval; an empty id or text has nothing to record."""
+        if retrieval_id and isinstance(text, str) and text and text != _NO_ANSWER:
+            self._record(Answer(retrieval_id=str(retrieval_id), text=text))
+
+    def feedback(self, memory_id: str, polarity: str, retrieval_id: str | None) -> None:
+        """Record feedback on a memory.
+
+        Raises:
+            ConfigError: the polarity is neither POSITIVE nor NEGATIVE.
+        """
+        known: dict[str, Polarity] = {"POSITIVE": "POSITIVE", "NEGATIVE": "NEGATIVE"}
+        if str(polarity).upper() not in known:
+            raise ConfigError(f"{polarity!r} is not feedback.", 'Use "POSITIVE" or "NEGATIVE".')
+        self._record(Feedback(str(memory_id), known[str(polarity).upper()], str(retrieval_id or "")))
+
+    def _page(self, page: Mapping[str, Any], session: Mapping[str, Any] | None) -> None:
+        # Again, because the pair may have been said before there was a log; the turns it knows stay as they are.
+        for turn in page_turns(page, self.scope):
+            self._record(turn)
+        self._memory(page_memory(page, session, self.scope))
+
+    def _memory(self, event: Any) -> None:
+        self._known.add(event.id)
+        self._record(event)
+
+    def _record(self, event: Event) -> None:
+        if self.capture is not None:
+            self.capture.record(event)
+
+
+def _scored(
+    part: Part, query: str, listed: Sequence[Mapping[str, Any]], field: str
+) -> list[tuple[Mapping[str, Any], float]]:
+    """Return what was found with its cosine, which is what MemoryOS ranked it by."""
+    import numpy as np
+
+    if not listed:
+        return []
+    vector = part.embed(query)
+    return [(entry, float(np.dot(np.asarray(entry[field], dtype=np.float32), vector))) for entry in listed]

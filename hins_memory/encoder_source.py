@@ -1,0 +1,89 @@
+"""Encoders for adapters: from a version's id to the encoder, each model loaded once in a process."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from hins_memory.encoder import DEFAULT_MODEL, Encoder, resolve_model
+from hins_memory.errors import AgentError, EncoderError, HinsError
+from hins_memory.types import Role
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hins_memory.registry import Registry
+
+__all__ = ["EncoderSource", "TextEncoder", "shared_encoder"]
+
+_loaded: weakref.WeakValueDictionary[str, Encoder] = weakref.WeakValueDictionary()
+_loading = threading.Lock()
+
+
+def shared_encoder(name_or_dir: str | Path = DEFAULT_MODEL) -> Encoder:
+    """Load an encoder, or return the one that this process already holds for the same model or version.
+
+    Raises:
+        EncoderError: it cannot be found, verified or loaded.
+    """
+    with _loading:
+        if (known := _loaded.get(str(name_or_dir))) is not None:
+            return known
+        source = resolve_model(name_or_dir)
+        encoder = _loaded.get(source)
+        if encoder is None:
+            encoder = Encoder.load(name_or_dir)
+            _loaded[source] = _loaded[encoder.version] = encoder
+        return encoder
+
+
+class TextEncoder(Protocol):
+    """What turns texts into unit vectors: an `Encoder`, or an agent's own embedder behind the same method."""
+
+    def encode(self, texts: Sequence[str], *, role: Role = "document") -> NDArray[np.float32]:
+        """Return the vectors of texts, of shape (len(texts), dim)."""
+
+
+class EncoderSource:
+    """Loads the encoders of one project.
+
+    Args:
+        registry: the project's registry.
+        model: a sentence-transformers folder or name to start from instead of the project's current version.
+    """
+
+    def __init__(self, registry: Registry, model: str | Path | None = None) -> None:
+        self.registry = registry
+        self.model = model
+
+    def stock(self) -> Encoder:
+        """Return the plain base: the model named by the user, else the stock model."""
+        return shared_encoder(self.model or DEFAULT_MODEL)
+
+    def initial(self) -> Encoder:
+        """Return what a new store starts with: the model named by the user, else the current version, else stock."""
+        current = None if self.model else self.registry.current()
+        return shared_encoder(current.path) if current else self.stock()
+
+    def by_version(self, version: str) -> Encoder:
+        """Return the encoder whose version is `version`.
+
+        Raises:
+            AgentError: it is neither a version of this project, nor the model named by the user, nor the stock model.
+        """
+        try:
+            return shared_encoder(self.registry.get(version).path)
+        except EncoderError as error:
+            reason: HinsError = error
+        for name in dict.fromkeys((self.model or DEFAULT_MODEL, DEFAULT_MODEL)):
+            encoder = shared_encoder(name)
+            if encoder.version == version:
+                return encoder
+        raise AgentError(
+            f"The stored memories were embedded by {version!r}, which cannot be loaded. {reason.problem}",
+            "If it is a model of your own, name it with model=...; else restore the version.",
+        ) from reason

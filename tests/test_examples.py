@@ -1,0 +1,87 @@
+"""The example adapter of docs/adapters.md, installed as a third-party package would be, through a whole swap."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLE = ROOT / "docs" / "examples" / "hins-adapter-notebook"
+
+_USE = """
+import shutil, sys
+from pathlib import Path
+import hins_memory
+from hins_memory.agent import Agent, Index
+from hins_memory.capture import flush_all
+from hins_memory.encoder import resolve_model
+from hins_memory.log.database import open_database
+from hins_memory.log.reader import LogReader
+from hins_memory.pipeline import Pipeline
+from hins_memory.plugins import broken_plugins, get_plugin_manager
+from hins_memory.registry import Registry
+from notebook import Notebook
+
+home = Path(sys.argv[1])
+home.mkdir()
+assert broken_plugins() == {}
+assert get_plugin_manager().has_plugin("notebook")
+settings = hins_memory.Settings(home=home, project="test", log_url="")
+def unused(texts):
+    raise AssertionError("the notebook embeds by itself")
+def opened():
+    return hins_memory.attach(Notebook(str(home / "notes.db"), unused), settings=settings)
+book = opened()
+assert isinstance(book.hins, Agent) and isinstance(book.hins.live()[0], Index)
+stock = book.hins.encoder_version
+notes = ["Ann plays the cello.", "The garden needs water.", "雪球 is a cat. 🐈"]
+ids = [book.add(note) for note in notes]
+assert book.search("Which instrument?", 1)[0][:2] == (ids[0], notes[0])
+flush_all()
+log, = LogReader(open_database(settings.database_url)).scope_logs()
+assert [memory.text for memory in log.memories] == notes and log.retrievals[0].results[0].memory_id == ids[0]
+shutil.copytree(resolve_model("stock"), home / "copy")
+version = Registry(settings).add(home / "copy", {"base": "stock"}).id
+report = Pipeline(settings, book).swap(force=True)
+assert (report.version, report.previous, report.indexes[0].vectors_checked) == (version, stock, 3)
+late = book.add("Ann bought a red bicycle.")
+again = opened()
+assert again.hins.encoder_version == version and again.search("red bicycle", 1)[0][0] == late
+assert Pipeline(settings, book).rollback().version == stock
+assert book.hins.live()[0].count() == 4 and book.search("red bicycle", 1)[0][0] == late
+assert len(Pipeline(settings, book).retire()) == 1
+print("DONE")
+"""
+
+
+def test_the_example_is_short() -> None:
+    lines = (EXAMPLE / "hins_adapter_notebook.py").read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 80
+
+
+def test_the_guide_shows_the_example_as_it_is() -> None:
+    guide = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
+    assert (EXAMPLE / "hins_adapter_notebook.py").read_text(encoding="utf-8") in guide
+
+
+@pytest.mark.slow
+def test_the_example_works_as_an_installed_package(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    source, site = tmp_path / "source", tmp_path / "site"
+    shutil.copytree(EXAMPLE, source)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    subprocess.run([*install, "--target", str(site), str(source)], check=True, timeout=120)
+    environment = os.environ | {"PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", _USE, str(tmp_path / "home")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.stdout.endswith("DONE\n"), done.stderr
