@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from hins_memory.encoder import Encoder
 from hins_memory.mine.attribution import AttributionModel, Question, features, signals
+from hins_memory.mine.followups import FIRST_RANK_PRECISION, LIKELIHOOD_RATIO
 from hins_memory.mine.owner import OwnerMemories, build_owner
 from hins_memory.mine.text import Lexicon, words
 from hins_memory.sample import load_sample
 from hins_memory.types import Answer, Memory, RankedMemory, Retrieval, Scope, ScopeLog
 
-__all__ = ["TOP_K", "Asked", "Case", "cases", "fit", "locomo_scopes", "sample_scope", "scope_log"]
+__all__ = ["TOP_K", "Asked", "Case", "cases", "fit", "followups", "locomo_scopes", "sample_scope", "scope_log"]
 
 #: How many memories of a search the answer is attributed to.
 TOP_K = 20
@@ -122,6 +123,36 @@ def scope_log(log: ScopeLog, asked: Sequence[Asked], found: Sequence[Case]) -> S
         retrievals.append(Retrieval(log.scope, one.text, results, id=name, time=4e9 + number))
         answers.append(Answer(name, one.answer, time=4e9 + number))
     return replace(log, retrievals=tuple(retrievals), answers=tuple(answers))
+
+
+def followups(
+    found: Sequence[Case], confidence: Sequence[NDArray[np.float64]], threshold: float, seed: int
+) -> list[dict[str, Any]]:
+    """Check what follow-ups say against the evidence, for made-up users.
+
+    A user asks again 40% of the time when the attributed memory (where none is, the one ranked first) is no evidence,
+    and 10% when it is: the ratio that the miner assumes. What the miner then says of the memory is compared, by band,
+    with how often it is wrong; this tests the probabilities that it starts from, not the assumption about users.
+    """
+    rng = np.random.default_rng(seed)
+    said, wrong = [], []
+    for case, sure in zip(found, confidence, strict=True):
+        best = max(case.ranked, key=lambda row: sure[row])
+        attributed = bool(sure[best] >= threshold)
+        row, before = (best, float(sure[best])) if attributed else (case.ranked[0], FIRST_RANK_PRECISION)
+        is_wrong = not bool(case.gold[row])
+        if rng.random() < (0.4 if is_wrong else 0.1):
+            ratio = LIKELIHOOD_RATIO["repeated"]
+            said.append(ratio * (1 - before) / (ratio * (1 - before) + before))
+            wrong.append(is_wrong)
+    claimed, actual = np.asarray(said), np.asarray(wrong)
+    rows = []
+    for low, high in ((0.0, 0.3), (0.3, 0.6), (0.6, 0.85), (0.85, 1.01)):
+        band = (claimed >= low) & (claimed < high)
+        if band.any():
+            share = {"said_wrong": 100 * float(claimed[band].mean()), "was_wrong": 100 * float(actual[band].mean())}
+            rows.append({"table": "follow-ups", "from": low, "searches": int(band.sum()), **share})
+    return rows
 
 
 def fit(found: Sequence[Case]) -> AttributionModel:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _attribution import TOP_K, Case, cases, fit, locomo_scopes, sample_scope, scope_log
+from _attribution import TOP_K, Case, cases, fit, followups, locomo_scopes, sample_scope, scope_log
 from _common import base_parser, exit_status, progress, resolve_data, show_table, stage, write_result
 from _locomo import LOCOMO, load_locomo
 from numpy.typing import NDArray
@@ -83,7 +83,7 @@ def _models() -> dict[str, AttributionModel]:
     return models
 
 
-def _attribution_rows(found: Sequence[Case]) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def _attribution_rows(found: Sequence[Case], seed: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
     rows: list[dict[str, Any]] = []
     figures: dict[str, float] = {}
     for name, model in _models().items():
@@ -102,6 +102,8 @@ def _attribution_rows(found: Sequence[Case]) -> tuple[list[dict[str, Any]], dict
         if model is MODEL:
             figures["coverage_at_85"] = _coverage_at(found, confidence, 85.0)
             rows += _calibration(found, confidence)
+            rows += followups(found, confidence, MineSettings().min_confidence, seed)
+            figures["first_rank_precision"] = 100 * float(np.mean([case.gold[case.ranked[0]] for case in found]))
     return rows, figures
 
 
@@ -124,7 +126,7 @@ def _false_negatives(
     """Return the share of evidence turns that are negatives of their own question, without and with the filters."""
     public = [turn.text for one in load_sample() for turn in one.turns]
     share = {}
-    unfiltered = {"guard": None, "max_plausible": 1.0, "duplicate_similarity": 1.0}
+    unfiltered = {"guard": None, "max_plausible": 1.0, "duplicate_similarity": 1.0, "restated_words": None}
     for name, options in (("before", unfiltered), ("after", {})):
         result = mine(logs, encoder, MineSettings(seed=seed, **options), public)  # type: ignore[arg-type]
         keys = {(example.scope.user, example.positive.query) for example in result.examples}
@@ -176,6 +178,7 @@ def _show(rows: Sequence[Mapping[str, Any]], false_negatives: Mapping[str, Any])
     columns = {
         "attribution": ("model", "coverage", "precision", "precision_first", "pairs"),
         "calibration": ("from", "pairs", "said", "right"),
+        "follow-ups": ("from", "searches", "said_wrong", "was_wrong"),
         "topics": ("method", "together", "by_chance", "lift"),
     }
     for table, names in columns.items():
@@ -209,7 +212,7 @@ def _run(arguments: argparse.Namespace) -> None:
         logs.append(scope_log(log, asked, here))
         gold.update({(log.scope.user, one.text): one.evidence for one in asked})
     stage("scoring attribution, topics and false negatives")
-    rows, figures = _attribution_rows(found)
+    rows, figures = _attribution_rows(found, arguments.seed)
     rows += _topics(found)
     false_negatives = _false_negatives(logs, gold, encoder, arguments.seed)
     figures["false_negative_share_before"] = false_negatives["before"]

@@ -188,12 +188,14 @@ class Tier(str, Enum):
     """How hard a negative is, by the rule of HiNS (arXiv 2601.14857), relative to the positive memory.
 
     HARD: same conversation, same topic, different speaker. MEDIUM: same conversation, different topic.
-    EASY: another conversation.
+    EASY: another conversation. Beyond the paper, and in no ratio: SIBLING: same conversation, topic and speaker,
+    another fact.
     """
 
     EASY = "easy"
     MEDIUM = "medium"
     HARD = "hard"
+    SIBLING = "sibling"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +217,8 @@ class Ratio:
             raise ValueError(f"a ratio needs three shares >= 0 that sum to 1, got {shares}")
 
     def share(self, tier: Tier) -> float:
-        """Return the share of one tier, 0 to 1."""
-        return {Tier.EASY: self.easy, Tier.MEDIUM: self.medium, Tier.HARD: self.hard}[tier]
+        """Return the share of one tier, 0 to 1; siblings have none."""
+        return {Tier.EASY: self.easy, Tier.MEDIUM: self.medium, Tier.HARD: self.hard}.get(tier, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -273,6 +273,9 @@ def test_the_loop_on_a_real_mem0(hins: Hins, settings: Settings) -> None:
     mined = hins.json("mine")
     assert mined["examples"] >= 16
     assert sum(mined["negatives"].values()) >= mined["examples"]
+    assert mined["notes"] == hins.json("mine", "--report")["notes"]
+    assert "hard" in (report := hins("mine", "--report")[0])
+    assert str(mined["examples"]) in report
     trained = hins.json("train", "--epochs", 1, "--seed", 1)
     assert trained["manifest"]["seed"] == 1
     version = trained["version"]

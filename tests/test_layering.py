@@ -50,7 +50,18 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"encoder", "pipeline", "plugins"},
 }
 FRAMEWORKS = {"hins_adapter_mem0", "hins_adapter_memoryos", "mem0", "memoryos", "qdrant_client"}
-HEAVY = {"torch", "transformers", "sentence_transformers", "sklearn", "datasets", "peft", "pandas", "faiss", "mem0", "openai"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "sentence_transformers",
+    "sklearn",
+    "datasets",
+    "peft",
+    "pandas",
+    "faiss",
+    "mem0",
+    "openai",
+}
 
 
 def sources(folder: Path) -> list[Path]:

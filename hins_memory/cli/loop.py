@@ -53,15 +53,21 @@ def mine(
     context: typer.Context,
     negatives: Annotated[int, typer.Option("--negatives", help="Negatives a query.")] = _NEGATIVES,
     seed: _Seed = 0,
+    report: Annotated[
+        bool, typer.Option("--report", help="Print the whole report: a bar for each tier, and examples to read.")
+    ] = False,
 ) -> Result:
     """Show what training would learn from: examples, tiers, ratio, what was skipped and why. Changes nothing."""
+    from rich.text import Text
+
+    from hins_memory.mine import render
     from hins_memory.pipeline import Pipeline
 
     settings, loop = settings_of(context), _loop(seed=seed, negatives=negatives)
     with Bars() as bars:
         bars.waiting("loading the encoder")
-        report = Pipeline(settings, loop=loop, progress=bars).mine().report
-    return Result(report.to_dict(), mine_parts(report))
+        found = Pipeline(settings, loop=loop, progress=bars).mine().report
+    return Result(found.to_dict(), (Text(render(found)),) if report else mine_parts(found))
 
 
 @command

@@ -9,7 +9,7 @@ an answer that another memory supports better did not come from this one, whethe
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -186,7 +186,7 @@ def attribute(
 
 
 def choose_sources(
-    confidence: NDArray[np.float64], ranked: Sequence[int], min_confidence: float, most: int
+    confidence: NDArray[np.float64] | Mapping[int, float], ranked: Sequence[int], min_confidence: float, most: int
 ) -> list[int]:
     """Return the rows among `ranked` that an answer is held to come from, surest first, at most `most`."""
     chosen: list[int] = []

@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hins_memory.mine.filters import allowed_negatives, guard_limit
+from hins_memory.mine.arena import NEAREST, QUERIES, arena, around, local
+from hins_memory.mine.evidence import QueryEvidence
+from hins_memory.mine.filters import Pair, Pairs, allowed_negatives
+from hins_memory.mine.judging import Judging
 from hins_memory.mine.owner import OwnerMemories
-from hins_memory.mine.positives import QueryEvidence
-from hins_memory.mine.ratio import RatioEstimate, TierAllocator, estimate_ratio
+from hins_memory.mine.pool import Draft, owner_rng
+from hins_memory.mine.ratio import TierAllocator
 from hins_memory.mine.settings import MineSettings
-from hins_memory.mine.tiers import tier_masks
+from hins_memory.mine.tiers import PAPER_TIERS, tier_masks
 from hins_memory.types import Negative, Ratio, Scope, Tier, TieredExample
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hins_memory.encoder import Encoder
+__all__ = ["Drafting", "count_ranked"]
 
-__all__ = ["Draft", "TextPool", "count_ranked", "draft_examples", "owner_rng", "pool_negatives"]
-
-
-@dataclass(frozen=True, slots=True)
-class TextPool:
-    """Texts from outside an owner's memories that easy negatives may come from; `owners` are their scopes' keys."""
-
-    texts: tuple[str, ...]
-    ids: tuple[str, ...]
-    owners: tuple[str, ...]
-    # (n, dim), unit length
-    vectors: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """An example, and how many easy negatives from outside it still lacks.
-
-    `query_vector` and `positive_vector`, shape (dim,), are what those are chosen by.
-    """
-
-    example: TieredExample
-    lacking: int
-    query_vector: NDArray[np.float32]
-    positive_vector: NDArray[np.float32]
-
-
-def owner_rng(scope: Scope, seed: int) -> np.random.Generator:
-    """Return an owner's own random generator: what is sampled does not depend on which owners came before."""
-    import numpy as np
-
-    return np.random.default_rng([seed, zlib.crc32(scope.owner.key.encode("utf-8", "replace"))])
+# Scores of queries with memories are computed so many at a time.
+_CELLS = 1_000_000
+_ORDER = (Tier.HARD, Tier.MEDIUM, Tier.EASY, Tier.SIBLING)
 
 
 def count_ranked(
@@ -70,115 +43,192 @@ def count_ranked(
     import numpy as np
 
     counts: Counter[Tier] = Counter()
-    for one, vector in zip(evidence, vectors, strict=True):
-        if not one.positives or not one.asked:
-            continue
-        best = max(one.positives, key=lambda row: one.positives[row].confidence)
-        ranked = np.argsort(-(owner.vectors @ vector), kind="stable")[: settings.top_k]
-        others = ranked[~np.isin(ranked, list(one.positives))]
-        for tier, mask in tier_masks(owner, best).items():
-            counts[tier] += int(mask[others].sum())
+    asked = [place for place, one in enumerate(evidence) if one.positives and one.asked]
+    step = QUERIES if owner.neighbours else max(1, _CELLS // max(1, len(owner.texts)))
+    for start in range(0, len(asked), step):
+        part = asked[start : start + step]
+        ranked = _ranked(owner, vectors[part].astype(np.float32), settings.top_k)
+        surest = [max(evidence[place].positives.values(), key=lambda one: one.confidence) for place in part]
+        best = [
+            next(row for row, positive in evidence[place].positives.items() if positive is sure)
+            for place, sure in zip(part, surest, strict=True)
+        ]
+        others = ranked >= 0
+        for number, place in enumerate(part):
+            others[number] &= ~np.isin(ranked[number], list(evidence[place].positives))
+        for tier, mask in tier_masks(owner, np.asarray(best, dtype=np.int64), ranked).items():
+            counts[tier] += int((mask & others).sum())
     return counts
 
 
-def _ratio_for(owner: OwnerMemories, counts: Counter[Tier], settings: MineSettings) -> RatioEstimate:
-    if isinstance(settings.ratio, Ratio):
-        return RatioEstimate(settings.ratio, {})
-    return estimate_ratio(counts, one_conversation=owner.conversation_count == 1)
+def _ranked(owner: OwnerMemories, vectors: NDArray[np.float32], top_k: int) -> NDArray[np.int64]:
+    """Return the rows that the encoder ranks highest, shape (queries, up to top_k), in any order."""
+    import numpy as np
+
+    if owner.neighbours:
+        return owner.neighbours.nearest(vectors, top_k)
+    scores = vectors @ owner.vectors.T
+    if scores.shape[1] <= top_k:
+        return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    return np.asarray(np.argpartition(-scores, top_k - 1, axis=1)[:, :top_k], dtype=np.int64)
 
 
-def draft_examples(
-    scope: Scope,
-    owner: OwnerMemories,
-    evidence: Sequence[QueryEvidence],
-    vectors: NDArray[np.float32],
-    settings: MineSettings,
-    outside: bool,
-) -> tuple[list[Draft], Ratio]:
-    """Make an example of every positive of an owner.
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """The nearest allowed rows of one tier for each pair, shape (pairs, k), best first, with how many are real."""
+
+    rows: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+
+class Drafting:
+    """Makes the examples of one owner.
 
     Args:
         scope: the owner.
         owner: the owner's memories.
-        evidence: the queries with their positives.
-        vectors: the queries' vectors, shape (len(evidence), dim).
+        ratio: what the negatives follow.
         settings: the miner's settings.
         outside: whether easy negatives that the owner lacks can come from outside (`pool_negatives`).
-
-    Returns:
-        The drafts in order of the queries, and the ratio that they follow.
+        judging: the judge, if there is one.
     """
-    rng = owner_rng(scope, settings.seed)
-    ratio = _ratio_for(owner, count_ranked(owner, evidence, vectors, settings), settings).ratio
-    allocator = TierAllocator(ratio, settings.negatives)
-    drafts: list[Draft] = []
-    for one, vector in zip(evidence, vectors, strict=True):
-        # (n,)
-        scores = owner.vectors @ vector
-        for row, positive in one.positives.items():
-            candidates = _candidates(owner, one, row, scores, settings)
-            available = {tier: len(rows) for tier, rows in candidates.items()}
-            if outside:
-                # What the owner's own conversations cannot give comes from outside.
-                available[Tier.EASY] = max(available[Tier.EASY], settings.negatives)
-            dealt = allocator.deal(available)
-            negatives: list[Negative] = []
-            for tier in (Tier.HARD, Tier.MEDIUM, Tier.EASY):
-                pool = candidates[tier][: max(settings.near_pool, dealt[tier])]
-                for other in _sample(pool, dealt[tier], rng):
-                    negatives.append(Negative(owner.memories[other].id, owner.texts[other], tier, float(scores[other])))
-            lacking = sum(dealt.values()) - len(negatives)
-            example = TieredExample(scope, owner.memories[row].conversation, positive, tuple(negatives))
-            drafts.append(Draft(example, lacking, vector, owner.vectors[row]))
-    return drafts, ratio
+
+    def __init__(
+        self,
+        scope: Scope,
+        owner: OwnerMemories,
+        ratio: Ratio,
+        settings: MineSettings,
+        outside: bool,
+        judging: Judging | None = None,
+    ) -> None:
+        self._scope = scope
+        self._owner = owner
+        self._settings = settings
+        self._outside = outside
+        self._judging = judging
+        self._rng = owner_rng(scope, settings.seed)
+        self._allocator = TierAllocator(ratio, settings.negatives)
+
+    def drafts(self, evidence: Sequence[QueryEvidence], vectors: NDArray[np.float32]) -> Iterator[Draft]:
+        """Yield an example for every positive, in order of the queries.
+
+        Args:
+            evidence: the queries with their positives.
+            vectors: the queries' vectors, shape (len(evidence), dim).
+        """
+        import numpy as np
+
+        step = QUERIES if self._owner.neighbours else max(1, _CELLS // max(1, len(self._owner.texts)))
+        for start in range(0, len(evidence), step):
+            part = evidence[start : start + step]
+            queries = vectors[start : start + step].astype(np.float32)
+            pairs = [(place, Pair(row, one)) for place, one in enumerate(part) for row in one.positives]
+            places = [place for place, _ in pairs]
+            # One block of numbers a pair, whatever the size of a block: the samples do not depend on it.
+            draws = self._rng.random((len(pairs), len(_ORDER), self._settings.near_pool))
+            if self._owner.neighbours is None:
+                # A query of many positives widens the block; it is cut again.
+                for at in range(0, len(pairs), step):
+                    chosen = [pair for _, pair in pairs[at : at + step]]
+                    yield from self._block(self._owner, chosen, queries[places[at : at + step]], draws[at : at + step])
+                continue
+            near = self._owner.neighbours.nearest(queries, NEAREST)
+            for number, (place, pair) in enumerate(pairs):
+                view, moved = self._neighbourhood(pair, near[place])
+                yield from self._block(view, [moved], queries[place : place + 1], draws[number : number + 1])
+
+    def _neighbourhood(self, pair: Pair, near: NDArray[np.int64]) -> tuple[OwnerMemories, Pair]:
+        """Return the part of a very large owner that a pair is compared with, and the pair by its rows there."""
+        evidence = pair.evidence
+        rows = arena(near, around(self._owner, pair.row), evidence.positives, evidence.rejected)
+        moved = QueryEvidence(
+            evidence.query,
+            dict(zip(local(rows, evidence.positives), evidence.positives.values(), strict=True)),
+            set(local(rows, evidence.rejected)),
+            set(local(rows, evidence.plausible)),
+            evidence.asked,
+        )
+        return self._owner.take(rows), Pair(local(rows, [pair.row])[0], moved)
+
+    def _block(
+        self, owner: OwnerMemories, pairs: list[Pair], queries: NDArray[np.float32], draws: NDArray[np.float64]
+    ) -> Iterator[Draft]:
+        import numpy as np
+
+        rows = np.asarray([pair.row for pair in pairs], dtype=np.int64)
+        # (pairs, n) each
+        block = Pairs(pairs, queries @ owner.vectors.T, owner.vectors[rows] @ owner.vectors.T)
+        allowed = allowed_negatives(owner, block, self._settings)
+        key = block.scores.copy()
+        for place, pair in enumerate(pairs):
+            # What was rejected comes first.
+            key[place, list(pair.evidence.rejected)] += 4.0
+        wanted = _ORDER if self._settings.siblings else _ORDER[:3]
+        count = 4 * (self._settings.near_pool + self._settings.negatives)
+        masks = tier_masks(owner, rows)
+        nearest = {tier: _nearest(np.where(masks[tier] & allowed, key, -np.inf), count) for tier in wanted}
+        repeated = len(np.unique(owner.key_codes)) < len(owner.key_codes)
+        for place, pair in enumerate(pairs):
+            candidates = {}
+            for tier, found in nearest.items():
+                rows_here = found.rows[place, : found.counts[place]].tolist()
+                candidates[tier] = _distinct(owner, rows_here) if repeated else rows_here
+            if self._judging is not None:
+                self._judging.dismiss(owner, pair.evidence.query, candidates, self._settings)
+            yield self._draft(owner, pair, candidates, block.scores[place], draws[place], queries[place])
+
+    def _draft(
+        self,
+        owner: OwnerMemories,
+        pair: Pair,
+        candidates: dict[Tier, list[int]],
+        scores: NDArray[np.float32],
+        draws: NDArray[np.float64],
+        query: NDArray[np.float32],
+    ) -> Draft:
+        settings = self._settings
+        siblings = min(settings.siblings, len(candidates.get(Tier.SIBLING, ())))
+        available = {tier: len(candidates[tier]) for tier in PAPER_TIERS}
+        if self._outside:
+            # What the owner's own conversations cannot give comes from outside.
+            available[Tier.EASY] = max(available[Tier.EASY], settings.negatives)
+        dealt = self._allocator.deal(available, settings.negatives - siblings) | {Tier.SIBLING: siblings}
+        negatives: list[Negative] = []
+        for number, tier in enumerate(_ORDER):
+            if not dealt[tier]:
+                continue
+            pool = candidates[tier][: max(settings.near_pool, dealt[tier])]
+            for row in _sample(pool, dealt[tier], draws[number]):
+                negatives.append(Negative(owner.memories[row].id, owner.texts[row], tier, float(scores[row])))
+        conversation = owner.memories[pair.row].conversation
+        positive = pair.evidence.positives[pair.row]
+        example = TieredExample(self._scope, conversation, positive, tuple(negatives))
+        lacking = sum(dealt.values()) - len(negatives)
+        return Draft(example, lacking, query, owner.vectors[pair.row]) if lacking else Draft(example)
 
 
-def _candidates(
-    owner: OwnerMemories, one: QueryEvidence, row: int, scores: NDArray[np.float32], settings: MineSettings
-) -> dict[Tier, NDArray[np.int64]]:
-    """Return the allowed rows of each tier: those that feedback rejected, then the nearest; each text once."""
+def _nearest(keys: NDArray[np.float32], count: int) -> _Candidates:
+    """Return the columns of the highest keys of each row, best first; a key of minus infinity is no candidate."""
     import numpy as np
 
-    allowed = allowed_negatives(owner, one, row, scores, settings)
-    order_key = -scores.astype(np.float64)
-    order_key[list(one.rejected)] -= 4.0
-    found: dict[Tier, NDArray[np.int64]] = {}
-    for tier, mask in tier_masks(owner, row).items():
-        rows = np.flatnonzero(mask & allowed)
-        rows = rows[np.argsort(order_key[rows], kind="stable")]
-        unique = {owner.keys[other]: other for other in reversed(rows[: 4 * (settings.near_pool + settings.negatives)])}
-        found[tier] = np.asarray(list(reversed(unique.values())), dtype=np.int64)
-    return found
+    if keys.shape[1] > count:
+        part = np.argpartition(-keys, count - 1, axis=1)[:, :count]
+        keys = np.take_along_axis(keys, part, axis=1)
+        order = np.argsort(-keys, axis=1, kind="stable")
+        rows = np.take_along_axis(part, order, axis=1)
+    else:
+        rows = np.argsort(-keys, axis=1, kind="stable")
+    return _Candidates(rows, np.isfinite(keys).sum(axis=1))
 
 
-def _sample(pool: NDArray[np.int64], count: int, rng: np.random.Generator) -> list[int]:
-    """Return up to `count` distinct entries of the pool, in the pool's order."""
-    places = rng.choice(len(pool), size=min(count, len(pool)), replace=False) if len(pool) else ()
-    return [int(pool[place]) for place in sorted(places)]
+def _distinct(owner: OwnerMemories, rows: list[int]) -> list[int]:
+    """Return the rows in order, each text once."""
+    return list({owner.keys[row]: row for row in reversed(rows)}.values())[::-1]
 
 
-def pool_negatives(draft: Draft, pool: TextPool, settings: MineSettings, rng: np.random.Generator) -> TieredExample:
-    """Return the draft's example with the easy negatives that it lacks, from outside the owner's own memories.
-
-    The same filters hold: the guard, and nothing that restates the positive. Texts of the owner's own are passed over.
-    """
-    import numpy as np
-
-    example = draft.example
-    own = np.asarray([owner == example.scope.owner.key and bool(owner) for owner in pool.owners])
-    scores = pool.vectors @ draft.query_vector
-    limit = guard_limit(float(draft.positive_vector @ draft.query_vector), settings.guard)
-    restated = pool.vectors @ draft.positive_vector >= settings.duplicate_similarity
-    rows = np.flatnonzero(~own & (scores < limit) & ~restated)
-    rows = rows[np.argsort(-scores[rows], kind="stable")][: max(settings.near_pool, draft.lacking)]
-    more = [
-        Negative(pool.ids[row], pool.texts[row], Tier.EASY, float(scores[row]))
-        for row in _sample(rows, draft.lacking, rng)
-    ]
-    return TieredExample(example.scope, example.conversation, example.positive, (*example.negatives, *more))
-
-
-def make_pool(encoder: Encoder, texts: Sequence[str]) -> TextPool:
-    """Return a pool of public texts, which belong to no owner."""
-    unique = tuple(dict.fromkeys(text for text in texts if text.strip()))
-    return TextPool(unique, ("",) * len(unique), ("",) * len(unique), encoder.encode(unique, role="document"))
+def _sample(pool: list[int], count: int, draws: NDArray[np.float64]) -> list[int]:
+    """Return up to `count` entries of the pool, in the pool's order, by random numbers, one an entry."""
+    if count >= len(pool):
+        return pool
+    return [pool[place] for place in sorted(draws[: len(pool)].argsort()[:count].tolist())]

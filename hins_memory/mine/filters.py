@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hins_memory.mine.evidence import QueryEvidence
 from hins_memory.mine.owner import OwnerMemories
-from hins_memory.mine.positives import QueryEvidence
 from hins_memory.mine.settings import MineSettings
+from hins_memory.mine.text import words
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["allowed_negatives", "guard_limit"]
+__all__ = ["Pair", "Pairs", "allowed_negatives", "guard_limit", "restating"]
+
+# Below this cosine the same words say something else.
+_RESTATED_COSINE = 0.65
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A query with one of its positives: the positive's row, and what the log says about the query."""
+
+    row: int
+    evidence: QueryEvidence
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Some pairs of an owner, and their cosines with all of its rows.
+
+    `scores` are the queries', `similarity` the positives', each of shape (len(pairs), n).
+    """
+
+    pairs: list[Pair]
+    scores: NDArray[np.float32]
+    similarity: NDArray[np.float32]
 
 
 def guard_limit(positive_score: float, guard: float | None) -> float:
@@ -25,35 +51,67 @@ def guard_limit(positive_score: float, guard: float | None) -> float:
     return positive_score - (1.0 - guard) * abs(positive_score)
 
 
-def allowed_negatives(
-    owner: OwnerMemories,
-    evidence: QueryEvidence,
-    positive: int,
-    scores: NDArray[np.float32],
-    settings: MineSettings,
-) -> NDArray[np.bool_]:
-    """Return which of the owner's memories may be negatives of a (query, positive) pair.
+def allowed_negatives(owner: OwnerMemories, block: Pairs, settings: MineSettings) -> NDArray[np.bool_]:
+    """Return which of the owner's memories may be negatives of each pair.
 
     Args:
         owner: the owner's memories.
-        evidence: what the log says about the query.
-        positive: the positive's row.
-        scores: cosine of the query with each memory, shape (n,).
+        block: the pairs.
         settings: the miner's settings.
 
     Returns:
-        A mask of shape (n,). What negative feedback rejected is allowed whatever its score.
+        A mask of shape (pairs, n). What was rejected is allowed whatever its score.
     """
     import numpy as np
 
-    allowed = scores < guard_limit(float(scores[positive]), settings.guard)
-    if evidence.plausible is not None:
-        allowed &= evidence.plausible < settings.max_plausible
-    allowed[list(evidence.rejected)] = True
-    positives = list(evidence.positives)
+    rows = np.asarray([pair.row for pair in block.pairs], dtype=np.int64)
+    limits = [guard_limit(float(block.scores[place, row]), settings.guard) for place, row in enumerate(rows.tolist())]
+    allowed = block.scores < np.asarray(limits)[:, None]
+    for place, pair in enumerate(block.pairs):
+        _mark(allowed[place], pair.evidence.plausible, False)
+        _mark(allowed[place], pair.evidence.rejected, True)
     # The same fact restated is as near to a positive as its own words are.
-    restated = (owner.vectors @ owner.vectors[positives].T).max(axis=1) >= settings.duplicate_similarity
-    allowed &= ~restated
-    allowed &= ~np.isin(owner.key_codes, owner.key_codes[positives])
-    allowed[positives] = False
-    return allowed
+    allowed &= block.similarity < settings.duplicate_similarity
+    allowed &= owner.key_codes != owner.key_codes[rows][:, None]
+    for place, pair in enumerate(block.pairs):
+        for other in pair.evidence.positives:
+            if other != pair.row:
+                near = owner.vectors @ owner.vectors[other] >= settings.duplicate_similarity
+                allowed[place] &= ~near & (owner.key_codes != owner.key_codes[other])
+        _mark(allowed[place], pair.evidence.positives, False)
+    if settings.restated_words is not None:
+        same = owner.speaker_codes == owner.speaker_codes[rows][:, None]
+        near = allowed & same & (block.similarity >= _RESTATED_COSINE)
+        for place in np.flatnonzero(near.any(axis=1)).tolist():
+            again = np.flatnonzero(near[place]).tolist()
+            _mark(allowed[place], restating(owner, block.pairs[place].row, again, settings.restated_words), False)
+    return np.asarray(allowed, dtype=np.bool_)
+
+
+def _mark(mask: NDArray[np.bool_], rows: Iterable[int], value: bool) -> None:
+    if places := list(rows):
+        mask[places] = value
+
+
+def restating(owner: OwnerMemories, positive: int, near: Sequence[int], share: float) -> list[int]:
+    """Return which of some memories tell the positive's fact again in other words, say at a later time.
+
+    Args:
+        owner: the owner's memories.
+        positive: the positive's row.
+        near: rows near to it in meaning, of the same speaker.
+        share: of the rare words of the shorter one that both must have, over 0 to 1.
+    """
+    if not near:
+        return []
+    # The speaker's name, which most of the speaker's memories begin with, is no fact.
+    name = set(words(owner.speakers[positive]))
+    fact = set(words(owner.texts[positive])) - name
+    weight = owner.lexicon.weight
+    found = []
+    for row in near:
+        other = set(words(owner.texts[row])) - name
+        least = min(weight(fact), weight(other))
+        if least > 0 and weight(fact & other) >= share * least:
+            found.append(row)
+    return found

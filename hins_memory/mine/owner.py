@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hins_memory.mine.text import Lexicon, clean, normalized, words
 from hins_memory.mine.topics import assign_topics
+from hins_memory.mine.vectors import Neighbours, VectorFolder
 from hins_memory.types import Memory, ScopeLog
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ class OwnerMemories:
     """The live memories of one owner, one row for each distinct text of a speaker in a conversation.
 
     Rows are in order of conversation, then of time. `rows` maps every memory id to its row, duplicates included.
+    `neighbours` is None where a query is compared with all rows; else the owner has too many for that, `vectors` is
+    a float16 memory map, and queries are compared with the rows around them (arena.py).
     """
 
     memories: tuple[Memory, ...]
@@ -43,11 +47,32 @@ class OwnerMemories:
     conversations: NDArray[np.int64]
     topics: NDArray[np.int64]
     lexicon: Lexicon
+    neighbours: Neighbours | None = None
 
     @property
     def conversation_count(self) -> int:
         """How many conversations the memories come from."""
         return len(set(self.conversations.tolist()))
+
+    def take(self, rows: NDArray[np.int64]) -> OwnerMemories:
+        """Return the owner with some of its rows only, given in ascending order; memory ids are not looked up there."""
+        import numpy as np
+
+        places = rows.tolist()
+        return OwnerMemories(
+            memories=tuple(self.memories[row] for row in places),
+            texts=tuple(self.texts[row] for row in places),
+            keys=tuple(self.keys[row] for row in places),
+            speakers=tuple(self.speakers[row] for row in places),
+            rows={},
+            vectors=self.vectors[rows].astype(np.float32),
+            names=self.names,
+            key_codes=self.key_codes[rows],
+            speaker_codes=self.speaker_codes[rows],
+            conversations=self.conversations[rows],
+            topics=self.topics[rows],
+            lexicon=self.lexicon.take(rows),
+        )
 
 
 def speaker_of(memory: Memory, speakers: Iterable[str], turn_speakers: Mapping[str, str]) -> str:
@@ -60,10 +85,9 @@ def speaker_of(memory: Memory, speakers: Iterable[str], turn_speakers: Mapping[s
     """
     if memory.speaker:
         return memory.speaker
-    names = sorted({name for name in speakers if name})
     first: tuple[int, str] | None = None
-    for name in names:
-        found = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", memory.text, re.IGNORECASE)
+    for name, form in _name_forms(speakers):
+        found = re.search(rf"(?<!\w){re.escape(form)}(?!\w)", memory.text, re.IGNORECASE)
         if found and (first is None or found.start() < first[0]):
             first = (found.start(), name)
     if first is not None:
@@ -72,8 +96,30 @@ def speaker_of(memory: Memory, speakers: Iterable[str], turn_speakers: Mapping[s
     return sources.pop() if len(sources) == 1 else ""
 
 
-def build_owner(log: ScopeLog, encoder: Encoder, max_chars: int, skipped: Counter[str]) -> OwnerMemories:
-    """Prepare one owner's memories; what is left out is counted in `skipped` by reason."""
+def _name_forms(speakers: Iterable[str]) -> list[tuple[str, str]]:
+    """Return how each speaker may be called: by the whole name, and by its first word where no other shares it."""
+    names = sorted({name for name in speakers if name.strip()})
+    firsts = Counter(name.split()[0].casefold() for name in names)
+    forms = [(name, name) for name in names]
+    forms += [(name, name.split()[0]) for name in names if firsts[name.split()[0].casefold()] == 1]
+    return list(dict.fromkeys(forms))
+
+
+def build_owner(
+    log: ScopeLog, encoder: Encoder, max_chars: int, skipped: Counter[str], folder: VectorFolder | None = None
+) -> OwnerMemories:
+    """Prepare one owner's memories.
+
+    Args:
+        log: what the log holds of the owner.
+        encoder: gives the memories their vectors.
+        max_chars: longer texts are cut to this many characters.
+        skipped: what is left out is counted here by reason.
+        folder: where the vectors of very many memories go; None keeps them in memory however many they are.
+
+    Raises:
+        HinsError: the disk has no room for the vectors.
+    """
     speakers_in: dict[str, set[str]] = {}
     turn_speakers = {turn.id: turn.speaker for turn in log.turns}
     for turn in log.turns:
@@ -93,7 +139,7 @@ def build_owner(log: ScopeLog, encoder: Encoder, max_chars: int, skipped: Counte
     speakers = tuple(speaker for _, speaker, _ in unique)
     speaker_codes = _codes(speakers, unknown="")
     conversations = _codes([memory.conversation for memory in firsts])
-    vectors = encoder.encode(texts, role="document")
+    vectors = folder.encode(encoder, texts) if folder else encoder.encode(texts, role="document")
     return OwnerMemories(
         memories=firsts,
         texts=texts,
@@ -107,6 +153,7 @@ def build_owner(log: ScopeLog, encoder: Encoder, max_chars: int, skipped: Counte
         conversations=conversations,
         topics=_topics(vectors, conversations, [memory.topic for memory in firsts]),
         lexicon=Lexicon(words(text) for text in texts),
+        neighbours=folder.neighbours(vectors) if folder else None,
     )
 
 
@@ -120,13 +167,14 @@ def _codes(names: Sequence[str], unknown: str | None = None) -> NDArray[np.int64
 
 
 def _topics(vectors: NDArray[np.float32], conversations: NDArray[np.int64], labels: Sequence[str]) -> NDArray[np.int64]:
-    """Return topic codes that are distinct across conversations."""
+    """Return topic codes that are distinct across conversations, whose rows are contiguous."""
     import numpy as np
 
     topics = np.zeros(len(labels), dtype=np.int64)
+    edges = [0, *(np.flatnonzero(np.diff(conversations)) + 1).tolist(), len(labels)]
     offset = 0
-    for code in dict.fromkeys(conversations.tolist()):
-        members = np.flatnonzero(conversations == code)
-        topics[members] = assign_topics(vectors[members], [labels[int(row)] for row in members]) + offset
-        offset = int(topics[members].max()) + 1
+    for start, end in itertools.pairwise(edges):
+        if start < end:
+            topics[start:end] = assign_topics(vectors[start:end], labels[start:end]) + offset
+            offset = int(topics[start:end].max()) + 1
     return topics

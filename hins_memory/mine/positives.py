@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hins_memory.mine.arena import NEAREST, QUERIES, arena, local
 from hins_memory.mine.attribution import Question, attribute, choose_sources, is_refusal
+from hins_memory.mine.evidence import Found, QueryEvidence
+from hins_memory.mine.followups import apply_followups, find_followups
 from hins_memory.mine.owner import OwnerMemories
 from hins_memory.mine.settings import MineSettings
 from hins_memory.mine.text import clean, normalized, words
@@ -24,31 +26,6 @@ __all__ = ["QueryEvidence", "find_positives"]
 _MAX_SOURCE_TURNS = 2
 
 
-@dataclass(slots=True)
-class QueryEvidence:
-    """All that the log says about one query of an owner.
-
-    `positives` maps rows to positives; `rejected` are rows with negative feedback; `plausible` is, for each memory of
-    the owner, the highest confidence with which any answer to the query points to it (None: no answer); `asked` says
-    whether it was really searched for.
-    """
-
-    query: str
-    positives: dict[int, Positive] = field(default_factory=dict)
-    rejected: set[int] = field(default_factory=set)
-    plausible: NDArray[np.float64] | None = None
-    asked: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A retrieval with the rows that its results still stand for, best first, and the answers given after it."""
-
-    retrieval: Retrieval
-    rows: list[int]
-    answers: tuple[str, ...]
-
-
 def find_positives(
     log: ScopeLog, owner: OwnerMemories, encoder: Encoder, settings: MineSettings, skipped: Counter[str]
 ) -> list[QueryEvidence]:
@@ -56,20 +33,23 @@ def find_positives(
     answers: dict[str, list[str]] = {}
     for answer in log.answers:
         answers.setdefault(answer.retrieval_id, []).append(clean(answer.text, settings.max_chars))
-    found: list[_Found] = []
+    found: list[Found] = []
+    evidence: dict[str, QueryEvidence] = {}
     for retrieval in log.retrievals:
         if not retrieval.query.strip():
             skipped["retrievals without a query"] += 1
             continue
         rows = _live_rows(retrieval, owner, settings, skipped)
-        found.append(_Found(retrieval, rows, tuple(answers.pop(retrieval.id, ()))))
+        query = clean(retrieval.query, settings.max_chars)
+        key = normalized(query)
+        found.append(Found(retrieval, key, rows, tuple(answers.pop(retrieval.id, ()))))
+        evidence.setdefault(key, QueryEvidence(query))
     skipped["answers without their retrieval"] += sum(len(texts) for texts in answers.values())
-    evidence: dict[str, QueryEvidence] = {}
-    for one in found:
-        query = clean(one.retrieval.query, settings.max_chars)
-        evidence.setdefault(normalized(query), QueryEvidence(query))
-    _from_feedback(log, owner, evidence, settings, skipped)
+    _from_feedback(log, found, owner, evidence, skipped)
     _from_answers(found, owner, evidence, encoder, settings, skipped)
+    if settings.followup_seconds:
+        followups = find_followups(log, found, owner, encoder, settings)
+        apply_followups(followups, evidence, settings, skipped)
     if settings.provenance:
         _from_provenance(log, owner, evidence, settings)
     return list(evidence.values())
@@ -82,7 +62,7 @@ def _live_rows(retrieval: Retrieval, owner: OwnerMemories, settings: MineSetting
         row = owner.rows.get(result.memory_id)
         if row is None:
             skipped["results deleted since or never recorded"] += 1
-        elif normalized(result.text) != owner.keys[row]:
+        elif result.text != owner.memories[row].text and normalized(result.text) != owner.keys[row]:
             skipped["results changed since"] += 1
         else:
             rows[row] = None
@@ -105,41 +85,42 @@ def _positive(
 
 def _from_feedback(
     log: ScopeLog,
+    found: list[Found],
     owner: OwnerMemories,
     evidence: dict[str, QueryEvidence],
-    settings: MineSettings,
     skipped: Counter[str],
 ) -> None:
     """Explicit feedback: confidence 1, or a rejection. The latest word on a memory counts."""
-    by_id = {retrieval.id: retrieval for retrieval in log.retrievals}
+    by_id = {one.retrieval.id: one for one in found}
+    returned: dict[str, list[Found]] = {}
+    if any(not feedback.retrieval_id for feedback in log.feedback):
+        for one in sorted(found, key=lambda one: one.retrieval.time):
+            for result in one.retrieval.results:
+                returned.setdefault(result.memory_id, []).append(one)
     for feedback in sorted(log.feedback, key=lambda one: one.time):
-        retrieval = by_id.get(feedback.retrieval_id)
-        if retrieval is None and not feedback.retrieval_id:
-            earlier = [
-                one
-                for one in log.retrievals
-                if one.time <= feedback.time and any(result.memory_id == feedback.memory_id for result in one.results)
-            ]
-            retrieval = max(earlier, key=lambda one: one.time) if earlier else None
-        if retrieval is None or not retrieval.query.strip():
+        about = by_id.get(feedback.retrieval_id)
+        if about is None and not feedback.retrieval_id:
+            earlier = [one for one in returned.get(feedback.memory_id, ()) if one.retrieval.time <= feedback.time]
+            about = earlier[-1] if earlier else None
+        if about is None:
             skipped["feedback without its retrieval"] += 1
             continue
         row = owner.rows.get(feedback.memory_id)
-        shown = [result.text for result in retrieval.results if result.memory_id == feedback.memory_id]
+        shown = [result.text for result in about.retrieval.results if result.memory_id == feedback.memory_id]
         if row is None or (shown and normalized(shown[0]) != owner.keys[row]):
             skipped["feedback on a memory deleted or changed since"] += 1
             continue
-        one = evidence[normalized(clean(retrieval.query, settings.max_chars))]
+        query = evidence[about.key]
         if feedback.polarity == "NEGATIVE":
-            one.positives.pop(row, None)
-            one.rejected.add(row)
+            query.positives.pop(row, None)
+            query.rejected.add(row)
         else:
-            one.rejected.discard(row)
-            _keep(one, row, _positive(one, owner, row, "feedback", 1.0, retrieval.id))
+            query.rejected.discard(row)
+            _keep(query, row, _positive(query, owner, row, "feedback", 1.0, about.retrieval.id))
 
 
 def _from_answers(
-    found: list[_Found],
+    found: list[Found],
     owner: OwnerMemories,
     evidence: dict[str, QueryEvidence],
     encoder: Encoder,
@@ -147,23 +128,35 @@ def _from_answers(
     skipped: Counter[str],
 ) -> None:
     """Answer attribution, over the memories that the search returned."""
-    import numpy as np
-
     pairs = [(one, answer) for one in found for answer in one.answers if one.rows and not is_refusal(answer)]
     skipped["answers that say nothing was found"] += sum(is_refusal(answer) for one in found for answer in one.answers)
     skipped["retrievals without an answer"] += sum(not one.answers for one in found)
     skipped["retrievals that found no live memory"] += sum(not one.rows for one in found)
-    joint = encoder.encode([f"{one.retrieval.query} {answer}" for one, answer in pairs], role="query")
-    alone = encoder.encode([answer for _, answer in pairs], role="query")
-    for number, (one, answer) in enumerate(pairs):
-        query = evidence[normalized(clean(one.retrieval.query, settings.max_chars))]
-        question = Question(query.query, answer, joint[number], alone[number])
-        confidence = attribute(owner, question, one.rows)
-        query.plausible = confidence if query.plausible is None else np.maximum(query.plausible, confidence)
-        chosen = choose_sources(confidence, one.rows, settings.min_confidence, settings.max_positives)
-        for row in chosen:
-            _keep(query, row, _positive(query, owner, row, "answer", float(confidence[row]), one.retrieval.id))
-        skipped["answers that point to no memory surely enough"] += not chosen
+    for start in range(0, len(pairs), QUERIES):
+        part = pairs[start : start + QUERIES]
+        joint = encoder.encode([f"{one.retrieval.query} {answer}" for one, answer in part], role="query")
+        alone = encoder.encode([answer for _, answer in part], role="query")
+        near = owner.neighbours.nearest(joint, NEAREST) if owner.neighbours else [None] * len(part)
+        for number, (one, answer) in enumerate(part):
+            query = evidence[one.key]
+            question = Question(query.query, answer, joint[number], alone[number])
+            confidence = _attributed(owner, question, one.rows, near[number])
+            query.plausible.update(row for row, sure in confidence.items() if sure >= settings.max_plausible)
+            chosen = choose_sources(confidence, one.rows, settings.min_confidence, settings.max_positives)
+            for row in chosen:
+                _keep(query, row, _positive(query, owner, row, "answer", confidence[row], one.retrieval.id))
+            skipped["answers that point to no memory surely enough"] += not chosen
+
+
+def _attributed(
+    owner: OwnerMemories, question: Question, ranked: list[int], near: NDArray[np.int64] | None
+) -> dict[int, float]:
+    """Return how surely the answer comes from each of the owner's memories, or from each one near it or returned."""
+    if near is None:
+        return dict(enumerate(attribute(owner, question, ranked).tolist()))
+    rows = arena(ranked, near)
+    confidence = attribute(owner.take(rows), question, local(rows, ranked))
+    return dict(zip(rows.tolist(), confidence.tolist(), strict=True))
 
 
 def _from_provenance(

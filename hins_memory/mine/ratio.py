@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hins_memory.mine.tiers import PAPER_TIERS
 from hins_memory.types import Ratio, Tier
 
 __all__ = ["PRIOR", "PRIOR_COUNT", "RatioEstimate", "TierAllocator", "estimate_ratio"]
@@ -18,10 +19,22 @@ _DRAWS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class RatioEstimate:
-    """A ratio and, for each tier, its 95% credible interval (a Dirichlet posterior)."""
+    """A ratio with its Dirichlet posterior: a count for each tier, none where the ratio was given."""
 
     ratio: Ratio
-    interval: Mapping[Tier, tuple[float, float]]
+    posterior: Mapping[Tier, float]
+
+    @property
+    def interval(self) -> dict[Tier, tuple[float, float]]:
+        """The 95% credible interval of each tier's share; empty where the ratio was given."""
+        import numpy as np
+
+        if not self.posterior:
+            return {}
+        # (draws, 3); the seed is fixed because an interval is no place for luck
+        draws = np.random.default_rng(0).dirichlet([self.posterior[tier] for tier in PAPER_TIERS], size=_DRAWS)
+        limits = np.quantile(draws, (0.025, 0.975), axis=0)
+        return {tier: (float(limits[0, place]), float(limits[1, place])) for place, tier in enumerate(PAPER_TIERS)}
 
 
 def estimate_ratio(counts: Mapping[Tier, int], *, one_conversation: bool = False) -> RatioEstimate:
@@ -35,19 +48,13 @@ def estimate_ratio(counts: Mapping[Tier, int], *, one_conversation: bool = False
     Returns:
         The posterior mean; its source is "prior" where nothing was counted.
     """
-    import numpy as np
-
-    total = sum(counts.values())
-    alpha = {tier: PRIOR.share(tier) * PRIOR_COUNT + counts.get(tier, 0) for tier in Tier}
+    total = sum(counts.get(tier, 0) for tier in PAPER_TIERS)
+    alpha = {tier: PRIOR.share(tier) * PRIOR_COUNT + counts.get(tier, 0) for tier in PAPER_TIERS}
     if one_conversation and total:
         seen = alpha[Tier.MEDIUM] + alpha[Tier.HARD]
         alpha[Tier.EASY] = seen * PRIOR.easy / (1 - PRIOR.easy)
     mass = sum(alpha.values())
-    shares = {tier: alpha[tier] / mass for tier in Tier}
-    # (draws, 3); the seed is fixed because an interval is no place for luck
-    draws = np.random.default_rng(0).dirichlet([alpha[tier] for tier in Tier], size=_DRAWS)
-    limits = np.quantile(draws, (0.025, 0.975), axis=0)
-    interval = {tier: (float(limits[0, place]), float(limits[1, place])) for place, tier in enumerate(Tier)}
+    shares = {tier: alpha[tier] / mass for tier in PAPER_TIERS}
     ratio = Ratio(
         easy=shares[Tier.EASY],
         medium=shares[Tier.MEDIUM],
@@ -55,7 +62,7 @@ def estimate_ratio(counts: Mapping[Tier, int], *, one_conversation: bool = False
         source="empirical" if total else "prior",
         count=total,
     )
-    return RatioEstimate(ratio, interval)
+    return RatioEstimate(ratio, alpha)
 
 
 class TierAllocator:
@@ -68,17 +75,23 @@ class TierAllocator:
     def __init__(self, ratio: Ratio, negatives: int) -> None:
         self._ratio = ratio
         self._negatives = negatives
-        self._owed = dict.fromkeys(Tier, 0.0)
+        self._owed = dict.fromkeys(PAPER_TIERS, 0.0)
 
-    def deal(self, available: Mapping[Tier, int]) -> dict[Tier, int]:
-        """Return how many negatives of each tier the next query gets, never more than are available."""
-        for tier in Tier:
+    def deal(self, available: Mapping[Tier, int], negatives: int | None = None) -> dict[Tier, int]:
+        """Return how many negatives of each of the paper's tiers the next query gets, never more than are available.
+
+        Args:
+            available: how many there are of each tier.
+            negatives: how many this query gets; None means as many as every query.
+        """
+        wanted_count = self._negatives if negatives is None else negatives
+        for tier in PAPER_TIERS:
             # Bounded: a tier that is missing for long must not flood the queries after it.
-            owed = self._owed[tier] + self._ratio.share(tier) * self._negatives
+            owed = self._owed[tier] + self._ratio.share(tier) * wanted_count
             self._owed[tier] = min(max(owed, -self._negatives), self._negatives)
-        dealt = dict.fromkeys(Tier, 0)
-        for _ in range(self._negatives):
-            open_tiers = [tier for tier in Tier if dealt[tier] < available.get(tier, 0)]
+        dealt = dict.fromkeys(PAPER_TIERS, 0)
+        for _ in range(wanted_count):
+            open_tiers = [tier for tier in PAPER_TIERS if dealt[tier] < available.get(tier, 0)]
             # A tier of share zero is dealt only where the others have run out.
             wanted = [tier for tier in open_tiers if self._ratio.share(tier) > 0] or open_tiers
             if not wanted:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hins_memory.mine.ratio import RatioEstimate
+from hins_memory.mine.tiers import PAPER_TIERS
 from hins_memory.types import Ratio, Tier, TieredExample
 
 __all__ = ["MineReport", "TierSample"]
@@ -38,7 +37,10 @@ class MineReport:
     examples: int = 0
     positives: dict[str, int] = field(default_factory=dict)
     mean_confidence: dict[str, float] = field(default_factory=dict)
-    negatives: dict[str, int] = field(default_factory=dict)
+    #: how many negatives of each of the paper's tiers
+    negatives: dict[str, int] = field(default_factory=lambda: {tier.value: 0 for tier in PAPER_TIERS})
+    #: how many negatives beyond the paper: same conversation, topic and speaker
+    siblings: int = 0
     #: how often the current encoder ranked a memory of each tier in its top k for a real query
     ranked: dict[str, int] = field(default_factory=dict)
     ratio: Ratio | None = None
@@ -47,7 +49,7 @@ class MineReport:
     owner_ratios: dict[str, Ratio] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    samples: dict[str, list[TierSample]] = field(default_factory=dict)
+    samples: dict[str, list[TierSample]] = field(default_factory=lambda: {tier.value: [] for tier in PAPER_TIERS})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON types."""
@@ -58,22 +60,21 @@ class MineReport:
         self.ratio = estimate.ratio
         self.ratio_interval = {tier.value: limits for tier, limits in estimate.interval.items()}
 
-    def add_examples(self, examples: Iterable[TieredExample]) -> None:
-        """Count the kept examples and pick some of each tier to read."""
-        sources: Counter[str] = Counter()
-        confidence: Counter[str] = Counter()
-        tiers: Counter[str] = Counter({tier.value: 0 for tier in Tier})
-        self.samples = {tier.value: [] for tier in Tier}
-        for example in examples:
-            self.examples += 1
-            sources[example.positive.source] += 1
-            confidence[example.positive.source] += example.positive.confidence  # type: ignore[assignment]
-            for negative in example.negatives:
-                tiers[negative.tier.value] += 1
-                chosen = self.samples[negative.tier.value]
-                if len(chosen) < _SAMPLES_PER_TIER:
-                    texts = (example.positive.query, example.positive.text, negative.text)
-                    chosen.append(TierSample(*(text[:_SAMPLE_CHARS] for text in texts)))
-        self.positives = dict(sources)
-        self.mean_confidence = {source: confidence[source] / count for source, count in sources.items()}
-        self.negatives = dict(tiers)
+    def add_example(self, example: TieredExample) -> None:
+        """Count a kept example, and keep some of each tier to read, of different queries."""
+        self.examples += 1
+        source, confidence = example.positive.source, example.positive.confidence
+        count = self.positives.get(source, 0) + 1
+        before = self.mean_confidence.get(source, 0.0)
+        self.positives[source] = count
+        self.mean_confidence[source] = before + (confidence - before) / count
+        for negative in example.negatives:
+            if negative.tier is Tier.SIBLING:
+                self.siblings += 1
+            else:
+                self.negatives[negative.tier.value] += 1
+            chosen = self.samples.setdefault(negative.tier.value, [])
+            query = example.positive.query[:_SAMPLE_CHARS]
+            if len(chosen) < _SAMPLES_PER_TIER and all(sample.query != query for sample in chosen):
+                texts = (example.positive.text, negative.text)
+                chosen.append(TierSample(query, *(text[:_SAMPLE_CHARS] for text in texts)))

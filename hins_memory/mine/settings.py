@@ -10,6 +10,8 @@ from hins_memory.types import Ratio
 
 __all__ = ["MineSettings"]
 
+_MIN_BUDGET = 16 * 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class MineSettings:
@@ -18,6 +20,8 @@ class MineSettings:
     Args:
         negatives: how many negatives a query gets, at least 1.
         ratio: the share of each tier, or ``"empirical"``: counted from the log, per owner (ratio.py).
+        siblings: so many of a query's negatives, 0 to `negatives`, are of the same conversation, topic and speaker as
+            the positive where there are any; the ratio is that of the others. Beyond the paper, so off.
         guard: a negative's cosine with the query stays under this share of the positive's (NV-Retriever,
             arXiv 2407.15831); 1 only asks that it is not above the positive, None asks nothing.
         min_confidence: a (query, memory) pair believed less than this, 0 to 1, is not used as a positive.
@@ -27,11 +31,22 @@ class MineSettings:
         max_positives: at most this many memories of one retrieval become positives, best first.
         near_pool: negatives of a tier are sampled from this many nearest ones that pass the filters.
         duplicate_similarity: cosine with the positive from which a text counts as the same fact restated.
+        restated_words: a memory of the same speaker that is near to the positive and has this share of its rare words,
+            over 0 to 1, counts as the same fact restated, say later in other words; None leaves that out.
+        judge_threshold: a candidate that the judge, if there is one, finds relevant with at least this probability is
+            no negative.
+        followup_seconds: a query repeated or corrected by the user within this time says that the first search was
+            not right (followups.py); 0 leaves such signals unused.
         share_scopes: whether texts of one owner may be negatives in another owner's examples.
         max_owner_share: an owner's largest share of the examples, over 0 to 1. It is held when there are more owners
             than 1 / share; fewer could only be held to it by an equal split.
         provenance: whether (source turn, extracted memory) pairs are added.
         max_chars: longer texts are cut to this many characters in examples; encoders read far less.
+        exact_rows: an owner with more memories than this is searched with faiss's inverted file, and each query is
+            compared with its neighbourhood only; up to here, with all memories.
+        memory_budget: about how many bytes the miner may hold beside the log of the owner at hand, at least 16 MiB;
+            it does not grow with the number of owners. An owner's vectors that would take over a quarter are a
+            float16 file, with a search index of one byte for each number in it.
         seed: of everything that is sampled.
 
     Raises:
@@ -40,6 +55,7 @@ class MineSettings:
 
     negatives: int = 3
     ratio: Ratio | Literal["empirical"] = "empirical"
+    siblings: int = 0
     guard: float | None = 0.95
     min_confidence: float = 0.5
     max_plausible: float = 0.1
@@ -47,21 +63,37 @@ class MineSettings:
     max_positives: int = 3
     near_pool: int = 8
     duplicate_similarity: float = 0.9
+    restated_words: float | None = 0.7
+    judge_threshold: float = 0.5
+    followup_seconds: float = 300.0
     share_scopes: bool = False
     max_owner_share: float = 0.5
     provenance: bool = False
     max_chars: int = 8000
+    exact_rows: int = 20_000
+    memory_budget: int = 2 * 2**30
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.ratio, Ratio) and self.ratio != "empirical":
             raise ConfigError(f"The ratio {self.ratio!r} is not valid.", "Use 'empirical' or a Ratio of three shares.")
-        for name in ("negatives", "top_k", "max_positives", "near_pool", "max_chars"):
+        for name in ("negatives", "top_k", "max_positives", "near_pool", "max_chars", "exact_rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use at least 1.")
-        for name in ("guard", "max_owner_share", "duplicate_similarity"):
+        self._check_shares()
+        if not 0 <= self.siblings <= self.negatives:
+            raise ConfigError(f"siblings is {self.siblings}.", f"Use 0 to {self.negatives}, the number of negatives.")
+        if not 0 <= self.followup_seconds <= 86_400:
+            raise ConfigError(f"followup_seconds is {self.followup_seconds}.", "Use 0 (unused) to 86400, a day.")
+        if self.memory_budget < _MIN_BUDGET:
+            raise ConfigError(f"memory_budget is {self.memory_budget} bytes.", "Use at least 16 MiB (16777216).")
+
+    def _check_shares(self) -> None:
+        for name in ("guard", "max_owner_share", "duplicate_similarity", "restated_words", "judge_threshold"):
             value = getattr(self, name)
-            if not (value is None and name == "guard") and not (value is not None and 0 < value <= 1):
+            if value is None and name in ("guard", "restated_words"):
+                continue
+            if value is None or not 0 < value <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use a value over 0 and up to 1.")
         for name in ("min_confidence", "max_plausible"):
             if not 0 <= getattr(self, name) <= 1:

@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def normalized(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text[:_MAX_CHARS]).casefold().split())
 
 
+@lru_cache(maxsize=1 << 16)
 def _stem(word: str) -> str:
     """Cut English endings; crude on purpose: both sides of a comparison are cut alike."""
     word = word.split("'")[0].split("’")[0]
@@ -63,7 +65,7 @@ def words(text: str) -> list[str]:
     found: list[str] = []
     for match in _WORD.finditer(normalized(text)):
         word = match.group()
-        if _UNSPACED.search(word):
+        if not word.isascii() and _UNSPACED.search(word):
             found.extend(word)
         elif word not in _STOPWORDS:
             found.append(_stem(word))
@@ -74,39 +76,69 @@ class Lexicon:
     """Which stems occur in which of an owner's memories, and how rare each stem is among them.
 
     The weight of a stem is its inverse document frequency log((n + 1) / (df + 0.5)), never below 0.1.
+
+    Args:
+        documents: the stems of each memory; read when they are first needed, for owners without answers need none.
     """
 
     def __init__(self, documents: Iterable[Iterable[str]]) -> None:
+        self._documents: Iterable[Iterable[str]] | None = documents
+        self._size = 0
+        self._rows: dict[str, NDArray[np.int32]] = {}
+        self._only: NDArray[np.int64] | None = None
+
+    def take(self, rows: NDArray[np.int64]) -> Lexicon:
+        """Return the lexicon of some of the memories only, `rows` ascending; a stem is as rare as among all."""
+        self._build()
+        part = Lexicon(())
+        part._documents, part._size, part._rows, part._only = None, self._size, self._rows, rows
+        return part
+
+    def _build(self) -> None:
         import numpy as np
 
+        if self._documents is None:
+            return
         rows: dict[str, list[int]] = {}
-        self.size = 0
-        for row, document in enumerate(documents):
+        for row, document in enumerate(self._documents):
             for stem in set(document):
                 rows.setdefault(stem, []).append(row)
-            self.size = row + 1
-        self._rows = {stem: np.asarray(found, dtype=np.int64) for stem, found in rows.items()}
+            self._size = row + 1
+        self._rows = {stem: np.asarray(found, dtype=np.int32) for stem, found in rows.items()}
+        self._documents = None
 
     def rarity(self, stem: str) -> float:
         """Return the weight of one stem; one that no memory has weighs most."""
+        self._build()
         found = self._rows.get(stem)
-        return max(0.1, math.log((self.size + 1) / ((0 if found is None else len(found)) + 0.5)))
+        return max(0.1, math.log((self._size + 1) / ((0 if found is None else len(found)) + 0.5)))
 
     def overlap(self, wanted: Iterable[str]) -> NDArray[np.float64]:
         """Return, for each memory, the summed weight of the distinct wanted stems that it has; shape (n,)."""
         import numpy as np
 
-        total = np.zeros(self.size)
+        self._build()
+        only = self._only
+        total = np.zeros(self._size if only is None else len(only))
         # sorted: sums of floats depend on their order, and sets have none that survives a restart
         for stem in sorted(set(wanted)):
             found = self._rows.get(stem)
-            if found is not None:
+            if found is None:
+                continue
+            if only is None:
                 total[found] += self.rarity(stem)
+            else:
+                place = np.minimum(np.searchsorted(found, only), len(found) - 1)
+                total[found[place] == only] += self.rarity(stem)
         return total
 
     def coverage(self, wanted: Iterable[str]) -> NDArray[np.float64]:
         """Return, for each memory, the weighted share of the wanted stems that it has, 0 to 1; shape (n,)."""
         wanted = set(wanted)
-        total = sum(self.rarity(stem) for stem in sorted(wanted))
+        total = self.weight(wanted)
         overlap = self.overlap(wanted)
         return overlap / total if total else overlap
+
+    def weight(self, stems: Iterable[str]) -> float:
+        """Return the summed weight of distinct stems."""
+        return sum(self.rarity(stem) for stem in sorted(set(stems)))

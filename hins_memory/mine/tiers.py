@@ -11,29 +11,40 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["tier_masks"]
+__all__ = ["PAPER_TIERS", "tier_masks"]
+
+#: The tiers that the ratio is over, in a fixed order.
+PAPER_TIERS = (Tier.EASY, Tier.MEDIUM, Tier.HARD)
 
 
-def tier_masks(owner: OwnerMemories, positive: int) -> dict[Tier, NDArray[np.bool_]]:
-    """Return which of the owner's memories fall into each tier relative to one of them.
+def tier_masks(
+    owner: OwnerMemories, positive: int | NDArray[np.int64], others: NDArray[np.int64] | None = None
+) -> dict[Tier, NDArray[np.bool_]]:
+    """Return which of the owner's memories fall into each tier relative to some of them.
 
     Hard: same conversation, same topic, different speaker. Medium: same conversation, different topic. Easy: another
-    conversation. The same conversation, topic and speaker is in no tier, nor is the same topic where one of the two
-    speakers is unknown: neither can be told to be another's fact.
+    conversation. Sibling, which the paper has not: same conversation, topic and speaker, another row. The same topic
+    where one of the two speakers is unknown is in no tier: it cannot be told whose fact it is.
 
     Args:
         owner: the owner's memories.
-        positive: the positive's row.
+        positive: the positive's row, or the rows of several, shape (p,).
+        others: the rows to tell the tiers of, shape (k,), or (p, k) for several positives; None means all.
 
     Returns:
-        For each tier a mask of shape (n,).
+        For each tier a mask of shape (k,), or (p, k) for several positives.
     """
-    same_conversation = owner.conversations == owner.conversations[positive]
-    same_topic = same_conversation & (owner.topics == owner.topics[positive])
-    speaker = owner.speaker_codes[positive]
-    other_speaker = (owner.speaker_codes != speaker) & (owner.speaker_codes >= 0) & (speaker >= 0)
+    import numpy as np
+
+    rows = np.asarray(positive)[..., None]
+    places = np.arange(len(owner.topics)) if others is None else others
+    same_conversation = owner.conversations[places] == owner.conversations[rows]
+    same_topic = same_conversation & (owner.topics[places] == owner.topics[rows])
+    speakers, mine = owner.speaker_codes[places], owner.speaker_codes[rows]
+    known = (speakers >= 0) & (mine >= 0)
     return {
         Tier.EASY: ~same_conversation,
         Tier.MEDIUM: same_conversation & ~same_topic,
-        Tier.HARD: same_topic & other_speaker,
+        Tier.HARD: same_topic & known & (speakers != mine),
+        Tier.SIBLING: same_topic & known & (speakers == mine) & (places != rows),
     }

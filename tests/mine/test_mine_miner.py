@@ -64,7 +64,9 @@ def test_a_restated_fact_is_no_negative(stock_encoder):
         replace(pan, id="other", conversation="c1", time=9e5),
     )
     log = replace(log, memories=(*log.memories, *again))
-    loose = MineSettings(guard=None, max_plausible=1.0, duplicate_similarity=1.0, negatives=14, near_pool=14)
+    loose = MineSettings(
+        guard=None, max_plausible=1.0, duplicate_similarity=1.0, restated_words=None, negatives=14, near_pool=14
+    )
     for options, expected in ((loose, True), (replace(loose, max_plausible=0.1, duplicate_similarity=0.9), False)):
         chosen = {
             negative.memory_id
@@ -75,6 +77,23 @@ def test_a_restated_fact_is_no_negative(stock_encoder):
         assert chosen
         assert ("again" in chosen) is expected
         assert "other" not in chosen
+
+
+def test_a_fact_restated_later_in_other_words_is_no_negative(stock_encoder):
+    """Without an answer to compare with: the speaker and the rare words tell."""
+    log = sailor()
+    asked = log.retrievals[2]
+    pan = next(memory for memory in log.memories if "cast iron" in memory.text)
+    again = replace(pan, id="again", text="Bram: Did I tell you that the one pan I have is cast iron?", time=9e5)
+    other = replace(pan, id="other", speaker="Ilse", text="Ilse: My own pan is not made of cast iron.", time=9e5)
+    log = replace(log, memories=(*log.memories, again, other), answers=())
+    log = replace(log, feedback=(Feedback(pan.id, "POSITIVE", asked.id),))
+    for share, expected in ((None, {"again", "other"}), (0.7, {"other"})):
+        options = MineSettings(
+            guard=None, duplicate_similarity=1.0, restated_words=share, negatives=14, near_pool=14, siblings=4
+        )
+        (example,) = mine([log], stock_encoder, options).examples
+        assert {one.memory_id for one in example.negatives} & {"again", "other"} == expected
 
 
 def test_other_positives_of_a_query_are_no_negatives(stock_encoder):
@@ -165,7 +184,7 @@ def random_logs(draw):
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(random_logs(), st.booleans())
 def test_no_text_of_one_owner_is_in_another_owners_example(stock_encoder, logs, with_public):
-    options = MineSettings(min_confidence=0.0, guard=1.0, max_plausible=1.0)
+    options = MineSettings(min_confidence=0.0, guard=None, max_plausible=1.0)
     examples = mine(logs, stock_encoder, options, PUBLIC if with_public else None).examples
     marks = {log.scope.owner: f"mark{number}x" for number, log in enumerate(logs)}
     for example in examples:

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from hins_memory.errors import ConfigError
 from hins_memory.mine.ratio import PRIOR, TierAllocator, estimate_ratio
 from hins_memory.mine.settings import MineSettings
+from hins_memory.mine.tiers import PAPER_TIERS
 from hins_memory.types import Ratio, Tier
 
-PLENTY = dict.fromkeys(Tier, 100)
+PLENTY = dict.fromkeys(PAPER_TIERS, 100)
 
 
 def test_nothing_counted_is_the_prior():
@@ -24,7 +25,7 @@ def test_counts_outweigh_the_prior_and_narrow_the_interval():
     many = estimate_ratio({Tier.EASY: 5000, Tier.MEDIUM: 3000, Tier.HARD: 2000})
     assert many.ratio.easy == pytest.approx(0.5, abs=0.01)
     assert abs(few.ratio.easy - PRIOR.easy) < abs(many.ratio.easy - PRIOR.easy)
-    for tier in Tier:
+    for tier in PAPER_TIERS:
         width = [high - low for low, high in (few.interval[tier], many.interval[tier])]
         assert width[0] > 3 * width[1]
         low, high = many.interval[tier]
@@ -44,13 +45,13 @@ def test_over_many_queries_each_tier_gets_its_share(shares, negatives):
     total = sum(shares)
     easy, medium = shares[0] / total, shares[1] / total
     ratio = Ratio(easy, medium, max(0.0, 1 - easy - medium))
-    allocator, dealt, queries = TierAllocator(ratio, negatives), dict.fromkeys(Tier, 0), 400
+    allocator, dealt, queries = TierAllocator(ratio, negatives), dict.fromkeys(PAPER_TIERS, 0), 400
     for _ in range(queries):
         one = allocator.deal(PLENTY)
         assert sum(one.values()) == negatives
-        for tier in Tier:
+        for tier in PAPER_TIERS:
             dealt[tier] += one[tier]
-    for tier in Tier:
+    for tier in PAPER_TIERS:
         assert dealt[tier] / (queries * negatives) == pytest.approx(ratio.share(tier), abs=0.01)
 
 
@@ -58,9 +59,9 @@ def test_over_many_queries_each_tier_gets_its_share(shares, negatives):
 def test_never_more_than_available_and_never_fewer_than_possible(available, negatives):
     allocator = TierAllocator(Ratio(0.2, 0.5, 0.3), negatives)
     for row in available:
-        offered = dict(zip(Tier, row, strict=True))
+        offered = dict(zip(PAPER_TIERS, row, strict=True))
         dealt = allocator.deal(offered)
-        assert all(dealt[tier] <= offered[tier] for tier in Tier)
+        assert all(dealt[tier] <= offered[tier] for tier in PAPER_TIERS)
         assert sum(dealt.values()) == min(negatives, sum(row))
 
 
@@ -73,8 +74,24 @@ def test_a_tier_of_share_zero_is_the_last_resort():
 @pytest.mark.parametrize(
     "options",
     [{"negatives": 0}, {"guard": 0.0}, {"guard": 1.5}, {"min_confidence": -0.1}, {"max_owner_share": 0.0},
-     {"ratio": "guess"}, {"top_k": 0}, {"max_plausible": 2.0}, {"duplicate_similarity": 0.0}],
+     {"ratio": "guess"}, {"siblings": -1}, {"siblings": 4}, {"followup_seconds": -1.0}, {"memory_budget": 1},
+     {"judge_threshold": 0.0}, {"restated_words": 1.5}, {"exact_rows": 0},
+     {"top_k": 0}, {"max_plausible": 2.0}, {"duplicate_similarity": 0.0}],
 )  # fmt: skip
 def test_bad_settings_are_refused(options):
     with pytest.raises(ConfigError):
         MineSettings(**options)
+
+
+def test_siblings_are_in_no_ratio():
+    assert Ratio(0.2, 0.5, 0.3).share(Tier.SIBLING) == 0
+    assert estimate_ratio({Tier.HARD: 10, Tier.SIBLING: 1000}).ratio == estimate_ratio({Tier.HARD: 10}).ratio
+
+
+def test_a_query_may_get_fewer_and_the_ratio_still_holds():
+    allocator, dealt = TierAllocator(Ratio(0.5, 0.25, 0.25), 3), dict.fromkeys(PAPER_TIERS, 0)
+    for number in range(200):
+        for tier, count in allocator.deal(PLENTY, 2 + number % 2).items():
+            dealt[tier] += count
+    assert sum(dealt.values()) == 500
+    assert dealt[Tier.EASY] / 500 == pytest.approx(0.5, abs=0.02)

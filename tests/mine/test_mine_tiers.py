@@ -43,7 +43,7 @@ def test_the_rule_for_two_people(stock_encoder):
         ("c2", "boats", "Bram", "My boat leaks."),
     ]
     owner = owner_of(stock_encoder, labelled(rows))
-    assert tiers_of(owner, 0) == {"m1": "hard", "m3": "medium", "m4": "medium", "m5": "easy"}
+    assert tiers_of(owner, 0) == {"m1": "hard", "m2": "sibling", "m3": "medium", "m4": "medium", "m5": "easy"}
 
 
 def test_the_rule_for_user_and_assistant(stock_encoder):
@@ -64,7 +64,7 @@ def test_the_rule_for_several_parties_and_one_who_is_unknown(stock_encoder):
         ("c1", "boats", "ilse", "My sail is orange."),
     ]
     owner = owner_of(stock_encoder, labelled(rows))
-    assert tiers_of(owner, 0) == {"m1": "hard", "m2": "hard"}
+    assert tiers_of(owner, 0) == {"m1": "hard", "m2": "hard", "m4": "sibling"}
     assert tiers_of(owner, 3) == {}
 
 
@@ -102,6 +102,27 @@ def test_whom_an_extracted_memory_is_about():
     assert about("The boat belongs to ilse") == "Ilse"
     assert about("Likes tea", turn_ids=("t1",)) == "Bram"
     assert about("Brambles grow in the garden") == ""
+
+
+def test_whom_an_extracted_memory_is_about_among_many():
+    names = ["Ilse Marie Kok", "Bram Visser", "Bram Jansen", "Chidi", "小明"]
+
+    def about(text):
+        return speaker_of(Memory("m", SCOPE, "c", text), names, {})
+
+    assert about("Ilse sails on Sundays") == "Ilse Marie Kok"
+    assert about("Bram Jansen lent Ilse a boat") == "Bram Jansen"
+    assert about("Bram owns one pan") == ""
+    assert about("Bram told Chidi about it") == "Chidi"
+    assert about("Marie is her second name") == ""
+
+
+def test_extracted_memories_of_several_parties_have_tiers(stock_encoder):
+    turns = [Turn(SCOPE, "c", name, "hello") for name in ("Ilse", "Bram", "Chidi", "assistant")]
+    texts = ("Ilse owns a dinghy", "Bram owns a catamaran", "Chidi wants a canoe", "It rained", "Ilse sewed a sail")
+    stored = [Memory(f"m{n}", SCOPE, "c", text, topic="boats", time=float(n)) for n, text in enumerate(texts)]
+    owner = owner_of(stock_encoder, stored, turns)
+    assert tiers_of(owner, 0) == {"m1": "hard", "m2": "hard", "m4": "sibling"}
 
 
 def test_the_speaker_is_inferred_from_the_conversation(stock_encoder):

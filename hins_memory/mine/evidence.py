@@ -1,0 +1,38 @@
+"""What the log says about one query, and about one retrieval, as the miner's parts hand it to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hins_memory.types import Positive, Retrieval
+
+__all__ = ["Found", "QueryEvidence"]
+
+
+@dataclass(slots=True)
+class QueryEvidence:
+    """All that the log says about one query of an owner.
+
+    `positives` maps rows to positives; `rejected` are rows that feedback or a follow-up says are not relevant;
+    `plausible` are the rows that an answer to the query may have come from, sure enough or not; `asked` says whether
+    it was really searched for.
+    """
+
+    query: str
+    positives: dict[int, Positive] = field(default_factory=dict)
+    rejected: set[int] = field(default_factory=set)
+    plausible: set[int] = field(default_factory=set)
+    asked: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A retrieval with the rows that its results still stand for, best first, and the answers given after it.
+
+    `key` is the query in the form by which equal queries are one.
+    """
+
+    retrieval: Retrieval
+    key: str
+    rows: list[int]
+    answers: tuple[str, ...]

@@ -1,0 +1,56 @@
+"""The report as text."""
+
+import json
+from dataclasses import replace
+
+from mine_logs import sailor
+
+from hins_memory.mine import MineReport, MineSettings, mine, render
+from hins_memory.types import Ratio, Tier
+
+
+def test_the_report_shows_bars_intervals_reasons_and_samples(stock_encoder):
+    logs = [sailor("ann"), replace(sailor("bea"), deleted=3), sailor("cem", 1)]
+    report = mine(logs, stock_encoder, MineSettings(max_owner_share=1.0)).report
+    text = render(report, width=80)
+    assert f"{report.examples} examples from {report.queries} queries" in text
+    for tier in ("easy", "medium", "hard"):
+        line = next(one for one in text.splitlines() if one.startswith(f"  {tier}") and "to" in one)
+        share = 100 * getattr(report.ratio, tier)
+        assert f"{share:.1f} %" in line
+        assert line.count("#") == round(30 * share / 100)
+    assert "memories deleted from the agent" in text
+    assert report.samples["easy"][0].query in text
+    assert "user=bea" in text
+    assert all(len(line) <= 110 for line in text.splitlines())
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_a_report_of_nothing_and_one_of_a_given_ratio():
+    assert render(MineReport()).startswith("0 examples")
+    report = MineReport(ratio=Ratio(0.5, 0.5, 0.0))
+    text = render(report)
+    assert "given" in text
+    assert "(given)" in text
+
+
+def test_siblings_are_shown_apart(stock_encoder):
+    options = MineSettings(siblings=1, negatives=3, guard=None)
+    result = mine([sailor()], stock_encoder, options)
+    dealt = [negative for one in result.examples for negative in one.negatives if negative.tier is Tier.SIBLING]
+    assert dealt
+    assert result.report.siblings == len(dealt)
+    assert set(result.report.negatives) == {"easy", "medium", "hard"}
+    assert "sibling" in render(result.report)
+    stored = {memory.id: memory for memory in sailor().memories}
+    for example in result.examples:
+        positive = stored[example.positive.memory_id]
+        assert len(example.negatives) <= 3
+        assert sum(one.tier is Tier.SIBLING for one in example.negatives) <= 1
+        for one in example.negatives:
+            if one.tier is Tier.SIBLING:
+                other = stored[one.memory_id]
+                assert (other.speaker, other.conversation) == (positive.speaker, positive.conversation)
+    assert not any(
+        one.tier is Tier.SIBLING for example in mine([sailor()], stock_encoder).examples for one in example.negatives
+    )
