@@ -16,7 +16,7 @@ from hins_memory.gate import GateReport, GateSettings, judge
 from hins_memory.holdout import HoldoutSettings, JudgedConversation, conversation_digest, judged, latest, without
 from hins_memory.log.database import open_database
 from hins_memory.log.reader import LogCounts, LogReader
-from hins_memory.mine import MineReport, MineResult, MineSettings, mine
+from hins_memory.mine import MineReport, MineResult, MineSettings, mine, mine_to_parquet
 from hins_memory.plugins import get_plugin_manager
 from hins_memory.registry import EncoderVersion, Registry
 from hins_memory.swap import SwapPlan, SwapReport, plan_swap, retire_agent, rollback_agent, swap_agent
@@ -151,25 +151,38 @@ class Pipeline:
         Raises:
             NotEnoughDataError: the log holds no query with a known positive, or only one conversation with any.
         """
-        return self._mine(owners)[0]
+        return mine(self._training_logs(owners, []), self._serving(), self.loop.mine, self._public())
 
-    def _mine(self, owners: Sequence[Scope] | None = None) -> tuple[MineResult, list[str]]:
-        """Return what was mined, and the digests of the conversations that it came from."""
-        encoder = self._serving()
-        held = latest(self._judged(encoder, owners), self.loop.holdout)
-        used: list[str] = []
+    def mine_to(self, path: Path, owners: Sequence[Scope] | None = None) -> MineReport:
+        """Mine the same into a Parquet file, within the memory budget; a killed run is taken up by the same call.
 
-        def rest() -> Iterator[ScopeLog]:
+        Args:
+            path: the file; one that is there is replaced at the end.
+            owners: whose data; None means everybody's.
+
+        Raises:
+            NotEnoughDataError: as for `mine`.
+            HinsError: the file cannot be written.
+        """
+        return mine_to_parquet(self._training_logs(owners, []), self._serving(), path, self.loop.mine, self._public())
+
+    def _training_logs(self, owners: Sequence[Scope] | None, used: list[str]) -> Iterator[ScopeLog]:
+        """Return the logs without what is held out; the digests of what is left are added to `used` on the way."""
+        held = latest(self._judged(self._serving(), owners), self.loop.holdout)
+
+        def logs() -> Iterator[ScopeLog]:
             for log in self._logs(owners, "mine"):
                 kept = without(log, held)
                 used.extend(sorted(conversation_digest(kept, name) for name in kept.conversations()))
                 yield kept
 
+        return logs()
+
+    def _public(self) -> list[str]:
+        """Return public texts, but none that is stored: who plays the packaged conversations has them as memories."""
         public = public_texts()
-        # Whoever plays the packaged conversations has them as memories, held-out ones too.
         stored = LogReader(self._engine).stored(public)
-        result = mine(rest(), encoder, self.loop.mine, [text for text in public if text not in stored])
-        return result, used
+        return [text for text in public if text not in stored]
 
     def train(self) -> EncoderVersion:
         """Mine, train from the base encoder, and register the new version; nothing serves with it yet.
@@ -183,7 +196,8 @@ class Pipeline:
     def _train(self) -> tuple[EncoderVersion, MineReport]:
         from hins_memory.train import train_encoder
 
-        mined, used = self._mine()
+        used: list[str] = []
+        mined = mine(self._training_logs(None, used), self._serving(), self.loop.mine, self._public())
         self.settings.encoders.mkdir(parents=True, exist_ok=True)
         # Beside the versions, so that the move into them stays on one file system.
         scratch = Path(tempfile.mkdtemp(prefix=".training-", dir=self.settings.encoders))

@@ -18,6 +18,7 @@ from hins_memory.cli import app
 from hins_memory.config import Settings
 from hins_memory.log.database import open_database
 from hins_memory.log.writer import LogWriter
+from hins_memory.mine import read_examples
 from hins_memory.types import Answer, Memory, RankedMemory, Retrieval, Scope, Turn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -276,6 +277,8 @@ def test_the_loop_on_a_real_mem0(hins: Hins, settings: Settings) -> None:
     assert mined["notes"] == hins.json("mine", "--report")["notes"]
     assert "hard" in (report := hins("mine", "--report")[0])
     assert str(mined["examples"]) in report
+    written = hins.json("mine", "--output", settings.root / "examples.parquet", "--memory-budget", 2**24)
+    assert written["examples"] == mined["examples"] == len(list(read_examples(settings.root / "examples.parquet")))
     trained = hins.json("train", "--epochs", 1, "--seed", 1)
     assert trained["manifest"]["seed"] == 1
     version = trained["version"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -25,6 +27,7 @@ _Version = Annotated[
 ]
 
 _NEGATIVES = 3
+_BUDGET = 2 * 2**30
 
 
 def _loop(base: str = "stock", seed: int = 0, negatives: int = _NEGATIVES, **train: Any) -> LoopSettings:
@@ -56,17 +59,25 @@ def mine(
     report: Annotated[
         bool, typer.Option("--report", help="Print the whole report: a bar for each tier, and examples to read.")
     ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write the examples to a Parquet file as well.")
+    ] = None,
+    memory_budget: Annotated[
+        int, typer.Option("--memory-budget", metavar="BYTES", help="What the miner may hold beside an owner's log.")
+    ] = _BUDGET,
 ) -> Result:
-    """Show what training would learn from: examples, tiers, ratio, what was skipped and why. Changes nothing."""
+    """Show what training would learn from: examples, tiers, ratio, what was skipped and why. Changes no version."""
     from rich.text import Text
 
     from hins_memory.mine import render
     from hins_memory.pipeline import Pipeline
 
-    settings, loop = settings_of(context), _loop(seed=seed, negatives=negatives)
+    loop = _loop(seed=seed, negatives=negatives)
+    loop = replace(loop, mine=replace(loop.mine, memory_budget=memory_budget))
     with Bars() as bars:
         bars.waiting("loading the encoder")
-        found = Pipeline(settings, loop=loop, progress=bars).mine().report
+        pipeline = Pipeline(settings_of(context), loop=loop, progress=bars)
+        found = pipeline.mine_to(output) if output else pipeline.mine().report
     return Result(found.to_dict(), (Text(render(found)),) if report else mine_parts(found))
 
 
