@@ -55,7 +55,7 @@ def train_encoder(
 
     Raises:
         NotEnoughDataError: fewer than 16 examples.
-        TrainingError: the loss is no longer a number, or the folder is not empty.
+        TrainingError: the loss is no longer a number, the folder is not empty, or it cannot be written.
         EncoderError: the base cannot be loaded.
     """
     settings = settings or TrainSettings()
@@ -75,7 +75,12 @@ def train_encoder(
     finish()
     model.max_seq_length = limit
     seconds = time.perf_counter() - started
-    model.save(str(folder), safe_serialization=True)
+    try:
+        model.save(str(folder), safe_serialization=True)
+    except OSError as error:
+        raise TrainingError(
+            f"The trained encoder could not be saved to {folder}: {error}", "Free disk space, then train again."
+        ) from error
     return TrainResult(folder, _manifest(encoder.version, examples, settings, losses, seconds))
 
 

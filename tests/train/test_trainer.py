@@ -99,3 +99,10 @@ def test_a_loss_that_is_no_number_stops_with_advice(tmp_path):
         train_encoder(
             examples(), tmp_path / "model", settings=settings(mode="full", learning_rate=1e38, warmup=0.0, epochs=4.0)
         )
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(TrainingError, match="Free disk space"):
+        train_encoder(examples(), tmp_path / "file" / "model", settings=settings(epochs=0.3))
