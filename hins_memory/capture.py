@@ -18,12 +18,12 @@ import sqlalchemy as sa
 
 from hins_memory import plugins
 from hins_memory.config import Settings
-from hins_memory.errors import LogError
+from hins_memory.errors import ConfigError, LogError
 from hins_memory.log.database import open_database
 from hins_memory.log.writer import EventRefusedError, LogWriter
-from hins_memory.types import Answer, Event, Feedback, Retrieval
+from hins_memory.types import Answer, Event, Feedback, Polarity, Retrieval
 
-__all__ = ["Capture", "flush_all", "never_raises"]
+__all__ = ["Capture", "flush_all", "make_feedback", "never_raises"]
 
 logger = logging.getLogger(__name__)
 
@@ -315,6 +315,18 @@ class _Queue:
 _captures: weakref.WeakSet[Capture] = weakref.WeakSet()
 #: Captures whose writer is held still while the process forks.
 _held: list[Capture] = []
+
+
+def make_feedback(memory_id: str, polarity: str, retrieval_id: str | None) -> Feedback:
+    """Return feedback as an adapter's caller gives it, checked; the polarity may be in any case.
+
+    Raises:
+        ConfigError: the polarity is neither POSITIVE nor NEGATIVE.
+    """
+    known: dict[str, Polarity] = {"POSITIVE": "POSITIVE", "NEGATIVE": "NEGATIVE"}
+    if str(polarity).upper() not in known:
+        raise ConfigError(f"{polarity!r} is not feedback.", 'Use "POSITIVE" or "NEGATIVE".')
+    return Feedback(str(memory_id), known[str(polarity).upper()], str(retrieval_id or ""))
 
 
 def never_raises(default: _Result) -> Callable[[Callable[_Params, _Result]], Callable[_Params, _Result]]:

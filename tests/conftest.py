@@ -1,6 +1,7 @@
 """Environment of all tests, set before anything imports mem0 or a model library, and the fixtures shared by them."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from hins_memory.config import Settings  # noqa: E402
 
 if TYPE_CHECKING:
     from hins_memory.encoder import Encoder
+    from hins_memory.registry import EncoderVersion
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,3 +48,40 @@ def stock_encoder() -> "Encoder":
 def settings(tmp_path: Path) -> Settings:
     """Settings of a fresh project in a folder of the test's own."""
     return Settings(home=tmp_path, project="test")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence-transformers folder with random weights and 32 dimensions: a bag of words, more or less."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    from hins_memory.encoder import resolve_model
+
+    torch.manual_seed(1)
+    raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("tiny") / "encoder"
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model("stock"))
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+    )
+    BertModel(config).save_pretrained(raw)
+    tokenizer.save_pretrained(raw)
+    transformer = Transformer(str(raw))
+    SentenceTransformer(modules=[transformer, Pooling(32)], device="cpu").save(str(folder))
+    return folder
+
+
+@pytest.fixture
+def tiny_version(tiny_folder: Path, settings: Settings, tmp_path: Path) -> "EncoderVersion":
+    """The tiny encoder as a version of the project; not the current one."""
+    from hins_memory.registry import Registry
+
+    copy = tmp_path / "tiny"
+    shutil.copytree(tiny_folder, copy)
+    return Registry(settings).add(copy, {"base": "tiny"})

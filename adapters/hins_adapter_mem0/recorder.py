@@ -18,9 +18,8 @@ from hins_adapter_mem0.events import (
 )
 from hins_adapter_mem0.index import open_index
 from hins_adapter_mem0.stores import GuardedStore
-from hins_memory.capture import never_raises
-from hins_memory.errors import ConfigError
-from hins_memory.types import Answer, Deletion, Feedback, Polarity, Scope
+from hins_memory.capture import make_feedback, never_raises
+from hins_memory.types import Answer, Deletion, Scope
 
 if TYPE_CHECKING:
     from hins_memory.capture import Capture
@@ -105,10 +104,7 @@ class Recorder:
         Raises:
             ConfigError: the polarity is neither POSITIVE nor NEGATIVE.
         """
-        known: dict[str, Polarity] = {"POSITIVE": "POSITIVE", "NEGATIVE": "NEGATIVE"}
-        if str(polarity).upper() not in known:
-            raise ConfigError(f"{polarity!r} is not feedback.", 'Use "POSITIVE" or "NEGATIVE".')
-        self._record(Feedback(str(memory_id), known[str(polarity).upper()], str(retrieval_id or "")))
+        self._record(make_feedback(memory_id, polarity, retrieval_id))
 
     def _record(self, event: Any) -> None:
         if self.capture is not None:

@@ -17,9 +17,8 @@ from hins_adapter_memoryos.events import (
     retrieval_event,
     summary_memory,
 )
-from hins_memory.capture import never_raises
-from hins_memory.errors import ConfigError
-from hins_memory.types import Answer, Deletion, Event, Feedback, Polarity, Scope
+from hins_memory.capture import make_feedback, never_raises
+from hins_memory.types import Answer, Deletion, Event, Scope
 
 if TYPE_CHECKING:
     from hins_adapter_memoryos.part import Part
@@ -161,10 +160,7 @@ class Recorder:
         Raises:
             ConfigError: the polarity is neither POSITIVE nor NEGATIVE.
         """
-        known: dict[str, Polarity] = {"POSITIVE": "POSITIVE", "NEGATIVE": "NEGATIVE"}
-        if str(polarity).upper() not in known:
-            raise ConfigError(f"{polarity!r} is not feedback.", 'Use "POSITIVE" or "NEGATIVE".')
-        self._record(Feedback(str(memory_id), known[str(polarity).upper()], str(retrieval_id or "")))
+        self._record(make_feedback(memory_id, polarity, retrieval_id))
 
     def _page(self, page: Mapping[str, Any], session: Mapping[str, Any] | None) -> None:
         # Again, because the pair may have been said before there was a log; the turns it knows stay as they are.

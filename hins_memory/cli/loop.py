@@ -27,7 +27,6 @@ _Version = Annotated[
 ]
 
 _NEGATIVES = 3
-_BUDGET = 2 * 2**30
 
 
 def _loop(base: str = "stock", seed: int = 0, negatives: int = _NEGATIVES, **train: Any) -> LoopSettings:
@@ -63,8 +62,9 @@ def mine(
         Path | None, typer.Option("--output", metavar="FILE", help="Write the examples to a Parquet file as well.")
     ] = None,
     memory_budget: Annotated[
-        int, typer.Option("--memory-budget", metavar="BYTES", help="What the miner may hold beside an owner's log.")
-    ] = _BUDGET,
+        int | None,
+        typer.Option("--memory-budget", metavar="BYTES", help="What the miner may hold beside an owner's log."),
+    ] = None,
 ) -> Result:
     """Show what training would learn from: examples, tiers, ratio, what was skipped and why. Changes no version."""
     from rich.text import Text
@@ -73,7 +73,8 @@ def mine(
     from hins_memory.pipeline import Pipeline
 
     loop = _loop(seed=seed, negatives=negatives)
-    loop = replace(loop, mine=replace(loop.mine, memory_budget=memory_budget))
+    if memory_budget is not None:
+        loop = replace(loop, mine=replace(loop.mine, memory_budget=memory_budget))
     with Bars() as bars:
         bars.waiting("loading the encoder")
         pipeline = Pipeline(settings_of(context), loop=loop, progress=bars)
