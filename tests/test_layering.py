@@ -11,11 +11,12 @@ ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "hins_memory"
 
 # What anything may import.
-COMMON = {"config", "errors", "types"}
+COMMON = {"config", "errors", "html_report", "types"}
 # Beside those: every part of the core, and what it may import. Stages (capture, mine, train, gate, swap) are not in
 # one another's lists; pipeline is the only module that joins them, and only cli and demo build on pipeline.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "html_report": set(),
     "types": set(),
     "config": set(),
     "agent": set(),
