@@ -226,11 +226,14 @@ class _Axis:
     @classmethod
     def over(cls, values: Sequence[float], start: float, end: float) -> _Axis:
         low, high = min(values), max(values)
-        if low == high:
-            low, high = low - 0.5, high + 0.5
+        # A range below the values' own precision has no steps to draw.
+        if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
+            margin = max(abs(low), abs(high)) / 2
+            margin = margin if margin > 1e-9 else 0.5
+            low, high = low - margin, high + margin
         rough = (high - low) / 5
         magnitude = 10.0 ** math.floor(math.log10(rough))
-        step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough)
+        step = next(factor * magnitude for factor in (1, 2, 5, 10, 20) if factor * magnitude >= rough)
         return cls(math.floor(low / step) * step, math.ceil(high / step) * step, start, end, step)
 
     def place(self, value: float) -> float:
