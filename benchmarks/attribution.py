@@ -13,7 +13,7 @@ import argparse
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from _locomo import LOCOMO, load_locomo
 from numpy.typing import NDArray
 
 from hins_memory.encoder import Encoder
+from hins_memory.evaluate import paired_bootstrap
 from hins_memory.mine import MineSettings, mine
 from hins_memory.mine.attribution import MODEL, SIGNALS, AttributionModel, attribute, choose_sources
 from hins_memory.sample import load_sample
@@ -146,32 +147,61 @@ def _false_negatives(
     }
 
 
-def _topics(found: Sequence[Case]) -> list[dict[str, Any]]:
-    """Compare topics with fixed windows: how much likelier than chance two evidence turns of a question share one."""
-    together = {"topics": [0, 0.0], "windows of 10": [0, 0.0], "windows of 20": [0, 0.0]}
-    pairs = 0
+def _topics(found: Sequence[Case], seed: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Compare topics with fixed windows: how often two evidence turns of one question share one.
+
+    Larger parts hold more pairs by chance, so each conversation is cut into windows of the size at which two of its
+    turns share a window by chance at least as often as they share a topic.
+    """
+    rows = {"topics": _Together(), "windows": _Together()}
     for case in found:
-        members = np.flatnonzero(case.gold)
-        place = np.arange(len(case.owner.texts))
-        codes = {"topics": case.owner.topics, "windows of 10": place // 10, "windows of 20": place // 20}
-        for one, other in itertools.combinations(members.tolist(), 2):
-            if one + 20 > other:
-                continue  # turns so near share a window, and mostly a topic, of necessity
-            pairs += 1
-            for name, code in codes.items():
-                sizes = np.bincount(code)
-                together[name][0] += int(code[one] == code[other])
-                together[name][1] += float((sizes * (sizes - 1)).sum()) / (len(code) * (len(code) - 1))
-    return [
+        members = np.flatnonzero(case.gold).tolist()
+        pairs = list(itertools.combinations(members, 2))
+        if not pairs:
+            continue
+        topics = case.owner.topics
+        for name, codes in (("topics", topics), ("windows", _windows(len(topics), _by_chance(topics)))):
+            rows[name].shares.append(float(np.mean([codes[one] == codes[other] for one, other in pairs])))
+            rows[name].chance.append(_by_chance(codes))
+    gap = paired_bootstrap(np.asarray(rows["topics"].shares), np.asarray(rows["windows"].shares), seed=seed)
+    table: list[dict[str, Any]] = [
         {
             "table": "topics",
             "method": name,
-            "together": 100 * same / max(pairs, 1),
-            "by_chance": 100 * chance / max(pairs, 1),
-            "lift": same / chance if chance else 0.0,
+            "questions": len(one.shares),
+            "together": 100 * float(np.mean(one.shares)),
+            "by_chance": 100 * float(np.mean(one.chance)),
+            "lift": float(np.mean(one.shares) / np.mean(one.chance)),
         }
-        for name, (same, chance) in together.items()
+        for name, one in rows.items()
     ]
+    figures = {
+        "topic_lift": table[0]["lift"],
+        "window_lift": table[1]["lift"],
+        "topic_together_diff": 100 * gap.difference,
+        "topic_together_diff_ci_low": 100 * gap.low,
+    }
+    return table, figures
+
+
+@dataclass(slots=True)
+class _Together:
+    """For each question: the share of its pairs of evidence turns in one part, and the chance of any pair."""
+
+    shares: list[float] = field(default_factory=list)
+    chance: list[float] = field(default_factory=list)
+
+
+def _by_chance(codes: NDArray[np.int64]) -> float:
+    """Return the share of all pairs of a conversation that are in one part."""
+    sizes = np.bincount(codes).astype(np.float64)
+    return float((sizes * (sizes - 1)).sum() / (len(codes) * (len(codes) - 1)))
+
+
+def _windows(count: int, chance: float) -> NDArray[np.int64]:
+    """Return codes of the smallest fixed windows whose pairs are at least that share of all."""
+    place = np.arange(count)
+    return next(place // size for size in range(1, count + 1) if _by_chance(place // size) >= chance)
 
 
 def _show(rows: Sequence[Mapping[str, Any]], false_negatives: Mapping[str, Any]) -> None:
@@ -179,7 +209,7 @@ def _show(rows: Sequence[Mapping[str, Any]], false_negatives: Mapping[str, Any])
         "attribution": ("model", "coverage", "precision", "precision_first", "pairs"),
         "calibration": ("from", "pairs", "said", "right"),
         "follow-ups": ("from", "searches", "said_wrong", "was_wrong"),
-        "topics": ("method", "together", "by_chance", "lift"),
+        "topics": ("method", "questions", "together", "by_chance", "lift"),
     }
     for table, names in columns.items():
         show_table(table, names, [[row[name] for name in names] for row in rows if row["table"] == table])
@@ -213,11 +243,12 @@ def _run(arguments: argparse.Namespace) -> None:
         gold.update({(log.scope.user, one.text): one.evidence for one in asked})
     stage("scoring attribution, topics and false negatives")
     rows, figures = _attribution_rows(found, arguments.seed)
-    rows += _topics(found)
+    topic_rows, topic_figures = _topics(found, arguments.seed)
+    rows += topic_rows
+    figures |= topic_figures
     false_negatives = _false_negatives(logs, gold, encoder, arguments.seed)
     figures["false_negative_share_before"] = false_negatives["before"]
     figures["false_negative_share"] = false_negatives["after"]
-    figures["topic_lift"] = next(row["lift"] for row in rows if row.get("method") == "topics")
     _show(rows, false_negatives)
     rows.append({"table": "mine", **false_negatives["report"]})
     settings = {"data": path, "seed": arguments.seed, "quick": arguments.quick, "questions": len(found)}
