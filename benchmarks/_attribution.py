@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hins_memory.encoder import Encoder
 from hins_memory.mine.attribution import AttributionModel, Question, features, signals
-from hins_memory.mine.followups import FIRST_RANK_PRECISION, LIKELIHOOD_RATIO
+from hins_memory.mine.followups import FIRST_RANK_PRECISION, FOLLOWUP_RATES
 from hins_memory.mine.owner import OwnerMemories, build_owner
 from hins_memory.mine.text import Lexicon, words
 from hins_memory.sample import load_sample
@@ -135,14 +135,15 @@ def followups(
     with how often it is wrong; this tests the probabilities that it starts from, not the assumption about users.
     """
     rng = np.random.default_rng(seed)
+    wrong_rate, right_rate = FOLLOWUP_RATES["repeated"]
     said, wrong = [], []
     for case, sure in zip(found, confidence, strict=True):
         best = max(case.ranked, key=lambda row: sure[row])
         attributed = bool(sure[best] >= threshold)
         row, before = (best, float(sure[best])) if attributed else (case.ranked[0], FIRST_RANK_PRECISION)
         is_wrong = not bool(case.gold[row])
-        if rng.random() < (0.4 if is_wrong else 0.1):
-            ratio = LIKELIHOOD_RATIO["repeated"]
+        if rng.random() < (wrong_rate if is_wrong else right_rate):
+            ratio = wrong_rate / right_rate
             said.append(ratio * (1 - before) / (ratio * (1 - before) + before))
             wrong.append(is_wrong)
     claimed, actual = np.asarray(said), np.asarray(wrong)

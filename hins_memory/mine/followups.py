@@ -7,7 +7,9 @@ scope within minutes, but not within two seconds, which is a program's own retry
 How sure that is comes from Bayes' rule. Before the follow-up a memory was relevant with probability c: what
 attribution said, or, where nothing was attributed, how often the first result of a search is right. A follow-up is L
 times as likely after a wrong memory as after a right one, so the memory is wrong with probability
-L (1 - c) / (L (1 - c) + c). The two L are assumptions about users, not fitted: no public log says them.
+L (1 - c) / (L (1 - c) + c). No public log says what the two L are, so they start as assumptions about users, and the
+owner's own explicit feedback moves them: how often a search was followed up where a person said that it was wrong,
+and where a person said that it was right (`likelihood_ratios`).
 """
 
 from __future__ import annotations
@@ -28,12 +30,22 @@ from hins_memory.types import Scope, ScopeLog, Turn
 if TYPE_CHECKING:
     from hins_memory.encoder import Encoder
 
-__all__ = ["FIRST_RANK_PRECISION", "LIKELIHOOD_RATIO", "FollowUp", "apply_followups", "find_followups", "is_correction"]
+__all__ = [
+    "FIRST_RANK_PRECISION",
+    "FOLLOWUP_RATES",
+    "FollowUp",
+    "apply_followups",
+    "find_followups",
+    "is_correction",
+    "likelihood_ratios",
+]
 
 Kind = Literal["repeated", "corrected"]
 
-#: How many times as likely a follow-up is after a wrong memory as after a right one.
-LIKELIHOOD_RATIO: Mapping[Kind, float] = {"repeated": 4.0, "corrected": 20.0}
+#: Assumed: how often a user follows up after a wrong memory, and after a right one.
+FOLLOWUP_RATES: Mapping[Kind, tuple[float, float]] = {"repeated": (0.4, 0.1), "corrected": (0.2, 0.01)}
+# Each rate is believed as much as so many searches with feedback.
+_RATE_COUNT = 20
 #: How often the first result of a search is relevant, where no answer says more (stock encoder on LoCoMo: 0.18).
 FIRST_RANK_PRECISION = 0.25
 
@@ -147,13 +159,53 @@ def _corrected_by_turns(turns: Sequence[Turn], ordered: Sequence[Found], seconds
                 break
 
 
+def likelihood_ratios(
+    followups: Sequence[FollowUp], found: Sequence[Found], evidence: Mapping[str, QueryEvidence]
+) -> dict[Kind, float]:
+    """Return how many times as likely each kind of follow-up is after a wrong memory as after a right one.
+
+    Counted over the searches that a person judged, with `FOLLOWUP_RATES` as the prior of both rates: a search is right
+    where a memory that it returned got positive feedback, wrong where one was rejected and none was right. At least 1,
+    because a follow-up is never praise.
+
+    Args:
+        followups: the searches that were followed up.
+        found: all searches of the owner.
+        evidence: what explicit feedback said of each query, before any follow-up changes it.
+    """
+    kinds = {id(one.first): one.kind for one in followups}
+    judged = [0, 0]
+    followed: Counter[tuple[Kind, int]] = Counter()
+    for one in found:
+        query = evidence[one.key]
+        confirmed = {row for row, positive in query.positives.items() if positive.source == "feedback"}
+        right = not confirmed.isdisjoint(one.rows)
+        if not right and query.rejected.isdisjoint(one.rows):
+            continue
+        judged[right] += 1
+        if (kind := kinds.get(id(one))) is not None:
+            followed[kind, right] += 1
+    ratios: dict[Kind, float] = {}
+    for kind, prior in FOLLOWUP_RATES.items():
+        wrong, right_rate = (
+            (followed[kind, right] + _RATE_COUNT * prior[right]) / (judged[right] + _RATE_COUNT)
+            for right in (False, True)
+        )
+        ratios[kind] = max(1.0, wrong / right_rate)
+    return ratios
+
+
 def apply_followups(
     followups: Sequence[FollowUp],
+    ratios: Mapping[Kind, float],
     evidence: Mapping[str, QueryEvidence],
     settings: MineSettings,
     skipped: Counter[str],
 ) -> None:
-    """Lower the confidence of what a followed-up search gave, or reject it; explicit feedback stands."""
+    """Lower the confidence of what a followed-up search gave, or reject it; explicit feedback stands.
+
+    `ratios` are those of `likelihood_ratios`.
+    """
     for one in followups:
         query = evidence[one.first.key]
         attributed = [
@@ -171,7 +223,7 @@ def apply_followups(
             if row in kept or (positive is not None and row not in attributed):
                 continue
             before = positive.confidence if positive is not None else FIRST_RANK_PRECISION
-            ratio = LIKELIHOOD_RATIO[one.kind]
+            ratio = ratios[one.kind]
             wrong = ratio * (1 - before) / (ratio * (1 - before) + before)
             _lower(query, row, wrong, settings)
             skipped[f"first choices of searches that the user {one.kind}"] += 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hins_memory.mine.arena import NEAREST, QUERIES, arena, local
 from hins_memory.mine.attribution import Question, attribute, choose_sources, is_refusal
 from hins_memory.mine.evidence import Found, QueryEvidence
-from hins_memory.mine.followups import apply_followups, find_followups
+from hins_memory.mine.followups import apply_followups, find_followups, likelihood_ratios
 from hins_memory.mine.owner import OwnerMemories
 from hins_memory.mine.settings import MineSettings
 from hins_memory.mine.text import clean, normalized, words
@@ -49,7 +49,8 @@ def find_positives(
     _from_answers(found, owner, evidence, encoder, settings, skipped)
     if settings.followup_seconds:
         followups = find_followups(log, found, owner, encoder, settings)
-        apply_followups(followups, evidence, settings, skipped)
+        ratios = likelihood_ratios(followups, found, evidence)
+        apply_followups(followups, ratios, evidence, settings, skipped)
     if settings.provenance:
         _from_provenance(log, owner, evidence, settings)
     return list(evidence.values())

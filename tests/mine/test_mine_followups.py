@@ -8,10 +8,17 @@ import pytest
 from mine_logs import retrieval, sailor
 
 from hins_memory.mine import MineSettings, mine
-from hins_memory.mine.followups import FIRST_RANK_PRECISION, LIKELIHOOD_RATIO, is_correction
+from hins_memory.mine.evidence import Found, QueryEvidence
+from hins_memory.mine.followups import (
+    FIRST_RANK_PRECISION,
+    FOLLOWUP_RATES,
+    FollowUp,
+    is_correction,
+    likelihood_ratios,
+)
 from hins_memory.mine.owner import build_owner
 from hins_memory.mine.positives import find_positives
-from hins_memory.types import Answer, Feedback, Scope, Turn
+from hins_memory.types import Answer, Feedback, Positive, Retrieval, Scope, Turn
 
 QUERY = "What is Ilse's dinghy called?"
 
@@ -105,19 +112,44 @@ def test_the_confidence_follows_bayes_rule(stock_encoder):
         assert owner.rows[before.memory_id] in found[QUERY].rejected
     else:
         assert found[QUERY].positives[row].confidence == pytest.approx(1 - wrong)
-    assert FIRST_RANK_PRECISION < 0.5 < LIKELIHOOD_RATIO["repeated"] < LIKELIHOOD_RATIO["corrected"]
+    assert FIRST_RANK_PRECISION < 0.5
 
 
-def test_the_rule_is_calibrated_for_users_who_behave_as_it_assumes():
-    """Of memories believed with c, followed up four times as often when wrong, as many are wrong as the rule says."""
+def judged(right, followed):
+    """Searches that a person judged, `right` or not, of which some were followed up."""
+    found, evidence, followups = [], {}, []
+    for number, (is_right, again) in enumerate(zip(right, followed, strict=True)):
+        one = Found(Retrieval(Scope(user="ilse"), f"q{number}", ()), f"q{number}", [0, 1], ())
+        positive = Positive(one.key, "m0", "text", "feedback", 1.0)
+        evidence[one.key] = QueryEvidence(one.key, {0: positive} if is_right else {}, set() if is_right else {1})
+        found.append(one)
+        followups += [FollowUp(one, "repeated", None)] if again else []
+    return likelihood_ratios(followups, found, evidence)
+
+
+def test_without_feedback_the_ratios_are_the_assumed_ones():
+    assert judged([], []) == {kind: pytest.approx(wrong / right) for kind, (wrong, right) in FOLLOWUP_RATES.items()}
+
+
+@pytest.mark.parametrize(("wrong_rate", "right_rate"), [(0.4, 0.1), (0.3, 0.2), (0.6, 0.05)])
+def test_the_ratios_become_those_of_the_users(wrong_rate, right_rate):
+    """And then, of memories believed with c and followed up, as many are wrong as Bayes' rule says."""
     rng = np.random.default_rng(0)
+    right = rng.random(5_000) < 0.5
+    followed = rng.random(5_000) < np.where(right, right_rate, wrong_rate)
+    ratio = judged(right.tolist(), followed.tolist())["repeated"]
+    assert ratio == pytest.approx(wrong_rate / right_rate, rel=0.2)
     for before in (0.2, 0.5, 0.8):
-        right = rng.random(200_000) < before
-        followed = rng.random(200_000) < np.where(right, 0.1, 0.4)
-        ratio = LIKELIHOOD_RATIO["repeated"]
-        assert np.mean(~right[followed]) == pytest.approx(
-            ratio * (1 - before) / (ratio * (1 - before) + before), abs=0.01
-        )
+        right = rng.random(100_000) < before
+        followed = rng.random(100_000) < np.where(right, right_rate, wrong_rate)
+        said = ratio * (1 - before) / (ratio * (1 - before) + before)
+        assert np.mean(~right[followed]) == pytest.approx(said, abs=0.04)
+
+
+def test_a_follow_up_is_never_praise():
+    """Users who ask again mostly when they liked the result do not make a follow-up speak for a memory."""
+    right = [True, False] * 300
+    assert judged(right, right)["repeated"] == 1.0
 
 
 def test_feedback_stands_against_a_follow_up(stock_encoder):
