@@ -48,7 +48,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV); the first time takes some minutes."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(PIP) -e ".[mem0,memoryos,dev]"
+	$(PIP) -e ".[mem0,memoryos,synthesis,bench,mteb,dev]"
 	$(PIP) --no-deps memoryos-pro
 	touch $(STAMP)
 

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Literal
 
 __all__ = [
+    "SYNTHETIC_TENANT",
     "Answer",
     "Deletion",
     "Event",
@@ -38,6 +39,10 @@ Polarity = Literal["POSITIVE", "NEGATIVE"]
 PositiveSource = Literal["feedback", "answer", "provenance", "synthesis"]
 
 
+#: The tenant of scopes that were synthesised, not captured.
+SYNTHETIC_TENANT = "hins-synthetic"
+
+
 def new_id() -> str:
     """Return a fresh random identifier of 32 hexadecimal digits."""
     return uuid.uuid4().hex
@@ -64,6 +69,11 @@ class Scope:
     def owner(self) -> Scope:
         """The same scope without its run: the unit that data never leaves by default."""
         return Scope(user=self.user, agent=self.agent, tenant=self.tenant)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the data was synthesised, not captured."""
+        return self.tenant == SYNTHETIC_TENANT
 
     @property
     def key(self) -> str:

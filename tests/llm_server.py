@@ -6,9 +6,20 @@ import json
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A reply that is sent as it is, after `delay` seconds: what a bad provider does."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay: float = 0.0
 
 
 class LLMServer:
@@ -16,7 +27,7 @@ class LLMServer:
 
     Args:
         replies: text that a prompt may contain -> the reply, or a function that makes it from the prompt; a reply
-            that is not a string is sent as JSON.
+            that is not a string is sent as JSON, a `Raw` one as it is.
         default: the reply when no rule matches.
         status: the HTTP status of every reply; an error status sends an error body instead.
 
@@ -43,10 +54,10 @@ class LLMServer:
         options = {"api_key": "loopback", "openai_base_url": self.base_url, "model": "loopback"}
         return {"provider": "openai", "config": options}
 
-    def reply_to(self, prompt: str) -> str:
+    def reply_to(self, prompt: str) -> str | Raw:
         found = next((reply for key, reply in self.replies.items() if key in prompt), self.default)
         found = found(prompt) if callable(found) else found
-        return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+        return found if isinstance(found, (str, Raw)) else json.dumps(found, ensure_ascii=False)
 
     def __enter__(self) -> LLMServer:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -70,11 +81,20 @@ class LLMServer:
                 elif server.status != 200:
                     self._send(server.status, {"error": {"message": "the server was told to fail"}})
                 else:
-                    self._send(200, server._completion(body))
+                    reply = server._completion(body)
+                    if isinstance(reply, Raw):
+                        time.sleep(reply.delay)
+                        self._send_bytes(reply.status, reply.body, reply.headers)
+                    else:
+                        self._send(200, reply)
 
             def _send(self, status: int, content: dict[str, Any]) -> None:
-                data = json.dumps(content).encode()
+                self._send_bytes(status, json.dumps(content).encode(), {})
+
+            def _send_bytes(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
                 self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(data)))
                 self.end_headers()
@@ -85,9 +105,12 @@ class LLMServer:
 
         return Handler
 
-    def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
+    def _completion(self, body: dict[str, Any]) -> dict[str, Any] | Raw:
         prompt = "\n".join(str(message.get("content", "")) for message in body.get("messages", ()))
-        message = {"role": "assistant", "content": self.reply_to(prompt)}
+        reply = self.reply_to(prompt)
+        if isinstance(reply, Raw):
+            return reply
+        message = {"role": "assistant", "content": reply}
         return {
             "id": f"chatcmpl-{len(self.requests)}",
             "object": "chat.completion",

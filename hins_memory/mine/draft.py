@@ -148,6 +148,7 @@ class Drafting:
             set(local(rows, evidence.rejected)),
             set(local(rows, evidence.plausible)),
             evidence.asked,
+            evidence.answered,
         )
         return self._owner.take(rows), Pair(local(rows, [pair.row])[0], moved)
 

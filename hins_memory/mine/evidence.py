@@ -14,8 +14,8 @@ class QueryEvidence:
     """All that the log says about one query of an owner.
 
     `positives` maps rows to positives; `rejected` are rows that feedback or a follow-up says are not relevant;
-    `plausible` are the rows that an answer to the query may have come from, sure enough or not; `asked` says whether
-    it was really searched for.
+    `plausible` are the rows that an answer to the query may have come from, sure enough or not, and `answered` says
+    whether there was such an answer; `asked` says whether it was really searched for.
     """
 
     query: str
@@ -23,6 +23,7 @@ class QueryEvidence:
     rejected: set[int] = field(default_factory=set)
     plausible: set[int] = field(default_factory=set)
     asked: bool = True
+    answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

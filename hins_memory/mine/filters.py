@@ -65,7 +65,12 @@ def allowed_negatives(owner: OwnerMemories, block: Pairs, settings: MineSettings
     import numpy as np
 
     rows = np.asarray([pair.row for pair in block.pairs], dtype=np.int64)
-    limits = [guard_limit(float(block.scores[place, row]), settings.guard) for place, row in enumerate(rows.tolist())]
+    limits = [
+        float("inf")
+        if pair.evidence.answered and settings.max_plausible < 1
+        else guard_limit(float(block.scores[place, pair.row]), settings.guard)
+        for place, pair in enumerate(block.pairs)
+    ]
     allowed = block.scores < np.asarray(limits)[:, None]
     for place, pair in enumerate(block.pairs):
         _mark(allowed[place], pair.evidence.plausible, False)

@@ -174,10 +174,9 @@ class MinerRun:
             return summary
         vectors = self._vectors.encode(self._encoder, [one.query for one in evidence], "query")
         counts = count_ranked(owner, evidence, vectors, settings)
-        single = owner.conversation_count == 1
         ratio = settings.ratio
         if not isinstance(ratio, Ratio):
-            ratio = estimate_ratio(counts, one_conversation=single).ratio
+            ratio = estimate_ratio(counts).ratio
         outside = bool(self._public) or settings.share_scopes
         drafting = Drafting(log.scope, owner, ratio, settings, outside, self._judging)
         for place, draft in enumerate(drafting.drafts(evidence, vectors)):
@@ -189,7 +188,7 @@ class MinerRun:
             skipped += self._judging.skipped
             self._judging.skipped.clear()
         shares = [ratio.easy, ratio.medium, ratio.hard, ratio.source, ratio.count]
-        return summary | {"ranked": [counts[tier] for tier in PAPER_TIERS], "single": single, "ratio": shares}
+        return summary | {"ranked": [counts[tier] for tier in PAPER_TIERS], "ratio": shares}
 
     def _offer(self, key: str, number: int, owner: OwnerMemories) -> None:
         chosen = []
@@ -237,7 +236,7 @@ class MinerRun:
 
     def _total(self) -> None:
         """Add up what the owners' summaries say."""
-        report, ranked, all_single = self._report, Counter[Tier](), True
+        report, ranked = self._report, Counter[Tier]()
         for key, summary in self._journal.summaries():
             report.owners += 1
             for name in ("memories", "conversations", "topics", "queries", "deleted"):
@@ -245,7 +244,6 @@ class MinerRun:
             self._skipped.update(summary["skipped"])
             if "ratio" not in summary:
                 continue
-            all_single = all_single and summary["single"]
             ranked.update(dict(zip(PAPER_TIERS, summary["ranked"], strict=True)))
             if len(report.owner_ratios) < _OWNERS_LISTED:
                 report.owner_ratios[key] = Ratio(*summary["ratio"])
@@ -253,7 +251,7 @@ class MinerRun:
         if isinstance(self._settings.ratio, Ratio):
             report.set_ratio(RatioEstimate(self._settings.ratio, {}))
         else:
-            report.set_ratio(estimate_ratio(ranked, one_conversation=all_single))
+            report.set_ratio(estimate_ratio(ranked))
 
     def _hold_share(self) -> None:
         """Cut each owner's drafts so that none has more than its share; the least sure ones go first."""

@@ -117,7 +117,8 @@ def _from_feedback(
             query.rejected.add(row)
         else:
             query.rejected.discard(row)
-            _keep(query, row, _positive(query, owner, row, "feedback", 1.0, about.retrieval.id))
+            source: PositiveSource = "synthesis" if log.scope.synthetic else "feedback"
+            _keep(query, row, _positive(query, owner, row, source, 1.0, about.retrieval.id))
 
 
 def _from_answers(
@@ -142,6 +143,7 @@ def _from_answers(
             query = evidence[one.key]
             question = Question(query.query, answer, joint[number], alone[number])
             confidence = _attributed(owner, question, one.rows, near[number])
+            query.answered = True
             query.plausible.update(row for row, sure in confidence.items() if sure >= settings.max_plausible)
             chosen = choose_sources(confidence, one.rows, settings.min_confidence, settings.max_positives)
             for row in chosen:

@@ -37,22 +37,17 @@ class RatioEstimate:
         return {tier: (float(limits[0, place]), float(limits[1, place])) for place, tier in enumerate(PAPER_TIERS)}
 
 
-def estimate_ratio(counts: Mapping[Tier, int], *, one_conversation: bool = False) -> RatioEstimate:
+def estimate_ratio(counts: Mapping[Tier, int]) -> RatioEstimate:
     """Estimate the ratio from counted tiers.
 
     Args:
         counts: how many of the memories that the encoder ranked high were in each tier.
-        one_conversation: the owner has a single conversation, so that an easy one cannot be ranked at all: easy
-            keeps its prior share instead of counting as never seen.
 
     Returns:
         The posterior mean; its source is "prior" where nothing was counted.
     """
     total = sum(counts.get(tier, 0) for tier in PAPER_TIERS)
     alpha = {tier: PRIOR.share(tier) * PRIOR_COUNT + counts.get(tier, 0) for tier in PAPER_TIERS}
-    if one_conversation and total:
-        seen = alpha[Tier.MEDIUM] + alpha[Tier.HARD]
-        alpha[Tier.EASY] = seen * PRIOR.easy / (1 - PRIOR.easy)
     mass = sum(alpha.values())
     shares = {tier: alpha[tier] / mass for tier in PAPER_TIERS}
     ratio = Ratio(

@@ -23,10 +23,12 @@ class MineSettings:
         siblings: so many of a query's negatives, 0 to `negatives`, are of the same conversation, topic and speaker as
             the positive where there are any; the ratio is that of the others. Beyond the paper, so off.
         guard: a negative's cosine with the query stays under this share of the positive's (NV-Retriever,
-            arXiv 2407.15831); 1 only asks that it is not above the positive, None asks nothing.
+            arXiv 2407.15831); 1 only asks that it is not above the positive, None asks nothing. For queries whose
+            answer tells what it may have come from, `max_plausible` does this better: what is ranked above the
+            positive and is not where the answer came from is what the encoder has to unlearn.
         min_confidence: a (query, memory) pair believed less than this, 0 to 1, is not used as a positive.
         max_plausible: a memory that the answer points to with more than this confidence, 0 to 1, is not used as a
-            negative either: it may be the same fact restated.
+            negative either: it may be the same fact restated. 1 leaves that to the guard.
         top_k: how many memories of a search count, for attribution and for the empirical ratio.
         max_positives: at most this many memories of one retrieval become positives, best first.
         near_pool: negatives of a tier are sampled from this many nearest ones that pass the filters.

@@ -34,12 +34,6 @@ def test_counts_outweigh_the_prior_and_narrow_the_interval():
     assert many.ratio.count == 10_000
 
 
-def test_one_conversation_says_nothing_about_easy_ones():
-    ratio = estimate_ratio({Tier.MEDIUM: 900, Tier.HARD: 100}, one_conversation=True).ratio
-    assert ratio.easy == pytest.approx(PRIOR.easy)
-    assert ratio.medium > 6 * ratio.hard
-
-
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=3).filter(lambda v: sum(v) > 0.1), st.integers(1, 6))
 def test_over_many_queries_each_tier_gets_its_share(shares, negatives):
     total = sum(shares)
