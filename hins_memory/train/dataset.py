@@ -1,34 +1,41 @@
-"""Tiered examples as a dataset with one column for the query, one for the positive and one for each negative."""
+"""Tiered examples as a dataset, and the order in which training goes through it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from hins_memory.types import TieredExample
+from hins_memory.types import Tier, TieredExample
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["data_digest", "to_dataset"]
+__all__ = ["batch_stream", "data_digest", "to_dataset"]
+
+_PLAIN = (1.0, 1.0, 1.0)
 
 
-def to_dataset(examples: Sequence[TieredExample], negatives: int) -> Dataset:
+def to_dataset(
+    examples: Sequence[TieredExample], negatives: int, tier_weights: tuple[float, float, float] = _PLAIN
+) -> Dataset:
     """Return a dataset with the columns ``query``, ``positive``, ``negative_1`` ... in that order.
 
     An example with fewer negatives than columns repeats its own (a repetition counts once in the loss); one with
-    none repeats its positive, which the loss leaves out.
+    none repeats its positive, which the loss leaves out. Where the tiers do not all weigh 1, the column ``label`` has
+    the weights of a row's negatives.
     """
     from datasets import Dataset
 
-    columns: dict[str, list[str]] = {
+    columns: dict[str, list[Any]] = {
         "query": [example.positive.query for example in examples],
         "positive": [example.positive.text for example in examples],
     }
     for number in range(negatives):
         columns[f"negative_{number + 1}"] = [_negative(example, number) for example in examples]
+    if tier_weights != _PLAIN and negatives:
+        columns["label"] = [_weights(example, negatives, tier_weights) for example in examples]
     return Dataset.from_dict(columns)
 
 
@@ -36,6 +43,38 @@ def _negative(example: TieredExample, number: int) -> str:
     if not example.negatives:
         return example.positive.text
     return example.negatives[number % len(example.negatives)].text
+
+
+def _weights(example: TieredExample, count: int, tier_weights: tuple[float, float, float]) -> list[float]:
+    if not example.negatives:
+        return [1.0] * count
+    easy, medium, hard = tier_weights
+    by_tier = {Tier.EASY: easy, Tier.MEDIUM: medium, Tier.HARD: hard, Tier.SIBLING: hard}
+    return [by_tier[example.negatives[number % len(example.negatives)].tier] for number in range(count)]
+
+
+def batch_stream(examples: int, size: int, count: int, seed: int) -> Iterator[list[int]]:
+    """Yield `count` batches of row numbers, each of `size` rows: one shuffled pass after another, without a gap.
+
+    Every batch is full, also where a pass ends within it, so that several processes that take turns at the batches get
+    as many each, and together exactly the rows that one process gets in batches of their sizes together.
+
+    Args:
+        examples: how many rows there are, at least 1.
+        size: rows a batch.
+        count: how many batches.
+        seed: the order is that of `numpy.random.default_rng([seed, number of the pass])`.
+    """
+    import numpy as np
+
+    waiting: list[int] = []
+    passes = 0
+    for _ in range(count):
+        while len(waiting) < size:
+            waiting += np.random.default_rng([seed, passes]).permutation(examples).tolist()
+            passes += 1
+        yield waiting[:size]
+        del waiting[:size]
 
 
 def data_digest(examples: Sequence[TieredExample]) -> str:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
 
 from hins_memory.errors import ConfigError
 
 __all__ = ["Mode", "TrainSettings"]
 
-#: `full` tunes all weights; `lora` tunes a low-rank update of every linear layer (merged on save).
-Mode = Literal["full", "lora"]
+#: `full` tunes all weights; `lora` tunes a low-rank update of every linear layer (merged on save); `query` tunes a
+#: small map that is applied to queries only, after an encoder that stays as it is.
+Mode = Literal["full", "lora", "query"]
 
-_DEFAULT_RATE = {"full": 2e-5, "lora": 4e-4}
+_DEFAULT_RATE = {"full": 2e-5, "lora": 4e-4, "query": 1e-2}
+# A step of the query mode takes a millisecond.
+_LEAST_STEPS = {"full": 0, "lora": 0, "query": 200}
+# Without a number of steps, the held-out traffic is scored so many times in a run.
+_EVALUATIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +30,34 @@ class TrainSettings:
         mode: which weights are trained.
         epochs: passes over the examples; may be a fraction.
         min_steps: at least this many steps, by more passes over few examples: a handful teaches nothing.
-        batch_size: queries per step; their positives and negatives are candidates for each other.
-        learning_rate: peak rate of AdamW; 0 means the mode's default (2e-5 for full, 4e-4 for lora).
+        batch_size: queries per step, over all processes; their positives and negatives are candidates for each other.
+        learning_rate: peak rate of AdamW; 0 means the mode's default (2e-5 for full, 4e-4 for lora, 1e-2 for query).
         temperature: what cosine similarities are divided by in the loss.
         negatives: how many of an example's negatives are used, in their order.
+        tier_weights: how much an example's own easy, medium and hard negatives count in the loss; 1 is as much as any
+            other candidate, 0 not at all. A sibling counts as a hard one.
+        guide_margin: a candidate that the base encoder scores above the positive less this margin is taken for a
+            false negative and left out (GISTEmbed); None uses no guide, which saves a forward pass.
+        dims: shorter lengths that the vectors are trained to be useful at too (Matryoshka); the full one always is.
         lora_rank: rank of the update in `lora` mode; its alpha is twice the rank.
+        query_rank: rank of the map in `query` mode.
+        anchor: bring the scores back to the base encoder's scale, so that as many results reach the frameworks'
+            thresholds as before: after training (`full` and `lora`), or while training (`query`).
+        anchor_weight: weight of the drift of the scores in the loss of `query` mode.
+        cutoffs: the cosines that frameworks have as thresholds.
+        soup: how much of what the weights have learned is kept, the rest being the base's (weight averaging); 1 is
+            all of it. `query` mode has no use for it.
+        freeze_embeddings: leave the word embeddings as they are in `full` mode (`lora` always does).
         warmup: share of the steps over which the rate rises to its peak.
         micro_batch_size: texts per forward pass; they are sorted by length first, so little is padded.
+        gradient_cache: embed twice and keep the activations of one micro-batch only, so that the batch size does not
+            bound the memory; None does so where a step has more than 1024 texts in a process.
         max_tokens: longer texts are cut to this many tokens while training; 0 means the model's own limit.
+        patience: stop when the held-out traffic has not got better so many times in a row, and keep the best weights;
+            0 trains to the end and keeps the last.
+        eval_steps: steps between two looks at the held-out traffic; 0 means an eighth of all.
+        checkpoint_seconds: a run with a folder for them writes a checkpoint about this often; 0 means never by time.
+        checkpoint_steps: and every so many steps; 0 means never by steps.
         seed: seeds the order of the examples and the new weights.
 
     Raises:
@@ -39,39 +65,100 @@ class TrainSettings:
     """
 
     mode: Mode = "lora"
-    epochs: float = 2.0
+    epochs: float = 4.0
     min_steps: int = 24
     batch_size: int = 32
     learning_rate: float = 0.0
     temperature: float = 0.05
     negatives: int = 3
+    tier_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    guide_margin: float | None = None
+    dims: tuple[int, ...] = ()
     lora_rank: int = 16
+    query_rank: int = 32
+    anchor: bool = True
+    anchor_weight: float = 500.0
+    cutoffs: tuple[float, ...] = (0.1, 0.5, 0.6, 0.95)
+    soup: float = 1.0
+    freeze_embeddings: bool = False
     warmup: float = 0.1
     micro_batch_size: int = 16
+    gradient_cache: bool | None = None
     max_tokens: int = 256
+    patience: int = 0
+    eval_steps: int = 0
+    checkpoint_seconds: float = 60.0
+    checkpoint_steps: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
             raise ConfigError(f"{self.mode!r} is not a training mode.", f"Use one of {', '.join(get_args(Mode))}.")
-        for name in ("batch_size", "lora_rank", "micro_batch_size"):
+        for name in ("batch_size", "lora_rank", "query_rank", "micro_batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use at least 1.")
         for name in ("epochs", "temperature"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use a value above 0.")
-        for name in ("min_steps", "negatives", "max_tokens", "learning_rate"):
+        not_negative = ("min_steps", "negatives", "max_tokens", "learning_rate", "anchor_weight")
+        for name in (*not_negative, "patience", "eval_steps", "checkpoint_seconds", "checkpoint_steps"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use 0 or more.")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup is {self.warmup}.", "Use a share from 0 to below 1.")
+        self._check_scores()
+        self._check_loss()
+
+    def _check_scores(self) -> None:
+        if not 0 < self.soup <= 1:
+            raise ConfigError(f"soup is {self.soup}.", "Use a share above 0, up to 1.")
+        if not all(-1 < cutoff < 1 for cutoff in self.cutoffs):
+            raise ConfigError(f"cutoffs is {self.cutoffs}.", "Give cosines.")
+
+    def _check_loss(self) -> None:
+        if len(self.tier_weights) != 3 or not all(0 <= weight < math.inf for weight in self.tier_weights):
+            raise ConfigError(f"tier_weights is {self.tier_weights}.", "Give three numbers, each 0 or more.")
+        if any(dim < 1 for dim in self.dims):
+            raise ConfigError(f"dims is {self.dims}.", "Give lengths of at least 1.")
+        if self.guide_margin is not None and not math.isfinite(self.guide_margin):
+            raise ConfigError(f"guide_margin is {self.guide_margin}.", "Use a number, or None for no guide.")
+
+    def batch(self, examples: int, processes: int = 1) -> int:
+        """Return how many queries a step really has: no more than there are examples, and as many in every process.
+
+        Raises:
+            ConfigError: there are more processes than queries a step.
+        """
+        size = min(self.batch_size, examples) // processes * processes
+        if not size:
+            raise ConfigError(
+                f"{min(self.batch_size, examples)} queries a step cannot be shared by {processes} processes.",
+                "Use fewer processes or a larger batch.",
+            )
+        return size
 
     def steps(self, examples: int) -> int:
         """Return how many steps a training on that many examples takes."""
         batches = math.ceil(examples / self.batch_size)
-        return max(math.ceil(batches * self.epochs), self.min_steps)
+        return max(math.ceil(batches * self.epochs), self.min_steps, _LEAST_STEPS[self.mode])
+
+    def steps_between_evaluations(self, steps: int) -> int:
+        """Return after how many steps the held-out traffic is scored, in a run of `steps`."""
+        return self.eval_steps or max(1, steps // _EVALUATIONS)
 
     @property
     def rate(self) -> float:
         """The peak learning rate in force."""
         return self.learning_rate or _DEFAULT_RATE[self.mode]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON-able values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
+        """Return the settings that `to_dict` gave; names that are unknown are left out."""
+        known = {field.name for field in fields(cls)} & values.keys()
+        found: dict[str, Any] = {name: values[name] for name in known}
+        found = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+        return cls(**found)

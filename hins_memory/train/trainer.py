@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
-import math
 import platform
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.encoder import Encoder, bf16_supported
+from hins_memory.encoder import Encoder
 from hins_memory.errors import NotEnoughDataError, TrainingError
+from hins_memory.train.checkpoints import check_space
+from hins_memory.train.finish import finished, plain_model, train_queries
+from hins_memory.train.processes import is_main, process_count, wait_for_all
 from hins_memory.train.settings import TrainSettings
+from hins_memory.train.traffic import Traffic, traffic_of_examples
 from hins_memory.types import TieredExample
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from hins_memory.evaluate import EvalSet
+
 __all__ = ["TrainResult", "train_encoder"]
 
 #: fewer examples than this teach nothing but noise
 MIN_EXAMPLES = 16
+_PACKAGES = ("hins-memory", "torch", "transformers", "sentence-transformers", "accelerate", "datasets", "peft")
+# Two checkpoints are kept while a third is written; each holds the weights and AdamW's two moments.
+_CHECKPOINTS_AT_ONCE = 3
 Progress = Callable[[str, int, int], None]
 
 
@@ -43,8 +52,15 @@ def train_encoder(
     base: str | Path = "stock",
     settings: TrainSettings | None = None,
     progress: Progress | None = None,
+    held_out: Sequence[EvalSet] = (),
+    checkpoints: Path | None = None,
+    traffic: Sequence[Traffic] = (),
+    unseen: Sequence[Traffic] = (),
 ) -> TrainResult:
     """Fine-tune an encoder on tiered examples (HiNS, arXiv 2601.14857) and save it.
+
+    Under ``torchrun`` or ``accelerate launch`` every process calls this with the same arguments; together they do what
+    one does alone, and the first one writes.
 
     Args:
         examples: what to learn from; their order does not matter beyond the seed.
@@ -52,45 +68,78 @@ def train_encoder(
         base: the encoder to start from, as for `Encoder.load`.
         settings: how to train; None means the defaults.
         progress: called as (``train``, steps done, steps in all).
+        held_out: what early stopping looks at (`TrainSettings.patience`); not trained on, and best not what the
+            result is judged by.
+        checkpoints: a folder for checkpoints. The same call with it continues where a kill has cut the run, and ends
+            with the weights of an undisturbed one. It is the caller's to remove.
+        traffic: queries with the texts that they were asked of, best not those of the examples; the `query` mode
+            holds their scores about where they were. Without any, what the examples show of it is used.
+        unseen: the same of conversations that are not trained on. On them the scores are brought back to where they
+            were: only how high scores are is looked at, and one number set. Without any, `full` and `lora` use
+            `traffic`, whose scores training moves further.
 
     Raises:
         NotEnoughDataError: fewer than 16 examples.
-        TrainingError: the loss is no longer a number, the folder is not empty, or it cannot be written.
+        TrainingError: the loss is no longer a number; the folder is not empty or cannot be written; the disk has too
+            little room; the checkpoints are of another training.
         EncoderError: the base cannot be loaded.
     """
     settings = settings or TrainSettings()
+    _check(examples, folder, settings, held_out)
+    encoder = Encoder.load(base)
+    started = time.perf_counter()
+    traffic = traffic or traffic_of_examples(examples, settings.seed)
+    if settings.mode == "query":
+        check_space(_bytes_needed(encoder.model, folder, settings, None))
+        model, history, scores = train_queries(encoder, examples, traffic, unseen, settings, progress)
+    else:
+        model = plain_model(encoder)
+        limit = model.max_seq_length
+        guide = copy.deepcopy(model) if settings.guide_margin is not None else None
+        finish = _prepare(model, settings)
+        check_space(_bytes_needed(model, folder, settings, checkpoints))
+        history = _fit(model, examples, settings, (encoder.version, progress, held_out, checkpoints, guide))
+        finish()
+        model.max_seq_length = limit
+        model, scores = finished(model, base, unseen or traffic, settings) if is_main() else (model, {})
+    manifest = _manifest(encoder.version, examples, settings, history, time.perf_counter() - started)
+    manifest["scores"] = scores
+    if settings.mode == "query":
+        manifest["document_space"] = encoder.space
+    if is_main():
+        _save(model, folder, manifest)
+    wait_for_all()
+    return TrainResult(folder, manifest)
+
+
+def _check(
+    examples: Sequence[TieredExample], folder: Path, settings: TrainSettings, held_out: Sequence[EvalSet]
+) -> None:
     if len(examples) < MIN_EXAMPLES:
         raise NotEnoughDataError(
             f"There are {len(examples)} training examples; at least {MIN_EXAMPLES} are needed.",
             "Let the agent run longer, and record answers (answered) or feedback.",
         )
-    if folder.exists() and any(folder.iterdir()):
+    if is_main() and folder.exists() and any(folder.iterdir()):
         raise TrainingError(f"{folder} is not empty.", "Give a new folder.")
-    encoder = Encoder.load(base)
-    started = time.perf_counter()
-    model = encoder.model
-    limit = model.max_seq_length
-    finish = _prepare(model, settings)
-    losses = _fit(model, examples, settings, progress)
-    finish()
-    model.max_seq_length = limit
-    seconds = time.perf_counter() - started
-    try:
-        model.save(str(folder), safe_serialization=True)
-    except OSError as error:
-        raise TrainingError(
-            f"The trained encoder could not be saved to {folder}: {error}", "Free disk space, then train again."
-        ) from error
-    return TrainResult(folder, _manifest(encoder.version, examples, settings, losses, seconds))
+    if settings.patience and not any(one.queries for one in held_out):
+        raise NotEnoughDataError(
+            "Early stopping (patience) needs held-out queries, and there are none.",
+            "Record more answers or feedback, or train without patience.",
+        )
 
 
 def _prepare(model: SentenceTransformer, settings: TrainSettings) -> Callable[[], Any]:
     """Make the model trainable in the mode; return what is to be called after training, before the model is saved."""
     import torch
 
+    # Steps are smaller than what half precision tells apart; autocast computes in it all the same where it can.
+    model.float()
     if settings.max_tokens:
         model.max_seq_length = min(settings.max_tokens, model.max_seq_length or settings.max_tokens)
     if settings.mode == "full":
+        if settings.freeze_embeddings:
+            model[0].auto_model.get_input_embeddings().requires_grad_(False)
         return lambda: None
     from peft import LoraConfig, get_peft_model
 
@@ -106,79 +155,80 @@ def _prepare(model: SentenceTransformer, settings: TrainSettings) -> Callable[[]
     return merge
 
 
+def _bytes_needed(
+    model: SentenceTransformer, folder: Path, settings: TrainSettings, checkpoints: Path | None
+) -> dict[Path, int]:
+    """Return how much is written where: the model, and checkpoints of what is trained."""
+    if not is_main():
+        return {}
+    weights = sum(one.numel() * one.element_size() for one in model.parameters())
+    trained = sum(one.numel() * one.element_size() for one in model.parameters() if one.requires_grad)
+    needs = {folder: weights}
+    if checkpoints is not None or settings.patience:
+        needs[checkpoints or Path(tempfile.gettempdir())] = 3 * trained * _CHECKPOINTS_AT_ONCE
+    return needs
+
+
 def _fit(
-    model: SentenceTransformer,
-    examples: Sequence[TieredExample],
-    settings: TrainSettings,
-    progress: Progress | None,
-) -> list[float]:
-    """Train the model in place; return the loss of every step."""
-    import torch
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    model: SentenceTransformer, examples: Sequence[TieredExample], settings: TrainSettings, rest: tuple[Any, ...]
+) -> list[dict[str, Any]]:
+    """Train the model in place; return the trainer's log."""
+    from hins_memory.train.dataset import data_digest, to_dataset
+    from hins_memory.train.fit import Fit, fit
 
-    from hins_memory.train.callbacks import WatchCallback
-    from hins_memory.train.dataset import to_dataset
-    from hins_memory.train.loss import TieredInfoNCELoss
-
-    watch = WatchCallback(progress)
-    steps = settings.steps(len(examples))
-    with tempfile.TemporaryDirectory(prefix="hins-train-") as scratch:
-        arguments = SentenceTransformerTrainingArguments(
-            output_dir=scratch,
-            max_steps=steps,
-            per_device_train_batch_size=settings.batch_size,
-            learning_rate=settings.rate,
-            warmup_steps=math.ceil(settings.warmup * steps),
-            weight_decay=0.01,
-            bf16=bf16_supported(model.device.type),
-            use_cpu=not torch.cuda.is_available(),
-            seed=settings.seed,
-            data_seed=settings.seed,
-            logging_steps=1,
-            # The filter would show the watch an average in the place of a loss that is no number.
-            logging_nan_inf_filter=False,
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        )
-        trainer = SentenceTransformerTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=to_dataset(examples, settings.negatives),
-            loss=TieredInfoNCELoss(model, settings.temperature, settings.micro_batch_size),
-            callbacks=[watch],
-        )
-        # The default callback prints every logged dictionary to stdout, which `--json` needs for itself.
-        trainer.remove_callback(_printer())
-        trainer.train()
-    return watch.losses
+    base, progress, held_out, checkpoints, guide = rest
+    identity = {
+        "settings": settings.to_dict(),
+        "data": data_digest(examples),
+        "base": base,
+        "processes": process_count(),
+    }
+    dataset = to_dataset(examples, settings.negatives, settings.tier_weights)
+    return fit(model, Fit(settings, dataset, held_out, checkpoints, identity, progress, guide))
 
 
-def _printer() -> Any:
-    from transformers.trainer_callback import PrinterCallback
+def _save(model: SentenceTransformer, folder: Path, manifest: dict[str, Any]) -> None:
+    from hins_memory.train.card import add_card_section, prepare_card
 
-    return PrinterCallback
+    prepare_card(model, manifest["base"])
+    try:
+        model.save(str(folder), safe_serialization=True)
+        add_card_section(folder, manifest)
+    except OSError as error:
+        raise TrainingError(
+            f"The trained encoder could not be saved to {folder}: {error}", "Free disk space, then train again."
+        ) from error
 
 
 def _manifest(
-    base: str, examples: Sequence[TieredExample], settings: TrainSettings, losses: list[float], seconds: float
+    base: str,
+    examples: Sequence[TieredExample],
+    settings: TrainSettings,
+    history: list[dict[str, Any]],
+    seconds: float,
 ) -> dict[str, Any]:
     from hins_memory.train.dataset import data_digest
+    from hins_memory.train.hardware import hardware
+    from hins_memory.train.report import curves
 
-    packages = ("hins-memory", "torch", "transformers", "sentence-transformers", "peft")
+    found = curves(history)
+    best = max((value for _, value in found["held_out"]), default=None)
+    # Steps before an interruption took time as well.
+    fitting = found["seconds"][-1] if found["seconds"] else 0.0
     return {
         "base": base,
         "mode": settings.mode,
         "seed": settings.seed,
-        "settings": asdict(settings) | {"learning_rate": settings.rate, "steps": settings.steps(len(examples))},
+        "settings": settings.to_dict() | {"learning_rate": settings.rate, "steps": settings.steps(len(examples))},
         "data": {
             "digest": data_digest(examples),
             "examples": len(examples),
             "sources": dict(Counter(example.positive.source for example in examples)),
             "tiers": dict(Counter(n.tier.value for example in examples for n in example.negatives)),
         },
-        "metrics": {"loss": losses, "train_seconds": round(seconds, 1)},
+        "metrics": {"loss": found["loss"], "train_seconds": round(max(seconds, fitting), 1)}
+        | ({} if best is None else {"best_held_out": best}),
+        "run": {"hardware": hardware(), "curves": found},
         "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in packages},
+        | {name: importlib.metadata.version(name) for name in _PACKAGES},
     }

@@ -1,0 +1,93 @@
+"""What follows the gradient steps: weight averaging, the scale of the scores; and the whole of the query mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hins_memory.encoder import Encoder
+from hins_memory.train.settings import TrainSettings
+from hins_memory.train.traffic import Traffic, TrafficVectors
+from hins_memory.types import TieredExample
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+__all__ = ["finished", "plain_model", "train_queries"]
+
+Progress = Callable[[str, int, int], None]
+
+
+def plain_model(encoder: Encoder) -> SentenceTransformer:
+    """Return an encoder's model without the layers that an earlier training has put behind it."""
+    from hins_memory.train.calibration import without_lift
+    from hins_memory.train.query_map import without_query_map
+
+    return without_lift(without_query_map(encoder.model))
+
+
+def finished(
+    model: SentenceTransformer, base: str | Path, traffic: Sequence[Traffic], settings: TrainSettings
+) -> tuple[SentenceTransformer, dict[str, Any]]:
+    """Average a trained model with its base if that is asked for, and bring its scores back to the base's scale.
+
+    Args:
+        model: the trained model; its weights may be changed.
+        base: what training started from, as for `Encoder.load`.
+        traffic: queries with the texts that they were asked of.
+        settings: `soup`, `anchor` and `cutoffs` count.
+
+    Returns:
+        The model, and what `calibrated` measured; nothing without an anchor.
+
+    Raises:
+        EncoderError: the base cannot be loaded.
+    """
+    from hins_memory.train.calibration import calibrated
+    from hins_memory.train.soup import blend
+
+    if settings.soup < 1:
+        blend(model, plain_model(Encoder.load(base)), settings.soup)
+    if not settings.anchor:
+        return model, {}
+    return calibrated(model, base, traffic, settings.cutoffs)
+
+
+def train_queries(
+    encoder: Encoder,
+    examples: Sequence[TieredExample],
+    traffic: Sequence[Traffic],
+    unseen: Sequence[Traffic],
+    settings: TrainSettings,
+    progress: Progress | None,
+) -> tuple[SentenceTransformer, list[dict[str, Any]], dict[str, Any]]:
+    """Train a map of the queries of an encoder, whose documents keep their vectors.
+
+    A map that the encoder has already is replaced, not added to. `traffic` and `unseen` are those of `train_encoder`.
+
+    Returns:
+        The model; a dictionary for each step; ``{"cutoffs": {"0.5": [share of the best results that reach it under
+        the base, and now]}}``.
+
+    Raises:
+        TrainingError: the loss is no longer a number.
+    """
+    import torch
+
+    from hins_memory.train.calibration import shares_above
+    from hins_memory.train.candidates import Candidates
+    from hins_memory.train.query_map import fit_query_map, level, with_query_map, without_query_map
+
+    model = without_query_map(encoder.model)
+    plain = Encoder(model, encoder.version, cache_size=0, space=encoder.space)
+    sample = TrafficVectors(traffic, plain)
+    found, history = fit_query_map(Candidates(examples, settings.negatives, plain), sample, settings, progress)
+    if settings.anchor and unseen:
+        sample = TrafficVectors(unseen, plain)
+        level(found, sample, settings.cutoffs)
+    with torch.no_grad():
+        after = [sample.best_scores(owner, found(one)).flatten() for owner, one in enumerate(sample.queries)]
+    shares = [shares_above(scores, settings.cutoffs) for scores in (sample.all_best_scores(), torch.cat(after))]
+    scores = {f"{cutoff:g}": [round(row[at], 5) for row in shares] for at, cutoff in enumerate(settings.cutoffs)}
+    return with_query_map(model, found), history, {"cutoffs": scores}

@@ -1,0 +1,157 @@
+"""Micro-batches of similar length, embedded with all their activations or one micro-batch at a time (GradCache)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["MicroBatch", "cached_loss", "embed", "micro_batches"]
+
+Column = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Texts of about the same length that go through the model together.
+
+    Attributes:
+        rows: where the texts stand among all texts of the columns, of shape (n,).
+        features: their tokens, each tensor of shape (n, length), and what else the model takes.
+    """
+
+    rows: Tensor
+    features: Column
+
+
+def micro_batches(columns: Sequence[Column], size: int) -> list[MicroBatch]:
+    """Sort the texts of several columns by length and split them, so that little is padded.
+
+    Args:
+        columns: tokenised columns, each with ``input_ids`` and ``attention_mask`` of shape (n_i, length_i), padded on
+            either side.
+        size: texts per micro-batch.
+
+    Returns:
+        The micro-batches, shortest texts first; together their rows are 0 ... sum of n_i - 1.
+    """
+    starts = torch.tensor([0, *(len(column["input_ids"]) for column in columns)]).cumsum(0).tolist()
+    # Columns that the model treats differently (prompts, routes) do not share a forward pass.
+    kinds: dict[tuple[tuple[str, Any], ...], list[int]] = {}
+    for number, column in enumerate(columns):
+        rest = tuple(sorted((name, value) for name, value in column.items() if not isinstance(value, Tensor)))
+        kinds.setdefault(rest, []).append(number)
+    found: list[MicroBatch] = []
+    for rest, numbers in kinds.items():
+        device = columns[numbers[0]]["input_ids"].device
+        rows = torch.cat([torch.arange(starts[number], starts[number + 1], device=device) for number in numbers])
+        merged = _merged([_padded_right(columns[number]) for number in numbers])
+        lengths = merged["attention_mask"].sum(dim=1)
+        for chosen in torch.split(torch.argsort(lengths, stable=True), size):
+            # A text without tokens still needs a column to stand in.
+            length = max(1, int(lengths[chosen].max()))
+            features = {name: tensor[chosen, :length] for name, tensor in merged.items()}
+            found.append(MicroBatch(rows[chosen], {**features, **dict(rest)}))
+    return found
+
+
+def _padded_right(column: Column) -> dict[str, Tensor]:
+    """Return the (n, length) tensors of a column with the padding moved to the right."""
+    tensors = {name: value for name, value in column.items() if isinstance(value, Tensor) and value.dim() == 2}
+    mask = tensors["attention_mask"]
+    if mask.shape[1] and not bool((mask[:, 0] == 0).any()):
+        return tensors
+    order = torch.argsort((mask == 0).to(torch.uint8), dim=1, stable=True)
+    return {name: tensor.gather(1, order) for name, tensor in tensors.items()}
+
+
+def _merged(columns: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    longest = max(column["input_ids"].shape[1] for column in columns)
+    return {
+        name: torch.cat([nn.functional.pad(column[name], (0, longest - column[name].shape[1])) for column in columns])
+        for name in columns[0]
+    }
+
+
+def _vectors(model: nn.Module, batch: MicroBatch) -> Tensor:
+    # The model adds what it computes to the dictionary that it is given.
+    vectors: Tensor = model(dict(batch.features))["sentence_embedding"]
+    return nn.functional.normalize(vectors.float(), dim=-1)
+
+
+def _in_order(vectors: list[Tensor], batches: Sequence[MicroBatch]) -> Tensor:
+    order = torch.cat([batch.rows for batch in batches])
+    return torch.cat(vectors)[torch.argsort(order)]
+
+
+def embed(model: nn.Module, batches: Sequence[MicroBatch]) -> Tensor:
+    """Return the unit vectors of all texts, of shape (texts, dim) in the order of their rows, float32."""
+    return _in_order([_vectors(model, batch) for batch in batches], batches)
+
+
+def cached_loss(model: nn.Module, batches: Sequence[MicroBatch], loss_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return a loss whose gradient is computed one micro-batch at a time (GradCache, arXiv 2101.06983).
+
+    The texts are embedded without a graph; the loss is taken back to the vectors; when `backward` is called, each
+    micro-batch is embedded again, with the random numbers of its first pass, and the gradient of its vectors taken
+    back to the weights. Loss and gradients equal those of `loss_of(embed(model, batches))`; the activations of one
+    micro-batch are held at a time, for about half more time.
+
+    Args:
+        model: a sentence-transformers model, possibly wrapped for several processes.
+        batches: what `micro_batches` returned.
+        loss_of: takes the unit vectors of shape (texts, dim) and returns a scalar.
+    """
+    states: list[_RandomState] = []
+    parts: list[Tensor] = []
+    with torch.no_grad():
+        for batch in batches:
+            states.append(_RandomState(batch.rows.device))
+            parts.append(_vectors(model, batch))
+    vectors = _in_order(parts, batches).requires_grad_()
+    with torch.enable_grad():
+        loss = loss_of(vectors)
+        (gradient,) = torch.autograd.grad(loss, vectors)
+    result = loss.detach().requires_grad_()
+    result.register_hook(  # type: ignore[no-untyped-call]
+        partial(_replay, model=model, batches=batches, states=states, gradient=gradient)
+    )
+    return result
+
+
+def _replay(
+    outer: Tensor, *, model: nn.Module, batches: Sequence[MicroBatch], states: Sequence[_RandomState], gradient: Tensor
+) -> None:
+    """Take the gradient of the vectors back to the weights, one micro-batch at a time."""
+    last = len(batches) - 1
+    for number, (batch, state) in enumerate(zip(batches, states, strict=True)):
+        # Gradients of several processes are averaged once, with the last micro-batch.
+        apart: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if isinstance(model, DistributedDataParallel) and number < last:
+            apart = model.no_sync()
+        with apart, torch.enable_grad(), state.restored():
+            torch.autograd.backward((_vectors(model, batch) * gradient[batch.rows]).sum() * outer)
+
+
+class _RandomState:
+    """The state of the random generators that dropout draws from, as it is now."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._devices = [device] if device.type == "cuda" else []
+        self._cpu = torch.get_rng_state()
+        self._cuda = [torch.cuda.get_rng_state(one) for one in self._devices]
+
+    @contextlib.contextmanager
+    def restored(self) -> Iterator[None]:
+        """Draw the same numbers again inside, and go on as if nothing had been drawn outside."""
+        with torch.random.fork_rng(devices=self._devices):
+            torch.set_rng_state(self._cpu)
+            for device, state in zip(self._devices, self._cuda, strict=True):
+                torch.cuda.set_rng_state(state, device)
+            yield

@@ -1,0 +1,41 @@
+"""What a training runs on, for the record of the run."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from hins_memory.train.processes import process_count
+
+__all__ = ["hardware"]
+
+
+def hardware() -> dict[str, Any]:
+    """Return processor, cores, threads, accelerators and number of processes, as JSON-able values."""
+    import torch
+
+    from hins_memory.encoder import bf16_supported
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerators": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
+        "bf16": bf16_supported(device),
+        "processes": process_count(),
+    }
+
+
+def _processor() -> str:
+    """Return the processor's name: Linux has it in a file, elsewhere Python knows as much as there is."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
