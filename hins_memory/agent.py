@@ -95,7 +95,11 @@ class Agent(Protocol):
         """Bring over every write that has not reached the shadow indexes yet; raise when that cannot be done."""
 
     def flip(self, version: str, suffix: str) -> None:
-        """Serve from the indexes and encoder of `version`; operations that already run end on the old ones."""
+        """Serve from the indexes and encoder of `version`; operations that already run end on the old ones.
+
+        When `suffix` is the one that serves, the indexes stay, because both versions make the same vectors of
+        documents: only the encoder changes, without a `begin` before.
+        """
 
     def abandon(self) -> None:
         """Stop writing to the shadow indexes; they stay as they are."""

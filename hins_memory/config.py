@@ -78,6 +78,11 @@ class Settings:
         """The folder of the project's encoder versions."""
         return self.root / "encoders"
 
+    @property
+    def training(self) -> Path:
+        """The folder of trainings that are not finished."""
+        return self.root / "training"
+
     def agent_folder(self, name: str) -> Path:
         """Return the folder that an agent's own stores live under by default."""
         return self.root / name

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from hins_memory.errors import EncoderError
+from hins_memory.starter import STARTER, merge_delta, starter_digest, starter_path, starter_version
 from hins_memory.types import Role
 
 if TYPE_CHECKING:
@@ -53,7 +55,12 @@ def bf16_supported(device: str = "cpu") -> bool:
 
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported())
-    return device == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if device != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    # oneDNN says yes on every AVX-512 processor; without instructions of its own bfloat16 is slower than float32 there.
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    native = [check() for name in names if (check := getattr(torch.cpu, name, None)) is not None]
+    return platform.machine() not in ("x86_64", "AMD64") or not native or any(native)
 
 
 @lru_cache(maxsize=1)
@@ -125,6 +132,36 @@ def _load_model(source: str, device: str | None) -> SentenceTransformer:
             transformers_logging.enable_progress_bar()
 
 
+def _keep_dense_exact(model: SentenceTransformer) -> None:
+    """Have Dense layers computed in full precision, whatever computes the rest in half.
+
+    They cost nothing, and what they do to whole vectors (a map of queries, the scale of the scores) is finer than
+    half precision.
+    """
+    from sentence_transformers.models import Dense
+
+    for module in model.modules():
+        if isinstance(module, Dense) and _leave_autocast not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(_leave_autocast)
+            module.register_forward_hook(_return_to_autocast, always_call=True)
+
+
+def _leave_autocast(module: Any, inputs: tuple[dict[str, Any]]) -> tuple[dict[str, Any]]:
+    import torch
+
+    kind = module.linear.weight.device.type
+    module.autocast_before = torch.is_autocast_enabled(kind)
+    torch.set_autocast_enabled(kind, False)
+    features, name = inputs[0], module.module_input_name
+    return ({**features, name: features[name].to(module.linear.weight.dtype)},)
+
+
+def _return_to_autocast(module: Any, inputs: Any, output: Any) -> None:
+    import torch
+
+    torch.set_autocast_enabled(module.linear.weight.device.type, module.autocast_before)
+
+
 class Encoder:
     """A sentence-transformers model behind a small, thread-safe interface.
 
@@ -134,10 +171,15 @@ class Encoder:
         (1, 384)
     """
 
-    def __init__(self, model: SentenceTransformer, version: str, *, cache_size: int = _CACHE_TEXTS) -> None:
+    def __init__(
+        self, model: SentenceTransformer, version: str, *, cache_size: int = _CACHE_TEXTS, space: str = ""
+    ) -> None:
         self.model = model
+        _keep_dense_exact(model)
         #: what this encoder is: the id of an encoder version, or the base model's name with a digest
         self.version = version
+        #: names the space of the documents' vectors: encoders of one space search each other's stored vectors
+        self.space = space or version
         self._cache: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
         self._cache_size = cache_size
         self._cache_lock = threading.Lock()
@@ -148,15 +190,32 @@ class Encoder:
         """Load an encoder.
 
         Args:
-            name_or_dir: a sentence-transformers folder, ``stock``, or a model name of the hub.
+            name_or_dir: a sentence-transformers folder, ``stock``, ``starter``, or a model name of the hub.
             device: a torch device such as ``cpu`` or ``cuda:0``; None lets sentence-transformers choose.
 
         Raises:
             EncoderError: it cannot be found or loaded, or its weights are not what the manifest says.
         """
+        if str(name_or_dir) == STARTER:
+            return cls.starter(device=device)
         source = resolve_model(name_or_dir)
-        version = _version_of(source, str(name_or_dir))
-        return cls(_load_model(source, device), version)
+        version, space = _version_of(source, str(name_or_dir))
+        return cls(_load_model(source, device), version, space=space)
+
+    @classmethod
+    def starter(cls, *, device: str | None = None) -> Encoder:
+        """Load the packaged starter: the stock model with a small delta from cold-start synthesis merged in.
+
+        Args:
+            device: as for `load`.
+
+        Raises:
+            EncoderError: the stock model or the delta is missing or damaged.
+        """
+        version, digest = starter_version(), starter_digest()
+        model = _load_model(str(_packaged_model()), device)
+        merge_delta(model, starter_path(), digest)
+        return cls(model, version)
 
     @property
     def dim(self) -> int:
@@ -234,23 +293,25 @@ class Encoder:
                 self._cache.popitem(last=False)
 
 
-def _version_of(source: str, asked: str) -> str:
-    """Return the version id from the folder's manifest, else a name with the digest of the weights."""
+def _version_of(source: str, asked: str) -> tuple[str, str]:
+    """Return the version id from the folder's manifest, else a name with the digest of the weights; and the space."""
     folder = Path(source)
     manifest = folder / MANIFEST_NAME
     if manifest.is_file():
         return _verified_version(folder, manifest)
     weights = folder / "model.safetensors"
     if not weights.is_file():
-        return asked
+        return asked, asked
     name = DEFAULT_MODEL if asked in _DEFAULT_ALIASES else folder.name
-    return f"{name}@{file_digest(weights)[:8]}"
+    version = f"{name}@{file_digest(weights)[:8]}"
+    return version, version
 
 
-def _verified_version(folder: Path, manifest: Path) -> str:
+def _verified_version(folder: Path, manifest: Path) -> tuple[str, str]:
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))
         version, files = str(content["id"]), dict(content["files"])
+        space = str(content.get("document_space") or version)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EncoderError(
             f"{manifest} cannot be read: {type(error).__name__}: {error}",
@@ -263,4 +324,4 @@ def _verified_version(folder: Path, manifest: Path) -> str:
                 f"{path} is missing or damaged: it does not match the digest in the manifest.",
                 "Restore the version or train it again; `hins rollback` returns to the one before.",
             )
-    return version
+    return version, space

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hins_memory.encoder import DEFAULT_MODEL, Encoder, resolve_model
 from hins_memory.errors import AgentError, EncoderError, HinsError
+from hins_memory.starter import STARTER, starter_packaged
 from hins_memory.types import Role
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def shared_encoder(name_or_dir: str | Path = DEFAULT_MODEL) -> Encoder:
     with _loading:
         if (known := _loaded.get(str(name_or_dir))) is not None:
             return known
-        source = resolve_model(name_or_dir)
+        source = STARTER if str(name_or_dir) == STARTER else resolve_model(name_or_dir)
         encoder = _loaded.get(source)
         if encoder is None:
             encoder = Encoder.load(name_or_dir)
@@ -65,21 +66,25 @@ class EncoderSource:
         return shared_encoder(self.model or DEFAULT_MODEL)
 
     def initial(self) -> Encoder:
-        """Return what a new store starts with: the model named by the user, else the current version, else stock."""
-        current = None if self.model else self.registry.current()
-        return shared_encoder(current.path) if current else self.stock()
+        """Return what a new store starts with: the user's model, else the current version, the starter, or stock."""
+        if self.model is not None:
+            return self.stock()
+        if current := self.registry.current():
+            return shared_encoder(current.path)
+        return shared_encoder(STARTER) if starter_packaged() else self.stock()
 
     def by_version(self, version: str) -> Encoder:
         """Return the encoder whose version is `version`.
 
         Raises:
-            AgentError: it is neither a version of this project, nor the model named by the user, nor the stock model.
+            AgentError: it is no version of this project, nor the user's model, the stock model or the starter.
         """
         try:
             return shared_encoder(self.registry.get(version).path)
         except EncoderError as error:
             reason: HinsError = error
-        for name in dict.fromkeys((self.model or DEFAULT_MODEL, DEFAULT_MODEL)):
+        starter = (STARTER,) if starter_packaged() else ()
+        for name in dict.fromkeys((self.model or DEFAULT_MODEL, DEFAULT_MODEL, *starter)):
             encoder = shared_encoder(name)
             if encoder.version == version:
                 return encoder

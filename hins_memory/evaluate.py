@@ -10,6 +10,7 @@ import numpy as np
 
 from hins_memory.errors import ConfigError
 from hins_memory.metrics import BootstrapResult, cutoff_shares, ndcg, paired_bootstrap, recall, reciprocal_rank
+from hins_memory.mteb_model import mteb_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,7 @@ __all__ = [
     "RankingScores",
     "cutoff_shares",
     "evaluate_encoder",
+    "mteb_model",
     "ndcg",
     "paired_bootstrap",
     "recall",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hins_memory.errors import ConfigError, NotEnoughDataError
 from hins_memory.evaluate import BootstrapResult, RankingScores, cutoff_shares, evaluate_encoder, paired_bootstrap
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hins_memory.encoder import Encoder
     from hins_memory.evaluate import EvalSet
 
-__all__ = ["GateReport", "GateRule", "GateSettings", "judge"]
+__all__ = ["GateEvidence", "GateReport", "GateRule", "GateSettings", "judge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +33,12 @@ class GateSettings:
         seed: seed of the bootstrap.
         by_conversation: resample whole held-out sets instead of single queries; stricter, wants many sets.
         min_queries: fewer held-out queries than this decide nothing.
+        min_scope_queries: a scope with at least so many held-out queries is a large one: none of those may get
+            significantly worse, whatever the others gain.
         max_general_loss: how much nDCG@k general retrieval may lose, 0 to 1 (0.01 is one point).
         max_cutoff_shift: by how much the share of results that reach a cut-off may change, relative to the
-            incumbent's share (0.05 is five percent).
+            incumbent's share (0.05 is five percent). A larger change counts only where the interval of the change
+            lies wholly beyond the limit: a few dozen queries cannot tell shares that near apart.
         min_cutoff_share: shares below this count as this when a relative change is taken, so that a handful of
             results near a rarely reached cut-off does not decide.
         cutoffs_decide: whether a failed cut-off rule refuses the candidate; otherwise it is a warning.
@@ -44,16 +53,19 @@ class GateSettings:
     seed: int = 0
     by_conversation: bool = False
     min_queries: int = 20
+    min_scope_queries: int = 20
     max_general_loss: float = 0.01
     max_cutoff_shift: float = 0.05
     min_cutoff_share: float = 0.01
-    cutoffs_decide: bool = False
+    cutoffs_decide: bool = True
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.samples < 1 or self.min_queries < 1 or not 0 < self.confidence < 1:
+        counts = (self.k, self.samples, self.min_queries, self.min_scope_queries)
+        if min(counts) < 1 or not 0 < self.confidence < 1:
             raise ConfigError(
-                f"k={self.k}, samples={self.samples}, min_queries={self.min_queries}, confidence={self.confidence}.",
-                "The gate needs the first three at 1 or more and 0 < confidence < 1.",
+                f"k={self.k}, samples={self.samples}, min_queries={self.min_queries}, "
+                f"min_scope_queries={self.min_scope_queries}, confidence={self.confidence}.",
+                "The gate needs the first four at 1 or more and 0 < confidence < 1.",
             )
         if min(self.max_general_loss, self.max_cutoff_shift) < 0 or not 0 < self.min_cutoff_share <= 1:
             raise ConfigError(
@@ -85,6 +97,21 @@ class GateRule:
 
 
 @dataclass(frozen=True, slots=True)
+class GateEvidence:
+    """What a verdict rests on, query by query; it holds what users wrote and is in no JSON.
+
+    Attributes:
+        candidate: the candidate's scores of every held-out query.
+        incumbent: the incumbent's, in the same order.
+        held_out: the sets that the queries are from, in the same order.
+    """
+
+    candidate: RankingScores
+    incumbent: RankingScores
+    held_out: tuple[EvalSet, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GateReport:
     """The gate's verdict on a candidate.
 
@@ -97,6 +124,7 @@ class GateReport:
         held_out: candidate and incumbent -> metric -> mean over held-out queries, 0 to 1.
         groups: candidate and incumbent -> group of queries -> metric -> mean.
         general: candidate and incumbent -> metric -> mean on general retrieval; empty when skipped.
+        evidence: the scores of every query.
     """
 
     candidate: str
@@ -107,6 +135,7 @@ class GateReport:
     held_out: Mapping[str, Mapping[str, float]]
     groups: Mapping[str, Mapping[str, Mapping[str, float]]]
     general: Mapping[str, Mapping[str, float]]
+    evidence: GateEvidence = field(repr=False, compare=False)
 
     @property
     def passed(self) -> bool:
@@ -123,9 +152,20 @@ class GateReport:
         """The advisory rules that do not hold."""
         return tuple(rule for rule in self.rules if not rule.passed and rule.advisory)
 
+    def verdict(self) -> dict[str, Any]:
+        """Return what is kept with a version of it: JSON values, and nothing that users wrote."""
+        return {
+            "passed": self.passed,
+            "incumbent": self.incumbent,
+            "gain": self.gain.difference,
+            "failures": [rule.name for rule in self.failures],
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-able values, with ``passed`` in it."""
-        return {"passed": self.passed, **asdict(self)}
+        values = {name: getattr(self, name) for name in self.__slots__ if name != "evidence"}
+        values |= {"settings": asdict(self.settings), "gain": asdict(self.gain), "rules": [*map(asdict, self.rules)]}
+        return {"passed": self.passed, **values}
 
 
 def judge(
@@ -168,7 +208,7 @@ def judge(
         clusters=new.sets if settings.by_conversation else None,
         confidence=settings.confidence,
     )
-    rules = [_gain_rule(gain, settings)]
+    rules = [_gain_rule(gain, settings), _scope_rule(new, old, settings)]
     general_table: dict[str, dict[str, float]] = {}
     if general is not None:
         general_table = {
@@ -186,6 +226,7 @@ def judge(
         held_out={"candidate": new.mean(), "incumbent": old.mean()},
         groups={"candidate": new.by_group(), "incumbent": old.by_group()},
         general=general_table,
+        evidence=GateEvidence(new, old, tuple(one for one in held_out if one.queries)),
     )
 
 
@@ -204,6 +245,53 @@ def _gain_rule(gain: BootstrapResult, settings: GateSettings) -> GateRule:
             f", {'is' if passed else 'is not'} above zero."
         ),
     )
+
+
+def _scope_rule(new: RankingScores, old: RankingScores, settings: GateSettings) -> GateRule:
+    """No large scope gets significantly worse: a paired bootstrap each, with Bonferroni's correction for their number.
+
+    Without the correction one of many scopes would look worse by chance, and no candidate would ever pass. Far out in
+    the tail, where the correction leads, the bootstrap of a few dozen queries finds differences too easily; so the
+    paired t-test, which allows for the number of queries, has to find them as well.
+    """
+    after, before = new.ndcg[settings.k], old.ndcg[settings.k]
+    rows: dict[str, list[int]] = {}
+    for row, group in enumerate(new.groups):
+        rows.setdefault(group, []).append(row)
+    large = {group: found for group, found in rows.items() if len(found) >= settings.min_scope_queries}
+    if not large:
+        sentence = f"No scope has {settings.min_scope_queries} held-out queries, so that none was judged by itself."
+        return GateRule("scopes", None, 0.0, True, False, sentence)
+    level = (1 - settings.confidence) / len(large)
+    worse: dict[str, BootstrapResult] = {}
+    for group, found in large.items():
+        if after[found].mean() >= before[found].mean():
+            continue
+        if _t_test(after[found] - before[found]) > level:
+            continue
+        # The smallest p-value that so many samples can give has to be below the level.
+        samples = max(settings.samples, math.ceil(4 / level))
+        change = paired_bootstrap(after[found], before[found], samples=samples, seed=settings.seed)
+        if change.p_value <= level:
+            worse[group] = change
+    sentence = f"None of the {len(large)} scopes with at least {settings.min_scope_queries} queries got worse for sure."
+    if worse:
+        worst, change = min(worse.items(), key=lambda item: item[1].difference)
+        sentence = (
+            f"{len(worse)} of {len(large)} scopes with at least {settings.min_scope_queries} queries got worse, most "
+            f"{worst or 'the one without a name'}: {100 * change.difference:+.1f} points over {change.queries} queries "
+            f"(p {change.p_value:.2g}, {level:.2g} or less counts)."
+        )
+    return GateRule("scopes", float(len(worse)), 0.0, not worse, False, sentence)
+
+
+def _t_test(differences: NDArray[np.float64]) -> float:
+    """Return the two-sided p-value of the paired t-test; 0 where all differences are the same."""
+    from scipy.special import stdtr
+
+    count = len(differences)
+    error = float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0
+    return 2 * float(stdtr(count - 1, -abs(float(differences.mean())) / error)) if error > 0 else 0.0
 
 
 def _general_rule(table: Mapping[str, Mapping[str, float]], settings: GateSettings) -> GateRule:
@@ -230,15 +318,18 @@ def _cutoff_rules(
     after, before = (cutoff_shares(scores.top_scores[:, : settings.k], cutoffs) for scores in (new, old))
     rules = []
     for cutoff in after:
-        shift = abs(after[cutoff] - before[cutoff]) / max(before[cutoff], settings.min_cutoff_share)
-        passed = shift <= settings.max_cutoff_shift + 1e-9
+        usual = max(before[cutoff], settings.min_cutoff_share)
+        shift = abs(after[cutoff] - before[cutoff]) / usual
+        certain = _certain_shift(new, old, cutoff, settings) / usual
+        passed = min(shift, certain) <= settings.max_cutoff_shift + 1e-9
         sentence = (
             f"The share of top-{settings.k} results that reach the cut-off {cutoff:g} goes from "
             f"{100 * before[cutoff]:.1f}% to {100 * after[cutoff]:.1f}% ({100 * shift:.1f}% relative, "
-            f"{100 * settings.max_cutoff_shift:g}% allowed)."
+            f"{100 * settings.max_cutoff_shift:g}% allowed"
+            f"{', and within what so few queries can tell' if passed and shift > settings.max_cutoff_shift else ''})."
         )
         if not passed and not settings.cutoffs_decide:
-            sentence += " A warning only: training does not anchor scores to the base encoder's scale yet."
+            sentence += " A warning only, because the settings say so."
         rules.append(
             GateRule(
                 name=f"cutoff_{cutoff:g}",
@@ -250,3 +341,22 @@ def _cutoff_rules(
             )
         )
     return rules
+
+
+def _certain_shift(new: RankingScores, old: RankingScores, cutoff: float, settings: GateSettings) -> float:
+    """Return by how much a share has changed for certain: the end of its interval that is nearer to no change."""
+    reached = []
+    for scores in (new, old):
+        top = scores.top_scores[:, : settings.k]
+        found = np.isfinite(top)
+        # (queries,): of what each query got
+        reached.append(((top >= cutoff) & found).sum(axis=1) / np.maximum(found.sum(axis=1), 1))
+    change = paired_bootstrap(
+        reached[0],
+        reached[1],
+        samples=settings.samples,
+        seed=settings.seed,
+        clusters=new.sets if settings.by_conversation else None,
+        confidence=settings.confidence,
+    )
+    return max(change.low, -change.high, 0.0)

@@ -60,6 +60,11 @@ class JudgedConversation:
     retrievals: frozenset[str]
     evaluation: EvalSet
 
+    @property
+    def owner(self) -> str:
+        """Whose conversation it is, as the group of its queries; "" where they have none."""
+        return self.evaluation.queries[0].group if self.evaluation.queries else ""
+
 
 def conversation_digest(log: ScopeLog, conversation: str) -> str:
     """Return 16 hexadecimal digits that stand for a conversation of an owner, without naming either."""
@@ -76,6 +81,9 @@ def judged(logs: Iterable[ScopeLog], encoder: Encoder, settings: MineSettings) -
     """
     found: list[JudgedConversation] = []
     for log in logs:
+        if log.scope.synthetic:
+            # What was made up proves nothing of what users ask.
+            continue
         found += _judged_owner(log, encoder, settings)
     return found
 
@@ -106,17 +114,45 @@ def _judged_owner(log: ScopeLog, encoder: Encoder, settings: MineSettings) -> li
 
 
 def latest(conversations: Collection[JudgedConversation], settings: HoldoutSettings) -> list[JudgedConversation]:
-    """Return the latest conversations that together hold enough judged queries; at least one is left to train on."""
-    total = sum(len(one.evaluation.queries) for one in conversations)
-    wanted = max(settings.share * total, settings.min_queries)
+    """Return the latest conversations of each owner, so many that together they hold enough judged queries.
+
+    Each owner gives the latest that hold the share of its own queries, and keeps at least one to train on. Owners with
+    a single conversation give it or keep it, whole: as one group, the latest of them. If all that is too little, the
+    latest of the rest follow. At least one conversation is left to train on.
+    """
+    groups: dict[str, list[JudgedConversation]] = {}
+    for one in _by_time(conversations):
+        groups.setdefault(one.owner, []).append(one)
+    single = [found[0] for found in groups.values() if len(found) == 1]
+    several = [found for found in groups.values() if len(found) > 1]
+    # Where everybody has one, the group of the single ones is all there is, and has to leave one.
+    offered = [found[:-1] for found in several] + [single if several else single[:-1]]
     held: list[JudgedConversation] = []
-    count = 0
-    for one in sorted(conversations, key=lambda one: (one.time, one.digest), reverse=True)[: len(conversations) - 1]:
-        if count >= wanted:
-            break
+    for found, whole in zip(offered, [*several, single], strict=True):
+        _take(held, found, settings.share * _queries(whole))
+    taken = {one.digest for one in held}
+    rest = [one for one in _by_time(conversations) if one.digest not in taken]
+    wanted = max(settings.share * _queries(conversations), settings.min_queries)
+    _take(held, rest[:-1], wanted - _queries(held))
+    return _by_time(held)
+
+
+def _take(held: list[JudgedConversation], found: Iterable[JudgedConversation], wanted: float) -> None:
+    """Move conversations into `held`, in their order, until they have as many queries as wanted."""
+    for one in found:
+        if wanted <= 0:
+            return
         held.append(one)
-        count += len(one.evaluation.queries)
-    return held
+        wanted -= len(one.evaluation.queries)
+
+
+def _by_time(conversations: Iterable[JudgedConversation]) -> list[JudgedConversation]:
+    """Return the latest first; the digest decides where times are equal, so that nothing depends on the order."""
+    return sorted(conversations, key=lambda one: (one.time, one.digest), reverse=True)
+
+
+def _queries(conversations: Iterable[JudgedConversation]) -> int:
+    return sum(len(one.evaluation.queries) for one in conversations)
 
 
 def without(log: ScopeLog, held: Collection[JudgedConversation]) -> ScopeLog:

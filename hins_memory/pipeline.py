@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +15,26 @@ from hins_memory.holdout import HoldoutSettings, JudgedConversation, conversatio
 from hins_memory.log.database import open_database
 from hins_memory.log.reader import LogCounts, LogReader
 from hins_memory.mine import MineReport, MineResult, MineSettings, mine, mine_to_parquet
+from hins_memory.mix import MixSettings, mix
 from hins_memory.plugins import get_plugin_manager
 from hins_memory.registry import EncoderVersion, Registry
+from hins_memory.schedule import Rounds
+from hins_memory.starter import STARTER, starter_packaged, starter_version
 from hins_memory.swap import SwapPlan, SwapReport, plan_swap, retire_agent, rollback_agent, swap_agent
 from hins_memory.train.settings import TrainSettings
+from hins_memory.train.traffic import TrafficSampler
 from hins_memory.types import Scope, ScopeLog
 
 if TYPE_CHECKING:
     from hins_memory.agent import Agent
     from hins_memory.encoder import Encoder
+    from hins_memory.evaluate import EvalSet
+    from hins_memory.train import RunContent
 
 __all__ = ["LoopSettings", "Pipeline", "Progress", "RunReport", "Status", "public_texts"]
 
+# What early stopping looks at, of the conversations that are left to train on.
+_WATCHED = HoldoutSettings(share=0.15, min_queries=20)
 #: Called with the stage, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
@@ -43,6 +49,7 @@ class LoopSettings:
         train: how the encoder is trained.
         gate: what the candidate has to show.
         base: the encoder that training starts from, as for `Encoder.load`.
+        mix: how many of the synthetic examples are used beside captured ones.
     """
 
     mine: MineSettings = field(default_factory=MineSettings)
@@ -50,6 +57,7 @@ class LoopSettings:
     train: TrainSettings = field(default_factory=TrainSettings)
     gate: GateSettings = field(default_factory=GateSettings)
     base: str = "stock"
+    mix: MixSettings = field(default_factory=MixSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +174,39 @@ class Pipeline:
         """
         return mine_to_parquet(self._training_logs(owners, []), self._serving(), path, self.loop.mine, self._public())
 
-    def _training_logs(self, owners: Sequence[Scope] | None, used: list[str]) -> Iterator[ScopeLog]:
-        """Return the logs without what is held out; the digests of what is left are added to `used` on the way."""
-        held = latest(self._judged(self._serving(), owners), self.loop.holdout)
+    def _training_logs(
+        self,
+        owners: Sequence[Scope] | None,
+        used: list[str],
+        watched: list[EvalSet] | None = None,
+        samplers: tuple[TrafficSampler, TrafficSampler] | None = None,
+    ) -> Iterator[ScopeLog]:
+        """Return the logs without what is held out; the digests of what is left are added to `used` on the way.
+
+        Queries with the texts that were searched go to the `samplers`: of what is left, and of what is held out.
+
+        For early stopping, the latest conversations before those held out for the gate go to `watched`. They count as
+        used, because they decide which weights are kept.
+        """
+        found = self._judged(self._serving(), owners, training=True)
+        held = latest(found, self.loop.holdout)
+        if watched is not None and self.loop.train.patience:
+            kept = {one.digest for one in held}
+            stopping = latest([one for one in found if one.digest not in kept], _WATCHED)
+            watched.extend(one.evaluation for one in stopping)
+            used.extend(one.digest for one in stopping)
+            held = [*held, *stopping]
+
+        if samplers is not None:
+            for one in held:
+                samplers[1].see((query.text for query in one.evaluation.queries), one.evaluation.documents.values())
 
         def logs() -> Iterator[ScopeLog]:
             for log in self._logs(owners, "mine"):
                 kept = without(log, held)
                 used.extend(sorted(conversation_digest(kept, name) for name in kept.conversations()))
+                if samplers is not None:
+                    samplers[0].see((one.query for one in kept.retrievals), (one.text for one in kept.memories))
                 yield kept
 
         return logs()
@@ -184,42 +217,85 @@ class Pipeline:
         stored = LogReader(self._engine).stored(public)
         return [text for text in public if text not in stored]
 
-    def train(self) -> EncoderVersion:
+    def train(self, *, resume: bool = False) -> EncoderVersion:
         """Mine, train from the base encoder, and register the new version; nothing serves with it yet.
+
+        Under ``torchrun`` or ``accelerate launch`` every process calls this; the first one mines and registers.
+
+        Args:
+            resume: continue the training that was cut last, with its own settings and examples, instead.
 
         Raises:
             NotEnoughDataError: too few examples.
-            TrainingError: training did not end well.
+            TrainingError: training did not end well, or there is none to continue.
         """
-        return self._train()[0]
+        return self._train(resume)[0]
 
-    def _train(self) -> tuple[EncoderVersion, MineReport]:
-        from hins_memory.train import train_encoder
+    def _train(self, resume: bool = False) -> tuple[EncoderVersion, dict[str, Any]]:
+        from hins_memory.train import open_run, train_encoder
+        from hins_memory.train.processes import from_main
+
+        with open_run(self.settings.training, None if resume else self._to_train) as run:
+            # A kill may have come after the version was registered.
+            name = from_main(lambda: self._version_of(run.id))
+            if name is None:
+                trained = train_encoder(
+                    run.content.examples,
+                    run.model,
+                    base=run.content.base,
+                    settings=run.content.settings,
+                    progress=self._progress,
+                    held_out=run.content.held_out,
+                    checkpoints=run.checkpoints,
+                    traffic=run.content.traffic,
+                    unseen=run.content.unseen,
+                )
+                manifest = trained.manifest | run.content.extra["manifest"]
+                manifest["run"] = {**manifest["run"], "id": run.id}
+                name = from_main(lambda: self.registry.add(trained.folder, manifest).id)
+        return self.registry.get(name), run.content.extra["mine"]
+
+    def _to_train(self) -> RunContent:
+        from hins_memory.train import RunContent
 
         used: list[str] = []
-        mined = mine(self._training_logs(None, used), self._serving(), self.loop.mine, self._public())
-        self.settings.encoders.mkdir(parents=True, exist_ok=True)
-        # Beside the versions, so that the move into them stays on one file system.
-        scratch = Path(tempfile.mkdtemp(prefix=".training-", dir=self.settings.encoders))
-        try:
-            trained = train_encoder(
-                mined.examples,
-                scratch / "model",
-                base=self.loop.base,
-                settings=self.loop.train,
-                progress=self._progress,
-            )
-            manifest = trained.manifest | {"ratio": mined.report.to_dict()["ratio"], "trained_conversations": used}
-            version = self.registry.add(trained.folder, manifest)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        return version, mined.report
+        watched: list[EvalSet] = []
+        samplers = (TrafficSampler(self.loop.train.seed), TrafficSampler(self.loop.train.seed))
+        logs = self._training_logs(None, used, watched, samplers)
+        mined = mine(logs, self._serving(), self.loop.mine, self._public())
+        report = mined.report.to_dict()
+        mixed = mix(mined.examples, self.loop.mix, self.loop.train.seed)
+        manifest = {"ratio": report["ratio"], "trained_conversations": used, "mix": mixed.manifest}
+        extra = {"manifest": manifest, "mine": report}
+        samples = (
+            samplers[0].traffic(frozenset(one.positive.query for one in mixed.examples)),
+            samplers[1].traffic(),
+        )
+        settings = self.loop.train
+        if self._memory is not None and (cutoffs := self._agent().cutoffs):
+            settings = replace(settings, cutoffs=cutoffs)
+        base = self.loop.base
+        if self.loop.train.mode == "query":
+            # The vectors that serve are kept, so the map is one for them; what they were trained on is no test of it.
+            serving = self._serving().version
+            base = str(self._source(serving))
+            parents = [one.manifest for one in self.registry.versions() if one.id == serving]
+            used += [digest for parent in parents for digest in parent.get("trained_conversations", ())]
+        return RunContent(mixed.examples, settings, base, watched, extra, *samples)
 
-    def gate(self, version_id: str | None = None) -> GateReport:
+    def _version_of(self, run: str) -> str | None:
+        """Return the version that a training gave, if it came that far."""
+        versions = self.registry.versions()
+        return next((one.id for one in versions if one.manifest.get("run", {}).get("id") == run), None)
+
+    def gate(self, version_id: str | None = None, *, page: Path | None = None) -> GateReport:
         """Judge a version against the encoder that serves, on conversations that it was not trained on.
+
+        The verdict is recorded with the version.
 
         Args:
             version_id: which version; None means the newest.
+            page: where to write the verdict as an HTML page, with queries and memories in it.
 
         Raises:
             NotEnoughDataError: there is no version, or too little held-out traffic.
@@ -231,7 +307,14 @@ class Pipeline:
         trained = set(version.manifest.get("trained_conversations", ()))
         held = [one.evaluation for one in self._judged(incumbent) if one.digest not in trained]
         cutoffs = self._agent().cutoffs if self._memory is not None else ()
-        return judge(self._load(version.id), incumbent, held, load_general(), cutoffs, self.loop.gate)
+        candidate = self._load(version.id)
+        report = judge(candidate, incumbent, held, load_general(), cutoffs, self.loop.gate)
+        self.registry.record_gate(version.id, {"forced": False, **report.verdict()})
+        if page is not None:
+            from hins_memory.gate_page import write_gate_page
+
+            write_gate_page(page, report, candidate, incumbent, version.manifest)
+        return report
 
     def swap(self, version_id: str | None = None, *, force: bool = False) -> SwapReport:
         """Gate a version and make the live agent serve with it; the old index is kept for `rollback`.
@@ -254,14 +337,15 @@ class Pipeline:
         return self._swap(agent, version.id, force)
 
     def _swap(self, agent: Agent, version_id: str, force: bool) -> SwapReport:
-        report = swap_agent(agent, version_id, self._load(version_id), self.registry, progress=self._progress)
-        if report.changed:
-            self.registry.promote(version_id, forced=force)
-        return report
+        encoder = self._load(version_id)
+        if force and (before := agent.encoder_version) != version_id:
+            # Before the swap, so that no kill leaves one of which nobody knows that the gate was not asked.
+            self.registry.record_gate(version_id, {"passed": None, "forced": True, "incumbent": before, "failures": []})
+        return swap_agent(agent, version_id, encoder, self.registry, progress=self._progress)
 
     def plan(self, version_id: str | None = None) -> SwapPlan:
         """Return what a swap would take (dry run); nothing changes."""
-        return plan_swap(self._agent(), self._load(self._version(version_id).id))
+        return plan_swap(self._agent(), self._load(self._version(version_id).id), self.registry)
 
     def rollback(self) -> SwapReport:
         """Return the live agent to the index and the encoder before the last swap, with the writes since."""
@@ -274,14 +358,21 @@ class Pipeline:
     def run(self) -> RunReport:
         """Run the whole loop once: mine, train, gate, and swap when the gate lets the candidate pass."""
         agent = self._agent()
-        version, mined = self._train()
-        report = self.gate(version.id)
-        swapped = self._swap(agent, version.id, force=False) if report.passed else None
-        return RunReport(mined.to_dict(), version.id, report, swapped)
+        flush_all()
+        with Rounds(self._engine).record(agent.name) as this:
+            version, mined = self._train()
+            report = self.gate(version.id)
+            swapped = self._swap(agent, version.id, force=False) if report.passed else None
+            this.end(swapped is not None, version.id)
+        return RunReport(mined, version.id, report, swapped)
 
-    def _judged(self, encoder: Encoder, owners: Sequence[Scope] | None = None) -> list[JudgedConversation]:
+    def _judged(
+        self, encoder: Encoder, owners: Sequence[Scope] | None = None, *, training: bool = False
+    ) -> list[JudgedConversation]:
         found = judged(self._logs(owners, "judge"), encoder, self.loop.mine)
-        if len(found) < 2:
+        # Nothing is held out of what was synthesised, and it is enough to train on.
+        made_up = training and any(owner.synthetic for owner in LogReader(self._engine).owners())
+        if len(found) < 2 and not made_up:
             counts = LogReader(self._engine).counts()
             raise NotEnoughDataError(
                 f"The log has {counts.retrievals} retrievals, {counts.answers} answers and {counts.feedback} feedbacks "
@@ -331,7 +422,11 @@ class Pipeline:
         from hins_memory.encoder import Encoder
 
         if version_id not in self._encoders:
-            known = {version.id for version in self.registry.versions()}
-            source: str | Path = self.registry.get(version_id).path if version_id in known else self.loop.base
-            self._encoders[version_id] = Encoder.load(source)
+            self._encoders[version_id] = Encoder.load(self._source(version_id))
         return self._encoders[version_id]
+
+    def _source(self, version_id: str) -> str | Path:
+        """Return what `Encoder.load` takes for a version."""
+        if version_id in {version.id for version in self.registry.versions()}:
+            return self.registry.get(version_id).path
+        return STARTER if starter_packaged() and version_id == starter_version() else self.loop.base

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 import time
@@ -13,11 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoder import Encoder
-from hins_memory.errors import SwapError
+from hins_memory.errors import AgentError, SwapError
+from hins_memory.query_flip import flip_queries, shares_vectors, suffixes_in_use
+from hins_memory.swap_plan import IndexPlan, SwapPlan, plan_swap
 from hins_memory.sync import IndexReport, IndexSync, Progress
 
 if TYPE_CHECKING:
-    from hins_memory.agent import Agent, Index
+    from hins_memory.agent import Agent
     from hins_memory.registry import IndexRecord, Registry
 
 __all__ = [
@@ -35,57 +36,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Texts that the dry run encodes to measure the speed.
-_PLAN_SAMPLE = 64
-_DEFAULT_BATCH = 256
-
-
-@dataclass(frozen=True, slots=True)
-class IndexPlan:
-    """What a swap would do to one index. `seconds` and `disk_bytes` are estimates from a sample of its records."""
-
-    kind: str
-    name: str
-    records: int
-    seconds: float
-    disk_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class SwapPlan:
-    """A dry run: nothing was changed.
-
-    Attributes:
-        agent_key: which agent.
-        from_version: the encoder version that serves.
-        to_version: the one that would.
-        indexes: one plan an index.
-    """
-
-    agent_key: str
-    from_version: str
-    to_version: str
-    indexes: tuple[IndexPlan, ...]
-
-    @property
-    def records(self) -> int:
-        """How many records would be re-embedded."""
-        return sum(index.records for index in self.indexes)
-
-    @property
-    def seconds(self) -> float:
-        """About how long encoding them takes on this machine."""
-        return sum(index.seconds for index in self.indexes)
-
-    @property
-    def disk_bytes(self) -> int:
-        """About how much the new indexes take beside the old ones, which are kept."""
-        return sum(index.disk_bytes for index in self.indexes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the plan as JSON-able values, with its totals."""
-        totals = {"records": self.records, "seconds": self.seconds, "disk_bytes": self.disk_bytes}
-        return {**asdict(self), **totals}
+_DEFAULT_BATCH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +49,10 @@ class SwapReport:
         previous: the one that served before.
         suffix: the suffix of the collections that serve now.
         changed: False when `version` served already and nothing was to be done.
-        indexes: one report an index.
+        indexes: one report an index; none where the version shares its documents' vectors with the one before, so
+            that no stored vector was touched.
         seconds: how long all of it took.
-        flip_seconds: how long the flip itself took; searches were answered even then.
+        flip_seconds: how long the flip itself took, which is how long a write may have waited; searches never wait.
     """
 
     agent_key: str
@@ -115,33 +67,6 @@ class SwapReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-able values."""
         return asdict(self)
-
-
-def plan_swap(agent: Agent, encoder: Encoder) -> SwapPlan:
-    """Return what swapping `agent` to `encoder` would take; changes nothing.
-
-    Raises:
-        AgentError: the agent's indexes cannot be read.
-    """
-    plans = tuple(_plan_index(index, encoder) for index in agent.live())
-    return SwapPlan(agent.key, agent.encoder_version, encoder.version, plans)
-
-
-def _plan_index(index: Index, encoder: Encoder) -> IndexPlan:
-    count = index.count()
-    sample = next(index.pages(_PLAN_SAMPLE), [])
-    if not sample:
-        return IndexPlan(index.kind, index.name, count, 0.0, 0)
-    # Without the cache, so that planning twice does not measure the cache.
-    uncached = Encoder(encoder.model, encoder.version, cache_size=0)
-    texts = [record.text for record in sample]
-    uncached.encode(texts[:4])  # the first call is slower than the rest will be
-    started = time.perf_counter()
-    uncached.encode(texts)
-    seconds = time.perf_counter() - started
-    payload = sum(len(json.dumps(dict(record.payload), default=repr).encode()) for record in sample)
-    row_bytes = payload / len(sample) + 4 * encoder.dim
-    return IndexPlan(index.kind, index.name, count, seconds / len(sample) * count, round(row_bytes * count))
 
 
 def swap_agent(
@@ -175,6 +100,7 @@ def swap_agent(
             "Load the encoder from that version's folder.",
         )
     with registry.swap_lock(agent.key):
+        _refresh(agent)
         live = registry.live_index(agent.key)
         if live is None and agent.encoder_version:
             registry.record_live(agent.key, agent.encoder_version, "")
@@ -187,9 +113,14 @@ def swap_agent(
             seconds = time.perf_counter() - started
             return SwapReport(agent.key, version_id, before, live.suffix, before != version_id, (), seconds, 0.0)
         _check_in_step(agent, live)
-        suffix = _begin_shadow(agent, version_id, registry)
-        reports = _build(agent, version_id, suffix, encoder, batch_size, progress)
-        flip_seconds = _flip(agent, version_id, suffix, registry, partial(registry.flip, agent.key, suffix))
+        reports: tuple[IndexReport, ...] = ()
+        if live is not None and shares_vectors(live, version_id, registry):
+            suffix = live.suffix
+            flip_seconds = _flip_queries(agent, version_id, suffix, registry)
+        else:
+            suffix = _begin_shadow(agent, version_id, registry)
+            reports = _build(agent, version_id, suffix, _Building(encoder, batch_size, progress))
+            flip_seconds = _flip(agent, version_id, suffix, registry, partial(registry.flip, agent.key, suffix))
         try:
             _drop_retired(agent, registry)
         except Exception:
@@ -222,9 +153,8 @@ def rollback_agent(
     """
     started = time.perf_counter()
     with registry.swap_lock(agent.key):
-        previous = registry.previous_index(agent.key)
-        if previous is None:
-            raise SwapError(f"{agent.key} has no previous index to return to.", "Only a swap leaves one.")
+        _refresh(agent)
+        previous = _rollback_target(agent, registry)
         if not previous.version:
             raise SwapError(
                 f"Before the swap {agent.key} embedded with an encoder of its own, which cannot be loaded from here.",
@@ -238,9 +168,19 @@ def rollback_agent(
                 f"The previous index was made by the encoder {previous.version!r}, but {encoder.version!r} was loaded.",
                 "Restore that version, or swap to another one.",
             )
-        reports = _build(agent, previous.version, previous.suffix, encoder, batch_size, progress)
-        record = partial(registry.flip_back, agent.key)
-        flip_seconds = _flip(agent, previous.version, previous.suffix, registry, record)
+        reports: tuple[IndexReport, ...] = ()
+        if shares_vectors(registry.live_index(agent.key), previous.version, registry):
+            flip_seconds = _flip_queries(agent, previous.version, previous.suffix, registry)
+        else:
+            # Recorded as being built, so that other processes write to it as well.
+            shadow = registry.shadow_index(agent.key)
+            if shadow is not None and shadow.suffix != previous.suffix:
+                _give_up_shadow(agent, registry)
+            registry.begin_shadow(agent.key, previous.version, previous.suffix)
+            settings = _Building(encoder, batch_size, progress, partial(registry.changes, agent.key))
+            reports = _build(agent, previous.version, previous.suffix, settings)
+            record = partial(registry.flip, agent.key, previous.suffix)
+            flip_seconds = _flip(agent, previous.version, previous.suffix, registry, record)
     seconds = time.perf_counter() - started
     return SwapReport(agent.key, previous.version, before, previous.suffix, True, reports, seconds, flip_seconds)
 
@@ -252,7 +192,10 @@ def retire_agent(agent: Agent, registry: Registry) -> list[str]:
         SwapError: another swap runs, or an index could not be dropped; calling it again goes on.
     """
     with registry.swap_lock(agent.key):
+        _refresh(agent)
         registry.retire(agent.key)
+        # Other processes may be in the middle of operations that began before the flip.
+        time.sleep(getattr(agent, "follow_seconds", 0.0))
         with _explained(f"An old index of {agent.key} could not be dropped", "Retire it again; nothing else changed."):
             return _drop_retired(agent, registry)
 
@@ -270,6 +213,24 @@ def abandon_swap(agent: Agent, registry: Registry) -> list[str]:
             return _drop_retired(agent, registry)
 
 
+def _refresh(agent: Agent) -> None:
+    """Let an agent whose store other processes share follow what they did."""
+    refresh = getattr(agent, "refresh", None)
+    if refresh is not None:
+        refresh()
+
+
+def _rollback_target(agent: Agent, registry: Registry) -> IndexRecord:
+    """Return the generation that served before the last swap, also when a rollback to it was interrupted."""
+    states = {record.state: record for record in registry.generations(agent.key)}
+    order = list(states)
+    if "previous" in states:
+        return states["previous"]
+    if "shadow" in states and "live" in states and order.index("shadow") < order.index("live"):
+        return states["shadow"]
+    raise SwapError(f"{agent.key} has no previous index to return to.", "Only a swap leaves one.")
+
+
 def _check_in_step(agent: Agent, live: IndexRecord | None) -> None:
     """Refuse to copy from an index that does not serve any more: another process may have swapped meanwhile."""
     if live is not None and live.version != agent.encoder_version:
@@ -283,21 +244,42 @@ def _begin_shadow(agent: Agent, version_id: str, registry: Registry) -> str:
     """Record the shadow, first giving up the unfinished one of another version; return its suffix."""
     suffix = "_" + re.sub(r"[^A-Za-z0-9]+", "_", version_id).strip("_")
     shadow = registry.shadow_index(agent.key)
-    if shadow is not None and shadow.version != version_id:
-        # Nobody is building it: whoever builds holds the swap lock.
-        logger.warning("Giving up the unfinished swap of %s to %s", agent.key, shadow.version)
-        registry.abandon_shadow(agent.key)
-        with _explained(f"The unfinished shadow of {agent.key} could not be dropped", "Repeat the swap."):
-            _drop_retired(agent, registry)
-    elif shadow is not None:
+    if shadow is not None and shadow.version == version_id:
         suffix = shadow.suffix
+    else:
+        _give_up_shadow(agent, registry)
     registry.begin_shadow(agent.key, version_id, suffix)
     return suffix
 
 
-def _build(
-    agent: Agent, version: str, suffix: str, encoder: Encoder, batch_size: int, progress: Progress | None
-) -> tuple[IndexReport, ...]:
+def _give_up_shadow(agent: Agent, registry: Registry) -> None:
+    """Give up the unfinished swap of the agent, if there is one. Nobody is building it: we hold the swap lock."""
+    shadow = registry.shadow_index(agent.key)
+    if shadow is not None:
+        logger.warning("Giving up the unfinished swap of %s to %s", agent.key, shadow.version)
+        registry.abandon_shadow(agent.key)
+        with _explained(f"The unfinished shadow of {agent.key} could not be dropped", "Repeat the swap."):
+            _drop_retired(agent, registry)
+
+
+def _flip_queries(agent: Agent, version: str, suffix: str, registry: Registry) -> float:
+    """Change the queries' encoder only, whose documents' vectors are those that serve; return the seconds it took."""
+    _give_up_shadow(agent, registry)
+    with _explained(f"{agent.key} could not be flipped to {version}", "It serves as before."):
+        return flip_queries(agent, version, suffix, registry)
+
+
+@dataclass(frozen=True, slots=True)
+class _Building:
+    """How an index is built. `changes` returns the ids that can differ, by kind; None: any can."""
+
+    encoder: Encoder
+    batch_size: int
+    progress: Progress | None
+    changes: Callable[[], dict[str, list[str]] | None] | None = None
+
+
+def _build(agent: Agent, version: str, suffix: str, how: _Building) -> tuple[IndexReport, ...]:
     """Bring the indexes of `version` to the content of the live ones, with writes going to both from now on.
 
     Afterwards the agent still writes to both. On any failure it does not, and what was built stays for a resume.
@@ -310,9 +292,17 @@ def _build(
             if sources.keys() != targets.keys():
                 raise SwapError(f"The agent has the indexes {sorted(sources)}, but opened {sorted(targets)}.")
             agent.begin(version, suffix)
-            lock = agent.replicate_lock
+            # Asked after the beginning: from there on, what is written reaches both.
+            noted = how.changes() if how.changes is not None and getattr(agent, "notes_changes", False) else None
             return tuple(
-                IndexSync(source, targets[kind], encoder, lock, batch_size=batch_size, progress=progress).run()
+                IndexSync(
+                    source,
+                    targets[kind],
+                    how.encoder,
+                    agent.replicate_lock,
+                    batch_size=how.batch_size,
+                    progress=how.progress,
+                ).run(None if noted is None else noted.get(kind, []))
                 for kind, source in sources.items()
             )
         except BaseException:
@@ -322,21 +312,25 @@ def _build(
 
 
 def _flip(agent: Agent, version: str, suffix: str, registry: Registry, record: Callable[[], None]) -> float:
-    """Record the flip, then do it; return the seconds it took.
+    """Record the flip, then do it; return the seconds that the agent took for it.
 
     In this order, because until the agent flips its writes reach both indexes: a kill in between loses nothing,
     and a restart opens what is recorded. The other way round, writes after the flip would be missing from the index
     that a restart opens. When the agent cannot flip, the record is taken back.
     """
-    started = time.perf_counter()
     with _explained(f"{agent.key} could not be flipped to {version}", "Run the same command again: it resumes."):
         recorded = False
         try:
             # What the shadow lacks must reach it first: after a kill behind the record a restart opens the shadow.
             agent.drain()
+            shadow = registry.shadow_index(agent.key)
+            if shadow is None or shadow.suffix != suffix:
+                raise SwapError("another process that has the agent open gave the swap up, and its log says why.")
             record()
             recorded = True
+            started = time.perf_counter()
             agent.flip(version, suffix)
+            return time.perf_counter() - started
         except BaseException:
             if recorded and agent.encoder_version != version:
                 registry.flip_back(agent.key)
@@ -344,21 +338,24 @@ def _flip(agent: Agent, version: str, suffix: str, registry: Registry, record: C
             elif not recorded:
                 agent.abandon()
             raise
-    return time.perf_counter() - started
 
 
 def _drop_retired(agent: Agent, registry: Registry) -> list[str]:
     """Drop the collections of every retired generation that we made, then forget it; return their names."""
     dropped: list[str] = []
     serving = {index.name for index in agent.live()}
+    kept = suffixes_in_use(agent.key, registry)
     for record in registry.retired_indexes(agent.key):
-        # An index with the agent's own encoder (no version) was there before us, and is not ours to drop.
-        for index in agent.open(record.version, record.suffix) if record.version else ():
+        # An index with the agent's own encoder (no version) was there before us, and is not ours to drop; one that
+        # another generation serves from too is still needed.
+        ours = record.version and record.suffix not in kept
+        for index in agent.open(record.version, record.suffix) if ours else ():
             if index.name in serving:
                 raise SwapError(f"The retired index {index.name} serves.", "Open the agent again and repeat.")
             index.drop()
             dropped.append(index.name)
         registry.forget(agent.key, record.suffix)
+        kept.add(record.suffix)
     return dropped
 
 
@@ -367,6 +364,9 @@ def _explained(problem: str, hint: str) -> Iterator[None]:
     """Turn any error into a SwapError that says what happened and what to do."""
     try:
         yield
+    except AgentError as error:
+        # What the agent cannot do at all has a hint of its own.
+        raise SwapError(f"{problem}: {error.problem.rstrip('.')}.", error.hint or hint) from error
     except Exception as error:
         reason = str(error).rstrip(".") or type(error).__name__
         raise SwapError(f"{problem}: {reason}.", hint) from error

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hins_memory.agent import Index, Record
     from hins_memory.encoder import Encoder
 
-__all__ = ["IndexReport", "IndexSync", "Progress"]
+__all__ = ["IndexReport", "IndexSync", "Progress", "same_record"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,12 @@ _T = TypeVar("_T")
 # Re-encoded samples must agree this well with what is stored; batches and threads change the last bits only.
 _MIN_COSINE = 0.999
 _SAMPLE = 256
+# Of an index that is known to be in step but for some records, so few are looked at.
+_QUICK_SAMPLE = 16
 # A record that changes while its text is encoded is tried again this often before it is encoded under the lock.
 _TRIES = 3
+# How often a record that other processes change all the time is copied under the lock.
+_ROUNDS = 3
 # A write that is on its way reaches both indexes within milliseconds; waited for at most 3 seconds in all.
 _WAITS = 60
 _WAIT_SECONDS = 0.05
@@ -65,8 +69,10 @@ class IndexReport:
 class IndexSync:
     """Copies `source` into `target`, re-encoded; doing it again does only what is missing.
 
-    Writes that arrive meanwhile must reach `target` too, under `lock`, after they reached `source`. Texts are
-    encoded outside the lock; under it a record is written only if `source` still holds what was encoded.
+    Writes that arrive meanwhile must reach `target` too, after they reached `source`: those of this process under
+    `lock`, those of others in the same way as here. Texts are encoded outside the lock; under it a record is written
+    only if `source` still holds what was encoded, and looked at again afterwards: whoever writes last into `target`
+    has seen what `source` holds.
 
     Args:
         source: the index to copy from; only read.
@@ -95,12 +101,18 @@ class IndexSync:
         self._progress = progress
         self._written = self._reused = self._deleted = 0
 
-    def run(self) -> IndexReport:
+    def run(self, only: Sequence[str] | None = None) -> IndexReport:
         """Copy, delete what is too much, and verify counts, ids, payloads and a sample of vectors.
+
+        Args:
+            only: the ids of all records that can differ; None means that nobody knows. With them only those and a
+                sample are looked at, unless something else turns out to differ.
 
         Raises:
             SwapError: the target did not come to hold what the source holds.
         """
+        if only is not None and (looked := self._bring(only)) is not None:
+            return self._report(looked)
         self._copy(reuse=True)
         sample = self._compare()
         checked, wrong = self._check_vectors(sample)
@@ -116,6 +128,9 @@ class IndexSync:
                 f"{self._encoder.version} makes of their texts.",
                 "The store may alter vectors, or something else writes into that index.",
             )
+        return self._report(checked)
+
+    def _report(self, checked: int) -> IndexReport:
         return IndexReport(
             kind=self._target.kind,
             name=self._target.name,
@@ -125,6 +140,26 @@ class IndexSync:
             deleted=self._deleted,
             vectors_checked=checked,
         )
+
+    def _bring(self, ids: Sequence[str]) -> int | None:
+        """Bring these records over, and look at a sample of all.
+
+        Returns:
+            How many vectors were checked; None when more differs than these records.
+        """
+        self._settle(ids)
+        for batch in _batches(ids, self._batch_size):
+            self._await_equal(batch)
+        sample = next(self._source.pages(_QUICK_SAMPLE), [])
+        differing = self._differing(sample)
+        checked, wrong = self._check_vectors([*ids[:_SAMPLE], *(record.id for record in sample)])
+        with self._lock():
+            records, found = self._source.count(), self._target.count()
+        if differing or wrong or records != found:
+            logger.warning("%s differs in more than was noted, and is compared as a whole", self._target.name)
+            return None
+        self._reused += records - self._written
+        return checked
 
     def _copy(self, *, reuse: bool) -> None:
         changed: list[str] = []
@@ -138,7 +173,7 @@ class IndexSync:
     def _differing(self, page: Sequence[Record]) -> list[Record]:
         """Return the records that the target lacks or holds otherwise."""
         stored = {record.id: record for record in self._target.get([record.id for record in page])}
-        return [record for record in page if not _same(stored.get(record.id), record)]
+        return [record for record in page if not same_record(stored.get(record.id), record)]
 
     def _extras(self) -> list[str]:
         """Return the ids that only the target has."""
@@ -156,13 +191,19 @@ class IndexSync:
         # (len(records), dim)
         vectors = self._encoder.encode([record.text for record in records], role="document")
         with self._lock():
-            fresh = {record.id: record for record in self._source.get([record.id for record in records])}
-            rows = [row for row, record in enumerate(records) if _same(fresh.get(record.id), record)]
+            rows = self._unchanged(records)
             if rows:
-                self._target.upsert([fresh[records[row].id] for row in rows], vectors[rows])
+                self._target.upsert([records[row] for row in rows], vectors[rows])
+            # Another process does not know this lock: what it changed just now may have been overwritten.
+            still = {records[row].id for row in self._unchanged([records[row] for row in rows], rows)}
         self._written += len(rows)
-        unchanged = {records[row].id for row in rows}
-        return [record.id for record in records if record.id not in unchanged]
+        return [record.id for record in records if record.id not in still]
+
+    def _unchanged(self, records: Sequence[Record], rows: Sequence[int] | None = None) -> list[int]:
+        """Return the rows (by default counted from 0) of the records that the source holds as they are given."""
+        fresh = {record.id: record for record in self._source.get([record.id for record in records])}
+        numbers = range(len(records)) if rows is None else rows
+        return [row for row, record in zip(numbers, records, strict=True) if same_record(fresh.get(record.id), record)]
 
     def _settle(self, ids: Sequence[str]) -> None:
         """Bring single records to the source's state, whatever happens to them meanwhile."""
@@ -170,32 +211,40 @@ class IndexSync:
             left = batch
             for _ in range(_TRIES):
                 records = self._source.get(left)
-                self._delete(set(left).difference(record.id for record in records))
-                left = self._write(self._differing(records))
+                returned = self._delete(set(left).difference(record.id for record in records))
+                left = [*self._write(self._differing(records)), *returned]
                 if not left:
                     break
             else:
                 self._write_under_lock(left)
 
     def _write_under_lock(self, ids: Sequence[str]) -> None:
-        """Copy records that change all the time: with other writers of the target kept out, the last one wins."""
+        """Copy records that change all the time: with the other writers of this process kept out."""
         with self._lock():
-            records = self._source.get(ids)
-            if records:
-                self._target.upsert(records, self._encoder.encode([record.text for record in records]))
-            self._target.delete(set(ids).difference(record.id for record in records))
-        self._written += len(records)
+            for _ in range(_ROUNDS):
+                records = self._source.get(ids)
+                if records:
+                    self._target.upsert(records, self._encoder.encode([record.text for record in records]))
+                gone = set(ids).difference(record.id for record in records)
+                self._target.delete(gone)
+                self._written += len(records)
+                if len(self._unchanged(records)) == len(records) and not self._source.get(sorted(gone)):
+                    return
+            # What still differs is found when the indexes are compared.
 
-    def _delete(self, ids: set[str]) -> None:
+    def _delete(self, ids: set[str]) -> list[str]:
+        """Delete records that the source has not; return the ids of those that came back meanwhile."""
         if not ids:
-            return
+            return []
         with self._lock():
             # Looked up again under the lock: a record may have come back.
             gone = sorted(ids.difference(record.id for record in self._source.get(sorted(ids))))
             there = [record.id for record in self._target.get(gone)]
             if there:
                 self._target.delete(there)
+            returned = [record.id for record in self._source.get(there)]
         self._deleted += len(there)
+        return returned
 
     def _compare(self) -> list[str]:
         """Compare every id, text and payload, repair what differs, and return a sample of ids."""
@@ -226,7 +275,7 @@ class IndexSync:
             with self._lock():
                 wanted = {record.id: record for record in self._source.get(sorted(left))}
                 stored = {record.id: record for record in self._target.get(sorted(left))}
-            left = {id for id in left if not _same(wanted.get(id), stored.get(id))}
+            left = {id for id in left if not same_record(wanted.get(id), stored.get(id))}
             if not left:
                 return
             time.sleep(_WAIT_SECONDS)
@@ -279,7 +328,7 @@ def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
         yield items[start : start + size]
 
 
-def _same(one: Record | None, other: Record | None) -> bool:
+def same_record(one: Record | None, other: Record | None) -> bool:
     """Return whether both are missing, or equal in text and payload."""
     if one is None or other is None:
         return one is other

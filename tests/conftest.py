@@ -85,3 +85,34 @@ def tiny_version(tiny_folder: Path, settings: Settings, tmp_path: Path) -> "Enco
     copy = tmp_path / "tiny"
     shutil.copytree(tiny_folder, copy)
     return Registry(settings).add(copy, {"base": "tiny"})
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The URL of a real PostgreSQL with pgvector, of the package pgserver; skips where that is not installed."""
+    pgserver = pytest.importorskip("pgserver", reason="needs the package pgserver")
+    # Not under tmp_path: the server runs as a user of its own where the tests run as root.
+    with tempfile.TemporaryDirectory(prefix="hins-pg-") as folder:
+        server = pgserver.get_server(Path(folder), cleanup_mode="stop")
+        # Nobody needs these databases after a crash of the machine, and on a slow disk they take minutes to be synced.
+        server.psql("ALTER SYSTEM SET fsync = off")
+        server.psql("SELECT pg_reload_conf()")
+        yield server.get_uri()
+        server.cleanup()
+
+
+@pytest.fixture
+def query_version(tiny_version: "EncoderVersion", settings: Settings, tmp_path: Path) -> "EncoderVersion":
+    """A version that embeds documents as the tiny encoder does, and queries otherwise."""
+    import torch
+
+    from hins_memory.encoder import Encoder
+    from hins_memory.registry import Registry
+    from hins_memory.train.query_map import QueryMap, with_query_map
+
+    found = QueryMap(32, rank=4, seed=0)
+    with torch.no_grad():
+        found.up.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
+    model = with_query_map(Encoder.load(tiny_version.path).model, found)
+    model.save(str(tmp_path / "query"), safe_serialization=True)
+    return Registry(settings).add(tmp_path / "query", {"mode": "query", "document_space": tiny_version.id})

@@ -286,18 +286,31 @@ def test_the_loop_on_a_real_mem0(hins: Hins, settings: Settings) -> None:
 
     verdict = json.loads(CliRunner().invoke(app, _options(settings, "gate", "--json")).stdout)
     assert verdict["candidate"] == version
-    assert hins("gate", code=0 if verdict["passed"] else 4)[0].count(version) >= 1
+    page = settings.root / "gate.html"
+    assert hins("gate", "--report", page, code=0 if verdict["passed"] else 4)[0].count(version) >= 1
+    assert "Held-out traffic, by scope" in page.read_text(encoding="utf-8")
     assert hins.json("swap", "--dry-run")["to_version"] == version
     assert hins.json("status")["current"] == ""
     swapped = hins.json("swap", "--force")
     assert swapped["changed"]
     assert {one["kind"] for one in swapped["indexes"]} == {"memories", "entities"}
     assert hins.json("status")["current"] == version
+    kept = hins.json("encoders", "show", version)["manifest"]
+    assert [one["passed"] for one in kept["gates"]] == [verdict["passed"], verdict["passed"], None]
+    assert [one["forced"] for one in kept["promotions"]] == [True]
     assert "nothing was to be done" in hins("swap", version)[0]
     assert hins.json("rollback")["previous"] == version
     assert hins.json("status")["current"] == ""
     assert hins.json("swap", "--retire")["dropped"]
     assert "no previous index" in hins("rollback", code=8)[1]
+
+    run = CliRunner().invoke(app, _options(settings, "run", "--when", "20 answers or 7 days", "--json"))
+    ran = json.loads(run.stdout)
+    assert ran["schedule"]["due"]
+    assert run.exit_code == (0 if ran["swapped"] else 4)
+    again = hins.json("run", "--when", "20 answers or 7 days")
+    assert not again["ran"]
+    assert again["schedule"]["why"] == "0 of 20 new answers; 0.0 of 7 days since the last round."
 
 
 def _options(settings: Settings, *arguments: str) -> list[str]:

@@ -73,8 +73,8 @@ def test_the_digest_names_nobody_and_tells_owners_apart():
     assert one != conversation_digest(ScopeLog(Scope(user="bo")), "talk")
 
 
-def conversation(number: int, time: float, queries: int) -> JudgedConversation:
-    asked = tuple(EvalQuery(f"q{place}", frozenset(["m"])) for place in range(queries))
+def conversation(number: int, time: float, queries: int, owner: str = "") -> JudgedConversation:
+    asked = tuple(EvalQuery(f"q{place}", frozenset(["m"]), owner) for place in range(queries))
     return JudgedConversation(f"{number:016x}", time, frozenset(), EvalSet(str(number), {"m": "text"}, asked))
 
 
@@ -95,6 +95,40 @@ def test_latest_takes_the_latest_as_few_as_suffice_and_leaves_one(rows, share, m
     wanted = max(share * sum(queries for _, queries in rows), minimum)
     assert sum(counts) >= wanted or len(rest) == 1
     assert sum(counts[:-1]) < wanted
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 1e9), st.integers(1, 30), st.sampled_from("abc")), min_size=2, max_size=12),
+    st.floats(0.05, 0.95),
+    st.integers(1, 60),
+)
+def test_every_owner_with_several_conversations_gives_its_latest_and_keeps_some(rows, share, minimum):
+    conversations = [conversation(number, *row) for number, row in enumerate(rows)]
+    held = latest(conversations, HoldoutSettings(share, minimum))
+    rest = [one for one in conversations if one not in held]
+    assert 0 < len(held) < len(conversations)
+    assert len({one.digest for one in held}) == len(held)
+    assert held == latest(conversations[::-1], HoldoutSettings(share, minimum))
+    for owner in "abc":
+        own = [one for one in conversations if one.owner == owner]
+        given = [one for one in own if one in held]
+        if len(own) > 1:
+            assert given
+            assert min(one.time for one in given) >= max([one.time for one in own if one in rest], default=0)
+            enough = sum(len(one.evaluation.queries) for one in given) >= share * sum(
+                len(one.evaluation.queries) for one in own
+            )
+            assert enough or len(given) == len(own) - 1
+    wanted = max(share * sum(row[1] for row in rows), minimum)
+    assert sum(len(one.evaluation.queries) for one in held) >= wanted or len(rest) == 1
+
+
+def test_an_owner_that_came_first_is_judged_too():
+    old = [conversation(number, number, 10, "old") for number in range(4)]
+    new = [conversation(10 + number, 100 + number, 10, "new") for number in range(8)]
+    held = latest([*old, *new], HoldoutSettings(share=0.25, min_queries=20))
+    assert [(one.owner, one.time) for one in held] == [("new", 107), ("new", 106), ("old", 3)]
 
 
 @pytest.mark.parametrize("bad", [{"share": 0.0}, {"share": 1.0}, {"min_queries": 0}])

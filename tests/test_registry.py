@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hins_memory.config import Settings
 from hins_memory.encoder import MANIFEST_NAME, Encoder, file_digest
 from hins_memory.errors import EncoderError, LogError, SwapError
+from hins_memory.lease import LeaseLostError, LeaseSettings
 from hins_memory.registry import Registry
 
 
@@ -310,6 +311,52 @@ def test_the_swap_lock_excludes_and_is_released(registry):
             pass
     with registry.swap_lock("agent"):
         pass
+
+
+def test_two_hosts_cannot_swap_an_agent_at_once_and_a_lost_lease_flips_nothing(tmp_path):
+    url, clock = f"sqlite:///{tmp_path / 'shared.db'}", [1000.0]
+    lease = LeaseSettings(clock=lambda _: clock[0])
+    one, two = (Registry(Settings(tmp_path / host, "test", url), lease=lease) for host in ("one", "two"))
+    one.record_live("agent", "stock", "")
+    with one.swap_lock("agent"):
+        one.begin_shadow("agent", "first", "_1")
+        with pytest.raises(SwapError, match=r"is running: process \d+ on"), two.swap_lock("agent"):
+            pass
+        clock[0] += 3600
+        with two.swap_lock("agent"):
+            for change in (
+                lambda: one.flip("agent", "_1"),
+                lambda: one.flip_back("agent"),
+                lambda: one.retire("agent"),
+                lambda: one.abandon_shadow("agent"),
+                lambda: one.begin_shadow("agent", "first", "_1"),
+            ):
+                with pytest.raises(LeaseLostError, match="was lost"):
+                    change()
+            assert states(two) == {"live": "", "shadow": "_1", "retired": []}
+            two.flip("agent", "_1")
+    assert states(one) == {"live": "_1", "previous": "", "retired": []}
+
+
+def test_a_flip_records_who_serves_and_that_the_gate_was_forced_past(registry, tmp_path):
+    version = registry.add(make_folder(tmp_path / "a"), {})
+    registry.record_live("agent", "stock", "")
+    registry.record_gate(version.id, {"passed": False, "forced": True, "failures": ["held_out_gain"]})
+    registry.begin_shadow("agent", version.id, "_1")
+    registry.flip("agent", "_1")
+    manifest = registry.get(version.id).manifest
+    assert manifest["gates"][0]["failures"] == ["held_out_gain"]
+    assert [(one["agent"], one["forced"]) for one in manifest["promotions"]] == [("agent", True)]
+    assert "gates" not in json.loads((version.path / MANIFEST_NAME).read_text())
+    registry.record_gate("stock", {"passed": True})  # no version of ours: left out
+
+
+def test_the_order_of_versions_does_not_follow_the_clock(registry, tmp_path, monkeypatch):
+    times = iter([3000.0, 2000.0, 1000.0])
+    monkeypatch.setattr("hins_memory.version_store.now", lambda: next(times))
+    added = [registry.add(make_folder(tmp_path / str(n)), {}).id for n in range(3)]
+    assert [version.id for version in registry.versions()] == added
+    assert [version.manifest["created"] for version in registry.versions()] == [3000.0, 2000.0, 1000.0]
 
 
 def test_a_full_database_is_a_clear_error_and_loses_nothing(registry):

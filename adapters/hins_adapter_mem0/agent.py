@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from hins_adapter_mem0.clients import release_client
 from hins_adapter_mem0.embedding import HinsEmbedding
@@ -18,11 +20,17 @@ from hins_adapter_mem0.index import StoreIndex, open_index
 from hins_adapter_mem0.stores import GuardedStore, Replica, StoreOpener, entity_collection
 from hins_memory.agent import Index
 from hins_memory.encoder_source import EncoderSource, TextEncoder
-from hins_memory.errors import AgentError
+from hins_memory.errors import AgentError, LogError
+
+if TYPE_CHECKING:
+    from hins_memory.registry import IndexRecord, Registry
 
 __all__ = ["Binding", "Mem0Agent", "shared_agent"]
 
 logger = logging.getLogger(__name__)
+
+# How old what is known of the registry may be when an operation begins.
+_LOOK_SECONDS = 0.4
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,8 @@ class Mem0Agent:
     name = "mem0"
     #: Mem0's thresholds: results below 0.1 are cut, entities boost from 0.5 and are merged from 0.95.
     cutoffs = (0.1, 0.5, 0.95)
+    #: what is written after a swap is noted in the registry, so that a rollback is as quick as the flip
+    notes_changes = True
 
     def __init__(self, key: str, opener: StoreOpener, encoders: EncoderSource) -> None:
         self._key = key
@@ -70,6 +80,9 @@ class Mem0Agent:
         self._shadow: Binding | None = None
         # The binding with Mem0's own embedder, which only a live Memory can give.
         self._own: Binding | None = None
+        # Whether a swap of this process is building the shadow; otherwise one of another process is.
+        self._building = False
+        self._looked = float("-inf")
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
         self._closer: weakref.finalize[[str], Mem0Agent] | None = None
 
@@ -116,9 +129,75 @@ class Mem0Agent:
             if self._closer is not None:
                 self._closer()
 
+    @property
+    def due(self) -> bool:
+        """Whether the registry is to be looked at again before the next operation."""
+        return self.opener.shared and time.monotonic() - self._looked >= _LOOK_SECONDS
+
+    @property
+    def follow_seconds(self) -> float:
+        """How long it may take until no process works any more with what served before a flip; 0 if it is only one."""
+        return 2 * _LOOK_SECONDS if self.opener.shared else 0.0
+
+    def follow(self) -> None:
+        """`refresh` if it is due; while the log cannot be read, nobody can flip either, and what serves goes on."""
+        if self.due:
+            try:
+                self.refresh()
+            except LogError as error:
+                logger.warning("Whether %s was swapped is not known now: %s", self.key, error)
+
+    def refresh(self) -> None:
+        """Follow what other processes recorded about the store: serve what is live, write to what is being built too.
+
+        Raises:
+            AgentError: what serves by now cannot be opened here.
+            LogError: the registry cannot be read.
+        """
+        if not self.opener.shared:
+            return
+        self._looked = time.monotonic()
+        if self._in_step():
+            return
+        with self._lock:
+            # Read again under the lock: a flip of this process may have ended meanwhile.
+            live, shadow = self._recorded()
+            if live is not None and not self._is(self._current, live.version, live.suffix):
+                logger.info("%s is served by %s by now", self.key, live.version)
+                self.flip(live.version, live.suffix)
+            if shadow is None:
+                if self._shadow is not None and not self._building:
+                    self.abandon()
+            elif not self._is(self._shadow, shadow.version, shadow.suffix) and not self._building:
+                try:
+                    self._mirror(shadow.version, shadow.suffix)
+                except Exception:
+                    logger.exception("%s cannot be written to from here, so its swap is given up", shadow.version)
+                    self._veto()
+
+    def _in_step(self) -> bool:
+        live, shadow = self._recorded()
+        if live is not None and not self._is(self._current, live.version, live.suffix):
+            return False
+        if shadow is None or self._building:
+            return self._shadow is None or self._building
+        return self._is(self._shadow, shadow.version, shadow.suffix)
+
+    def _recorded(self) -> tuple[IndexRecord | None, IndexRecord | None]:
+        """Return the generations that serve and are being built, read at once."""
+        states = {record.state: record for record in self.encoders.registry.generations(self.key)}
+        return states.get("live"), states.get("shadow")
+
+    def _veto(self) -> None:
+        """Give up a swap of another process, which would lose what this one writes; it can be run again."""
+        if self.opener.shared and not self._building:
+            self.encoders.registry.abandon_shadow(self.key)
+
     @contextmanager
     def pin(self) -> Iterator[Binding]:
         """Keep one binding for everything that happens inside, whatever flips meanwhile."""
+        if id(self) not in _pinned.get({}):
+            self.follow()
         binding = self.binding
         token = _pinned.set({**_pinned.get({}), id(self): binding})
         try:
@@ -128,18 +207,40 @@ class Mem0Agent:
 
     def serve(self, version: str, suffix: str) -> None:
         """Open the collections of a version and serve from them; for the first opening."""
-        self._current = self.bind(version, suffix)
+        self._current = self._noting(self.bind(version, suffix))
 
     def serve_own(self, embedding: Any, memories: Any, entities: Any) -> None:
         """Serve from a Memory's own embedder and stores, so that they can be swapped."""
         self._own = self._current = Binding(
             embedding=embedding,
             encoder=OwnEncoder(embedding),
-            memories=GuardedStore(memories, self.opener.lock(memories.collection_name)),
-            entities=GuardedStore(entities, self.opener.lock(entities.collection_name)),
+            memories=self._watched(GuardedStore(memories, self.opener.lock(memories.collection_name))),
+            entities=self._watched(GuardedStore(entities, self.opener.lock(entities.collection_name))),
             version="",
             suffix="",
         )
+
+    def _noting(self, binding: Binding) -> Binding:
+        """Make the stores of a binding note what is written to them, until there is no index to roll back to."""
+        for index in binding.indexes():
+            index.store.note = partial(_note, self.encoders.registry, self.key, index)
+        return binding
+
+    def _watched(self, store: GuardedStore) -> GuardedStore:
+        """Make a store that other processes share look, after each write, whether it has to be copied by now.
+
+        A swap that is recorded later than that finds the write in the store.
+        """
+        if self.opener.shared:
+            # Weakly, so that the agent does not live on in its own stores.
+            itself = weakref.ref(self)
+
+            def look() -> None:
+                if (agent := itself()) is not None:
+                    agent.refresh()
+
+            store.wrote = look
+        return store
 
     def bind(self, version: str, suffix: str) -> Binding:
         """Open the collections of a version, creating what is missing.
@@ -153,8 +254,8 @@ class Mem0Agent:
         return Binding(
             embedding=HinsEmbedding(encoder=encoder),
             encoder=encoder,
-            memories=self.opener.open(collection, encoder.dim),
-            entities=self.opener.open(entity_collection(self.opener.provider, collection), encoder.dim),
+            memories=self._watched(self.opener.open(collection, encoder.dim)),
+            entities=self._watched(self.opener.open(entity_collection(self.opener.provider, collection), encoder.dim)),
             version=version,
             suffix=suffix,
         )
@@ -176,13 +277,17 @@ class Mem0Agent:
         with self._lock:
             if suffix == self.current.suffix and version == self.current.version:
                 raise AgentError(f"{self.key} serves {version!r} already.")
-            if self._is(self._shadow, version, suffix):
-                return
-            self.abandon()
-            shadow = self._opened(version, suffix)
-            for source, target in self._pairs(self.current, shadow):
-                source.store.replica = Replica(source, target, shadow.encoder, self._lock)
-            self._shadow = shadow
+            self._mirror(version, suffix)
+            self._building = True
+
+    def _mirror(self, version: str, suffix: str) -> None:
+        if self._is(self._shadow, version, suffix):
+            return
+        self.abandon()
+        shadow = self._opened(version, suffix)
+        for source, target in self._pairs(self.current, shadow):
+            source.store.replica = Replica(source, target, shadow.encoder, self._lock, self._veto)
+        self._shadow = shadow
 
     def replicate_lock(self) -> threading.RLock:
         """Return the context manager that excludes concurrent writes to the shadow indexes."""
@@ -211,18 +316,30 @@ class Mem0Agent:
         with self._lock:
             if self._is(self._current, version, suffix):
                 return
-            self.begin(version, suffix)
+            if suffix == self.current.suffix:
+                # Both versions make the same vectors of documents: the stores stay, and queries change.
+                self._current = self._requeried(version)
+                return
+            self._mirror(version, suffix)
+            for store in (self.current.memories, self.current.entities):
+                store.settle()
             self.drain()
             for store in (self.current.memories, self.current.entities):
                 if store.replica is not None:
                     store.replica.serving = True
-            self._current, self._shadow = self._shadow, None
+            assert self._shadow is not None
+            self._current, self._shadow, self._building = self._noting(self._shadow), None, False
+
+    def _requeried(self, version: str) -> Binding:
+        """Return the current binding with the encoder of another version, whose documents have the same vectors."""
+        encoder = self.encoders.by_version(version)
+        return replace(self.current, embedding=HinsEmbedding(encoder=encoder), encoder=encoder, version=version)
 
     def abandon(self) -> None:
         """Stop writing to the shadow indexes; they stay as they are."""
         with self._lock:
             self.current.memories.replica = self.current.entities.replica = None
-            self._shadow = None
+            self._shadow, self._building = None, False
 
     def reset(self) -> None:
         """Delete everything that the store holds, in the serving collections, the shadow's and the previous ones."""
@@ -247,6 +364,10 @@ class Mem0Agent:
     @staticmethod
     def _pairs(source: Binding, target: Binding) -> Iterator[tuple[StoreIndex, StoreIndex]]:
         return zip(source.indexes(), target.indexes(), strict=True)
+
+
+def _note(registry: Registry, key: str, index: StoreIndex, ids: Sequence[Any]) -> bool:
+    return registry.note_changes(key, index.kind, [index.key(id_) for id_ in ids])
 
 
 _agents: weakref.WeakValueDictionary[tuple[str, str, int], Mem0Agent] = weakref.WeakValueDictionary()

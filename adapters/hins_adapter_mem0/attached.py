@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -276,9 +276,18 @@ class _SyncMethods(_Common):
 class _AsyncMethods(_Common):
     """The same for an attached `mem0.AsyncMemory`."""
 
+    @contextlib.asynccontextmanager
+    async def _hins_following(self) -> AsyncIterator[None]:
+        """Keep one embedder and its stores for one operation; what takes time happens outside of the event loop."""
+        agent = self._hins_agent
+        if agent is not None and agent.due:
+            await asyncio.to_thread(agent.follow)
+        with self._hins_pin():
+            yield
+
     async def add(self, messages: Any, *, capture: bool = True, **options: Any) -> Any:
         """Add as Mem0 does, and record the turns and the memories that came out."""
-        with self._hins_pin():
+        async with self._hins_following():
             result = await _mem0(self).add(messages, **options)
             if capture and self._hins_recorder.on:
                 await asyncio.to_thread(self._hins_recorder.added, self, messages, options, result)
@@ -286,23 +295,23 @@ class _AsyncMethods(_Common):
 
     async def search(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
         """Search as Mem0 does; the result also carries ``retrieval_id`` ("" when nothing is recorded)."""
-        with self._hins_pin():
+        async with self._hins_following():
             result = await _mem0(self).search(*arguments, **options)
             return self._hins_searched(result, arguments, options, capture)
 
     async def get(self, *arguments: Any, **options: Any) -> Any:
         """Return a memory as Mem0 does."""
-        with self._hins_pin():
+        async with self._hins_following():
             return await _mem0(self).get(*arguments, **options)
 
     async def get_all(self, *arguments: Any, **options: Any) -> Any:
         """List memories as Mem0 does."""
-        with self._hins_pin():
+        async with self._hins_following():
             return await _mem0(self).get_all(*arguments, **options)
 
     async def update(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
         """Update as Mem0 does, and record the memory as it is then."""
-        with self._hins_pin():
+        async with self._hins_following():
             result = await _mem0(self).update(*arguments, **options)
             if capture and self._hins_recorder.on:
                 await asyncio.to_thread(self._hins_recorder.updated, self, _memory_id(arguments, options))
@@ -310,7 +319,7 @@ class _AsyncMethods(_Common):
 
     async def delete(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
         """Delete as Mem0 does, and record it."""
-        with self._hins_pin():
+        async with self._hins_following():
             recorded = capture and self._hins_recorder.on
             memory_id = _memory_id(arguments, options)
             payload: Mapping[str, Any] = {}
@@ -323,7 +332,7 @@ class _AsyncMethods(_Common):
 
     async def delete_all(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
         """Delete all memories of a scope as Mem0 does, and record it."""
-        with self._hins_pin():
+        async with self._hins_following():
             result = await _mem0(self).delete_all(*arguments, **options)
         if capture:
             self._hins_recorder.deleted_all([scope_of(_delete_all_options(arguments, options))])

@@ -15,6 +15,7 @@ from hins_adapter_mem0.opening import (
     checked_embedder,
     open_attached_agent,
     open_own_agent,
+    open_recording_agent,
     recorded_version,
 )
 from hins_memory.config import Settings
@@ -89,7 +90,9 @@ def _agent_for(
 ) -> Mem0Agent | None:
     recorded = recorded_version(memory, settings)
     if embedder is None:
-        return open_attached_agent(memory, settings, "hins", model) if recorded else None
+        if recorded:
+            return open_attached_agent(memory, settings, "hins", model)
+        return open_recording_agent(memory, settings)
     name = "stock" if embedder == "stock" else "hins"
     if recorded or not reembed:
         return open_attached_agent(memory, settings, name, model)  # type: ignore[arg-type]  # narrowed just above

@@ -1,16 +1,21 @@
-"""Embedded Qdrant clients, one for a folder and process: the folder is locked, so it cannot be opened twice."""
+"""The folders of embedded stores: each is open in one process only, and there shared by whoever uses it."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hins_memory.errors import AgentError
+from hins_memory.version_folder import file_lock
 
-__all__ = ["acquire_client", "release_client"]
+__all__ = ["acquire_client", "acquire_folder", "release_client"]
+
+_LOCK_NAME = ".hins.lock"
 
 
 @dataclass
@@ -31,12 +36,28 @@ def acquire_client(path: str) -> Any:
     Raises:
         AgentError: another process holds the folder, or it cannot be opened.
     """
+    return _acquire(path, _connect)
+
+
+def acquire_folder(path: str, provider: str) -> Any:
+    """Hold the folder of an embedded store that keeps no other process out by itself; pair with `release_client`.
+
+    Mem0's faiss keeps its rows in memory and writes all of them each time, and embedded Chroma does not see what
+    another process writes: two processes would undo each other's work without a word.
+
+    Raises:
+        AgentError: another process holds the folder, or it cannot be written.
+    """
+    return _acquire(path, lambda folder: _hold(folder, provider))
+
+
+def _acquire(path: str, connect: Callable[[str], Any]) -> Any:
     folder = str(Path(path).resolve())
     with _lock:
         _settle()
         shared = _open.get(folder)
         if shared is None:
-            shared = _open[folder] = _Shared(_connect(folder))
+            shared = _open[folder] = _Shared(connect(folder))
         shared.users += 1
     _try_to_settle()
     return shared.client
@@ -88,3 +109,21 @@ def _connect(folder: str) -> Any:
             f"The embedded Qdrant in {folder} cannot be opened: {type(error).__name__}: {error}",
             "Check that the folder is writable and that the disk is not full.",
         ) from error
+
+
+def _hold(folder: str, provider: str) -> ExitStack:
+    stack = ExitStack()
+    try:
+        stack.enter_context(file_lock(Path(folder) / _LOCK_NAME, wait=False))
+    except BlockingIOError as error:
+        raise AgentError(
+            f"The embedded {provider} store in {folder} is open in another process.",
+            "Close it there first, or use a store with a server (chroma with host and port, pgvector, qdrant), which "
+            "many processes can share.",
+        ) from error
+    except OSError as error:
+        raise AgentError(
+            f"The embedded {provider} store in {folder} cannot be opened: {error}",
+            "Check that the folder is writable and that the disk is not full.",
+        ) from error
+    return stack

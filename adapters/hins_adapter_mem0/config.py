@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from mem0.configs.base import MemoryConfig
 from mem0.embeddings.configs import EmbedderConfig
@@ -138,5 +138,6 @@ def _without_secrets(url: str) -> str:
     if "://" not in url:
         return url.rpartition("@")[2].partition("?")[0]
     parts = urlsplit(url)
-    host = parts.hostname or ""
+    # A server behind a Unix socket is named by the socket's folder.
+    host = parts.hostname or parse_qs(parts.query).get("host", [""])[0]
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path.rstrip('/')}"

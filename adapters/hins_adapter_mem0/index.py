@@ -2,32 +2,71 @@
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hins_adapter_mem0.stores import GuardedStore, _rows, store_client
+from hins_adapter_mem0.stores import GuardedStore, patiently, provider_of, store_client
 from hins_memory.agent import Record
+from hins_memory.errors import AgentError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["QdrantIndex", "StoreIndex", "open_index"]
+__all__ = ["QdrantIndex", "StoreIndex", "lacking", "open_index"]
 
 # What stands for "all" where a store can only list with a limit.
 _ALL = 10_000_000
+# Points that are fetched from Qdrant at a time: the embedded one sorts all of its ids each time.
+_SCROLL = 4096
+# From so many points on, changing how embedded Qdrant waits for the disk takes less time than it saves.
+_TOGETHER = 8
+
+
+# Why the rows of some of Mem0's stores cannot be copied: what their `list` does not do.
+_SEARCHES = "a complete list of its records: Mem0 lists it by a search, which ends after some thousands"
+_LACKING = {
+    "azure_ai_search": _SEARCHES,
+    "databricks": _SEARCHES,
+    "elasticsearch": "a complete list of its records: a search ends after 10,000",
+    "langchain": "collections that can be opened by name, and a list of its records",
+    "milvus": "a complete list of its records: a query ends after 16,384",
+    "opensearch": "a complete list of its records: a search ends after 10,000",
+    "pinecone": _SEARCHES,
+    "redis": "payloads that come back as they were stored",
+    "supabase": _SEARCHES,
+    "turbopuffer": _SEARCHES,
+    "upstash_vector": _SEARCHES,
+    "valkey": _SEARCHES,
+    "vertex_ai_vector_search": "collections that can be made by name, and a complete list of its records",
+    "weaviate": "payloads that come back as they were stored",
+}
+
+
+def lacking(store: Any) -> str:
+    """Return in words what one of Mem0's stores lacks to be swapped; "" for nothing."""
+    return _LACKING.get(provider_of(store), "")
 
 
 def open_index(store: GuardedStore, kind: str) -> StoreIndex:
-    """Return a store's index: with native paging for Qdrant, through Mem0's interface for every other store."""
-    return QdrantIndex(store, kind) if store_client(store.raw) is not None else StoreIndex(store, kind)
+    """Return a store's index: with its own paging where it is known, else through Mem0's interface."""
+    if store_client(store.raw) is not None:
+        return QdrantIndex(store, kind)
+    from hins_adapter_mem0 import native
+
+    own = {"chroma": native.ChromaIndex, "faiss": native.FaissIndex, "pgvector": native.PgvectorIndex}
+    return own.get(provider_of(store.raw), StoreIndex)(store, kind)
 
 
 class StoreIndex:
     """One collection through Mem0's own store interface, which every provider has.
 
-    The interface lists without paging and does not give vectors back.
+    The interface lists without paging and does not give vectors back. Stores whose `list` leaves something out can
+    serve, but not be swapped: reading them raises an `AgentError` that says what they lack.
     """
 
     def __init__(self, store: GuardedStore, kind: str) -> None:
@@ -51,6 +90,14 @@ class StoreIndex:
     def count(self) -> int:
         """Return the number of records."""
         return len(self._all())
+
+    def is_empty(self) -> bool:
+        """Return whether there is no record; every store can tell."""
+        return not _rows(self.store.list(filters=None, top_k=1))
+
+    def dimension(self) -> int | None:
+        """Return the length of the stored vectors, where the store can be asked for it."""
+        return None
 
     def pages(self, size: int) -> Iterator[list[Record]]:
         """Yield all records, at most `size` at a time; a record present throughout is yielded once."""
@@ -99,15 +146,29 @@ class StoreIndex:
             )
 
     def _all(self) -> list[Any]:
+        if missing := lacking(self.store.raw):
+            raise AgentError(
+                f"Mem0's {provider_of(self.store.raw)!r} store cannot be swapped, because it lacks {missing}.",
+                "Use qdrant, pgvector, chroma or faiss; recording, mining and training work with any store.",
+            )
         return _rows(self.store.list(filters=None, top_k=_ALL))
 
     def _id(self, key: str) -> Any:
         return key
 
     def _record(self, row: Any) -> Record:
-        payload = row.payload or {}
-        text = payload.get("data")
-        return Record(self.key(row.id), text if isinstance(text, str) else "", payload)
+        return self._as_record(row.id, row.payload or {})
+
+    def _as_record(self, id_: Any, payload: Any) -> Record:
+        text = (payload or {}).get("data")
+        return Record(self.key(id_), text if isinstance(text, str) else "", payload or {})
+
+
+def _rows(listed: Any) -> list[Any]:
+    """Return the rows of what a store's `list` gives: some give rows, others a list or tuple that holds them."""
+    if isinstance(listed, (list, tuple)) and listed and isinstance(listed[0], (list, tuple)):
+        return list(listed[0])
+    return list(listed or [])
 
 
 class QdrantIndex(StoreIndex):
@@ -124,18 +185,26 @@ class QdrantIndex(StoreIndex):
     def count(self) -> int:
         """Return the number of records."""
         with self.store.guard:
-            return int(self._client.count(self.name, exact=True).count)
+            return int(patiently(lambda: self._client.count(self.name, exact=True)).count)
+
+    def is_empty(self) -> bool:
+        """Return whether there is no record."""
+        return self.count() == 0
+
+    def dimension(self) -> int | None:
+        """Return the length of the stored vectors; None where they have names."""
+        size = getattr(self._client.get_collection(self.name).config.params.vectors, "size", None)
+        return None if size is None else int(size)
 
     def pages(self, size: int) -> Iterator[list[Record]]:
         """Yield all records in the order of their ids, at most `size` at a time."""
         offset: Any = None
         while True:
+            scroll = partial(self._client.scroll, self.name, limit=max(size, _SCROLL), offset=offset)
             with self.store.guard:
-                points, offset = self._client.scroll(
-                    self.name, limit=size, offset=offset, with_payload=True, with_vectors=False
-                )
-            if points:
-                yield [self._record(point) for point in points]
+                points, offset = patiently(partial(scroll, with_payload=True, with_vectors=False))
+            for start in range(0, len(points), size):
+                yield [self._record(point) for point in points[start : start + size]]
             if offset is None:
                 return
 
@@ -157,8 +226,9 @@ class QdrantIndex(StoreIndex):
 
     def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
         """Write records with their vectors, of shape (len(records), dim); BM25 vectors follow from the payload."""
-        with self.store.guard:
-            self._insert(records, vectors)
+        together = self._committed_together() if len(records) >= _TOGETHER else nullcontext()
+        with self.store.guard, together:
+            patiently(lambda: self._insert(records, vectors))
 
     def delete(self, ids: Iterable[str]) -> None:
         """Delete records; ids that do not exist are ignored."""
@@ -166,19 +236,41 @@ class QdrantIndex(StoreIndex):
 
         points = [self._id(key) for key in ids]
         if points:
+            chosen = PointIdsList(points=points)
             with self.store.guard:
-                self._client.delete(self.name, points_selector=PointIdsList(points=points))
+                patiently(lambda: self._client.delete(self.name, points_selector=chosen))
 
     @property
     def _client(self) -> Any:
         return self.store.raw.client
 
+    @contextmanager
+    def _committed_together(self) -> Iterator[None]:
+        """Let embedded Qdrant wait for the disk once for all points instead of twice for each.
+
+        It commits each point to a SQLite file of its own. In WAL mode with normal synchronisation, commits survive a
+        kill as they are, and the disk is waited for when the mode is changed back.
+        """
+        collections = getattr(getattr(self._client, "_client", None), "collections", None) or {}
+        storage = getattr(getattr(collections.get(self.name), "storage", None), "storage", None)
+        if not isinstance(storage, sqlite3.Connection):
+            yield
+            return
+        storage.execute("PRAGMA journal_mode=WAL")
+        storage.execute("PRAGMA synchronous=NORMAL")
+        try:
+            yield
+        finally:
+            storage.execute("PRAGMA synchronous=FULL")
+            storage.execute("PRAGMA journal_mode=DELETE")
+
     def _retrieve(self, ids: Sequence[str], *, with_vectors: bool) -> list[Any]:
         if not ids:
             return []
         points = [self._id(key) for key in ids]
+        retrieve = partial(self._client.retrieve, self.name, ids=points, with_payload=True, with_vectors=with_vectors)
         with self.store.guard:
-            return list(self._client.retrieve(self.name, ids=points, with_payload=True, with_vectors=with_vectors))
+            return list(patiently(retrieve))
 
     def _id(self, key: str) -> Any:
         return int(key) if key.isascii() and key.isdigit() and len(key) < 20 else key

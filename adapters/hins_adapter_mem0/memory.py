@@ -13,7 +13,7 @@ from hins_adapter_mem0.attached import Attachment, attached_class
 from hins_adapter_mem0.captures import join_capture
 from hins_adapter_mem0.config import complete_config, with_encoder
 from hins_adapter_mem0.embedding import PROVIDER
-from hins_adapter_mem0.opening import Embedder, checked_embedder, open_agent
+from hins_adapter_mem0.opening import Embedder, checked_embedder, open_agent, open_recording_agent
 from hins_adapter_mem0.recorder import Recorder
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
@@ -43,11 +43,11 @@ def _construct(
     embedder: Embedder | None,
     model: str | Path | None,
 ) -> Any:
-    """Run Mem0's constructor with a completed configuration and return the agent (None: Mem0's own embedder)."""
+    """Run Mem0's constructor with a completed configuration and return the agent (None: it only records)."""
     checked_embedder(embedder)
     if embedder is None:
         base_init(config if isinstance(config, mem0.configs.base.MemoryConfig) else _plain_config(config))
-        return None
+        return open_recording_agent(memory, settings)
     complete = complete_config(config, settings)
     agent = open_agent(complete, settings, embedder, model)
     binding = agent.current

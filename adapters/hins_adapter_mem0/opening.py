@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hins_adapter_mem0.agent import Mem0Agent, shared_agent
-from hins_adapter_mem0.clients import acquire_client, release_client
+from hins_adapter_mem0.clients import acquire_client, acquire_folder, release_client
 from hins_adapter_mem0.config import embedded_path, store_key
+from hins_adapter_mem0.index import lacking, open_index
 from hins_adapter_mem0.stores import StoreOpener, entity_collection, store_client
 from hins_memory.config import Settings
 from hins_memory.encoder import Encoder
@@ -18,7 +21,14 @@ from hins_memory.errors import AgentError, ConfigError, SwapError
 if TYPE_CHECKING:
     from hins_memory.registry import Registry
 
-__all__ = ["Embedder", "open_agent", "open_attached_agent", "open_own_agent", "recorded_version"]
+__all__ = [
+    "Embedder",
+    "open_agent",
+    "open_attached_agent",
+    "open_own_agent",
+    "open_recording_agent",
+    "recorded_version",
+]
 
 #: ``hins``: the project's encoder. ``stock``: the plain base, untrained.
 Embedder = Literal["hins", "stock"]
@@ -46,19 +56,40 @@ def open_agent(config: Any, settings: Settings, embedder: Embedder, model: str |
     def make() -> Mem0Agent:
         client = acquire_client(path) if path else given or _connect(provider, store_config)
         try:
-            agent = _new_agent(key, StoreOpener(provider, store_config, client), settings, model)
-            _serve_first(agent, embedder, in_place=True)
+            opener = StoreOpener(provider, store_config, client)
+            with _held(opener) as folder:
+                agent = _new_agent(key, opener, settings, model)
+                _serve_first(agent, embedder, in_place=True)
         except BaseException:
             if path:
                 release_client(path)
             raise
-        if path:
-            agent.owns_client(path)
+        if place := path or folder:
+            agent.owns_client(place)
         return agent
 
     agent = shared_agent(settings.database_url, key, given, make)
     _check_stock(agent, embedder)
     return agent
+
+
+@contextlib.contextmanager
+def _held(opener: StoreOpener) -> Iterator[str]:
+    """Keep other processes out of the folder of an embedded store that does not do so itself.
+
+    Yields:
+        The folder, which the agent has to give back; "" where there is nothing to hold. An error gives it back.
+    """
+    path = getattr(opener.config, "path", None)
+    if opener.provider not in ("faiss", "chroma") or opener.shared or not path:
+        yield ""
+        return
+    acquire_folder(str(path), opener.provider)
+    try:
+        yield str(path)
+    except BaseException:
+        release_client(str(path))
+        raise
 
 
 def _connect(provider: str, store_config: Any) -> Any:
@@ -87,8 +118,12 @@ def open_attached_agent(memory: Any, settings: Settings, embedder: Embedder, mod
     """
 
     def make() -> Mem0Agent:
-        agent = _new_agent(_memory_key(memory), _memory_opener(memory), settings, model)
-        _serve_first(agent, embedder, in_place=False)
+        opener = _memory_opener(memory)
+        with _held(opener) as folder:
+            agent = _new_agent(_memory_key(memory), opener, settings, model)
+            _serve_first(agent, embedder, in_place=False)
+        if folder:
+            agent.owns_client(folder)
         return agent
 
     agent = shared_agent(settings.database_url, _memory_key(memory), _memory_client(memory), make)
@@ -100,12 +135,28 @@ def open_own_agent(memory: Any, settings: Settings, model: str | Path | None = N
     """Open the agent of a live memory's store as it is, with Mem0's own embedder, so that it can be swapped."""
 
     def make() -> Mem0Agent:
-        agent = _new_agent(_memory_key(memory), _memory_opener(memory), settings, model)
-        agent.serve_own(memory.embedding_model, memory.vector_store, memory.entity_store)
-        agent.encoders.registry.record_live(agent.key, "", "")
+        opener = _memory_opener(memory)
+        with _held(opener) as folder:
+            agent = _new_agent(_memory_key(memory), opener, settings, model)
+            agent.serve_own(memory.embedding_model, memory.vector_store, memory.entity_store)
+            agent.encoders.registry.record_live(agent.key, "", "")
+        if folder:
+            agent.owns_client(folder)
         return agent
 
     return shared_agent(settings.database_url, _memory_key(memory), _memory_client(memory), make)
+
+
+def open_recording_agent(memory: Any, settings: Settings) -> Mem0Agent | None:
+    """Open the agent of a memory that only records, where another process might swap its store; else None.
+
+    Without it, this process would go on writing to an index that serves nobody any more.
+    """
+    try:
+        swappable = _memory_opener(memory).shared and not lacking(memory.vector_store)
+    except AgentError:
+        return None
+    return open_own_agent(memory, settings) if swappable else None
 
 
 def _new_agent(key: str, opener: StoreOpener, settings: Settings, model: str | Path | None) -> Mem0Agent:
@@ -159,17 +210,34 @@ def _first_suffix(agent: Mem0Agent, encoder: Encoder, *, in_place: bool) -> str:
     """Return the suffix of a store's first index, which must be empty."""
     opener = agent.opener
     collection = str(opener.config.collection_name)
-    count, dim = opener.describe(collection, encoder.dim)
-    if count:
+    held, dim = _look(opener, collection, encoder.dim)
+    if held:
         raise AgentError(
-            f"{agent.key} holds {count} memories that another encoder embedded; {encoder.version} cannot search them.",
+            f"{agent.key} holds {held} that another encoder embedded; {encoder.version} cannot search them.",
             'Re-embed them with hins_memory.attach(memory, embedder="hins", reembed=True), or use another collection.',
         )
-    entities, entity_dim = opener.describe(entity_collection(opener.provider, collection), encoder.dim)
-    if in_place and not entities and {dim, entity_dim} <= {None, encoder.dim}:
-        return ""
+    if in_place:
+        entities, entity_dim = _look(opener, entity_collection(opener.provider, collection), encoder.dim)
+        if not entities and {dim, entity_dim} <= {None, encoder.dim}:
+            return ""
     # Beside the collection that is there, which stays as it is: for its own embedder after a detach.
     return "_hins_" + re.sub(r"[^A-Za-z0-9]+", "-", encoder.version)
+
+
+def _look(opener: StoreOpener, collection: str, dim: int) -> tuple[str, int | None]:
+    """Return in words what a collection holds ("": nothing), and its dimension (None: not there yet, or not known).
+
+    Stores other than Qdrant cannot be asked without creating the collection; then it gets `dim`.
+    """
+    if opener.client is not None and not opener.client.collection_exists(collection):
+        return "", None
+    index = open_index(opener.open(collection, dim), "memories")
+    held = ""
+    if not index.is_empty():
+        held = "memories"
+        with contextlib.suppress(AgentError):
+            held = f"{index.count()} memories"
+    return held, index.dimension()
 
 
 def _check_stock(agent: Mem0Agent, embedder: Embedder) -> None:

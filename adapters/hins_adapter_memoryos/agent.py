@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from hins_adapter_memoryos.part import Binding, Part
 from hins_adapter_memoryos.vectors import VectorCache
 from hins_memory.agent import Index
 from hins_memory.encoder_source import EncoderSource
-from hins_memory.errors import AgentError
+from hins_memory.errors import AgentError, LogError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,9 +37,12 @@ if TYPE_CHECKING:
     from hins_memory.capture import Capture
     from hins_memory.config import Settings
 
-__all__ = ["MemoryosAgent", "shared_agent"]
+__all__ = ["MemoryosAgent"]
 
 logger = logging.getLogger(__name__)
+
+# How old what is known of the registry may be when an operation begins.
+_LOOK_SECONDS = 0.4
 
 _Vectors: TypeAlias = "dict[tuple[Kind, str], NDArray[np.float32]]"
 
@@ -48,7 +52,7 @@ class MemoryosAgent:
 
     What serves are the vectors in MemoryOS's own files and objects. A swap builds those of the new version beside
     them, by text; the flip puts them in place, one object and one file at a time, and keeps the old ones the same
-    way. Each file names the version of its vectors, so a flip that was cut off is finished when a file is opened.
+    way. Each file names the space of its vectors, so a flip that was cut off is finished when a file is opened.
     """
 
     name = "memoryos"
@@ -69,6 +73,7 @@ class MemoryosAgent:
         self._caches: dict[str, VectorCache] = {}
         self._parts: weakref.WeakSet[Part] = weakref.WeakSet()
         self._clearers: list[Callable[[], None]] = []
+        self._looked = float("-inf")
 
     @property
     def key(self) -> str:
@@ -126,9 +131,9 @@ class MemoryosAgent:
         if not target.version:
             return
         previous = self.encoders.registry.previous_index(self.key)
-        self.convert_file(part.path, target, previous.version if previous and previous.version else None)
+        self.convert_file(part.path, target, self._space(previous.version) if previous and previous.version else None)
         document = _readable(part.path) or {}
-        marked = document.get(MARK) == target.version
+        marked = document.get(MARK) == target.space
         self._convert_part(part, target, usable_vectors(entries(document)) if marked else None)
 
     def leave(self, parts: Iterable[Part]) -> None:
@@ -156,7 +161,7 @@ class MemoryosAgent:
         """Open (creating what is missing) the indexes of `version` under the suffix `suffix`."""
         if (version, suffix) == (self.current.version, self.current.suffix):
             return self.live()
-        cache = self._cache(version)
+        cache = self._cache(self._space(version))
         return [CachedIndex(self.texts, kind, self._index_name(kind, suffix), cache) for kind in KINDS]
 
     def begin(self, version: str, suffix: str) -> None:
@@ -197,9 +202,9 @@ class MemoryosAgent:
         found = part.entries()
         for kind in KINDS:
             texts = {entry.id: entry.text for entry in found if entry.kind == kind}
-            missing = texts.keys() - self._cache(shadow.version).known(kind, texts)
+            missing = texts.keys() - self._cache(shadow.space).known(kind, texts)
             new = [entry for entry in found if entry.kind == kind and entry.id in missing]
-            self._keep(self._vectors(new, shadow), shadow.version)
+            self._keep(self._vectors(new, shadow), shadow.space)
 
     def flip(self, version: str, suffix: str) -> None:
         """Serve with the encoder of `version`: in the objects of this process, then in every file.
@@ -215,10 +220,13 @@ class MemoryosAgent:
             old, target = self.current, self.bind(version, suffix)
             if target is old:
                 return
+            if target.space and target.space == old.space:
+                self._requery(target)
+                return
             # What can fail comes first: encoding what is missing, and writing down what is given up.
             found = [entry for part in self.parts for entry in part.entries()]
-            self._keep(self._vectors(found, target), version)
-            self._keep(usable_vectors(found), old.version)
+            self._keep(self._vectors(found, target), target.space)
+            self._keep(usable_vectors(found), old.space)
             self.current, self._shadow = target, None
             try:
                 for part in self.parts:
@@ -233,10 +241,17 @@ class MemoryosAgent:
             for clear in self._clearers:
                 clear()
 
+    def _requery(self, target: Binding) -> None:
+        """Serve with another version that makes the same vectors of documents: no vector and no file changes."""
+        self.current, self._shadow = target, None
+        for part in self.parts:
+            with part.lock.exclusive():
+                part.binding = target
+
     def _convert_files(self, target: Binding, old: Binding) -> None:
         for path in store_files(self.root):
             try:
-                self.convert_file(path, target, old.version)
+                self.convert_file(path, target, old.space)
             except Exception:
                 # The flip is done: its mark tells what to do with the file when it is opened.
                 logger.exception("%s keeps its old vectors until it is opened again", path)
@@ -254,6 +269,27 @@ class MemoryosAgent:
                 # Nothing is open yet: each file is looked at when it is.
                 self.current = self.bind(version, suffix)
 
+    def look(self) -> None:
+        """Follow what another process swapped the store to; asks the registry at most every `_LOOK_SECONDS`.
+
+        To be called between operations: the flip waits for those that run.
+
+        Raises:
+            AgentError: the encoder that serves by now cannot be loaded here.
+        """
+        # Whoever holds the lock is flipping, or will be done before the next look.
+        if time.monotonic() - self._looked < _LOOK_SECONDS or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._looked = time.monotonic()
+            live = self.encoders.registry.live_index(self.key)
+            if live is not None and live.version and live.version != self.current.version:
+                self.follow(live.version, live.suffix)
+        except LogError as error:  # nobody can flip either
+            logger.warning("Whether %s was swapped is not known now: %s", self.key, error)
+        finally:
+            self._lock.release()
+
     def abandon(self) -> None:
         """Stop giving the shadow vectors; what it has stays."""
         with self._lock:
@@ -269,8 +305,8 @@ class MemoryosAgent:
             for path in store_files(self.root):
                 with writing(self.root, path):
                     document = _readable(path)
-                    if document is not None and document.get(MARK) != binding.version:
-                        write_json(path, document | {MARK: binding.version}, durable=True)
+                    if document is not None and document.get(MARK) != binding.space:
+                        write_json(path, document | {MARK: binding.space}, durable=True)
 
     def release(self, parts: Sequence[Part]) -> None:
         """Give objects and their files back with the vectors of MemoryOS's own encoder.
@@ -290,27 +326,27 @@ class MemoryosAgent:
             self._convert_part(part, self.own)
             self.convert_file(part.path, self.own, None)
 
-    def convert_file(self, path: Path, target: Binding, old_version: str | None) -> None:
+    def convert_file(self, path: Path, target: Binding, old_space: str | None) -> None:
         """Give a file the vectors of `target`, in one step; a file that has them stays as it is.
 
         Args:
             path: the file; a missing or damaged one is left alone.
             target: whose vectors it gets.
-            old_version: the version whose vectors are kept for a rollback if the file has them; None keeps none.
+            old_space: the space whose vectors are kept for a rollback if the file has them; None keeps none.
 
         Raises:
             OSError: it cannot be written.
         """
         with writing(self.root, path):
             document = _readable(path)
-            if document is None or document.get(MARK, "") == target.version:
+            if document is None or document.get(MARK, "") == target.space:
                 return
             found = list(entries(document))
-            if old_version is not None and document.get(MARK, "") == old_version:
-                self._keep(usable_vectors(found), old_version)
+            if old_space is not None and document.get(MARK, "") == old_space:
+                self._keep(usable_vectors(found), old_space)
             self._put(found, self._vectors(found, target))
             document.pop(MARK, None)
-            write_json(path, document | ({MARK: target.version} if target.version else {}), durable=True)
+            write_json(path, document | ({MARK: target.space} if target.space else {}), durable=True)
 
     def _convert_part(self, part: Part, target: Binding, known: _Vectors | None = None) -> None:
         with part.lock.exclusive():
@@ -324,7 +360,7 @@ class MemoryosAgent:
         missing: dict[tuple[Kind, str], str] = {}
         for kind in KINDS:
             texts = {entry.id: entry.text for entry in found if entry.kind == kind}
-            built = self._cache(binding.version).get(kind, texts)
+            built = self._cache(binding.space).get(kind, texts)
             for id_, text in texts.items():
                 vector = (known or {}).get((kind, id_), built.get(id_))
                 if vector is None:
@@ -335,17 +371,20 @@ class MemoryosAgent:
             vectors |= zip(missing, binding.encoder.encode(list(missing.values()), role="document"), strict=True)
         return vectors
 
-    def _keep(self, vectors: _Vectors, version: str) -> None:
+    def _keep(self, vectors: _Vectors, space: str) -> None:
         for kind in KINDS:
-            self._cache(version).put(kind, {id_: vector for (known, id_), vector in vectors.items() if known == kind})
+            self._cache(space).put(kind, {id_: vector for (known, id_), vector in vectors.items() if known == kind})
 
     @staticmethod
     def _put(found: Sequence[Entry], vectors: _Vectors) -> None:
         for entry in found:
             entry.holder[entry.field] = vectors[entry.kind, entry.id].tolist()
 
-    def _cache(self, version: str) -> VectorCache:
-        return self._caches.setdefault(version, VectorCache(self.root, version))
+    def _cache(self, space: str) -> VectorCache:
+        return self._caches.setdefault(space, VectorCache(self.root, space))
+
+    def _space(self, version: str) -> str:
+        return self.encoders.registry.document_space(version) if version else ""
 
     def _index_name(self, kind: Kind, suffix: str) -> str:
         return f"{self.root.name}:{kind}{suffix}"
@@ -358,17 +397,3 @@ def _readable(path: Path) -> dict[str, Any] | None:
         logger.warning("%s. It is left as it is.", error)
         return None
     return document
-
-
-_agents: weakref.WeakValueDictionary[tuple[str, str], MemoryosAgent] = weakref.WeakValueDictionary()
-_agents_lock = threading.RLock()
-
-
-def shared_agent(database_url: str, root: Path, make: Callable[[], MemoryosAgent]) -> MemoryosAgent:
-    """Return this process's agent for a store, made by `make` if there is none: so that a flip reaches all users."""
-    name = (database_url, str(root))
-    with _agents_lock:
-        agent = _agents.get(name)
-        if agent is None:
-            agent = _agents[name] = make()
-        return agent

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
+import weakref
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hins_adapter_memoryos.agent import MemoryosAgent, shared_agent
+from hins_adapter_memoryos.agent import MemoryosAgent
 from hins_adapter_memoryos.encoders import OwnEncoder
 from hins_adapter_memoryos.files import store_files
 from hins_adapter_memoryos.index import file_entries
@@ -27,6 +30,20 @@ _SAMPLE_OF_FILE = 8
 _MIN_COSINE = 0.999
 
 
+_agents: weakref.WeakValueDictionary[tuple[str, str], MemoryosAgent] = weakref.WeakValueDictionary()
+_agents_lock = threading.RLock()
+
+
+def _shared_agent(database_url: str, root: Path, make: Callable[[], MemoryosAgent]) -> MemoryosAgent:
+    """Return this process's agent for a store, made by `make` if there is none: so that a flip reaches all users."""
+    name = (database_url, str(root))
+    with _agents_lock:
+        agent = _agents.get(name)
+        if agent is None:
+            agent = _agents[name] = make()
+        return agent
+
+
 def open_agent(root: Path, settings: Settings, own: OwnEncoder, model: str | Path | None) -> MemoryosAgent:
     """Return this process's agent for a store, serving with what the registry says.
 
@@ -44,7 +61,7 @@ def open_agent(root: Path, settings: Settings, own: OwnEncoder, model: str | Pat
     def make() -> MemoryosAgent:
         return MemoryosAgent(root, EncoderSource(Registry(settings), model), own)
 
-    agent = shared_agent(settings.database_url, root, make)
+    agent = _shared_agent(settings.database_url, root, make)
     if model is not None:
         agent.encoders.model = model
     live = agent.encoders.registry.live_index(agent.key)

@@ -50,6 +50,11 @@ class Binding:
     version: str
     suffix: str
 
+    @property
+    def space(self) -> str:
+        """What names the space of the vectors that it stores, which versions may share; "" for MemoryOS's own."""
+        return str(getattr(self.encoder, "space", self.version)) if self.version else ""
+
 
 def part_of(component: Any) -> Part:
     """Return what hins-memory keeps in a part of an attached Memoryos."""
@@ -96,6 +101,8 @@ class Part:
             with running(Operation(self, outer.encoder, role)):
                 yield
         else:
+            if outer is None:
+                self.agent.look()
             with self.lock.shared(), running(Operation(self, self.binding.encoder, role)):
                 yield
 
@@ -123,7 +130,7 @@ class Part:
                 "knowledge_base": list(component.knowledge_base),
                 "assistant_knowledge": list(component.assistant_knowledge),
             }
-        return document | {MARK: self.binding.version} if self.binding.version else document
+        return document | {MARK: self.binding.space} if self.binding.space else document
 
     def entries(self) -> list[Entry]:
         """Return what has a vector in the object."""

@@ -1,4 +1,4 @@
-"""The vectors of one encoder version by text, beside MemoryOS's files: built before a swap, kept for a rollback."""
+"""The vectors of one encoder by text, beside MemoryOS's files: built before a swap, kept for a rollback."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _LOOKUP = 500
 
 
 class VectorCache:
-    """Vectors of one encoder version in a SQLite file; safe with several threads and processes, and kill-proof.
+    """Vectors of one space in a SQLite file; safe with several threads and processes, and kill-proof.
 
     The file appears with the first vector and goes with the last.
 
     Args:
         root: the data_storage_path.
-        version: the encoder version; "" for MemoryOS's own encoder.
+        space: the space, named after the encoder version that made it; "" for MemoryOS's own encoder.
     """
 
-    def __init__(self, root: Path, version: str) -> None:
-        name = re.sub(r"[^A-Za-z0-9.@-]+", "_", version) or "own"
+    def __init__(self, root: Path, space: str) -> None:
+        name = re.sub(r"[^A-Za-z0-9.@-]+", "_", space) or "own"
         self.path = side_folder(root) / f"vectors-{name}.db"
         self._lock = threading.RLock()
 

@@ -10,9 +10,11 @@ import typer
 from hins_memory.cli import loop
 from hins_memory.cli.demo_command import demo
 from hins_memory.cli.doctor import doctor
+from hins_memory.cli.encoders import encoders
 from hins_memory.cli.log_commands import log
 from hins_memory.cli.options import Options
 from hins_memory.cli.screen import set_up_logging
+from hins_memory.cli.synthesize_command import synthesize
 
 __all__ = ["app"]
 
@@ -61,6 +63,8 @@ app.command()(loop.gate)
 app.command()(loop.swap)
 app.command()(loop.rollback)
 app.command()(loop.run)
+app.add_typer(encoders, name="encoders")
 app.add_typer(log, name="log")
+app.command()(synthesize)
 app.command()(doctor)
 app.command()(demo)

@@ -18,6 +18,7 @@ from hins_memory.errors import ConfigError, LogError
 from hins_memory.log.database import open_database
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
+from hins_memory.train import discard_runs
 
 if TYPE_CHECKING:
     from hins_memory.log.reader import LogEntry
@@ -133,13 +134,16 @@ def purge(
     """Remove a person from the log, and so from every later training set.
 
     The memories that the agent itself stores are the agent's: delete them there. An encoder that was trained before
-    stays as it is.
+    stays as it is; a training that was cut cannot be continued.
     """
     if not yes and context.params.get("as_json"):
         raise ConfigError("Nothing was removed: with --json nobody can be asked.", "Add --yes.")
     if not yes:
         typer.confirm(f"Remove everything recorded of the user {user!r}?", abort=True, err=True)
-    removed: dict[str, Any] = LogWriter(open_database(settings_of(context).database_url)).purge(user)
+    settings = settings_of(context)
+    removed: dict[str, Any] = LogWriter(open_database(settings.database_url)).purge(user)
+    # An unfinished training holds texts of the log.
+    discard_runs(settings.training)
     data = {"user": user, "removed": removed}
     if not any(removed.values()):
         return Result(data, (f"The log holds nothing of {user!r}.",))

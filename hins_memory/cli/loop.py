@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from hins_memory.cli.options import AgentConfig, AgentName, opened_agent, settings_of
+from hins_memory.cli.scheduled import WhenOption, one_round
 from hins_memory.cli.screen import Bars, Result, command, table
 from hins_memory.cli.tables import gate_parts, mine_parts, status_parts, swap_parts
-from hins_memory.errors import ConfigError, GateError
+from hins_memory.errors import ConfigError, GateError, NotEnoughDataError
 
 if TYPE_CHECKING:
     from hins_memory.pipeline import LoopSettings
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["gate", "mine", "rollback", "run", "status", "swap", "train"]
 
 _Base = Annotated[str, typer.Option("--base", metavar="DIR_OR_NAME", help="The encoder that training starts from.")]
-_ModeName = Annotated[str, typer.Option("--mode", help="Which weights are trained: lora (a low-rank update) or full.")]
+_ModeName = Annotated[
+    str, typer.Option("--mode", help="What is trained: lora (a low-rank update), full, or query (a map of queries).")
+]
+_Patience = Annotated[
+    int | None,
+    typer.Option(
+        "--patience",
+        metavar="N",
+        help="Stop when held-out traffic got no better N times in a row, and keep the best weights.",
+    ),
+]
 _Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that is sampled.")]
 _Version = Annotated[
     str | None, typer.Argument(metavar="[VERSION]", help="The encoder version; the newest if left out.")
@@ -88,21 +99,43 @@ def train(
     base: _Base = "stock",
     mode: _ModeName = "lora",
     epochs: Annotated[
-        float | None, typer.Option("--epochs", help="Passes over the examples; 2 if left out, more if they are few.")
+        float | None, typer.Option("--epochs", help="Passes over the examples; 4 if left out, more if they are few.")
     ] = None,
     negatives: Annotated[int, typer.Option("--negatives", help="Negatives a query.")] = _NEGATIVES,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", metavar="N", help="Queries a step, over all processes; default 32.")
+    ] = None,
+    patience: _Patience = None,
     seed: _Seed = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the training that was cut last, with its own settings.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page with the curves of the run.")
+    ] = None,
 ) -> Result:
-    """Train a new encoder version from the log. Nothing serves with it before `hins swap`."""
+    """Train a new encoder version from the log. Nothing serves with it before `hins swap`.
+
+    Several processes: `torchrun --nproc-per-node 2 -m hins_memory train`, or `accelerate launch -m hins_memory train`.
+    """
     from hins_memory.pipeline import Pipeline
+    from hins_memory.train.processes import is_main
+    from hins_memory.train.report import write_run_report
 
     settings = settings_of(context)
+    if resume:
+        _check_alone(context, ("base", "mode", "epochs", "negatives", "batch_size", "patience", "seed"))
     # Whoever says how many passes gets them, however few steps they are.
-    passes = {} if epochs is None else {"epochs": epochs, "min_steps": 1}
-    loop = _loop(base, seed, negatives, mode=cast("Mode", mode), **passes)
+    given: dict[str, Any] = {} if epochs is None else {"epochs": epochs, "min_steps": 1}
+    given |= {name: value for name, value in (("batch_size", batch_size), ("patience", patience)) if value is not None}
+    loop = _loop(base, seed, negatives, mode=cast("Mode", mode), **given)
     with Bars() as bars:
         bars.waiting("loading the encoder")
-        version = Pipeline(settings, loop=loop, progress=bars).train()
+        version = Pipeline(settings, loop=loop, progress=bars).train(resume=resume)
+    if not is_main():
+        return Result(lines=())
+    if report is not None:
+        write_run_report(report, version.id, version.manifest)
     seconds = version.manifest.get("metrics", {}).get("train_seconds", 0.0)
     examples = version.manifest.get("data", {}).get("examples", 0)
     data = {"version": version.id, "path": version.path, "manifest": version.manifest}
@@ -115,15 +148,31 @@ def train(
     )
 
 
+def _check_alone(context: typer.Context, names: tuple[str, ...]) -> None:
+    """Refuse options that a training to be continued has its own values of."""
+    given = [name for name in names if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ConfigError(
+            f"--resume continues with the run's own settings, so {options} cannot be given.", "Leave out."
+        )
+
+
 @command
-def gate(context: typer.Context, version: _Version = None) -> Result:
+def gate(
+    context: typer.Context,
+    version: _Version = None,
+    page: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.html", help="Write the verdict as a page, with queries.")
+    ] = None,
+) -> Result:
     """Judge a version against the encoder that serves, on conversations it never saw. Exit status 4 if refused."""
     from hins_memory.pipeline import Pipeline
 
     settings = settings_of(context)
     with Bars() as bars:
         bars.waiting("loading the encoders")
-        report = Pipeline(settings, progress=bars).gate(version)
+        report = Pipeline(settings, progress=bars).gate(version, page=page)
     return Result(report.to_dict(), gate_parts(report), 0 if report.passed else GateError.exit_code)
 
 
@@ -170,6 +219,7 @@ def rollback(context: typer.Context, agent: AgentName = "mem0", agent_config: Ag
 @command
 def run(
     context: typer.Context,
+    when: WhenOption = None,
     agent: AgentName = "mem0",
     agent_config: AgentConfig = None,
     base: _Base = "stock",
@@ -180,9 +230,23 @@ def run(
     from hins_memory.pipeline import Pipeline
 
     settings, loop = settings_of(context), _loop(base, seed, mode=cast("Mode", mode))
-    with Bars() as bars, opened_agent(settings, agent, agent_config, bars) as memory:
-        report = Pipeline(settings, memory, loop=loop, progress=bars).run()
+    with one_round(settings, when, agent) as decision:
+        if decision is not None and not decision.due:
+            return Result({"ran": False, "schedule": decision.to_dict()}, (f"No new round: {decision.why}",))
+        try:
+            with Bars() as bars, opened_agent(settings, agent, agent_config, bars) as memory:
+                report = Pipeline(settings, memory, loop=loop, progress=bars).run()
+        except NotEnoughDataError as error:
+            if decision is None:
+                raise
+            # A schedule asks again later; nobody has to be told that it is too early.
+            data = {"ran": False, "schedule": decision.to_dict(), "problem": error.problem}
+            return Result(data, (f"No new round: {error}",))
     parts = [table(("trained", "examples"), [(report.version, report.mine["examples"])]), *gate_parts(report.gate)]
+    if decision is not None:
+        parts.insert(0, f"A new round was due: {decision.why}")
     if report.swap is not None:
         parts += swap_parts(report.swap)
-    return Result(report.to_dict(), tuple(parts), 0 if report.swapped else GateError.exit_code)
+    schedule = {} if decision is None else {"schedule": decision.to_dict()}
+    data = {"ran": True, **schedule, **report.to_dict()}
+    return Result(data, tuple(parts), 0 if report.swapped else GateError.exit_code)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA_REVISION", "database_errors", "open_database", "reading"]
 
 #: The newest migration under migrations/versions; a database at this revision needs no migration.
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0003"
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK_SECONDS = 30.0

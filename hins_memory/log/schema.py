@@ -1,4 +1,4 @@
-"""Tables of a project's database: the interaction log, and the registry of encoder versions and indexes.
+"""Tables of a project's database: the log, the registry of encoder versions and indexes, leases and rounds.
 
 Times are seconds since the Unix epoch (UTC). Scope columns hold "" where a part is not given; `owner` is the key
 of the scope without its run (`Scope.owner.key`).
@@ -13,10 +13,13 @@ __all__ = [
     "answers",
     "encoder_versions",
     "feedback",
+    "index_changes",
+    "leases",
     "memories",
     "metadata",
     "retrieval_results",
     "retrievals",
+    "rounds",
     "turns",
 ]
 
@@ -131,4 +134,41 @@ agent_indexes = sa.Table(
     sa.Column("state", sa.String(8), nullable=False),
     sa.Column("created", sa.Float(53), nullable=False),
     sa.Column("changed", sa.Float(53), nullable=False),
+)
+
+# Records that were written since the last swap of an agent; see changes.py. kind "*": nobody knows which.
+index_changes = sa.Table(
+    "index_changes",
+    metadata,
+    sa.Column("agent_key", sa.Text, primary_key=True),
+    sa.Column("kind", sa.String(64), primary_key=True),
+    sa.Column("record", sa.Text, primary_key=True),
+)
+
+# Who may do what only one process may do at a time. A row stays when its lease is given back (owner ""), because
+# `token` only ever grows: what was begun under a smaller token must not be finished.
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False, server_default=""),
+    sa.Column("place", sa.Text, nullable=False, server_default=""),
+    sa.Column("token", sa.Integer, nullable=False),
+    sa.Column("acquired", sa.Float(53), nullable=False),
+    sa.Column("expires", sa.Float(53), nullable=False),
+)
+
+# Rounds of the loop. `answers` and `feedback` are the largest `seq` of those tables when the round began: what came
+# later is new. A round without `finished` runs, or was killed. outcome: swapped, refused, too little or failed.
+rounds = sa.Table(
+    "rounds",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("agent", sa.Text, nullable=False, index=True),
+    sa.Column("started", sa.Float(53), nullable=False),
+    sa.Column("finished", sa.Float(53), nullable=True),
+    sa.Column("outcome", sa.String(16), nullable=False, server_default=""),
+    sa.Column("version", sa.Text, nullable=False, server_default=""),
+    sa.Column("answers", sa.Integer, nullable=False),
+    sa.Column("feedback", sa.Integer, nullable=False),
 )

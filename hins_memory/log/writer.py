@@ -13,7 +13,7 @@ from hins_memory.errors import LogError
 from hins_memory.log import rows
 from hins_memory.log.database import database_errors
 from hins_memory.log.rows import EventRefusedError, Row
-from hins_memory.log.schema import answers, feedback, memories, retrieval_results, retrievals, turns
+from hins_memory.log.schema import answers, feedback, memories, retrieval_results, retrievals, rounds, turns
 from hins_memory.types import Answer, Deletion, Event, Feedback, Memory, Retrieval, Turn
 
 __all__ = ["EventRefusedError", "LogWriter"]
@@ -247,4 +247,10 @@ def _purge(connection: sa.Connection, user: str) -> dict[str, int]:
         "memories": sa.delete(memories).where(memories.c.user == user),
         "turns": sa.delete(turns).where(turns.c.user == user),
     }
-    return {name: connection.execute(statement).rowcount for name, statement in removals.items()}
+    removed = {name: connection.execute(statement).rowcount for name, statement in removals.items()}
+    for table in (answers, feedback):
+        # SQLite gives the numbers of the last rows anew: what comes now is new to a schedule all the same.
+        last = sa.select(sa.func.coalesce(sa.func.max(table.c.seq), 0)).scalar_subquery()
+        seen = rounds.c[table.name]
+        connection.execute(sa.update(rounds).where(seen > last).values({table.name: last}))
+    return removed

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,15 @@ PAIRS = (
     ("The garden needs water every evening.", "A drip hose in the garden would save you time."),
     ("I have to practise the second Bach suite.", "Begin slowly, with the cello's open strings."),
 )
+
+
+#: whether it is the newer tree, where the encoder can be chosen
+NEWER = "embedding_model_name" in inspect.signature(memoryos.Memoryos).parameters
+
+
+def module(name: str) -> Any:
+    """One of MemoryOS's modules, by its name there: in the package, or beside memoryos.py."""
+    return import_module(f"memoryos.{name}" if hasattr(memoryos, "__path__") else name)
 
 
 def _summary(prompt: str) -> Any:
@@ -65,7 +76,8 @@ def options(llm: LLMServer, root: Path, user: str = "ann", **changes: Any) -> di
         "openai_api_key": "loopback",
         "openai_base_url": llm.base_url,
         "data_storage_path": str(root),
-        "short_term_capacity": 2,
+        # memoryos-pro makes pages of what is said when the short-term memory is full, the newer tree with the next.
+        "short_term_capacity": 1 if NEWER else 2,
         "mid_term_heat_threshold": 100.0,
     }
     return given | changes
@@ -107,7 +119,7 @@ def assert_in_one_space(memory: Any, encoder: Encoder) -> int:
     for path in store_files(agent.root):
         document = read_json(path, dict)
         in_file = list(entries(document))
-        assert document.get(MARK) == encoder.version or not in_file
+        assert document.get(MARK) == encoder.space or not in_file
         found += in_file
     expected = encoder.encode([entry.text for entry in found])
     for entry, vector in zip(found, expected, strict=True):

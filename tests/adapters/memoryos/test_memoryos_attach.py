@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import gc
+import re
 import sys
 import threading
+from importlib.metadata import requires
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import memoryos
-import memoryos.long_term
-import memoryos.mid_term
 import numpy as np
 import pytest
 from hins_adapter_memoryos import Memoryos
@@ -19,10 +21,11 @@ from hins_adapter_memoryos.attached import attachment_of
 from hins_adapter_memoryos.plugin import hins_missing, hins_open_agent
 from hins_adapter_memoryos.shape import shape_of
 from llm_server import LLMServer
-from memoryos_world import PAIRS, agent_of, ask, assert_in_one_space, options, own_memory, pages, talk
+from memoryos_world import NEWER, PAIRS, agent_of, ask, assert_in_one_space, module, options, own_memory, pages, talk
 
 import hins_memory
 from hins_memory.agent import Agent, Index
+from hins_memory.cli.doctor import Check, examine
 from hins_memory.config import Settings
 from hins_memory.encoder import Encoder
 from hins_memory.errors import AgentError, ConfigError
@@ -135,7 +138,7 @@ def test_two_encoders_in_one_process_do_not_mix(
     assert_in_one_space(stock, stock_encoder)
     sizes = {len(page["page_embedding"]) for one in own.mid_term_memory.sessions.values() for page in one["details"]}
     assert sizes == {384}
-    assert type(own.mid_term_memory) is memoryos.mid_term.MidTermMemory
+    assert type(own.mid_term_memory) is module("mid_term").MidTermMemory
     second = Memoryos(**options(llm, tmp_path / "other"), settings=settings)
     assert agent_of(second).current.encoder is agent_of(stock).current.encoder
 
@@ -144,18 +147,18 @@ def test_detach_restores_it(settings: Settings, llm: LLMServer, tmp_path: Path, 
     memory = own_memory(llm, tmp_path)
     talk(memory, PAIRS[:4])
     gc.collect()  # the memories of other tests, which were never detached
-    functions = memoryos.mid_term.get_embedding, memoryos.long_term.get_embedding
+    functions = module("mid_term").get_embedding, module("long_term").get_embedding
     before = {name: (type(part), set(vars(part))) for name, part in vars(memory).items() if hasattr(part, "__dict__")}
     file = tmp_path / "users/ann/mid_term.json"
     stored = file.read_text(encoding="utf-8")
     hins_memory.attach(memory, embedder="hins", reembed=True, settings=settings, model=tiny_folder)
-    assert memoryos.mid_term.get_embedding is not functions[0]
+    assert module("mid_term").get_embedding is not functions[0]
     assert "hins_encoder" in file.read_text(encoding="utf-8")
     assert hins_memory.detach(memory) is memory
     assert file.read_text(encoding="utf-8") == stored
     assert {name: (type(part), set(vars(part))) for name, part in vars(memory).items() if name in before} == before
     assert type(memory) is memoryos.Memoryos
-    assert (memoryos.mid_term.get_embedding, memoryos.long_term.get_embedding) == functions
+    assert (module("mid_term").get_embedding, module("long_term").get_embedding) == functions
     assert not hasattr(memory, "_hins")
     assert pages(ask(memory, PAIRS[0][0]))[0] == PAIRS[0][0]
     with pytest.raises(AgentError, match="not attached"):
@@ -186,16 +189,14 @@ def test_what_cannot_be_attached_is_named(settings: Settings, llm: LLMServer, tm
     assert attachment_of(memory) is None
 
 
-def test_both_shapes_are_told_apart(llm: LLMServer, tmp_path: Path) -> None:
-    memory = own_memory(llm, tmp_path)
-    shape = shape_of(memory)
-    assert (shape.release, shape.model_name, dict(shape.model_kwargs)) == ("pro", "all-MiniLM-L6-v2", {})
-    assert set(shape.modules) == {memoryos.mid_term, memoryos.long_term}
-    # The newer tree names its encoder in each memory.
-    memory.mid_term_memory.embedding_model_name = "BAAI/bge-m3"
-    memory.mid_term_memory.embedding_model_kwargs = {"use_fp16": True}
-    newer = shape_of(memory)
-    assert (newer.release, newer.model_name, newer.model_kwargs) == ("source", "BAAI/bge-m3", {"use_fp16": True})
+def test_the_shape_is_told_from_the_object(llm: LLMServer, tmp_path: Path) -> None:
+    shape = shape_of(own_memory(llm, tmp_path))
+    assert (shape.release, shape.model_name, dict(shape.model_kwargs)) == (
+        "source" if NEWER else "pro",
+        "all-MiniLM-L6-v2",
+        {},
+    )
+    assert set(shape.modules) == {module("mid_term"), module("long_term")}
 
 
 def test_the_model_that_the_newer_tree_names_is_not_asked(
@@ -204,7 +205,7 @@ def test_the_model_that_the_newer_tree_names_is_not_asked(
     memory = Memoryos(**options(llm, tmp_path), settings=settings)
     part = memory.mid_term_memory._hins
     with part.operation("document"):
-        vector = memoryos.mid_term.get_embedding("A cello.", model_name="BAAI/bge-m3", use_fp16=True)
+        vector = module("mid_term").get_embedding("A cello.", model_name="BAAI/bge-m3", use_fp16=True)
     assert np.allclose(vector, stock_encoder.encode(["A cello."])[0], atol=1e-6)
 
 
@@ -214,6 +215,34 @@ def test_a_missing_package_is_answered_with_the_command(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "memoryos", None)
     with pytest.raises(AgentError, match="pip install --no-deps memoryos-pro"):
         require_memoryos()
+
+
+def test_the_extra_brings_what_memoryos_imports() -> None:
+    imported: set[str] = set()
+    for path in Path(memoryos.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.split(".")[0])
+    own = {path.stem for path in Path(memoryos.__file__).parent.glob("*.py")}
+    # The newer tree imports this one only for a model that needs it, and says so then.
+    needed = imported - own - sys.stdlib_module_names - {"FlagEmbedding"}
+    assert needed == {"faiss", "numpy", "openai", "sentence_transformers"}
+    extra = {one for one in requires("hins-memory") or () if 'extra == "memoryos"' in one.replace("'", '"')}
+    distributions = {re.split(r"[^A-Za-z0-9-]", one)[0] for one in extra}
+    assert distributions == {"faiss-cpu", "numpy", "openai", "sentence-transformers"}
+
+
+def test_the_doctor_says_how_to_install_memoryos(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def doctor() -> Check:
+        plugins = takewhile(lambda check: check.name != "log", examine(settings))
+        (found,) = [check for check in plugins if check.name == "plugin memoryos"]
+        return found
+
+    assert doctor().ok
+    monkeypatch.setattr("hins_adapter_memoryos.plugin.find_spec", lambda name: None)
+    assert (doctor().ok, doctor().fix) == (False, "pip install --no-deps memoryos-pro")
 
 
 def test_the_command_line_opens_a_store_by_its_files(settings: Settings, tmp_path: Path) -> None:

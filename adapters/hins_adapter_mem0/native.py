@@ -1,0 +1,379 @@
+"""Mem0's faiss, Chroma and pgvector collections as indexes, paged and written by the store's own means."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hins_adapter_mem0.index import StoreIndex
+from hins_adapter_mem0.stores import patiently
+from hins_memory.errors import AgentError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hins_memory.agent import Record
+
+__all__ = ["ChromaIndex", "FaissIndex", "PgvectorIndex", "finish_faiss", "prepare_faiss"]
+
+
+class _Counted(StoreIndex):
+    """An index that can tell how many records it has."""
+
+    def is_empty(self) -> bool:
+        """Return whether there is no record."""
+        return self.count() == 0
+
+
+class _Snapshot(_Counted):
+    """An index that is paged through by a list of its ids, so that what is deleted meanwhile makes no gap."""
+
+    def pages(self, size: int) -> Iterator[list[Record]]:
+        """Yield all records, at most `size` at a time; a record present throughout is yielded once."""
+        ids = self._ids()
+        for start in range(0, len(ids), size):
+            if found := self.get(ids[start : start + size]):
+                yield found
+
+    def _ids(self) -> list[str]:
+        raise NotImplementedError
+
+
+class ChromaIndex(_Snapshot):
+    """One Chroma collection, embedded or on a server."""
+
+    def count(self) -> int:
+        """Return the number of records."""
+        with self.store.guard:
+            return int(patiently(self._rows.count))
+
+    def dimension(self) -> int | None:
+        """Return the length of the stored vectors; None while there are none."""
+        with self.store.guard:
+            found = self._rows.get(limit=1, include=["embeddings"])["embeddings"]
+        return len(found[0]) if found is not None and len(found) else None
+
+    def get(self, ids: Sequence[str]) -> list[Record]:
+        """Return the records of those ids that exist."""
+        found = self._get(ids, "metadatas")
+        return [self._as_record(id_, payload) for id_, payload in zip(found["ids"], found["metadatas"], strict=True)]
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Return the stored vectors by id, each of shape (dim,); missing ids are left out."""
+        import numpy as np
+
+        found = self._get(ids, "embeddings")
+        return {
+            id_: np.asarray(vector, dtype=np.float32)
+            for id_, vector in zip(found["ids"], found["embeddings"], strict=True)
+        }
+
+    def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
+        """Write records with their vectors, of shape (len(records), dim)."""
+        if not records:
+            return
+        with self.store.guard:
+            # Chroma merges metadata: what is not there any more has to be set to None.
+            stale = {record.id: dict.fromkeys(record.payload) for record in self.get([one.id for one in records])}
+            upsert = partial(self._rows.upsert, ids=[record.id for record in records], embeddings=vectors)
+            payloads = [{**stale.get(record.id, {}), **record.payload} for record in records]
+            patiently(lambda: upsert(metadatas=payloads))
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Delete records; ids that do not exist are ignored."""
+        if keys := list(ids):
+            with self.store.guard:
+                patiently(lambda: self._rows.delete(ids=keys))
+
+    @property
+    def _rows(self) -> Any:
+        return self.store.raw.collection
+
+    def _ids(self) -> list[str]:
+        with self.store.guard:
+            return list(patiently(lambda: self._rows.get(include=[]))["ids"])
+
+    def _get(self, ids: Sequence[str], what: str) -> dict[str, Any]:
+        if not ids:
+            return {"ids": [], what: []}
+        with self.store.guard:
+            found: dict[str, Any] = patiently(lambda: self._rows.get(ids=list(ids), include=[what]))
+        return found
+
+
+class PgvectorIndex(_Counted):
+    """One pgvector table."""
+
+    def key(self, id_: Any) -> str:
+        """Return the one spelling of an id: PostgreSQL accepts several for a UUID and returns the dashed one."""
+        try:
+            return str(uuid.UUID(str(id_)))
+        except ValueError:
+            return str(id_)
+
+    def count(self) -> int:
+        """Return the number of records."""
+        return int(self._fetch("SELECT count(*) FROM {}")[0][0])
+
+    def dimension(self) -> int | None:
+        """Return the length that the table's vectors have."""
+        # pgvector keeps the length of a column's vectors as the modifier of its type; -1 means any.
+        wanted = "SELECT atttypmod FROM pg_attribute WHERE attrelid = {}::regclass AND attname = 'vector'"
+        rows = self._fetch(wanted, literal=True)
+        return int(rows[0][0]) if rows and rows[0][0] > 0 else None
+
+    def pages(self, size: int) -> Iterator[list[Record]]:
+        """Yield all records in the order of their ids, at most `size` at a time."""
+        last = str(uuid.UUID(int=0))
+        # The first id may be the smallest possible one.
+        comparison = ">="
+        while True:
+            rows = self._fetch(
+                f"SELECT id, payload FROM {{}} WHERE id {comparison} %s::uuid ORDER BY id LIMIT %s", last, size
+            )
+            if not rows:
+                return
+            yield [self._as_record(str(id_), payload) for id_, payload in rows]
+            last, comparison = str(rows[-1][0]), ">"
+
+    def get(self, ids: Sequence[str]) -> list[Record]:
+        """Return the records of those ids that exist."""
+        rows = self._by_ids("SELECT id, payload FROM {} WHERE id = ANY(%s::uuid[])", ids)
+        return [self._as_record(str(id_), payload) for id_, payload in rows]
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Return the stored vectors by id, each of shape (dim,); missing ids are left out."""
+        import numpy as np
+
+        rows = self._by_ids("SELECT id, vector::text FROM {} WHERE id = ANY(%s::uuid[])", ids)
+        return {str(id_): np.asarray(json.loads(vector), dtype=np.float32) for id_, vector in rows}
+
+    def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
+        """Write records with their vectors, of shape (len(records), dim), all of them or none."""
+        rows = [
+            (record.id, vector.tolist(), json.dumps(dict(record.payload)))
+            for record, vector in zip(records, vectors, strict=True)
+        ]
+        statement = self._sql(
+            "INSERT INTO {} (id, vector, payload) VALUES (%s, %s, %s) "
+            "ON CONFLICT (id) DO UPDATE SET vector = EXCLUDED.vector, payload = EXCLUDED.payload"
+        )
+
+        def write() -> None:
+            with self.store.raw._get_cursor(commit=True) as cursor:
+                cursor.executemany(statement, rows)
+
+        patiently(write)
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Delete records; ids that do not exist are ignored."""
+        keys = list(ids)
+        statement = self._sql("DELETE FROM {} WHERE id = ANY(%s::uuid[])")
+
+        def write() -> None:
+            with self.store.raw._get_cursor(commit=True) as cursor:
+                cursor.execute(statement, (keys,))
+
+        if keys:
+            patiently(write)
+
+    def _by_ids(self, statement: str, ids: Sequence[str]) -> list[Any]:
+        return self._fetch(statement, list(ids)) if ids else []
+
+    def _fetch(self, statement: str, *values: Any, literal: bool = False) -> list[Any]:
+        prepared = self._sql(statement, literal=literal)
+
+        def read() -> list[Any]:
+            with self.store.raw._get_cursor() as cursor:
+                cursor.execute(prepared, values or None)
+                return list(cursor.fetchall())
+
+        return patiently(read)
+
+    def _sql(self, statement: str, *, literal: bool = False) -> Any:
+        """Return a statement with the table's name put in: as an identifier, or as text that names it."""
+        from mem0.vector_stores import pgvector
+
+        self.store.raw._ensure_collection()
+        table = self.store.raw._col()
+        if literal:
+            quoted = self.name.replace('"', '""')
+            table = pgvector.sql.Literal(f'"{quoted}"')
+        return pgvector.sql.SQL(statement).format(table)
+
+
+class FaissIndex(_Snapshot):
+    """One faiss index of Mem0: flat, kept in memory beside its payloads, all of it saved after each change."""
+
+    def count(self) -> int:
+        """Return the number of records."""
+        with self.store.guard:
+            return len(self._raw.docstore)
+
+    def dimension(self) -> int | None:
+        """Return the length of the stored vectors."""
+        return int(self._raw.index.d) if self._raw.index is not None else None
+
+    def get(self, ids: Sequence[str]) -> list[Record]:
+        """Return the records of those ids that exist."""
+        with self.store.guard:
+            payloads = self._raw.docstore
+            return [self._as_record(id_, dict(payloads[id_])) for id_ in ids if id_ in payloads]
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Return the stored vectors by id, each of shape (dim,); missing ids are left out."""
+        with self.store.guard:
+            places = self._places(ids)
+            return {id_: self._raw.index.reconstruct(place) for id_, place in places.items()}
+
+    def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
+        """Write records with their vectors, of shape (len(records), dim), all of them or none."""
+        import faiss
+        import numpy as np
+
+        if not records:
+            return
+        raw = self._raw
+        rows = np.array(vectors, dtype=np.float32)
+        if raw._should_normalize():
+            faiss.normalize_L2(rows)
+        with self.store.guard:
+            known = self._places([record.id for record in records])
+            stored = _writable(raw.index)
+            new = [number for number, record in enumerate(records) if record.id not in known]
+            # Known ones keep their places: a kill between the two files that Mem0 saves must not shift the others.
+            for number, record in enumerate(records):
+                if record.id in known:
+                    stored[known[record.id]] = rows[number]
+            first = len(raw.index_to_id)
+            if new:
+                raw.index.add(rows[new])
+            raw.index_to_id.update({first + place: records[number].id for place, number in enumerate(new)})
+            raw.docstore.update({record.id: dict(record.payload) for record in records})
+            self._save()
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Delete records; ids that do not exist are ignored."""
+        raw = self._raw
+        with self.store.guard:
+            places = self._places(list(ids))
+            if not places:
+                return
+            gone = set(places.values())
+            kept = [place for place in sorted(raw.index_to_id) if place not in gone]
+            vectors = _writable(raw.index)[kept].copy()
+            names = [raw.index_to_id[place] for place in kept]
+            raw.index.reset()
+            if kept:
+                raw.index.add(vectors)
+            raw.index_to_id = dict(enumerate(names))
+            raw.docstore = {id_: payload for id_, payload in raw.docstore.items() if id_ not in places}
+            self._save()
+
+    def _save(self) -> None:
+        raw = self._raw
+        try:
+            raw._save()
+        except OSError:
+            # What is not on disk must not look as if it were: back to what is.
+            folder, name = raw.path, raw.collection_name
+            raw._load(f"{folder}/{name}.faiss", f"{folder}/{name}.pkl")
+            raise
+
+    @property
+    def _raw(self) -> Any:
+        return self.store.raw
+
+    def _ids(self) -> list[str]:
+        with self.store.guard:
+            return list(self._raw.docstore)
+
+    def _places(self, ids: Sequence[str]) -> dict[str, int]:
+        wanted = set(ids)
+        return {id_: place for place, id_ in self._raw.index_to_id.items() if id_ in wanted}
+
+
+def _writable(index: Any) -> NDArray[np.float32]:
+    """Return the vectors of a flat faiss index as an array over its own memory, shape (ntotal, d)."""
+    import faiss
+    import numpy as np
+
+    if not index.ntotal:
+        return np.empty((0, index.d), dtype=np.float32)
+    pointer = index.get_xb()
+    array: NDArray[np.float32] = faiss.rev_swig_ptr(pointer, index.ntotal * index.d).reshape(index.ntotal, index.d)
+    return array
+
+
+# The files of one faiss collection, those that will replace them, and the mark that says that these are complete.
+_ENDINGS = (".faiss", ".json")
+_NEW, _READY = ".new", ".ready"
+
+
+def finish_faiss(folder: str, collection: str) -> None:
+    """Finish a save that was killed between its two files; to be called before Mem0 reads them."""
+    ready = Path(folder) / f"{collection}{_READY}"
+    if ready.exists():
+        _replace(Path(folder), collection)
+
+
+def prepare_faiss(raw: Any) -> None:
+    """Make one of Mem0's faiss stores save both of its files or none, and check that it could read what is there.
+
+    Mem0 writes them in place and only logs when it cannot: a kill or a full disk would leave half of one.
+
+    Raises:
+        AgentError: the files are damaged or do not belong together; Mem0 would go on with an empty store.
+    """
+    if raw.index is None or not raw.path:
+        return
+    vectors, listed = (Path(raw.path) / f"{raw.collection_name}{ending}" for ending in _ENDINGS)
+    try:
+        stored = len(json.loads(listed.read_text(encoding="utf-8"))["index_to_id"]) if listed.exists() else 0
+    except (OSError, ValueError, KeyError) as error:
+        raise AgentError(f"{listed} is damaged: {error}", "Restore it and the .faiss file from a backup.") from error
+    if not stored == len(raw.index_to_id) == raw.index.ntotal:
+        raise AgentError(
+            f"{vectors} has {raw.index.ntotal} vectors, but {listed} names {stored}.", "Restore both from a backup."
+        )
+    raw._save = partial(_save_faiss, raw)
+
+
+def _save_faiss(raw: Any) -> None:
+    """Save as Mem0 does, but both files or none, and with an error when that is not possible.
+
+    Raises:
+        OSError: the disk is full or not writable; the files are as they were before.
+    """
+    import faiss
+
+    folder = Path(raw.path)
+    names = {str(place): id_ for place, id_ in raw.index_to_id.items()}
+    contents = (
+        faiss.serialize_index(raw.index).tobytes(),
+        json.dumps({"docstore": raw.docstore, "index_to_id": names}, indent=2).encode(),
+    )
+    new = [folder / f"{raw.collection_name}{ending}{_NEW}" for ending in _ENDINGS]
+    try:
+        for path, content in zip(new, contents, strict=True):
+            path.write_bytes(content)
+        (folder / f"{raw.collection_name}{_READY}").touch()
+    except OSError:
+        for path in new:
+            path.unlink(missing_ok=True)
+        raise
+    _replace(folder, raw.collection_name)
+
+
+def _replace(folder: Path, collection: str) -> None:
+    for ending in _ENDINGS:
+        new = folder / f"{collection}{ending}{_NEW}"
+        if new.exists():
+            os.replace(new, folder / f"{collection}{ending}")
+    (folder / f"{collection}{_READY}").unlink()

@@ -1,0 +1,270 @@
+"""`hins encoders list|show|diff|export|import|prune`: the project's encoder versions, and taking them elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import RenderableType
+
+from hins_memory.cli.options import settings_of
+from hins_memory.cli.screen import Result, command, table
+from hins_memory.config import Settings
+from hins_memory.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hins_memory.registry import EncoderVersion, Registry
+
+__all__ = ["encoders"]
+
+encoders = typer.Typer(help="List, compare, hand on and remove encoder versions.", no_args_is_help=True)
+
+_STOCK = "stock"
+_Version = Annotated[str, typer.Argument(metavar="VERSION", help="The encoder version.")]
+
+
+@encoders.command(name="list")
+@command
+def list_(
+    context: typer.Context,
+    all_projects: Annotated[bool, typer.Option("--all-projects", help="Those of every project of the home.")] = False,
+) -> Result:
+    """List the versions, oldest first, with what they were made from and which agents use them."""
+    settings = settings_of(context)
+    projects = list(_projects(settings)) if all_projects else [settings]
+    rows = [(project.project, row) for project in projects for row in _described(project)]
+    data = {"versions": [{"project": project, **row} for project, row in rows]}
+    if not rows:
+        return Result(data, ("There is no encoder version yet: `hins train` makes one.",))
+    columns: tuple[str, ...] = ("version", "made (UTC)", "mode", "base", "examples", "MiB", "serves", "notes")
+    cells = [_cells(row) for _, row in rows]
+    if all_projects:
+        columns, cells = ("project", *columns), [(project, *_cells(row)) for project, row in rows]
+    return Result(data, (table(columns, cells),))
+
+
+def _projects(settings: Settings) -> Iterator[Settings]:
+    """Yield every project of the home folder that has a database of its own."""
+    if settings.log_url:
+        raise ConfigError(
+            "With HINS_LOG_URL the projects of a home are not told apart.", "Leave out --all-projects, or unset it."
+        )
+    for path in sorted(settings.home.glob("*/log.db")):
+        yield replace(settings, project=path.parent.name)
+
+
+def _described(settings: Settings) -> Iterator[dict[str, Any]]:
+    from hins_memory.prune import folder_bytes
+    from hins_memory.registry import Registry
+
+    registry = Registry(settings)
+    current, indexes = registry.current_id(), registry.indexes()
+    for version in registry.versions():
+        manifest = version.manifest
+        yield {
+            "id": version.id,
+            "path": version.path,
+            "created": manifest.get("created"),
+            "mode": manifest.get("mode", ""),
+            "base": manifest.get("base", ""),
+            "examples": manifest.get("data", {}).get("examples"),
+            "bytes": folder_bytes(version.path),
+            "missing": not version.path.is_dir(),
+            "current": version.id == current,
+            "agents": [{"agent": one.agent_key, "state": one.state} for one in indexes if one.version == version.id],
+            "forced": any(one.get("forced") for one in manifest.get("promotions", ())),
+        }
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    serving = sum(one["state"] == "live" for one in row["agents"])
+    notes = [
+        *(["current"] if row["current"] else []),
+        *(["forced past the gate"] if row["forced"] else []),
+        *(["folder missing on this host"] if row["missing"] else []),
+        *(["kept for rollback"] if any(one["state"] == "previous" for one in row["agents"]) else []),
+    ]
+    return (
+        row["id"],
+        _when(row["created"]),
+        row["mode"],
+        row["base"],
+        row["examples"],
+        row["bytes"] / 2**20,
+        f"{serving} agents" if serving else None,
+        ", ".join(notes),
+    )
+
+
+def _when(time: float | None) -> str | None:
+    return None if time is None else datetime.fromtimestamp(time, tz=timezone.utc).strftime("%Y-%m-%d %H:%M")
+
+
+@encoders.command()
+@command
+def show(context: typer.Context, version: _Version) -> Result:
+    """Show a version: what it was made from, what it measured, what the gate said, which agents use it."""
+    registry = _registry(context)
+    found = registry.get(version)
+    users = [asdict(one) for one in registry.indexes() if one.version == found.id]
+    current = found.id == registry.current_id()
+    data = {
+        "id": found.id,
+        "path": found.path,
+        "current": current,
+        "agents": users,
+        "manifest": found.manifest,
+    }
+    return Result(data, tuple(_shown(found, current, users)))
+
+
+def _shown(version: EncoderVersion, current: bool, users: list[dict[str, Any]]) -> Iterator[RenderableType]:
+    manifest = version.manifest
+    yield table(
+        ("", ""),
+        [
+            ("version", f"{version.id}{' (current)' if current else ''}"),
+            ("folder", version.path),
+            ("made (UTC)", _when(manifest.get("created"))),
+            ("base", manifest.get("base")),
+            ("mode", manifest.get("mode")),
+            ("files", len(manifest.get("files", ()))),
+            *((f"{group}: {name}", value) for group in ("data", "metrics") for name, value in _short(manifest, group)),
+        ],
+    )
+    if gates := manifest.get("gates"):
+        rows = [(_when(one["time"]), _verdict(one), one.get("incumbent"), ", ".join(one["failures"])) for one in gates]
+        yield table(("gate (UTC)", "verdict", "against", "rules that refused"), rows)
+    if promotions := manifest.get("promotions"):
+        served = [(_when(one["time"]), one.get("agent"), "by force" if one.get("forced") else "") for one in promotions]
+        yield table(("served from (UTC)", "agent", ""), served)
+    if users:
+        yield table(
+            ("agent", "index", "collections' suffix"), [(u["agent_key"], u["state"], u["suffix"]) for u in users]
+        )
+
+
+def _verdict(gate: Mapping[str, Any]) -> str:
+    passed = {True: "passed", False: "refused", None: "not asked"}[gate.get("passed")]
+    return f"{passed}, forced" if gate.get("forced") else passed
+
+
+def _short(manifest: Mapping[str, Any], group: str) -> list[tuple[str, Any]]:
+    """Return the values of a group that fit into a table's cell."""
+    return [(name, value) for name, value in dict(manifest.get(group, {})).items() if len(str(value)) <= 100]
+
+
+@encoders.command()
+@command
+def diff(
+    context: typer.Context,
+    version: _Version,
+    against: Annotated[
+        str | None, typer.Argument(metavar="[AGAINST]", help="The version, or stock; if left out the current one.")
+    ] = None,
+) -> Result:
+    """Show what a version differs in from another: settings, training data, metrics, weights of each module."""
+    from hins_memory.version_diff import diff_versions
+
+    registry = _registry(context)
+    found = registry.get(version)
+    against = against or registry.current_id() or _STOCK
+    folder, manifest = _folder(registry, against)
+    report = diff_versions(folder, found.path, (manifest, found.manifest))
+    values = {name: {"before": pair[0], "after": pair[1]} for name, pair in report.values.items()}
+    data = {
+        "version": found.id,
+        "against": against,
+        "values": values,
+        "modules": [asdict(one) for one in report.modules],
+    }
+    changes = [
+        (one.module, one.parameters, one.before, one.after, _percent(one.change, one.before)) for one in report.modules
+    ]
+    return Result(
+        data,
+        (
+            table(("", against, found.id), [(name, *map(_text, pair)) for name, pair in report.values.items()]),
+            table(("module", "weights", "norm before", "norm after", "changed %"), changes),
+        ),
+    )
+
+
+def _folder(registry: Registry, name: str) -> tuple[Path, Mapping[str, Any]]:
+    from hins_memory.encoder import resolve_model
+
+    if name == _STOCK:
+        return Path(resolve_model(name)), {}
+    version = registry.get(name)
+    return version.path, version.manifest
+
+
+def _percent(change: float | None, norm: float | None) -> float | None:
+    return 100 * change / norm if change is not None and norm else None
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+@encoders.command()
+@command
+def export(
+    context: typer.Context,
+    version: _Version,
+    output: Annotated[Path, typer.Argument(metavar="FILE.zip", help="The archive; one that is there is replaced.")],
+) -> Result:
+    """Write a version to one file, with its manifest and the digests of everything."""
+    from hins_memory.version_archive import export_version
+
+    found = _registry(context).get(version)
+    digest = export_version(found, output)
+    size = output.stat().st_size
+    text = f"{found.id} written to {output} ({size / 2**20:.1f} MiB, SHA-256 {digest})."
+    return Result({"version": found.id, "path": output, "bytes": size, "sha256": digest}, (text,))
+
+
+@encoders.command(name="import")
+@command
+def import_(
+    context: typer.Context,
+    archive: Annotated[Path, typer.Argument(metavar="FILE.zip", help="What `hins encoders export` wrote.")],
+) -> Result:
+    """Take over a version from a file, after checking every digest; safetensors only. Nothing serves with it yet."""
+    from hins_memory.version_archive import import_version
+
+    found = import_version(archive, _registry(context))
+    data = {"version": found.id, "path": found.path, "manifest": found.manifest}
+    return Result(data, (f"{found.id} is in {found.path}.", "Next: `hins gate` judges it, `hins swap` serves with it."))
+
+
+@encoders.command()
+@command
+def prune(
+    context: typer.Context,
+    keep: Annotated[int, typer.Option("--keep", help="How many of the newest versions stay in any case.")] = 3,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> Result:
+    """Remove versions that nothing needs: not current, used by no agent, nor needed for a rollback."""
+    from hins_memory.prune import prune as prune_versions
+
+    report = prune_versions(_registry(context), keep, dry_run=dry_run)
+    names = ", ".join((*report.removed, *report.left_over)) or "nothing"
+    verb = "Would remove" if dry_run else "Removed"
+    return Result(
+        asdict(report),
+        (
+            f"{verb} {names} ({report.bytes / 2**20:.1f} MiB).",
+            table(("kept", "because"), report.kept.items()),
+        ),
+    )
+
+
+def _registry(context: typer.Context) -> Registry:
+    from hins_memory.registry import Registry
+
+    return Registry(settings_of(context))

@@ -1,0 +1,48 @@
+"""`hins run --when`: one round at a time over all hosts, and only when it is worth it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from hins_memory.config import Settings
+from hins_memory.schedule import Decision, Rounds, parse_when
+
+__all__ = ["WhenOption", "one_round"]
+
+WhenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--when",
+        metavar="CONDITION",
+        help='Only if it is worth it, e.g. "200 new outcomes or 7 days"; exit status 0 if it is not.',
+    ),
+]
+_LEASE = "round"
+
+
+@contextlib.contextmanager
+def one_round(settings: Settings, when: str | None, agent: str) -> Iterator[Decision | None]:
+    """Hold the right to run a round of the project; give whether the condition asks for one, None without one.
+
+    Raises:
+        ConfigError: the condition cannot be read.
+        LeaseHeldError: another round runs, and no condition was given, so that somebody waits for this one.
+    """
+    from hins_memory.lease import LeaseHeldError, Leases
+    from hins_memory.log.database import open_database
+
+    condition = None if when is None else parse_when(when)
+    engine = open_database(settings.database_url)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(Leases(engine, settings.root / "locks").hold(_LEASE))
+        except LeaseHeldError as error:
+            if condition is None:
+                raise
+            yield Decision(False, f"Another round runs: {error.holder}.", str(condition), {})
+            return
+        yield None if condition is None else Rounds(engine).decide(condition, agent)

@@ -1,0 +1,8 @@
+"""The fixtures of the swap's tests, for those here that break it from outside."""
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "swap")]
+
+from swap_fixtures import other_folder, shared_model, world  # noqa: E402, F401
