@@ -26,6 +26,7 @@ from hins_memory.errors import ConfigError, HinsError
 __all__ = [
     "DataSource",
     "base_parser",
+    "code_versions",
     "console",
     "exit_status",
     "progress",
@@ -42,7 +43,16 @@ console = Console(stderr=True)
 
 _TIMEOUT_SECONDS = 60
 _PIPE_WIDTH = 120
-_PACKAGES = ("hins-memory", "mem0ai", "sentence-transformers", "torch", "transformers", "numpy", "qdrant-client")
+_PACKAGES = (
+    "hins-memory",
+    "mem0ai",
+    "memoryos-pro",
+    "sentence-transformers",
+    "torch",
+    "transformers",
+    "numpy",
+    "qdrant-client",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +188,13 @@ def write_result(
 
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
+
+
+def code_versions() -> dict[str, str]:
+    """Return the versions of the packages that a result depends on."""
+    versions = _versions()
+    versions.pop("machine", None)
+    return versions
 
 
 def _versions() -> dict[str, str]:

@@ -6,11 +6,12 @@ in one string are split, ``D30:05`` and ``D:11:26`` are read as ``D30:5`` and ``
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,10 +30,13 @@ __all__ = [
     "Memories",
     "Question",
     "Turn",
+    "conversation_digest",
     "documents",
     "eval_set",
     "load_locomo",
     "relevant",
+    "relevant_among",
+    "sample_conversations",
 ]
 
 LOCOMO = DataSource(
@@ -49,9 +53,10 @@ ANSWERABLE = ("1", "2", "3", "4")
 #: What is stored: every turn, or the facts that the dataset's authors extracted by LLM (``observation``).
 Memories = Literal["turns", "facts"]
 
-_EVIDENCE_ID = re.compile(r"D:?(\d+):(\d+)(?!\d)")
+#: A turn's id in an evidence entry, as sloppy as the file writes it: session, turn.
+EVIDENCE_ID = re.compile(r"D:?(\d+):(\d+)(?!\d)")
 _SESSION = re.compile(r"session_(\d+)")
-_TIME_FORMAT = "%I:%M %p on %d %B, %Y"
+TIME_FORMAT = "%I:%M %p on %d %B, %Y"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,25 @@ def load_locomo(path: Path | str) -> list[Conversation]:
     return conversations
 
 
+def sample_conversations() -> list[Conversation]:
+    """Return the packaged sample conversations as ones of LoCoMo; likings and judgements are both *open* there."""
+    from hins_memory.sample import load_sample
+
+    categories = {"single-hop": 4, "multi-hop": 1, "temporal": 2, "preference": 3, "open": 3}
+    found = []
+    for one in load_sample():
+        turns = tuple(
+            Turn(turn.id, turn.speaker, turn.text, number, datetime.fromtimestamp(session.time, timezone.utc))
+            for number, session in enumerate(one.sessions, start=1)
+            for turn in session.turns
+        )
+        questions = tuple(
+            Question(row.question, row.answer, categories[row.kind], row.evidence) for row in one.questions
+        )
+        found.append(Conversation(one.id, one.speakers, turns, (), questions))
+    return found
+
+
 def _conversation(sample: Mapping[str, Any], default_id: str) -> Conversation:
     talk = sample["conversation"]
     turns = tuple(turn for session in _sessions(talk) for turn in _turns(talk, session))
@@ -177,7 +201,7 @@ def _turns(talk: Mapping[str, Any], session: int) -> list[Turn]:
 
 def _time(text: Any) -> datetime | None:
     try:
-        return datetime.strptime(str(text), _TIME_FORMAT)
+        return datetime.strptime(str(text), TIME_FORMAT)
     except ValueError:
         return None
 
@@ -190,7 +214,7 @@ def _evidence(value: Any, known: set[str]) -> tuple[str, ...]:
         if part in known:
             ids[part] = None
             continue
-        for session, turn in _EVIDENCE_ID.findall(str(part)):
+        for session, turn in EVIDENCE_ID.findall(str(part)):
             name = f"D{int(session)}:{int(turn)}"
             if name in known:
                 ids[name] = None
@@ -240,11 +264,21 @@ def documents(conversation: Conversation, memories: Memories) -> list[Document]:
 
 def relevant(conversation: Conversation, memories: Memories) -> list[frozenset[str]]:
     """Return, for each question, the ids of the documents whose turns meet its evidence; empty where none does."""
-    stored = documents(conversation, memories)
+    return relevant_among(conversation, documents(conversation, memories))
+
+
+def relevant_among(conversation: Conversation, stored: Sequence[Document]) -> list[frozenset[str]]:
+    """Return, for each question, the ids of those of the documents whose turns meet its evidence."""
     return [
         frozenset(document.id for document in stored if set(question.evidence).intersection(document.evidence))
         for question in conversation.questions
     ]
+
+
+def conversation_digest(conversation: Conversation) -> str:
+    """Return what tells a conversation, with its facts and questions, from any other."""
+    content = json.dumps(asdict(conversation), default=str, ensure_ascii=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def eval_set(conversation: Conversation, memories: Memories) -> EvalSet:

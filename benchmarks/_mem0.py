@@ -39,16 +39,19 @@ class Mem0Player:
         model: the encoder that Mem0 embeds with.
         memories: whether turns or facts are stored, one memory each (``infer=False``).
         settings: where Mem0's stores and the interaction log live; `settings.capture` decides about the log.
+        config: more of Mem0's configuration, e.g. a language model.
 
     Attributes:
         add_seconds: wall time of all adds so far.
         search_seconds: wall time of all searches so far.
     """
 
-    def __init__(self, model: str | Path, memories: Memories, settings: Settings) -> None:
+    def __init__(
+        self, model: str | Path, memories: Memories, settings: Settings, config: dict[str, Any] | None = None
+    ) -> None:
         from hins_memory import Memory
 
-        self._memory: Any = Memory(embedder="hins", model=model, settings=settings)
+        self._memory: Any = Memory(embedder="hins", model=model, settings=settings, config=config)
         self._memories = memories
         self.add_seconds = 0.0
         self.search_seconds = 0.0

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from hins_memory.config import Settings
     from hins_memory.encoder import Encoder
 
-__all__ = ["LLM", "MemoryosPlayer", "paged"]
+__all__ = ["LLM", "SILENCE", "TIME_FORMAT", "MemoryosPlayer", "open_memoryos", "paged"]
 
-# MemoryOS drops an exchange that lacks one of its sides.
-_SILENCE = "..."
-_TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+#: Stands for a side that says nothing: MemoryOS drops an exchange that lacks one.
+SILENCE = "..."
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 # A conversation whose sessions have no time begins here.
 _BEGINNING = datetime(2023, 1, 1)
 
@@ -92,7 +92,7 @@ def paged(conversation: Conversation) -> Conversation:
     pages: list[Fact] = []
     for session, turns in groupby(conversation.turns, key=lambda turn: turn.session):
         for user, assistant in _exchanges(list(turns), first):
-            said, replied = (" ".join(turn.text for turn in side) or _SILENCE for side in (user, assistant))
+            said, replied = (" ".join(turn.text for turn in side) or SILENCE for side in (user, assistant))
             text = f"User: {said} Assistant: {replied}"
             evidence = tuple(turn.id for turn in (*user, *assistant))
             pages.append(Fact(f"P{len(pages) + 1}", first, text, session, evidence))
@@ -110,6 +110,36 @@ def _exchanges(turns: list[Turn], first: str) -> Iterator[tuple[list[Turn], list
             user = []
     if user:
         yield user, []
+
+
+def open_memoryos(name: str, model: str | Path, settings: Settings, llm: LLM, limit: int = TOP_K) -> Any:
+    """Return a new MemoryOS for a user of this name with an assistant of its own, attached.
+
+    Every page goes to the mid-term memory at once, and no profile or knowledge is made of it.
+
+    Args:
+        name: the user's.
+        model: the encoder that it embeds with.
+        settings: where its files and the interaction log live; `settings.capture` decides about the log.
+        llm: its language model.
+        limit: how many pages it retrieves at most.
+    """
+    import memoryos
+
+    import hins_memory
+
+    memory = memoryos.Memoryos(
+        user_id=name,
+        assistant_id=name,
+        openai_api_key=llm.key,
+        openai_base_url=llm.url,
+        llm_model=llm.model,
+        data_storage_path=str(settings.agent_folder("memoryos")),
+        short_term_capacity=1,
+        retrieval_queue_capacity=limit,
+        mid_term_heat_threshold=float("inf"),
+    )
+    return hins_memory.attach(memory, embedder="hins", model=model, settings=settings)
 
 
 class MemoryosPlayer:
@@ -167,24 +197,9 @@ class MemoryosPlayer:
         return rankings
 
     def _open(self, name: str) -> Any:
-        import memoryos
-
-        import hins_memory
-
         if self._memory is not None:
             self._memory.close()
-        memory = memoryos.Memoryos(
-            user_id=name,
-            assistant_id=name,
-            openai_api_key=self._llm.key,
-            openai_base_url=self._llm.url,
-            llm_model=self._llm.model,
-            data_storage_path=str(self._settings.agent_folder("memoryos")),
-            short_term_capacity=1,
-            retrieval_queue_capacity=TOP_K,
-            mid_term_heat_threshold=float("inf"),
-        )
-        self._memory = hins_memory.attach(memory, embedder="hins", model=self._model, settings=self._settings)
+        self._memory = open_memoryos(name, self._model, self._settings, self._llm)
         return self._memory
 
     def _store(self, conversation: Conversation) -> dict[str, str]:
@@ -197,7 +212,7 @@ class MemoryosPlayer:
         for number, page in enumerate(conversation.facts):
             said, _, replied = page.text.removeprefix("User: ").partition(" Assistant: ")
             start = starts[page.session] or _BEGINNING + timedelta(days=page.session)
-            timestamp = (start + timedelta(seconds=number)).strftime(_TIME_FORMAT)
+            timestamp = (start + timedelta(seconds=number)).strftime(TIME_FORMAT)
             page_of[timestamp] = page.id
             memory.add_memory(user_input=said, agent_response=replied, timestamp=timestamp)
         while memory.short_term_memory.is_full():

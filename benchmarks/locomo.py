@@ -1,75 +1,64 @@
-"""LoCoMo (arXiv 2402.17753): how well a memory agent retrieves the evidence, before and after training on its traffic.
+"""LoCoMo (arXiv 2402.17753): how well a memory agent finds the evidence and how well a reader answers from it.
 
     python benchmarks/locomo.py --agent mem0 --protocol stock
     python benchmarks/locomo.py --agent mem0 --protocol deployment --folds 5
     python benchmarks/locomo.py --agent mem0 --train-data ONE.json --eval-data ANOTHER.json
     python benchmarks/locomo.py --agent memoryos --llm-url http://localhost:8000/v1 --llm-model NAME
+    python benchmarks/locomo.py --encoders stock,hins --reader openai:MODEL --base-url URL --report FILE.html
 
-Two scorings: the encoder alone (cosine over the question's own conversation) and the agent's whole search: Mem0's
-fused one, or MemoryOS's retrieval of pages, for which a page counts as evidence when one of its turns is.
-``deployment`` trains on what was captured while other conversations were played (questions, answers given, memories
-retrieved; evidence labels are used for scoring only) and scores conversations that were never seen.
+Protocols score the retrieval in two ways: the encoder alone (cosine over the question's own conversation) and the
+agent's whole search: Mem0's fused one, or MemoryOS's retrieval of pages, for which a page counts as evidence when one
+of its turns is. ``deployment`` trains on what was captured while other conversations were played (questions, answers
+given, memories retrieved; evidence labels are for scoring only) and scores conversations that were never seen.
+
+``--encoders`` and ``--reader`` put encoders side by side in the same agent: what each finds, what a reader answers from
+it. There, ``hins`` is the encoder that the deployment protocol trains. docs/benchmarks.md says what each figure means.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from _common import base_parser, exit_status, progress, resolve_data, show_table, stage, write_result
-from _locomo import LOCOMO, Conversation, Memories, documents, eval_set, load_locomo, relevant
-from _locomo_report import Scored, report_deployment, report_stock
-from _mem0 import Mem0Player, fused_parts
-from _memoryos import LLM, MemoryosPlayer, paged
+from _audit import audited, is_known, known_errors
+from _common import base_parser, exit_status, resolve_data, show_table, stage, write_result
+from _deployment import Fold, Plan, deployment, other_file, score, settings_of, split_folds
+from _infer import Extraction
+from _llm_judge import AnswerJudge
+from _llm_proxy import LlmProxy
+from _locomo import LOCOMO, Conversation, load_locomo, relevant, sample_conversations
+from _locomo_report import report_stock
+from _mem0 import fused_parts
+from _memoryos import LLM, paged
+from _models import Models
+from _qa import sentence_splitter
+from _qa_page import write_report
+from _qa_report import report_runs
+from _side_by_side import EncoderRun, Retriever, answer, score_run
 
 from hins_memory.errors import ConfigError
+from hins_memory.llm import Usage
 
-if TYPE_CHECKING:
-    from hins_memory.config import Settings
-    from hins_memory.encoder import Encoder
+__all__ = ["Fold", "main", "split_folds"]
 
 _QUICK_CONVERSATIONS = 2
 _QUICK_QUESTIONS = 100
-_QUICK_EXAMPLES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one run does: what is stored, which encoder it starts from, and where its files may go."""
-
-    memories: Memories
-    base: str
-    seed: int
-    quick: bool
-    work: Path
-    save: Path | None
-    llm: LLM | None
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """Conversations whose traffic is trained on, and conversations to score, which were never seen."""
-
-    name: str
-    train: tuple[str, ...]
-    unseen: tuple[Conversation, ...]
+_SECRETS = ("json", "llm_key")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = base_parser("LoCoMo: retrieval of a memory agent before and after training on its own traffic.")
+    parser = base_parser("LoCoMo: retrieval of a memory agent, and a reader's answers, with one encoder or another.")
     parser.add_argument("--agent", choices=["mem0", "memoryos"], default="mem0", help="the memory agent (default mem0)")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="locomo10.json or a file of its format")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="locomo10.json, a file of its format, or sample")
     parser.add_argument("--memories", choices=["turns", "facts"], default="turns", help="what is stored")
     parser.add_argument("--protocol", choices=["stock", "deployment"], help="without training (default), or with")
-    parser.add_argument("--folds", type=int, default=5, help="folds of the deployment protocol, by conversation")
+    parser.add_argument("--folds", type=int, default=5, help="folds by conversation, where an encoder is trained")
     parser.add_argument("--base", default="stock", metavar="DIR_OR_NAME", help="the encoder to start from")
     parser.add_argument(
         "--save-encoder",
@@ -78,30 +67,56 @@ def _parser() -> argparse.ArgumentParser:
         help="keep the trained encoder as a sentence-transformers folder; with folds that of fold 1, and those of "
         "the others beside it as DIR-fold2, DIR-fold3, ...",
     )
-    LLM.add_arguments(parser)
     parser.add_argument("--train-data", type=Path, metavar="FILE", help="train on this file's traffic ...")
     parser.add_argument("--eval-data", type=Path, metavar="FILE", help="... and score this one (same format)")
+    parser.add_argument("--audited", action="store_true", help="leave out questions with known label errors")
+    LLM.add_arguments(parser)
+    group = parser.add_argument_group("side by side")
+    group.add_argument("--encoders", metavar="NAME,...", help="stock, hins (trained here), folders or names of the hub")
+    group.add_argument("--infer", action="store_true", help="Mem0 extracts memories with --llm-model at --base-url")
+    group.add_argument("--infer-turns", type=int, default=2, metavar="N", help="turns a call of Mem0 sees (default 2)")
+    group.add_argument("--judge", metavar="MODEL", help="a language model that judges the answers")
+    group.add_argument("--report", type=Path, metavar="FILE", help="write a self-contained HTML page there")
+    group.add_argument("--fresh", action="store_true", help="play and train again; replies of models are kept")
+    Models.add_arguments(parser)
     return parser
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if (arguments.train_data is None) != (arguments.eval_data is None):
-        parser.error("--train-data and --eval-data go together")
-    if arguments.train_data is not None:
-        if arguments.data is not None or arguments.protocol == "stock":
-            parser.error("--train-data and --eval-data replace --data and --protocol")
-        arguments.protocol = "deployment"
-    arguments.protocol = arguments.protocol or "stock"
-    if arguments.agent == "memoryos" and not arguments.llm_url:
-        parser.error("--agent memoryos needs --llm-url: MemoryOS asks a language model about every page")
-    if arguments.agent == "memoryos" and arguments.memories != "turns":
-        parser.error("--memories is for Mem0: MemoryOS stores pages")
-    if arguments.save_encoder is not None and arguments.protocol == "stock":
-        parser.error("--save-encoder needs --protocol deployment: the stock protocol trains nothing")
-    if arguments.save_encoder is not None and arguments.save_encoder.exists():
-        parser.error(f"--save-encoder: {arguments.save_encoder} exists already")
+    given = arguments
+    given.llm_url = given.llm_url or given.base_url
+    side_by_side = given.encoders is not None or given.reader != "none"
+    given.encoders = [name.strip() for name in (given.encoders or "stock").split(",")] if side_by_side else []
+    wrong = {
+        "--train-data and --eval-data go together": (given.train_data is None) != (given.eval_data is None),
+        "--train-data and --eval-data replace --data and --protocol": given.train_data is not None
+        and (given.data is not None or given.protocol == "stock"),
+        "--encoders and --reader replace --protocol, --train-data and --save-encoder": side_by_side
+        and (given.protocol or given.train_data or given.save_encoder) is not None,
+        "--encoders names an encoder twice, or none": len(set(given.encoders)) < len(given.encoders)
+        or "" in given.encoders,
+        "--report, --infer, --judge and --fresh need --encoders or --reader": not side_by_side
+        and bool(given.report or given.infer or given.judge or given.fresh),
+        "--judge needs --reader": given.judge is not None and given.reader == "none",
+        "--infer is for Mem0 and replaces --memories": given.infer
+        and (given.agent != "mem0" or given.memories != "turns"),
+        "--infer-turns is at least 1": given.infer_turns < 1,
+        "--agent memoryos needs --llm-url or --base-url: MemoryOS asks a language model about every page": given.agent
+        == "memoryos"
+        and not given.llm_url,
+        "--memories is for Mem0: MemoryOS stores pages": given.agent == "memoryos" and given.memories != "turns",
+        "--save-encoder needs --protocol deployment: the stock protocol trains nothing": given.save_encoder is not None
+        and not side_by_side
+        and given.train_data is None
+        and given.protocol != "deployment",
+        f"--save-encoder: {given.save_encoder} exists already": given.save_encoder is not None
+        and given.save_encoder.exists(),
+    }
+    if found := next((sentence for sentence, is_so in wrong.items() if is_so), None):
+        parser.error(found)
+    given.protocol = "deployment" if given.train_data is not None else given.protocol or "stock"
     return arguments
 
 
@@ -123,179 +138,88 @@ def _run(arguments: argparse.Namespace) -> None:
             quick=arguments.quick,
             work=Path(folder),
             save=arguments.save_encoder,
-            llm=LLM.of(arguments) if arguments.agent == "memoryos" else None,
+            llm=None,
         )
-        settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "llm_key")}
-        if plan.llm is None:
-            settings |= fused_parts()
-        else:
+        settings = {name: value for name, value in vars(arguments).items() if name not in _SECRETS}
+        if arguments.encoders:
+            _side_by_side(arguments, plan, settings)
+            return
+        if arguments.agent == "memoryos":
             # To everything below, pages are stored texts with their evidence, as facts are.
-            plan = replace(plan, memories="facts")
+            plan = replace(plan, llm=LLM.of(arguments), memories="facts")
             settings["memories"] = "pages"
-        if arguments.protocol == "stock":
-            data = _load(resolve_data(arguments.data, LOCOMO), plan)
-            figures, rows = report_stock(_score(data, plan.base, plan, _settings(plan, "stock")), show_table)
-        elif arguments.train_data is not None:
-            train = _load(resolve_data(arguments.train_data, LOCOMO), plan)
-            data = _load(resolve_data(arguments.eval_data, LOCOMO), plan)
-            figures, rows = _deployment(train, data, [_other_file(train, data)], plan)
         else:
-            data = _load(resolve_data(arguments.data, LOCOMO), plan)
-            folds = _folds(data, arguments.folds, plan.seed)
+            settings |= fused_parts()
+        if arguments.protocol == "stock":
+            data = _load(arguments.data, plan, arguments.audited)
+            figures, rows = report_stock(score(data, plan.base, plan, settings_of(plan, "stock")), show_table)
+        elif arguments.train_data is not None:
+            train = _load(arguments.train_data, plan, arguments.audited)
+            data = _load(arguments.eval_data, plan, arguments.audited)
+            figures, rows = deployment(train, data, [other_file(train, data)], plan)
+        else:
+            data = _load(arguments.data, plan, arguments.audited)
+            folds = split_folds(data, arguments.folds, plan.seed)
             settings["unseen"] = {fold.name: [one.id for one in fold.unseen] for fold in folds}
-            figures, rows = _deployment(data, data, folds, plan)
+            figures, rows = deployment(data, data, folds, plan)
         write_result(arguments.json, figures, rows, settings)
 
 
-def _load(path: Path, plan: Plan) -> list[Conversation]:
-    conversations = load_locomo(path)
+def _side_by_side(arguments: argparse.Namespace, plan: Plan, settings: dict[str, object]) -> None:
+    """Run encoders through the same agent, reader and judge, and report them side by side."""
+    models = Models(arguments)
+    with ExitStack() as stack:
+        stack.callback(models.close)
+        # Before anything is played, so that a wrong name or key costs no time.
+        reader = models.reader()
+        judge = AnswerJudge(models.client(arguments.judge), arguments.workers) if arguments.judge else None
+        if arguments.agent == "memoryos" or arguments.infer:
+            proxy = stack.enter_context(LlmProxy(models.client(arguments.llm_model)))
+            if arguments.infer:
+                plan = replace(plan, extraction=Extraction(proxy, arguments.infer_turns))
+            else:
+                plan = replace(plan, llm=LLM(proxy.base_url, arguments.llm_model, "none"), memories="facts")
+                settings["memories"] = "pages"
+        if plan.llm is None:
+            settings |= fused_parts()
+        data = _load(arguments.data, plan)
+        errors = known_errors() if arguments.audited else {}
+        retriever = Retriever(plan, models.cache_folder, fresh=arguments.fresh)
+        runs = []
+        for name in arguments.encoders:
+            asked = retriever.retrieve(name, data, retriever.models(name, data, arguments.folds))
+            asked = [one for one in asked if not is_known(errors, one.conversation, one.number, one.question.text)]
+            before = models.usage()
+            readings = answer(reader, asked, name) if reader else ()
+            scores, recalls = score_run(asked, readings, judge)
+            usage = {model: used.since(before.get(model, Usage())) for model, used in models.usage().items()}
+            lost = retriever.lost[name]
+            runs.append(EncoderRun(name, tuple(asked), readings, scores, recalls, usage, lost))
+        if reader is not None:
+            settings["mem0_sentences"] = sentence_splitter()
+        figures, rows = report_runs(runs, plan.seed, models.usage(), show_table)
+        write_result(arguments.json, figures, rows, settings)
+        if arguments.report is not None:
+            write_report(arguments.report, runs, figures, rows, settings)
+            stage(f"page written to {arguments.report}")
+
+
+def _load(path: Path | None, plan: Plan, leave_out_errors: bool = False) -> list[Conversation]:
+    is_sample = path is not None and str(path) == "sample" and not path.exists()
+    conversations = sample_conversations() if is_sample else load_locomo(resolve_data(path, LOCOMO))
+    name = path or LOCOMO.name
     if plan.llm is not None:
         conversations = [paged(one) for one in conversations]
     if plan.quick:
         conversations = [
             replace(one, questions=one.questions[:_QUICK_QUESTIONS]) for one in conversations[:_QUICK_CONVERSATIONS]
         ]
+    if leave_out_errors:
+        conversations = audited(conversations)
     if not any(relevant_documents for one in conversations for relevant_documents in relevant(one, plan.memories)):
-        raise ConfigError(f"No question of {path} has evidence among its {plan.memories}.", "Check the file.")
-    stage(f"{path}: {len(conversations)} conversations, {sum(len(one.questions) for one in conversations)} questions")
+        raise ConfigError(f"No question of {name} has evidence among its {plan.memories}.", "Check the file.")
+    stage(f"{name}: {len(conversations)} conversations, {sum(len(one.questions) for one in conversations)} questions")
     return conversations
-
-
-def _folds(data: Sequence[Conversation], count: int, seed: int) -> list[Fold]:
-    """Split by conversation, the same for the same seed."""
-    import numpy as np
-
-    if count < 2 or len(data) < 2:
-        raise ConfigError(
-            f"{count} folds of {len(data)} conversations leave nothing to train on.", "Use at least 2 of both."
-        )
-    order = np.random.default_rng(seed).permutation(len(data))
-    parts = np.array_split(order, min(count, len(data)))
-    return [
-        Fold(
-            name=str(number),
-            train=tuple(one.id for index, one in enumerate(data) if index not in part),
-            unseen=tuple(data[index] for index in sorted(part)),
-        )
-        for number, part in enumerate(parts, start=1)
-    ]
-
-
-def _other_file(train: Sequence[Conversation], data: Sequence[Conversation]) -> Fold:
-    """Return the one fold of two files, after checking that none of the scored conversations was trained on."""
-    known = {tuple((turn.speaker, turn.text) for turn in one.turns): one.id for one in train}
-    for one in data:
-        if (same := known.get(tuple((turn.speaker, turn.text) for turn in one.turns))) is not None:
-            raise ConfigError(
-                f"The conversation {one.id!r} to score is {same!r} of the training data.", "Split by conversation."
-            )
-    return Fold("1", tuple(one.id for one in train), tuple(data))
-
-
-def _deployment(
-    train: Sequence[Conversation], data: Sequence[Conversation], folds: Sequence[Fold], plan: Plan
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Play everything with the base encoder, train on each fold's traffic, score what the fold has not seen."""
-    one_file = train is data
-    settings = _settings(plan, "stock" if one_file else "train", capture=True)
-    stock = _score(data, plan.base, plan, settings if one_file else _settings(plan, "stock"))
-    if not one_file:
-        _score(train, plan.base, plan, settings, scoring=False)
-    base = _roomy_encoder(plan.base, sum(len(documents(one, plan.memories)) + len(one.questions) for one in train))
-    hins: list[Scored] = []
-    seconds: list[float] = []
-    for fold in folds:
-        started = time.perf_counter()
-        encoder = _train(fold, plan, settings, base)
-        seconds.append(time.perf_counter() - started)
-        stage(f"fold {fold.name}: trained in {seconds[-1]:.0f} s; scoring {len(fold.unseen)} unseen conversations")
-        hins.append(_score(fold.unseen, encoder, plan, _settings(plan, f"fold{fold.name}")))
-    unseen = {fold.name: [one.id for one in fold.unseen] for fold in folds}
-    figures, rows = report_deployment(stock, Scored.merge(hins), unseen, plan.seed, show_table)
-    return figures | {"train_seconds_max": max(seconds)}, rows
-
-
-def _settings(plan: Plan, project: str, *, capture: bool = False) -> Settings:
-    """Return settings under the run's own folder; the log address is empty so that HINS_LOG_URL plays no part."""
-    from hins_memory.config import Settings
-
-    return Settings(home=plan.work, project=project, log_url="", capture=capture)
-
-
-def _score(
-    conversations: Sequence[Conversation], model: str, plan: Plan, settings: Settings, *, scoring: bool = True
-) -> Scored:
-    """Play conversations and score the encoder, alone and inside the agent; the settings decide about capture.
-
-    `scoring` False only plays them, for the traffic.
-    """
-    from hins_memory.evaluate import evaluate_encoder, score_rankings
-
-    agent = "mem0" if plan.llm is None else "memoryos"
-    scored = Scored({}, {}, agent)
-    with _player(model, plan, settings) as player:
-        for conversation in progress(conversations, f"{agent} ({settings.project})"):
-            rankings = player.play(conversation)
-            one = eval_set(conversation, plan.memories)
-            if not scoring or not one.queries:
-                continue
-            found = relevant(conversation, plan.memories)
-            asked = [ranking for ranking, gold in zip(rankings, found, strict=True) if gold]
-            scored.search[one.name] = score_rankings([one], asked)
-            scored.encoder[one.name] = evaluate_encoder(player.encoder, [one])
-    stage(f"{agent} ({settings.project}): adds {player.add_seconds:.0f} s, searches {player.search_seconds:.0f} s")
-    return scored
-
-
-def _player(model: str, plan: Plan, settings: Settings) -> Mem0Player | MemoryosPlayer:
-    if plan.llm is None:
-        return Mem0Player(model, plan.memories, settings)
-    return MemoryosPlayer(model, settings, plan.llm)
-
-
-def _roomy_encoder(model: str, texts: int) -> Encoder:
-    """Return the base encoder with a cache for everything that was played, because every fold mines most of it."""
-    from hins_memory.encoder import Encoder
-
-    encoder = Encoder.load(model)
-    return Encoder(encoder.model, encoder.version, cache_size=2 * texts)
-
-
-def _train(fold: Fold, plan: Plan, settings: Settings, encoder: Encoder) -> str:
-    """Mine the fold's traffic from the log, train an encoder on it, and return its folder.
-
-    The stages have the loop's own settings; its hold-out and gate stay out, because the fold is what is held out.
-    """
-    from hins_memory.log.database import open_database
-    from hins_memory.log.reader import LogReader
-    from hins_memory.mine import mine
-    from hins_memory.pipeline import LoopSettings, public_texts
-    from hins_memory.train import train_encoder
-
-    stage(f"fold {fold.name}: mining the traffic of {len(fold.train)} conversations")
-    reader = LogReader(open_database(settings.database_url))
-    logs = reader.scope_logs([owner for owner in reader.owners() if owner.user in fold.train])
-    loop = LoopSettings(base=plan.base)
-    examples = mine(logs, encoder, replace(loop.mine, seed=plan.seed), public_texts()).examples
-    if plan.quick:
-        examples = examples[:_QUICK_EXAMPLES]
-    stage(f"fold {fold.name}: training on {len(examples)} examples")
-    train_settings = replace(loop.train, seed=plan.seed)
-    if plan.quick:
-        train_settings = replace(train_settings, min_steps=1)
-    folder = train_encoder(
-        examples, plan.work / f"encoder-{fold.name}", base=loop.base, settings=train_settings, progress=_print_step
-    ).folder
-    if plan.save is not None:
-        target = plan.save if fold.name == "1" else plan.save.with_name(f"{plan.save.name}-fold{fold.name}")
-        shutil.copytree(folder, target)
-        stage(f"fold {fold.name}: encoder kept at {target}")
-    return str(folder)
-
-
-def _print_step(name: str, done: int, total: int) -> None:
-    if done == total or done % max(1, total // 4) == 0:
-        stage(f"  {name} {done}/{total}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 
 import locomo
 import pytest
+from _deployment import other_file
 from _locomo import load_locomo
 
 from hins_memory.errors import ConfigError
@@ -13,21 +14,21 @@ HEADLINE = {"stock_ndcg10", "hins_ndcg10", "gain_ndcg10", "gain_ci_low", "worst_
 
 def test_folds_are_by_conversation_and_follow_the_seed(tiny_file):
     data = load_locomo(tiny_file)
-    folds = locomo._folds(data, 3, seed=1)
+    folds = locomo.split_folds(data, 3, seed=1)
     assert sorted(one.id for fold in folds for one in fold.unseen) == [one.id for one in data]
     assert all(not set(fold.train) & {one.id for one in fold.unseen} for fold in folds)
     assert all(len(fold.train) + len(fold.unseen) == len(data) for fold in folds)
-    assert locomo._folds(data, 3, seed=1) == folds
-    assert any(locomo._folds(data, 3, seed=seed) != folds for seed in range(2, 6))
+    assert locomo.split_folds(data, 3, seed=1) == folds
+    assert any(locomo.split_folds(data, 3, seed=seed) != folds for seed in range(2, 6))
     with pytest.raises(ConfigError, match="nothing to train on"):
-        locomo._folds(data[:1], 5, seed=0)
+        locomo.split_folds(data[:1], 5, seed=0)
 
 
 def test_a_conversation_is_not_scored_by_an_encoder_trained_on_it(tiny_file):
     data = load_locomo(tiny_file)
-    assert locomo._other_file(data[:2], data[2:]).train == ("tiny-1", "tiny-2")
+    assert other_file(data[:2], data[2:]).train == ("tiny-1", "tiny-2")
     with pytest.raises(ConfigError, match="'tiny-2' to score is 'tiny-2' of the training data"):
-        locomo._other_file(data[:2], data[1:])
+        other_file(data[:2], data[1:])
 
 
 @pytest.mark.parametrize(

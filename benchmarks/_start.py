@@ -1,0 +1,201 @@
+"""Cold start: from text that is free to a trained encoder, one seed at a time, each stage kept and taken up again."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from _locomo import ANSWERABLE, Conversation, eval_set, load_locomo
+
+from hins_memory.config import Settings
+from hins_memory.encoder import Encoder
+from hins_memory.errors import ConfigError
+from hins_memory.evaluate import EvalQuery, EvalSet, evaluate_encoder
+from hins_memory.general import load_general
+from hins_memory.log.database import open_database
+from hins_memory.log.reader import LogReader
+from hins_memory.log.writer import LogWriter
+from hins_memory.mine import MineSettings, mine
+from hins_memory.sample import load_sample
+from hins_memory.synthesize import (
+    FIRST_NAMES,
+    Exclusion,
+    FilterSettings,
+    RuleSettings,
+    conversations_by_rules,
+    read_corpus,
+    write_conversations,
+)
+from hins_memory.train import TrainSettings, train_encoder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["K", "Recipe", "evaluation_exclusion", "figures", "preference_sets", "prior_of", "sample_sets", "train_seed"]
+
+K = 10
+PREFERENCES = Path(__file__).parent / "data" / "preferences.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a cold-start encoder is trained from and how; the defaults are the packaged starter's."""
+
+    conversations: int = 200
+    questions: int = 5000
+    negatives: int = 2
+    epochs: float = 1.0
+    batch_size: int = 32
+    learning_rate: float = 4e-4
+    temperature: float = 0.05
+    max_tokens: int = 64
+    lora_rank: int = 16
+    addressed: float = 0.35
+    padded: float = 0.4
+    dated: float = 0.5
+    facts: float = 0.45
+    top_k: int = 20
+    repeats: int = 20
+
+
+def evaluation_exclusion(conversations: Sequence[Conversation]) -> Exclusion:
+    """Return what must not occur in training data: the speakers and the wordings of the evaluation sets."""
+    texts = [turn.text for one in conversations for turn in one.turns]
+    texts += [question.text for one in conversations for question in one.questions]
+    names = {name for one in conversations for name in one.speakers}
+    for talk in load_sample():
+        names.update(talk.speakers)
+        texts += [turn.text for turn in talk.turns]
+    # A name that is spoken of counts as well, if it is a first name that invented speakers could get.
+    said = set(re.findall(r"\b[A-Z][a-z]+\b", " ".join(texts)))
+    return Exclusion.of(texts, names | said.intersection(FIRST_NAMES))
+
+
+def train_seed(
+    corpus: Sequence[Path], exclusion: Exclusion, recipe: Recipe, seed: int, work: Path
+) -> tuple[Path, dict[str, Any]]:
+    """Synthesise, mine and train with one seed; return the model's folder and what it took.
+
+    A folder that a run before this one finished with the same recipe is taken as it is.
+    """
+    folder = work / f"seed-{seed}"
+    record = folder / "record.json"
+    if record.is_file():
+        content: dict[str, Any] = json.loads(record.read_text())
+        if content["recipe"] != asdict(recipe):
+            raise ConfigError(f"{folder} was made by another recipe.", "Use another --work folder.")
+        return folder / "model", content
+    shutil.rmtree(folder, ignore_errors=True)
+    begun, cpu = time.perf_counter(), time.process_time()
+    settings = Settings(home=folder, project="start")
+    engine = open_database(settings.database_url)
+    encoder = Encoder.load()
+    # Round trip, log and miner look at the same texts.
+    encoder = Encoder(encoder.model, encoder.version, cache_size=200_000)
+    rules = RuleSettings(
+        addressed=recipe.addressed, padded=recipe.padded, dated=recipe.dated, facts=recipe.facts, seed=seed
+    )
+    made = list(conversations_by_rules(read_corpus(corpus), rules, exclusion, recipe.conversations))
+    filters = FilterSettings(top_k=recipe.top_k, queries=recipe.questions, repeats=recipe.repeats, seed=seed)
+    report = write_conversations(made, encoder, LogWriter(engine).write, filters)
+    mined = mine(LogReader(engine).scope_logs(), encoder, MineSettings(negatives=recipe.negatives, seed=seed))
+    prepared = time.perf_counter() - begun
+    trained = train_encoder(mined.examples, folder / "model", settings=_training(recipe, seed))
+    taken = {
+        "recipe": asdict(recipe),
+        "seconds": round(time.perf_counter() - begun, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "prepare_seconds": round(prepared, 1),
+        "synthesis": report.to_dict(),
+        "examples": len(mined.examples),
+        "ratio": mined.report.to_dict()["ratio"],
+        "ranked": mined.report.to_dict()["ranked"],
+    }
+    record.write_text(json.dumps(taken, indent=1))
+    return trained.folder, taken
+
+
+def _training(recipe: Recipe, seed: int) -> TrainSettings:
+    return TrainSettings(
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        temperature=recipe.temperature,
+        negatives=recipe.negatives,
+        max_tokens=recipe.max_tokens,
+        lora_rank=recipe.lora_rank,
+        seed=seed,
+    )
+
+
+def prior_of(ranked: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    """Return the share of each tier among the memories that rank high, counted over all seeds."""
+    counts = {tier: sum(one[tier] for one in ranked) for tier in ranked[0]}
+    total = sum(counts.values())
+    return {tier: count / total for tier, count in counts.items()}
+
+
+def sample_sets() -> list[EvalSet]:
+    """Return the packaged conversations with their questions; the group is the kind of question."""
+    return [
+        EvalSet(
+            one.id,
+            {turn.id: f"{turn.speaker}: {turn.text}" for turn in one.turns},
+            tuple(EvalQuery(asked.question, frozenset(asked.evidence), asked.kind) for asked in one.questions),
+        )
+        for one in load_sample()
+    ]
+
+
+def preference_sets(path: Path = PREFERENCES) -> list[EvalSet]:
+    """Return the questions about what people like, one set a person: JSON lines of ``memories`` and ``questions``.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [
+            EvalSet(
+                row["person"],
+                {str(place): text for place, text in enumerate(row["memories"])},
+                tuple(EvalQuery(text, frozenset(map(str, places)), "preference") for text, places in row["questions"]),
+            )
+            for row in rows
+        ]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error!r}.", "Restore the file.") from error
+
+
+def figures(encoder: Encoder, data: Path | None) -> dict[str, float]:
+    """Return an encoder's nDCG@10 in percent on each set; LoCoMo's where its file is given."""
+    found = {
+        "sample": _mean(encoder, sample_sets()),
+        "preferences": _mean(encoder, preference_sets()),
+        "general": _mean(encoder, [load_general()]),
+    }
+    if data is None:
+        return found
+    conversations = load_locomo(data)
+    for memories in ("turns", "facts"):
+        scored = evaluate_encoder(encoder, [eval_set(one, memories) for one in conversations], ks=(K,))  # type: ignore[arg-type]
+        values, groups = scored.ndcg[K], np.asarray(scored.groups)
+        found[f"locomo_{memories}"] = _percent(values[np.isin(groups, ANSWERABLE)])
+        for group in sorted(set(scored.groups)):
+            found[f"locomo_{memories}_{group}"] = _percent(values[groups == group])
+    return found
+
+
+def _mean(encoder: Encoder, sets: Sequence[EvalSet]) -> float:
+    return _percent(evaluate_encoder(encoder, sets, ks=(K,)).ndcg[K])
+
+
+def _percent(values: NDArray[np.float64]) -> float:
+    return 100 * float(values.mean())

@@ -1,0 +1,156 @@
+"""PERSONAMEM (arXiv 2504.14225): does a memory agent find what personalises an answer?
+
+    python benchmarks/personamem.py --folder DIR --agent mem0
+    python benchmarks/personamem.py --folder DIR --size 128k --reader openai:MODEL --base-url URL --encoder stock --encoder VERSION_DIR
+    python benchmarks/personamem.py --folder DIR --agent memoryos --llm-url URL --llm-model NAME
+
+DIR holds the official files, from https://huggingface.co/datasets/bowen-upenn/PersonaMem. Each question is asked after
+the first ``end_index_in_shared_context`` messages of its context went into the agent, who the user is among them, and
+none of the later ones. Of the memories that it retrieves for the question the reader chooses one of four options:
+
+* ``openai:MODEL``: a language model replies with a letter; a reply that names none, or several, is wrong and counted;
+* ``extractive``: the option that is nearest to the span which a question-answering model takes out of the memories;
+* ``none``: no reader. The option that is nearest to the memories (mean cosine of the three nearest) is taken, which says
+  whether the retrieval found what distinguishes the options. It is a figure of its own, ``nearest_option_accuracy``, and
+  no published score; beside it stands what the question alone gives, without any memory.
+"""  # noqa: E501  # one command is longer
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from _common import base_parser, exit_status, stage, write_result
+from _histories import History, Mem0History, MemoryosHistory
+from _memoryos import LLM
+from _models import Models
+from _personamem import QUESTION_TYPES, SIZES, Contexts, Question, file_digest, find_files, load_questions
+from _personamem_choice import CHOOSE_INSTRUCTION, Chooser, make_chooser
+from _personamem_report import Answered, report
+from _personamem_tiny import write_tiny
+
+from hins_memory.config import Settings
+from hins_memory.errors import ConfigError
+
+_QUICK_QUESTIONS = 20
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = base_parser("PERSONAMEM: letter accuracy of a memory agent, overall and by kind of question.")
+    parser.add_argument("--agent", choices=["mem0", "memoryos"], default="mem0", help="the memory agent (default mem0)")
+    parser.add_argument("--size", choices=list(SIZES), default="32k", help="tokens of a history (default 32k)")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where the official files are")
+    parser.add_argument("--questions", type=Path, metavar="FILE", help="a questions file of another name")
+    parser.add_argument("--contexts", type=Path, metavar="FILE", help="a contexts file of another name")
+    parser.add_argument(
+        "--encoder", action="append", metavar="DIR_OR_NAME", help="an encoder (default stock); may be repeated"
+    )
+    parser.add_argument("--top-k", type=int, default=10, metavar="N", help="memories a question gets (default 10)")
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N questions; 0 is all")
+    Models.add_arguments(parser)
+    LLM.add_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark and return the exit status."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    arguments.llm_url = arguments.llm_url or arguments.base_url
+    if arguments.agent == "memoryos" and not arguments.llm_url:
+        parser.error("--agent memoryos needs --llm-url: MemoryOS asks a language model about every page")
+    if arguments.top_k < 1 or arguments.limit < 0:
+        parser.error("--top-k has to be at least 1 and --limit at least 0")
+    return exit_status(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="hins-personamem-") as folder:
+        # Mem0 writes to its own folder on import; a benchmark leaves no trace in the user's.
+        os.environ.setdefault("MEM0_DIR", str(Path(folder) / "mem0"))
+        os.environ.setdefault("MEM0_TELEMETRY", "False")
+        files = _files(arguments, Path(folder))
+        questions, contexts = load_questions(files[0]), Contexts(files[1])
+        limit = arguments.limit or (_QUICK_QUESTIONS if arguments.quick else None)
+        questions = _usable(questions[:limit], contexts)
+        stage(f"{files[0].name}: {len(questions)} questions about {len({one.context for one in questions})} histories")
+        models = Models(arguments)
+        answers: list[Answered] = []
+        try:
+            reader = models.reader(CHOOSE_INSTRUCTION)
+            llm = LLM.of(arguments) if arguments.agent == "memoryos" else None
+            for number, name in enumerate(arguments.encoder or ["stock"]):
+                settings = Settings(home=Path(folder), project=f"encoder{number}", log_url="", capture=False)
+                with _agent(name, arguments, settings, llm) as agent:
+                    chooser = make_chooser(reader, agent)
+                    answers.append(_answer(agent, chooser, questions, contexts, arguments.top_k))
+        finally:
+            models.close()
+        figures, rows = report(answers, questions, arguments.seed)
+        for model, usage in models.usage().items():
+            figures |= {f"{model}_prompt_tokens": usage.prompt_tokens, f"{model}_cost": usage.cost}
+        write_result(arguments.json, figures, rows, _settings(arguments, files, answers))
+
+
+def _files(arguments: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
+    named = arguments.folder or arguments.questions or arguments.contexts
+    if arguments.quick and not named:
+        stage("two histories of our own, in PERSONAMEM's format")
+        return write_tiny(folder / "tiny")
+    home = arguments.folder or Settings().home / "benchmarks" / "personamem"
+    return find_files(arguments.size, home, arguments.questions, arguments.contexts)
+
+
+def _usable(questions: Sequence[Question], contexts: Contexts) -> list[Question]:
+    """Return the questions, after checking that their contexts are there."""
+    if missing := sorted({one.context for one in questions if one.context not in contexts}):
+        raise ConfigError(
+            f"{contexts.path} lacks {len(missing)} contexts of the questions, e.g. {missing[0]}.",
+            "Use files of the same size and date.",
+        )
+    if unknown := sorted({one.kind for one in questions} - set(QUESTION_TYPES)):
+        stage(f"kinds of questions that PERSONAMEM's paper does not have: {', '.join(unknown)}")
+    return list(questions)
+
+
+def _agent(model: str, arguments: argparse.Namespace, settings: Settings, llm: LLM | None) -> History:
+    if llm is None:
+        return Mem0History(model, settings)
+    return MemoryosHistory(model, settings, llm, arguments.top_k)
+
+
+def _answer(
+    agent: History, chooser: Chooser, questions: Sequence[Question], contexts: Contexts, top_k: int
+) -> Answered:
+    """Tell the agent each history once, and ask each question at the point of the history where it belongs."""
+    by_context: dict[str, list[int]] = {}
+    for number, question in enumerate(questions):
+        by_context.setdefault(question.context, []).append(number)
+    retrieved: list[list[str]] = [[] for _ in questions]
+    for done, (name, numbers) in enumerate(by_context.items(), start=1):
+        messages, told = contexts.messages(name), 0
+        agent.begin(name)
+        for number in sorted(numbers, key=lambda one: questions[one].end):
+            question = questions[number]
+            if question.end > told:
+                agent.tell(messages[told : question.end])
+                told = question.end
+            retrieved[number] = agent.ask(question.text, top_k)
+        stage(f"{agent.encoder.version}: history {done} of {len(by_context)}, {len(numbers)} questions")
+    return Answered(agent.encoder.version, chooser.name, chooser.choose(questions, retrieved))
+
+
+def _settings(arguments: argparse.Namespace, files: tuple[Path, Path], answers: Sequence[Answered]) -> dict[str, Any]:
+    settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "llm_key")}
+    settings["sha256"] = {path.name: file_digest(path) for path in files}
+    settings["encoders"] = [one.encoder for one in answers]
+    return settings
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Cold start: what an encoder finds that was trained on synthetic data alone, by rules, before any traffic.
+
+From freely licensed persona chats, with every name and wording of the evaluation sets kept out: synthesis, mining and
+training once for each seed, each kept under --work and taken up again. Scored with nothing more:
+
+sample       the packaged conversations (turns)
+preferences  "what would I like?" over third-person memories
+general      the packaged general-retrieval set
+locomo       LoCoMo's questions of categories 1 to 4 over turns, and over extracted facts
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _common import base_parser, exit_status, resolve_data, show_table, stage, write_result
+from _locomo import LOCOMO, load_locomo
+from _start import Recipe, evaluation_exclusion, figures, prior_of, train_seed
+
+from hins_memory.encoder import Encoder, resolve_model
+from hins_memory.errors import ConfigError
+from hins_memory.starter import starter_packaged, write_delta
+
+_SHOWN = ("sample", "preferences", "general", "locomo_turns", "locomo_facts")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark and return the exit status."""
+    parser = base_parser("Cold start: encoders trained on synthetic data by rules, scored on what they never saw.")
+    parser.add_argument("--corpus", type=Path, nargs="+", metavar="FILE.csv", required=True, help="persona chats")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="locomo10.json or a file of its format")
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from --seed on (default 3)")
+    parser.add_argument("--work", type=Path, metavar="DIR", default=Path("start-work"), help="keep each seed there")
+    parser.add_argument("--starter", type=Path, metavar="FILE", help="write the delta of the first seed there")
+    for name, value in asdict(Recipe()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"default {value}")
+    return exit_status(lambda: _run(parser.parse_args(argv)))
+
+
+def _run(arguments: Any) -> None:
+    if arguments.seeds < 1:
+        raise ConfigError(f"--seeds is {arguments.seeds}.", "Use at least 1.")
+    recipe = Recipe(**{name: getattr(arguments, name) for name in asdict(Recipe())})
+    if arguments.quick:
+        recipe, arguments.seeds = replace(recipe, conversations=4, questions=48, max_tokens=32), 1
+    data = resolve_data(arguments.data, LOCOMO)
+    exclusion = evaluation_exclusion(load_locomo(data))
+    scored = None if arguments.quick else data
+    stage("scoring the stock encoder")
+    rows: list[dict[str, Any]] = [{"encoder": "stock", **figures(Encoder.load(), scored)}]
+    for seed in range(arguments.seed, arguments.seed + arguments.seeds):
+        stage(f"seed {seed}: synthesis, mining, training")
+        model, taken = train_seed(arguments.corpus, exclusion, recipe, seed, arguments.work)
+        row = {"encoder": f"seed {seed}", **figures(Encoder.load(model), scored)}
+        rows.append(row | {name: taken[name] for name in ("seconds", "cpu_seconds", "examples", "ranked")})
+        stage(", ".join(f"{name} {row[name]:.1f}" for name in _SHOWN if name in row))
+        if arguments.starter and seed == arguments.seed:
+            about = {
+                "recipe": asdict(recipe),
+                "seed": seed,
+                "figures": {name: row[name] for name in _SHOWN if name in row},
+            }
+            base = Path(resolve_model("stock"))
+            digest = write_delta(base, model, arguments.starter, recipe.lora_rank, about)
+            stage(f"{arguments.starter}: {arguments.starter.stat().st_size} bytes, SHA-256 {digest}")
+    if starter_packaged():
+        rows.append({"encoder": "starter", **figures(Encoder.starter(), scored)})
+    _report(rows, arguments)
+
+
+def _report(rows: list[dict[str, Any]], arguments: Any) -> None:
+    trained = [row for row in rows if row["encoder"].startswith("seed")]
+    names = [name for name in _SHOWN if name in trained[0]]
+    mean = {name: float(np.mean([row[name] for row in trained])) for name in names}
+    prior = prior_of([row["ranked"] for row in trained])
+    found = {f"{name}_mean": mean[name] for name in names}
+    found |= {f"{name}_gain": mean[name] - rows[0][name] for name in names}
+    found |= {f"prior_{tier}": share for tier, share in prior.items()}
+    columns = ("encoder", *names, "seconds")
+    shown = [*rows, {"encoder": "mean of the seeds", **mean}]
+    show_table("nDCG@10 in percent", columns, [[row.get(name) for name in columns] for row in shown])
+    show_table("Share of each tier among what ranks high", list(prior), [[100 * share for share in prior.values()]])
+    settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "work")}
+    write_result(arguments.json, found, rows, settings | {"corpus": [one.name for one in arguments.corpus]})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The table of training modes: variants, labels, deltas, the kept results, and one small run through a real Mem0."""
+
+import json
+
+import _modes
+import modes
+import pytest
+import torch
+from _locomo import load_locomo, relevant
+from _modes import Variant, delta_bytes, labelled
+
+from hins_memory.errors import ConfigError
+from hins_memory.train import TrainSettings
+from hins_memory.types import Answer, Memory, RankedMemory, Retrieval, Scope, ScopeLog
+
+
+def test_a_variant_is_a_mode_with_settings_of_its_own():
+    assert Variant.parse("full").settings.mode == "full"
+    found = Variant.parse("lora:learning_rate=8e-4,epochs=4,lora_rank=8").settings
+    assert (found.mode, found.learning_rate, found.epochs, found.lora_rank) == ("lora", 8e-4, 4, 8)
+    for wrong in ("lora:rate=1", "best", "lora:epochs=-1"):
+        with pytest.raises(ConfigError):
+            Variant.parse(wrong)
+
+
+def test_labels_take_the_place_of_answers(tiny_file):
+    conversation = load_locomo(tiny_file)[0]
+    scope = Scope(user=conversation.id)
+    memories = [
+        Memory(f"m{turn.id}", scope, conversation.id, f"{turn.speaker}: {turn.text}") for turn in conversation.turns
+    ]
+    results = (RankedMemory(memories[0].id, memories[0].text, 0.5),)
+    asked = [Retrieval(scope, question.text, results, id=f"r{n}") for n, question in enumerate(conversation.questions)]
+    log = ScopeLog(scope, memories=tuple(memories), retrievals=tuple(asked), answers=(Answer("r0", "a pear"),))
+    found = labelled(log, conversation, "turns")
+    assert not found.answers
+    gold = relevant(conversation, "turns")
+    expected = {
+        (f"r{n}", f"m{turn}")
+        for n, question in enumerate(conversation.questions)
+        if question.category != 5
+        for turn in gold[n]
+    }
+    assert {(one.retrieval_id, one.memory_id) for one in found.feedback} == expected
+    assert {one.polarity for one in found.feedback} == {"POSITIVE"}
+
+
+def test_a_delta_is_what_the_base_lacks():
+    base = {"a": torch.ones(8, 4), "b": torch.zeros(3)}
+    renamed = {"query.a": torch.ones(8, 4), "b": torch.zeros(3), "map": torch.eye(4)}
+    assert delta_bytes(base, base, TrainSettings(mode="full")) == 0
+    assert delta_bytes(base, renamed, TrainSettings(mode="full")) == 4 * 16
+    changed = {"a": torch.zeros(8, 4), "b": torch.ones(3)}
+    assert delta_bytes(base, changed, TrainSettings(mode="full")) == 4 * (32 + 3)
+    assert delta_bytes(base, changed, TrainSettings(mode="lora", lora_rank=2)) == 4 * (2 * 12 + 3)
+
+
+@pytest.mark.slow
+def test_a_run_gives_the_table_and_a_second_one_trains_nothing_twice(tiny_file, tmp_path, monkeypatch):
+    work, result = tmp_path / "work", tmp_path / "result.json"
+    arguments = ["--data", str(tiny_file), "--work", str(work), "--memories", "facts", "--modes", "lora", "query"]
+    assert modes.main([*arguments, "--quick", "--json", str(result)]) == 0
+    found = json.loads(result.read_text(encoding="utf-8"))
+    rows = {row["variant"]: row for row in found["rows"]}
+    assert list(rows) == ["lora", "query"]
+    for row in rows.values():
+        assert row["gain_low"] <= row["gain"] <= row["gain_high"]
+        assert row["gain"] == pytest.approx(row["trained"] - row["stock"])
+        assert row["swap_stored"] == 43
+        assert row["swap_seconds"] > 0
+        assert 0 < row["delta_mib"] < row["folder_mib"]
+    assert (rows["lora"]["swap_written"], rows["query"]["swap_written"]) == (43, 0)
+    assert rows["query"]["delta_mib"] < rows["lora"]["delta_mib"] < 10
+    assert found["figures"]["facts_lora_gain"] == rows["lora"]["gain"]
+    kept = sorted((work / "cells").iterdir())
+    assert len(kept) == 4
+    kept[-1].unlink()
+    trained = []
+    original = _modes.train_encoder
+    monkeypatch.setattr(_modes, "train_encoder", lambda *a, **k: trained.append(1) or original(*a, **k))
+    assert modes.main([*arguments, "--quick", "--json", str(result)]) == 0
+    assert len(trained) == 1
+    again = json.loads(result.read_text(encoding="utf-8"))["rows"]
+    assert [row["trained"] for row in again] == pytest.approx([row["trained"] for row in rows.values()], abs=1e-6)

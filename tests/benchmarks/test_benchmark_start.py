@@ -1,0 +1,46 @@
+"""The cold-start benchmark's data: the questions about tastes, what is excluded, and the prior."""
+
+import json
+from pathlib import Path
+
+import pytest
+from _locomo import load_locomo
+from _start import evaluation_exclusion, preference_sets, prior_of, sample_sets
+
+from hins_memory.errors import ConfigError
+from hins_memory.synthesize import FIRST_NAMES
+
+
+def test_the_questions_about_tastes_are_many_and_sound() -> None:
+    sets = preference_sets()
+    assert sum(len(one.queries) for one in sets) >= 100
+    for one in sets:
+        assert len(set(one.documents.values())) == len(one.documents)
+        assert len({query.text for query in one.queries}) == len(one.queries)
+        for query in one.queries:
+            assert query.relevant <= one.documents.keys()
+
+
+def test_a_damaged_file_is_a_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "preferences.jsonl"
+    path.write_text(json.dumps({"person": "x"}))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        preference_sets(path)
+
+
+def test_speakers_and_wordings_of_the_evaluation_are_excluded(tiny_file: Path) -> None:
+    conversations = load_locomo(tiny_file)
+    exclusion = evaluation_exclusion(conversations)
+    for one in conversations:
+        assert not any(exclusion.allows(f"Ask {name}!") for name in one.speakers)
+    long = [turn.text for one in conversations for turn in one.turns if len(turn.text.split()) > 9]
+    assert long
+    assert not any(exclusion.allows(text) for text in long)
+    assert len([name for name in FIRST_NAMES if exclusion.allows(name)]) > 100
+    names = {turn.split(":")[0] for one in sample_sets() for turn in one.documents.values()}
+    assert not any(exclusion.allows(name) for name in names)
+
+
+def test_the_prior_is_the_share_over_all_seeds() -> None:
+    found = prior_of([{"easy": 10, "medium": 80, "hard": 10}, {"easy": 20, "medium": 70, "hard": 10}])
+    assert found == {"easy": 0.15, "medium": 0.75, "hard": 0.1}

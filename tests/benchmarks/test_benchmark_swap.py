@@ -1,0 +1,80 @@
+"""The benchmarks of the swap and of capture, on a few memories."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _swap import Call, Load, agent_behind, check_store, fill_store, memory_text, percentile, user_of
+from capture import _compare
+
+from hins_memory import Memory
+from hins_memory.config import Settings
+from hins_memory.errors import HinsError
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def test_no_two_memories_have_the_same_text() -> None:
+    assert len({memory_text(number) for number in range(20_000)}) == 20_000
+    assert user_of(0) == user_of(99) != user_of(100)
+
+
+def test_percentiles_are_in_milliseconds() -> None:
+    assert percentile([0.001] * 99 + [1.0], 50) == pytest.approx(1.0)
+    assert percentile([0.001] * 99 + [1.0], 100) == pytest.approx(1000.0)
+
+
+def test_the_overhead_is_the_median_of_the_ratios_of_pairs() -> None:
+    found = _compare([[0.010, 0.012, 0.010]] * 3, [[0.011, 0.011, 0.013]] * 3)
+    assert found["median_overhead"] == pytest.approx(0.1)
+    assert found["calls"] == 120
+    assert found["p99_added_ms"] > 0
+
+
+def test_the_load_finds_out_what_is_lost_or_mixed(tmp_path: Path) -> None:
+    memory: Any = Memory(settings=Settings(home=tmp_path, project="p"), capture=False)
+    fill_store(memory, 30)
+    load = Load(memory, 30, searchers=1, pause=0.01)
+    with load:
+        while len(load.calls) < 3 or len(load.written) < 3:
+            pass
+    assert not [call.fault for call in load.calls if call.fault]
+    assert isinstance(load.calls[0], Call)
+    assert check_store(memory, load, 0) == (0, 0)
+    kept = next(iter(load.written))
+    index = agent_behind(memory).live()[0]
+    (record,) = index.get([kept])
+    encoder = memory.embedding_model.encoder
+    index.upsert([record], encoder.encode(["something else altogether"]))
+    assert check_store(memory, load, 0) == (0, 1)
+    load.written[kept] += " And more."
+    assert check_store(memory, load, 0)[0] == 1
+    index.delete([kept])
+    with pytest.raises(HinsError, match="instead of"):
+        check_store(memory, load, 0)
+    memory.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "options", "zero"),
+    [
+        ("swap.py", ["--memories", "120", "--pause", "0.05"], ("failed_searches", "mixed_searches", "lost_writes")),
+        ("capture.py", ["--sizes", "120"], ("lost_events",)),
+    ],
+)
+def test_a_quick_run_gives_the_figures(tmp_path: Path, script: str, options: list[str], zero: tuple[str, ...]) -> None:
+    result = tmp_path / "result.json"
+    command = [sys.executable, str(FOLDER / script), "--quick", *options, "--json", str(result)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    figures = json.loads(result.read_text())["figures"]
+    assert {name: figures[name] for name in zero} == dict.fromkeys(zero, 0)
+    if script == "swap.py":
+        assert figures["reembed_speedup"] > 1
+        assert 0 < figures["flip_ms"] < 5000
