@@ -103,7 +103,7 @@ class ChromaIndex(_Snapshot):
         if not ids:
             return {"ids": [], what: []}
         with self.store.guard:
-            found: dict[str, Any] = patiently(lambda: self._rows.get(ids=list(ids), include=[what]))
+            found: dict[str, Any] = patiently(lambda: self._rows.get(ids=list(dict.fromkeys(ids)), include=[what]))
         return found
 
 

@@ -50,7 +50,8 @@ def hins(settings: Settings, *arguments: object, code: int = 0) -> str:
     options = ["--home", str(settings.home), "--project", settings.project]
     result = CliRunner().invoke(app, [*options, *map(str, arguments)], env={"COLUMNS": "200"})
     assert result.exit_code == code, (result.output, result.exception)
-    return result.output
+    # progress bars are on stderr
+    return result.stdout if "--json" in arguments else result.output
 
 
 def test_nothing_to_continue_and_options_of_another_run_are_refused(settings):
