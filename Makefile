@@ -3,6 +3,7 @@
 #   PYTHON=python3.12     the Python that .venv is made with
 #   TORCH_INDEX=URL       where torch comes from; https://download.pytorch.org/whl/cpu has builds without CUDA
 #   LOCOMO=FILE           locomo10.json, for `make bench` without a network
+#   CORPUS=FILE.csv       persona chats (Synthetic-Persona-Chat), for the cold-start benchmark in `make bench`
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,6 +13,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 TORCH_INDEX ?=
 LOCOMO ?=
+CORPUS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -37,6 +39,10 @@ bench: setup
 		echo "== $$script"; \
 		data=(); \
 		if [[ -n "$(LOCOMO)" ]] && $(BIN)/python "$$script" --help | grep -q -- --data; then data=(--data "$(LOCOMO)"); fi; \
+		if $(BIN)/python "$$script" --help | grep -q -- --corpus; then \
+			if [[ -z "$(CORPUS)" ]]; then echo "skipped: CORPUS=FILE.csv names persona chats"; continue; fi; \
+			data+=(--corpus $(CORPUS)); \
+		fi; \
 		$(BIN)/python "$$script" --quick "$${data[@]}"; \
 	done
 
