@@ -33,7 +33,7 @@ from hins_memory.evaluate import EvalSet, RankingScores, evaluate_encoder
 from hins_memory.general import load_general
 from hins_memory.mine import mine
 from hins_memory.pipeline import LoopSettings, Pipeline, public_texts
-from hins_memory.train import TrainResult, TrainSettings, train_encoder
+from hins_memory.train import Samples, TrainResult, TrainSettings, train_encoder
 from hins_memory.train.traffic import Traffic as TrafficSample
 from hins_memory.train.traffic import TrafficSampler
 from hins_memory.types import Feedback, ScopeLog, TieredExample
@@ -220,7 +220,7 @@ def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
     examples = _examples(cell, base)
     mined = time.perf_counter()
     trained = train_encoder(
-        examples, scratch / "model", settings=cell.settings, traffic=_traffic(cell, examples), unseen=_unseen(cell)
+        examples, scratch / "model", settings=cell.settings, samples=Samples(_traffic(cell, examples), _unseen(cell))
     )
     seconds = time.perf_counter() - mined
     model = Encoder.load(trained.folder)

@@ -147,6 +147,8 @@ def _compare(split: Split, seed: int, found: dict[str, Found], arguments: argpar
             scores = evaluate_encoder(Encoder.load(runner.job.folder), split.unseen, ks=(10,))
             mine.ndcg.append(scores.ndcg[10])
             groups = scores.groups
+            speed = shape.texts * len(runner.seconds) / sum(runner.seconds)
+            stage(f"  {runner.job.peer}: {speed:.0f} texts/s, nDCG@10 {100 * scores.ndcg[10].mean():.1f}")
     return groups
 
 

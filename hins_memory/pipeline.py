@@ -2,62 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.capture import flush_all
 from hins_memory.config import Settings
 from hins_memory.errors import AgentError, GateError, NotEnoughDataError
-from hins_memory.gate import GateReport, GateSettings, judge
-from hins_memory.holdout import HoldoutSettings, JudgedConversation, conversation_digest, judged, latest, without
+from hins_memory.gate import GateReport, judge
 from hins_memory.log.database import open_database
 from hins_memory.log.reader import LogCounts, LogReader
-from hins_memory.mine import MineReport, MineResult, MineSettings, mine, mine_to_parquet
-from hins_memory.mix import MixSettings, mix
+from hins_memory.loop_data import LoopData, LoopSettings, Progress, public_texts
+from hins_memory.mine import MineReport, MineResult, mine, mine_to_parquet
+from hins_memory.mix import mix
 from hins_memory.plugins import get_plugin_manager
 from hins_memory.registry import EncoderVersion, Registry
 from hins_memory.schedule import Rounds
 from hins_memory.starter import STARTER, starter_packaged, starter_version
 from hins_memory.swap import SwapPlan, SwapReport, plan_swap, retire_agent, rollback_agent, swap_agent
-from hins_memory.train.settings import TrainSettings
-from hins_memory.train.traffic import TrafficSampler
-from hins_memory.types import Scope, ScopeLog
+from hins_memory.types import Scope
 
 if TYPE_CHECKING:
     from hins_memory.agent import Agent
     from hins_memory.encoder import Encoder
-    from hins_memory.evaluate import EvalSet
     from hins_memory.train import RunContent
 
 __all__ = ["LoopSettings", "Pipeline", "Progress", "RunReport", "Status", "public_texts"]
-
-# What early stopping looks at, of the conversations that are left to train on.
-_WATCHED = HoldoutSettings(share=0.15, min_queries=20)
-#: Called with the stage, how much of it is done, and how much there is.
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class LoopSettings:
-    """Settings of every stage.
-
-    Args:
-        mine: what becomes an example.
-        holdout: how much is kept for the gate.
-        train: how the encoder is trained.
-        gate: what the candidate has to show.
-        base: the encoder that training starts from, as for `Encoder.load`.
-        mix: how many of the synthetic examples are used beside captured ones.
-    """
-
-    mine: MineSettings = field(default_factory=MineSettings)
-    holdout: HoldoutSettings = field(default_factory=HoldoutSettings)
-    train: TrainSettings = field(default_factory=TrainSettings)
-    gate: GateSettings = field(default_factory=GateSettings)
-    base: str = "stock"
-    mix: MixSettings = field(default_factory=MixSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +72,6 @@ class RunReport:
         }
 
 
-def public_texts() -> list[str]:
-    """Return texts that belong to nobody, for easy negatives: the packaged conversations as `Speaker: text`."""
-    from hins_memory.sample import load_sample
-
-    return [f"{turn.speaker}: {turn.text}" for one in load_sample() for turn in one.turns]
-
-
 class Pipeline:
     """The stages over one project, and over one live agent where a stage needs it.
 
@@ -135,6 +99,7 @@ class Pipeline:
         self._progress = progress
         self._engine = open_database(self.settings.database_url)
         self.registry = Registry(self.settings, self._engine)
+        self._data = LoopData(self._engine, self.loop, progress)
         self._encoders: dict[str, Encoder] = {}
 
     def status(self) -> Status:
@@ -159,7 +124,9 @@ class Pipeline:
         Raises:
             NotEnoughDataError: the log holds no query with a known positive, or only one conversation with any.
         """
-        return mine(self._training_logs(owners, []), self._serving(), self.loop.mine, self._public())
+        encoder = self._serving()
+        found = self._data.to_train_on(encoder, owners)
+        return mine(found.logs, encoder, self.loop.mine, self._data.public_texts())
 
     def mine_to(self, path: Path, owners: Sequence[Scope] | None = None) -> MineReport:
         """Mine the same into a Parquet file, within the memory budget; a killed run is taken up by the same call.
@@ -172,50 +139,9 @@ class Pipeline:
             NotEnoughDataError: as for `mine`.
             HinsError: the file cannot be written.
         """
-        return mine_to_parquet(self._training_logs(owners, []), self._serving(), path, self.loop.mine, self._public())
-
-    def _training_logs(
-        self,
-        owners: Sequence[Scope] | None,
-        used: list[str],
-        watched: list[EvalSet] | None = None,
-        samplers: tuple[TrafficSampler, TrafficSampler] | None = None,
-    ) -> Iterator[ScopeLog]:
-        """Return the logs without what is held out; the digests of what is left are added to `used` on the way.
-
-        Queries with the texts that were searched go to the `samplers`: of what is left, and of what is held out.
-
-        For early stopping, the latest conversations before those held out for the gate go to `watched`. They count as
-        used, because they decide which weights are kept.
-        """
-        found = self._judged(self._serving(), owners, training=True)
-        held = latest(found, self.loop.holdout)
-        if watched is not None and self.loop.train.patience:
-            kept = {one.digest for one in held}
-            stopping = latest([one for one in found if one.digest not in kept], _WATCHED)
-            watched.extend(one.evaluation for one in stopping)
-            used.extend(one.digest for one in stopping)
-            held = [*held, *stopping]
-
-        if samplers is not None:
-            for one in held:
-                samplers[1].see((query.text for query in one.evaluation.queries), one.evaluation.documents.values())
-
-        def logs() -> Iterator[ScopeLog]:
-            for log in self._logs(owners, "mine"):
-                kept = without(log, held)
-                used.extend(sorted(conversation_digest(kept, name) for name in kept.conversations()))
-                if samplers is not None:
-                    samplers[0].see((one.query for one in kept.retrievals), (one.text for one in kept.memories))
-                yield kept
-
-        return logs()
-
-    def _public(self) -> list[str]:
-        """Return public texts, but none that is stored: who plays the packaged conversations has them as memories."""
-        public = public_texts()
-        stored = LogReader(self._engine).stored(public)
-        return [text for text in public if text not in stored]
+        encoder = self._serving()
+        found = self._data.to_train_on(encoder, owners)
+        return mine_to_parquet(found.logs, encoder, path, self.loop.mine, self._data.public_texts())
 
     def train(self, *, resume: bool = False) -> EncoderVersion:
         """Mine, train from the base encoder, and register the new version; nothing serves with it yet.
@@ -244,11 +170,9 @@ class Pipeline:
                     run.model,
                     base=run.content.base,
                     settings=run.content.settings,
+                    samples=run.content.samples,
                     progress=self._progress,
-                    held_out=run.content.held_out,
                     checkpoints=run.checkpoints,
-                    traffic=run.content.traffic,
-                    unseen=run.content.unseen,
                 )
                 manifest = trained.manifest | run.content.extra["manifest"]
                 manifest["run"] = {**manifest["run"], "id": run.id}
@@ -258,30 +182,25 @@ class Pipeline:
     def _to_train(self) -> RunContent:
         from hins_memory.train import RunContent
 
-        used: list[str] = []
-        watched: list[EvalSet] = []
-        samplers = (TrafficSampler(self.loop.train.seed), TrafficSampler(self.loop.train.seed))
-        logs = self._training_logs(None, used, watched, samplers)
-        mined = mine(logs, self._serving(), self.loop.mine, self._public())
+        encoder = self._serving()
+        found = self._data.to_train_on(encoder)
+        mined = mine(found.logs, encoder, self.loop.mine, self._data.public_texts())
         report = mined.report.to_dict()
         mixed = mix(mined.examples, self.loop.mix, self.loop.train.seed)
+        used = found.conversations
         manifest = {"ratio": report["ratio"], "trained_conversations": used, "mix": mixed.manifest}
         extra = {"manifest": manifest, "mine": report}
-        samples = (
-            samplers[0].traffic(frozenset(one.positive.query for one in mixed.examples)),
-            samplers[1].traffic(),
-        )
         settings = self.loop.train
         if self._memory is not None and (cutoffs := self._agent().cutoffs):
             settings = replace(settings, cutoffs=cutoffs)
         base = self.loop.base
         if self.loop.train.mode == "query":
             # The vectors that serve are kept, so the map is one for them; what they were trained on is no test of it.
-            serving = self._serving().version
-            base = str(self._source(serving))
-            parents = [one.manifest for one in self.registry.versions() if one.id == serving]
+            base = str(self._source(encoder.version))
+            parents = [one.manifest for one in self.registry.versions() if one.id == encoder.version]
             used += [digest for parent in parents for digest in parent.get("trained_conversations", ())]
-        return RunContent(mixed.examples, settings, base, watched, extra, *samples)
+        samples = found.samples(frozenset(one.positive.query for one in mixed.examples))
+        return RunContent(mixed.examples, settings, base, samples, extra)
 
     def _version_of(self, run: str) -> str | None:
         """Return the version that a training gave, if it came that far."""
@@ -305,7 +224,7 @@ class Pipeline:
         version = self._version(version_id)
         incumbent = self._serving()
         trained = set(version.manifest.get("trained_conversations", ()))
-        held = [one.evaluation for one in self._judged(incumbent) if one.digest not in trained]
+        held = [one.evaluation for one in self._data.judged(incumbent) if one.digest not in trained]
         cutoffs = self._agent().cutoffs if self._memory is not None else ()
         candidate = self._load(version.id)
         report = judge(candidate, incumbent, held, load_general(), cutoffs, self.loop.gate)
@@ -365,31 +284,6 @@ class Pipeline:
             swapped = self._swap(agent, version.id, force=False) if report.passed else None
             this.end(swapped is not None, version.id)
         return RunReport(mined, version.id, report, swapped)
-
-    def _judged(
-        self, encoder: Encoder, owners: Sequence[Scope] | None = None, *, training: bool = False
-    ) -> list[JudgedConversation]:
-        found = judged(self._logs(owners, "judge"), encoder, self.loop.mine)
-        # Nothing is held out of what was synthesised, and it is enough to train on.
-        made_up = training and any(owner.synthetic for owner in LogReader(self._engine).owners())
-        if len(found) < 2 and not made_up:
-            counts = LogReader(self._engine).counts()
-            raise NotEnoughDataError(
-                f"The log has {counts.retrievals} retrievals, {counts.answers} answers and {counts.feedback} feedbacks "
-                f"in {counts.conversations} conversations; queries with a known positive are in {len(found)} of them.",
-                "At least 2 such conversations are needed, one to train on and one to judge on: "
-                "record answers with answered() and opinions with feedback().",
-            )
-        return found
-
-    def _logs(self, owners: Sequence[Scope] | None, stage: str) -> Iterator[ScopeLog]:
-        flush_all()
-        reader = LogReader(self._engine)
-        wanted = [scope.owner for scope in owners] if owners is not None else reader.owners()
-        for done, owner in enumerate(wanted):
-            yield from reader.scope_logs([owner])
-            if self._progress:
-                self._progress(stage, done + 1, len(wanted))
 
     def _agent(self) -> Agent:
         if self._memory is None:

@@ -19,7 +19,7 @@ from hins_memory.evaluate import EvalQuery, EvalSet
 from hins_memory.train.checkpoints import latest_checkpoint
 from hins_memory.train.processes import from_main, is_main, wait_for_all
 from hins_memory.train.settings import TrainSettings
-from hins_memory.train.traffic import Traffic
+from hins_memory.train.traffic import Samples, Traffic
 from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
 from hins_memory.version_folder import file_lock
 
@@ -32,7 +32,7 @@ _CONTENT = "run.json"
 _EXAMPLES = "examples.jsonl"
 _HELD_OUT = "held_out.json"
 _LOCK = "lock"
-_SAMPLES = ("traffic", "unseen")
+_TRAFFIC = ("traffic", "unseen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +43,15 @@ class RunContent:
         examples: what is learned.
         settings: how.
         base: the encoder that it starts from, as for `Encoder.load`.
-        held_out: what early stopping looks at.
+        samples: what is looked at beside the examples.
         extra: what the manifest of the version is to say beside the trainer's own, as JSON-able values.
-        traffic: samples of what is trained on, by which the scores keep their scale.
-        unseen: samples of what is not trained on, for the same.
     """
 
     examples: Sequence[TieredExample]
     settings: TrainSettings
     base: str = "stock"
-    held_out: Sequence[EvalSet] = ()
+    samples: Samples = field(default_factory=Samples)
     extra: dict[str, Any] = field(default_factory=dict)
-    traffic: Sequence[Traffic] = ()
-    unseen: Sequence[Traffic] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +158,10 @@ def _begin(parent: Path, content: RunContent, stack: contextlib.ExitStack) -> Pa
     with (half / _EXAMPLES).open("w", encoding="utf-8") as stream:
         for example in content.examples:
             stream.write(json.dumps(asdict(example)) + "\n")
-    (half / _HELD_OUT).write_text(json.dumps(_sets_to_json(content.held_out)), encoding="utf-8")
+    (half / _HELD_OUT).write_text(json.dumps(_sets_to_json(content.samples.held_out)), encoding="utf-8")
     record: dict[str, Any] = {"settings": content.settings.to_dict(), "base": content.base, "extra": content.extra}
-    for sample in _SAMPLES:
-        record[sample] = [asdict(one) for one in getattr(content, sample)]
+    for name in _TRAFFIC:
+        record[name] = [asdict(one) for one in getattr(content.samples, name)]
     (half / _CONTENT).write_text(json.dumps(record), encoding="utf-8")
     for written in (_EXAMPLES, _HELD_OUT, _CONTENT):
         with (half / written).open("rb") as stream_written:
@@ -180,11 +176,11 @@ def _read(folder: Path) -> RunContent:
         examples = [_example(json.loads(line)) for line in stream]
     held_out = _sets_from_json(json.loads((folder / _HELD_OUT).read_text(encoding="utf-8")))
     settings = TrainSettings.from_dict(record["settings"])
-    samples = [
+    traffic, unseen = (
         [Traffic(tuple(one["queries"]), tuple(one["texts"]), one["results"]) for one in record[name]]
-        for name in _SAMPLES
-    ]
-    return RunContent(examples, settings, record["base"], held_out, record["extra"], *samples)
+        for name in _TRAFFIC
+    )
+    return RunContent(examples, settings, record["base"], Samples(traffic, unseen, held_out), record["extra"])
 
 
 def _example(values: dict[str, Any]) -> TieredExample:

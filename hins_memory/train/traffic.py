@@ -1,4 +1,4 @@
-"""Samples of traffic, queries with the texts that they were asked of, by which training sees how high scores are."""
+"""What training looks at beside its examples: samples of traffic, for the scores, and held-out sets, for stopping."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hins_memory.encoder import Encoder
+    from hins_memory.evaluate import EvalSet
 
-__all__ = ["Traffic", "TrafficSampler", "TrafficVectors", "traffic_of_examples"]
+__all__ = ["Samples", "Traffic", "TrafficSampler", "TrafficVectors", "traffic_of_examples"]
 
 #: How many results a search is taken to give.
 RESULTS = 10
@@ -37,6 +38,24 @@ class Traffic:
     queries: tuple[str, ...]
     texts: tuple[str, ...]
     results: int = RESULTS
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What training looks at beside the examples; it learns none of it.
+
+    Attributes:
+        traffic: queries with the texts that they were asked of, best not those of the examples; the `query` mode
+            holds their scores about where they were. Without any, what the examples show of it is used.
+        unseen: the same of conversations that are not trained on. On them the scores are brought back to where they
+            were: only how high scores are is looked at, and one number set. Without any, `full` and `lora` use
+            `traffic`, whose scores training moves further.
+        held_out: what early stopping looks at (`TrainSettings.patience`), best not what the result is judged by.
+    """
+
+    traffic: Sequence[Traffic] = ()
+    unseen: Sequence[Traffic] = ()
+    held_out: Sequence[EvalSet] = ()
 
 
 class TrafficSampler:

@@ -19,13 +19,11 @@ from hins_memory.train.checkpoints import check_space
 from hins_memory.train.finish import finished, plain_model, train_queries
 from hins_memory.train.processes import is_main, process_count, wait_for_all
 from hins_memory.train.settings import TrainSettings
-from hins_memory.train.traffic import Traffic, traffic_of_examples
+from hins_memory.train.traffic import Samples, traffic_of_examples
 from hins_memory.types import TieredExample
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-    from hins_memory.evaluate import EvalSet
 
 __all__ = ["TrainResult", "train_encoder"]
 
@@ -52,10 +50,8 @@ def train_encoder(
     base: str | Path = "stock",
     settings: TrainSettings | None = None,
     progress: Progress | None = None,
-    held_out: Sequence[EvalSet] = (),
+    samples: Samples | None = None,
     checkpoints: Path | None = None,
-    traffic: Sequence[Traffic] = (),
-    unseen: Sequence[Traffic] = (),
 ) -> TrainResult:
     """Fine-tune an encoder on tiered examples (HiNS, arXiv 2601.14857) and save it.
 
@@ -68,15 +64,9 @@ def train_encoder(
         base: the encoder to start from, as for `Encoder.load`.
         settings: how to train; None means the defaults.
         progress: called as (``train``, steps done, steps in all).
-        held_out: what early stopping looks at (`TrainSettings.patience`); not trained on, and best not what the
-            result is judged by.
+        samples: what is looked at beside the examples: traffic for the scores, held-out sets for early stopping.
         checkpoints: a folder for checkpoints. The same call with it continues where a kill has cut the run, and ends
             with the weights of an undisturbed one. It is the caller's to remove.
-        traffic: queries with the texts that they were asked of, best not those of the examples; the `query` mode
-            holds their scores about where they were. Without any, what the examples show of it is used.
-        unseen: the same of conversations that are not trained on. On them the scores are brought back to where they
-            were: only how high scores are is looked at, and one number set. Without any, `full` and `lora` use
-            `traffic`, whose scores training moves further.
 
     Raises:
         NotEnoughDataError: fewer than 16 examples.
@@ -85,23 +75,24 @@ def train_encoder(
         EncoderError: the base cannot be loaded.
     """
     settings = settings or TrainSettings()
-    _check(examples, folder, settings, held_out)
+    samples = samples or Samples()
+    _check(examples, folder, settings, samples)
     encoder = Encoder.load(base)
     started = time.perf_counter()
-    traffic = traffic or traffic_of_examples(examples, settings.seed)
+    traffic = samples.traffic or traffic_of_examples(examples, settings.seed)
     if settings.mode == "query":
         check_space(_bytes_needed(encoder.model, folder, settings, None))
-        model, history, scores = train_queries(encoder, examples, traffic, unseen, settings, progress)
+        model, history, scores = train_queries(encoder, examples, traffic, samples.unseen, settings, progress)
     else:
         model = plain_model(encoder)
         limit = model.max_seq_length
         guide = copy.deepcopy(model) if settings.guide_margin is not None else None
         finish = _prepare(model, settings)
         check_space(_bytes_needed(model, folder, settings, checkpoints))
-        history = _fit(model, examples, settings, (encoder.version, progress, held_out, checkpoints, guide))
+        history = _fit(model, examples, settings, (encoder.version, progress, samples.held_out, checkpoints, guide))
         finish()
         model.max_seq_length = limit
-        model, scores = finished(model, base, unseen or traffic, settings) if is_main() else (model, {})
+        model, scores = finished(model, base, samples.unseen or traffic, settings) if is_main() else (model, {})
     manifest = _manifest(encoder.version, examples, settings, history, time.perf_counter() - started)
     manifest["scores"] = scores
     if settings.mode == "query":
@@ -112,9 +103,7 @@ def train_encoder(
     return TrainResult(folder, manifest)
 
 
-def _check(
-    examples: Sequence[TieredExample], folder: Path, settings: TrainSettings, held_out: Sequence[EvalSet]
-) -> None:
+def _check(examples: Sequence[TieredExample], folder: Path, settings: TrainSettings, samples: Samples) -> None:
     if len(examples) < MIN_EXAMPLES:
         raise NotEnoughDataError(
             f"There are {len(examples)} training examples; at least {MIN_EXAMPLES} are needed.",
@@ -122,7 +111,7 @@ def _check(
         )
     if is_main() and folder.exists() and any(folder.iterdir()):
         raise TrainingError(f"{folder} is not empty.", "Give a new folder.")
-    if settings.patience and not any(one.queries for one in held_out):
+    if settings.patience and not any(one.queries for one in samples.held_out):
         raise NotEnoughDataError(
             "Early stopping (patience) needs held-out queries, and there are none.",
             "Record more answers or feedback, or train without patience.",

@@ -15,7 +15,7 @@ from train_world import examples, quick
 
 from hins_memory.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.train import TrainSettings, train_encoder
+from hins_memory.train import Samples, TrainSettings, train_encoder
 from hins_memory.train.calibration import calibrated, fit_lift, shares_above, with_lift, without_lift
 from hins_memory.train.soup import blend
 from hins_memory.train.traffic import Traffic, TrafficSampler, TrafficVectors, traffic_of_examples
@@ -75,7 +75,9 @@ def test_training_brings_the_scores_back(tmp_path, tiny_folder):
     shares = {}
     for anchor in (False, True):
         settings = quick(cutoffs=(cutoff,), anchor=anchor)
-        trained = train_encoder(examples(), tmp_path / str(anchor), base=tiny_folder, settings=settings, unseen=TRAFFIC)
+        trained = train_encoder(
+            examples(), tmp_path / str(anchor), base=tiny_folder, settings=settings, samples=Samples(unseen=TRAFFIC)
+        )
         after = TrafficVectors(TRAFFIC, Encoder.load(trained.folder)).all_best_scores()
         shares[anchor] = shares_above(after, (cutoff,))[0]
         assert (trained.manifest["scores"] != {}) == anchor

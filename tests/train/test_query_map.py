@@ -42,7 +42,7 @@ def test_it_learns_and_documents_keep_their_vectors(tmp_path, tiny_folder):
         settings=settings(anchor=False),
         progress=lambda *step: steps.append(step),
     )
-    assert steps[-1] == ("train", 200, 200)
+    assert steps[-1] == ("train", 60, 60)
     plain = SentenceTransformer(str(result.folder), trust_remote_code=False)
     texts = ["Ann: cello it is", "", "🎻 大提琴"]
     stored = base.encode(texts, role="document")
@@ -54,7 +54,7 @@ def test_it_learns_and_documents_keep_their_vectors(tmp_path, tiny_folder):
     assert learned(trained) > learned(base) + 0.05
     manifest = json.loads(json.dumps(result.manifest))
     assert (manifest["mode"], manifest["document_space"]) == ("query", base.space)
-    assert len(manifest["metrics"]["loss"]) == 200
+    assert len(manifest["metrics"]["loss"]) == 60
 
 
 def test_a_version_says_whose_vectors_it_searches(tmp_path, settings, query_version, tiny_version):

@@ -13,7 +13,7 @@ from train_world import NAMES, THINGS, examples, quick
 
 from hins_memory.errors import ConfigError, NotEnoughDataError, TrainingError
 from hins_memory.evaluate import EvalQuery, EvalSet
-from hins_memory.train import RunContent, TrainSettings, discard_runs, open_run, train_encoder
+from hins_memory.train import RunContent, Samples, TrainSettings, discard_runs, open_run, train_encoder
 from hins_memory.train.dataset import to_dataset
 from hins_memory.train.report import write_run_report
 from hins_memory.train.traffic import Traffic
@@ -32,7 +32,9 @@ def held_out() -> EvalSet:
 
 def test_early_stopping_keeps_the_best_and_the_record_says_so(tmp_path, tiny_folder):
     settings = quick(patience=2, eval_steps=2, min_steps=40, learning_rate=2e-2)
-    result = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=settings, held_out=[held_out()])
+    result = train_encoder(
+        examples(), tmp_path / "model", base=tiny_folder, settings=settings, samples=Samples(held_out=[held_out()])
+    )
     curves = result.manifest["run"]["curves"]
     steps, values = zip(*curves["held_out"], strict=True)
     assert list(steps) == [2 * (number + 1) for number in range(len(steps))]
@@ -117,8 +119,9 @@ def test_dims_longer_than_the_vectors_are_refused(tmp_path, tiny_folder):
 
 
 def content() -> RunContent:
-    samples = [Traffic(("Where?", "谁？"), ("Here 🎻", "\ud800"), 5)], [Traffic(("When?",), ("Now",))]
-    return RunContent(examples(), quick(dims=(8,)), "base", [held_out(), held_out()], {"mine": {"n": 1}}, *samples)
+    traffic = [Traffic(("Where?", "谁？"), ("Here 🎻", "\ud800"), 5)]
+    samples = Samples(traffic, [Traffic(("When?",), ("Now",))], [held_out(), held_out()])
+    return RunContent(examples(), quick(dims=(8,)), "base", samples, {"mine": {"n": 1}})
 
 
 def interrupted(parent, complete: bool = True):
