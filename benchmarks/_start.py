@@ -62,7 +62,9 @@ class Recipe:
     dated: float = 0.5
     facts: float = 0.45
     top_k: int = 20
+    max_cosine: float = 0.7
     repeats: int = 20
+    replay: float = 0.25
 
 
 def evaluation_exclusion(conversations: Sequence[Conversation]) -> Exclusion:
@@ -103,7 +105,13 @@ def train_seed(
         addressed=recipe.addressed, padded=recipe.padded, dated=recipe.dated, facts=recipe.facts, seed=seed
     )
     made = list(conversations_by_rules(read_corpus(corpus), rules, exclusion, recipe.conversations))
-    filters = FilterSettings(top_k=recipe.top_k, queries=recipe.questions, repeats=recipe.repeats, seed=seed)
+    filters = FilterSettings(
+        top_k=recipe.top_k,
+        max_cosine=recipe.max_cosine,
+        queries=recipe.questions,
+        repeats=recipe.repeats,
+        seed=seed,
+    )
     report = write_conversations(made, encoder, LogWriter(engine).write, filters)
     mined = mine(LogReader(engine).scope_logs(), encoder, MineSettings(negatives=recipe.negatives, seed=seed))
     prepared = time.perf_counter() - begun
@@ -131,6 +139,7 @@ def _training(recipe: Recipe, seed: int) -> TrainSettings:
         negatives=recipe.negatives,
         max_tokens=recipe.max_tokens,
         lora_rank=recipe.lora_rank,
+        replay=recipe.replay,
         seed=seed,
     )
 

@@ -94,11 +94,14 @@ class Agent(Protocol):
     def drain(self) -> None:
         """Bring over every write that has not reached the shadow indexes yet; raise when that cannot be done."""
 
-    def flip(self, version: str, suffix: str) -> None:
+    def flip(self, version: str, suffix: str) -> float:
         """Serve from the indexes and encoder of `version`; operations that already run end on the old ones.
 
         When `suffix` is the one that serves, the indexes stay, because both versions make the same vectors of
         documents: only the encoder changes, without a `begin` before.
+
+        Returns:
+            For how many seconds the agent's other users were kept waiting.
         """
 
     def abandon(self) -> None:

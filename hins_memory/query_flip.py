@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ def shares_vectors(live: IndexRecord | None, version: str, registry: Registry) -
 
 
 def flip_queries(agent: Agent, version: str, suffix: str, registry: Registry) -> float:
-    """Make an agent embed queries with another version over the indexes that serve; return the seconds it took.
+    """Make an agent embed queries with another version over the indexes that serve; return for how long it waited.
 
     Writes go to the same indexes before and after, so that a kill at any moment loses nothing: a restart opens what
     is recorded. The agent comes first, because it may find that it cannot load the version.
@@ -28,11 +27,10 @@ def flip_queries(agent: Agent, version: str, suffix: str, registry: Registry) ->
     Raises:
         Exception: what the agent or the registry raised; then the agent serves as before.
     """
-    started = time.perf_counter()
     before = agent.encoder_version
     # What an unfinished swap has built follows the live index no further.
     agent.abandon()
-    agent.flip(version, suffix)
+    seconds = agent.flip(version, suffix)
     try:
         registry.flip_queries(agent.key, version)
     except BaseException:
@@ -40,8 +38,8 @@ def flip_queries(agent: Agent, version: str, suffix: str, registry: Registry) ->
         raise
     if agent.encoder_version != version:
         # It looked at the registry between the two lines above.
-        agent.flip(version, suffix)
-    return time.perf_counter() - started
+        seconds += agent.flip(version, suffix)
+    return seconds
 
 
 def suffixes_in_use(agent_key: str, registry: Registry) -> set[str]:

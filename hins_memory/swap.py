@@ -52,7 +52,8 @@ class SwapReport:
         indexes: one report an index; none where the version shares its documents' vectors with the one before, so
             that no stored vector was touched.
         seconds: how long all of it took.
-        flip_seconds: how long the flip itself took, which is how long a write may have waited; searches never wait.
+        flip_seconds: for how long the flip kept the agent's users waiting: with Mem0 those who write, with MemoryOS,
+            whose vectors are in its own files, all.
     """
 
     agent_key: str
@@ -312,7 +313,7 @@ def _build(agent: Agent, version: str, suffix: str, how: _Building) -> tuple[Ind
 
 
 def _flip(agent: Agent, version: str, suffix: str, registry: Registry, record: Callable[[], None]) -> float:
-    """Record the flip, then do it; return the seconds that the agent took for it.
+    """Record the flip, then do it; return the seconds for which the agent's users were kept waiting.
 
     In this order, because until the agent flips its writes reach both indexes: a kill in between loses nothing,
     and a restart opens what is recorded. The other way round, writes after the flip would be missing from the index
@@ -328,9 +329,7 @@ def _flip(agent: Agent, version: str, suffix: str, registry: Registry, record: C
                 raise SwapError("another process that has the agent open gave the swap up, and its log says why.")
             record()
             recorded = True
-            started = time.perf_counter()
-            agent.flip(version, suffix)
-            return time.perf_counter() - started
+            return agent.flip(version, suffix)
         except BaseException:
             if recorded and agent.encoder_version != version:
                 registry.flip_back(agent.key)

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # How old what is known of the registry may be when an operation begins.
 _LOOK_SECONDS = 0.4
+# How often a flip lets the writes that are on their way end first.
+_FLIP_TRIES = 50
 
 
 @dataclass(frozen=True)
@@ -300,40 +302,58 @@ class Mem0Agent:
             Exception: whatever the store raised; the writes are kept for another try.
         """
         with self._lock:
-            for store in (self.current.memories, self.current.entities):
+            for store in self._stores():
                 if store.replica is not None:
                     store.replica.drain()
 
-    def flip(self, version: str, suffix: str) -> None:
+    def flip(self, version: str, suffix: str) -> float:
         """Serve from the indexes and encoder of `version`.
 
         Operations that already run end on the old ones; what they write reaches the new ones too.
+
+        Returns:
+            For how many seconds writes were kept out.
 
         Raises:
             AgentError: the encoder of `version` cannot be loaded.
             Exception: whatever the store raised, when writes could not be brought over; nothing has changed then.
         """
+        # Loaded now, so that nobody waits for it.
+        encoder = self.encoders.by_version(version)
         with self._lock:
+            started = time.perf_counter()
             if self._is(self._current, version, suffix):
-                return
+                return 0.0
             if suffix == self.current.suffix:
                 # Both versions make the same vectors of documents: the stores stay, and queries change.
-                self._current = self._requeried(version)
-                return
+                queries = HinsEmbedding(encoder=encoder)
+                self._current = replace(self.current, embedding=queries, encoder=encoder, version=version)
+                return time.perf_counter() - started
             self._mirror(version, suffix)
-            for store in (self.current.memories, self.current.entities):
-                store.settle()
-            self.drain()
-            for store in (self.current.memories, self.current.entities):
-                if store.replica is not None:
-                    store.replica.serving = True
-            assert self._shadow is not None
-            self._current, self._shadow, self._building = self._noting(self._shadow), None, False
+        for tries_left in reversed(range(_FLIP_TRIES)):
+            self._catch_up()
+            with self._lock:
+                started = time.perf_counter()
+                # A write that is on its way now would be copied while the others wait.
+                if tries_left and not all(store.in_step for store in self._stores()):
+                    continue
+                self._catch_up()
+                for store in self._stores():
+                    if store.replica is not None:
+                        store.replica.serving = True
+                if self._shadow is None:
+                    raise AgentError(f"The swap of {self.key} to {version!r} was given up meanwhile.")
+                self._current, self._shadow, self._building = self._noting(self._shadow), None, False
+                return time.perf_counter() - started
+        raise AssertionError("the last try always ends")
 
-    def _requeried(self, version: str) -> Binding:
-        """Return the current binding with the encoder of another version, whose documents have the same vectors."""
-        encoder = self.encoders.by_version(version)
-        return replace(self.current, embedding=HinsEmbedding(encoder=encoder), encoder=encoder, version=version)
+    def _stores(self) -> tuple[GuardedStore, GuardedStore]:
+        return self.current.memories, self.current.entities
+
+    def _catch_up(self) -> None:
+        for store in self._stores():
+            store.settle()
+        self.drain()
 
     def abandon(self) -> None:
         """Stop writing to the shadow indexes; they stay as they are."""
@@ -344,7 +364,7 @@ class Mem0Agent:
     def reset(self) -> None:
         """Delete everything that the store holds, in the serving collections, the shadow's and the previous ones."""
         with self._lock:
-            for store in (self.current.memories, self.current.entities):
+            for store in self._stores():
                 store.reset()
             previous = self.encoders.registry.previous_index(self.key)
             if previous is not None:

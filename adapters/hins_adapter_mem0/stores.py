@@ -182,6 +182,11 @@ class Replica:
         self._failed = failed
         self._pending: dict[str, None] = {}
 
+    @property
+    def in_step(self) -> bool:
+        """Whether no write is known that has not reached the shadow."""
+        return not self._pending
+
     def push(self, ids: Iterable[Any]) -> None:
         """Bring the rows of these ids to the shadow's state of the source; while it is a shadow, never raise."""
         keys = [self.source.key(id_) for id_ in ids]
@@ -349,6 +354,11 @@ class GuardedStore:
             logger.warning("A write is noted for a rollback later: %s", error)
         else:
             self._unnoted.clear()
+
+    @property
+    def in_step(self) -> bool:
+        """Whether no write is known that has not reached the replica, if there is one."""
+        return not self._unsure and (self.replica is None or self.replica.in_step)
 
     def settle(self) -> None:
         """Give the replica what was written while it was not known whether there is one."""

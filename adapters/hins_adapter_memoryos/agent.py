@@ -206,23 +206,27 @@ class MemoryosAgent:
             new = [entry for entry in found if entry.kind == kind and entry.id in missing]
             self._keep(self._vectors(new, shadow), shadow.space)
 
-    def flip(self, version: str, suffix: str) -> None:
+    def flip(self, version: str, suffix: str) -> float:
         """Serve with the encoder of `version`: in the objects of this process, then in every file.
 
         An operation that runs on an object ends on the old vectors before the object gets the new ones. A file that
         cannot be written keeps its old vectors and their mark, and gets the new ones when it is opened.
+
+        Returns:
+            For how many seconds other operations were kept out.
 
         Raises:
             AgentError: the encoder of `version` cannot be loaded.
             Exception: whatever the encoder raised for texts without a vector yet; nothing has changed then.
         """
         with self._lock:
+            started = time.perf_counter()
             old, target = self.current, self.bind(version, suffix)
             if target is old:
-                return
+                return 0.0
             if target.space and target.space == old.space:
                 self._requery(target)
-                return
+                return time.perf_counter() - started
             # What can fail comes first: encoding what is missing, and writing down what is given up.
             found = [entry for part in self.parts for entry in part.entries()]
             self._keep(self._vectors(found, target), target.space)
@@ -240,6 +244,7 @@ class MemoryosAgent:
             self._convert_files(target, old)
             for clear in self._clearers:
                 clear()
+            return time.perf_counter() - started
 
     def _requery(self, target: Binding) -> None:
         """Serve with another version that makes the same vectors of documents: no vector and no file changes."""

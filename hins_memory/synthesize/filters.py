@@ -21,7 +21,7 @@ __all__ = ["Exclusion", "FilterSettings", "Selection"]
 
 #: So many words in a row in common with an excluded text are a quotation, not a coincidence.
 _QUOTED_WORDS = 8
-_SPARE = 4
+_TRIED, _SPARE = 4, 4
 # "Ana: ..." at the beginning of a line or of a quoted string names a speaker.
 _SPEAKER = re.compile(r"(?:^|[\"'])([A-Z][a-z]+)(?:[\"']|:)", re.MULTILINE)
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
@@ -33,12 +33,15 @@ class FilterSettings:
 
     Args:
         top_k: the encoder must rank the source of a question among so many of its conversation; 0 asks nothing.
+        max_cosine: a question that is nearer to its source than this is left out, because its words alone find it and
+            it teaches only to match words; 1 leaves none out.
         queries: so many questions are kept in all, spread evenly over the conversations; 0 keeps all.
         repeats: the same question, names aside, is kept at most so many times; 0 does not count.
         seed: of what is kept where there is more.
     """
 
     top_k: int = 20
+    max_cosine: float = 0.7
     queries: int = 0
     repeats: int = 20
     seed: int = 0
@@ -120,10 +123,10 @@ class Selection:
         share = len(queries)
         if settings.queries:
             share = max(0, round((settings.queries - self._kept) / max(self._left, 1)))
-            # Twice what is wanted goes on the round trip, so that enough return.
-            queries = queries[: 2 * share + _SPARE]
-        if settings.top_k:
-            queries = _round_trip(queries, conversation, self._encoder, settings.top_k, self._dropped)
+            # More than what is wanted goes on the round trip, so that enough return.
+            queries = queries[: _TRIED * share + _SPARE]
+        if settings.top_k or settings.max_cosine < 1:
+            queries = _round_trip(queries, conversation, self._encoder, settings, self._dropped)
         queries = queries[:share]
         self._kept += len(queries)
         self._left -= 1
@@ -154,9 +157,13 @@ def _diverse(
 
 
 def _round_trip(
-    queries: Sequence[Query], conversation: Conversation, encoder: Encoder, top_k: int, dropped: Counter[str]
+    queries: Sequence[Query],
+    conversation: Conversation,
+    encoder: Encoder,
+    settings: FilterSettings,
+    dropped: Counter[str],
 ) -> list[Query]:
-    """Return the questions that find one of their sources among the `top_k` nearest of the conversation."""
+    """Return the questions that find one of their sources in the conversation, but not by their words alone."""
     if not queries:
         return []
     # (n, dim), (queries, dim), (queries, n)
@@ -166,8 +173,10 @@ def _round_trip(
     kept = []
     for place, query in enumerate(queries):
         best = max(scores[place, item] for item in query.items)
-        if int((scores[place] > best).sum()) < top_k:
-            kept.append(query)
+        if settings.top_k and int((scores[place] > best).sum()) >= settings.top_k:
+            dropped[f"did not find the source among the {settings.top_k} nearest"] += 1
+        elif best > settings.max_cosine:
+            dropped["says nearly what its source says"] += 1
         else:
-            dropped[f"did not find the source among the {top_k} nearest"] += 1
+            kept.append(query)
     return kept

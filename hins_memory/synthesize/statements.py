@@ -53,6 +53,8 @@ _TRAILING = re.compile(
     r"(?:,? (?:too|as well|either|myself|now|though|anyway|sometimes?|actually|again|so much|very much))+$",
     re.IGNORECASE,
 )
+# "I went to [college name].": a blank that nobody has filled in.
+_BLANK = re.compile(r"[\[\](){}<>]")
 _TALK = re.compile(r"\b(?:you|your|yours|that's|there|this|that|it|one)\b", re.IGNORECASE)
 _LONGEST_REST = 22
 _SHORTEST_SENTENCE = 8
@@ -83,7 +85,7 @@ def sentences(text: str) -> list[str]:
 def statements(text: str) -> Iterator[Statement]:
     """Yield what an utterance states of its speaker; questions, echoes and small talk give nothing."""
     for sentence in sentences(text):
-        if sentence.endswith("?") or len(sentence) < _SHORTEST_SENTENCE:
+        if sentence.endswith("?") or len(sentence) < _SHORTEST_SENTENCE or _BLANK.search(sentence):
             continue
         plain = _OPENING.sub("", sentence.replace("’", "'")).rstrip(".!… ").strip()
         clause = re.split(r"[;:]|, (?:but|so|and I|which|because it)\b| but I\b", plain)[0].strip()

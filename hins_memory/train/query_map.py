@@ -52,6 +52,14 @@ class QueryMap:
 
         return torch.nn.functional.normalize(queries + (queries @ self.down.T) @ self.up.T + self.shift, dim=-1)
 
+    def weaken(self, kept: float) -> None:
+        """Keep that share of the map, 0 to 1, and for the rest the identity."""
+        import torch
+
+        with torch.no_grad():
+            self.up.mul_(kept)
+            self.shift.mul_(kept)
+
     def matrix(self) -> tuple[Tensor, Tensor]:
         """Return the map before the normalisation as a matrix, of shape (dim, dim), and a shift, of shape (dim,)."""
         import torch
@@ -112,6 +120,7 @@ def fit_query_map(
         history[-1]["seconds"] = round(time.perf_counter() - started, 3)
         if progress:
             progress("train", step, steps)
+    found.weaken(settings.kept)
     return found, history
 
 

@@ -19,6 +19,8 @@ _DEFAULT_RATE = {"full": 2e-5, "lora": 4e-4, "query": 5e-3}
 # A step of the query mode works on vectors: it takes milliseconds, and a large batch costs nothing.
 _LEAST_STEPS = {"full": 0, "lora": 0, "query": 60}
 _BATCHES = {"full": 1, "lora": 1, "query": 16}
+# A map of queries that keeps four fifths of what it learned finds as much, and forgets half as much.
+_DEFAULT_SOUP = {"full": 1.0, "lora": 1.0, "query": 0.8}
 # Without a number of steps, the held-out traffic is scored so many times in a run.
 _EVALUATIONS = 8
 
@@ -47,8 +49,10 @@ class TrainSettings:
             thresholds as before: after training (`full` and `lora`), or while training (`query`).
         anchor_weight: weight of the drift of the scores in the loss of `query` mode.
         cutoffs: the cosines that frameworks have as thresholds.
-        soup: how much of what the weights have learned is kept, the rest being the base's (weight averaging); 1 is
-            all of it. `query` mode has no use for it.
+        soup: how much of what was learned is kept, the rest being the base's (weight averaging); 1 is all of it, and 0
+            means the mode's default (0.8 for query, else 1).
+        replay: packaged examples of general retrieval that are trained on beside the others, so many for each of them,
+            against forgetting; 0 adds none.
         freeze_embeddings: leave the word embeddings as they are in `full` mode (`lora` always does).
         warmup: share of the steps over which the rate rises to its peak.
         micro_batch_size: texts per forward pass; they are sorted by length first, so little is padded.
@@ -81,7 +85,8 @@ class TrainSettings:
     anchor: bool = True
     anchor_weight: float = 100.0
     cutoffs: tuple[float, ...] = (0.1, 0.5, 0.6, 0.95)
-    soup: float = 1.0
+    soup: float = 0.0
+    replay: float = 0.25
     freeze_embeddings: bool = False
     warmup: float = 0.1
     micro_batch_size: int = 16
@@ -112,8 +117,10 @@ class TrainSettings:
         self._check_loss()
 
     def _check_scores(self) -> None:
-        if not 0 < self.soup <= 1:
-            raise ConfigError(f"soup is {self.soup}.", "Use a share above 0, up to 1.")
+        if not 0 <= self.soup <= 1:
+            raise ConfigError(f"soup is {self.soup}.", "Use a share from 0 to 1.")
+        if not 0 <= self.replay < math.inf:
+            raise ConfigError(f"replay is {self.replay}.", "Use 0 or more.")
         if not all(-1 < cutoff < 1 for cutoff in self.cutoffs):
             raise ConfigError(f"cutoffs is {self.cutoffs}.", "Give cosines.")
 
@@ -153,6 +160,11 @@ class TrainSettings:
     def rate(self) -> float:
         """The peak learning rate in force."""
         return self.learning_rate or _DEFAULT_RATE[self.mode]
+
+    @property
+    def kept(self) -> float:
+        """The share of what was learned that is kept, see `soup`."""
+        return self.soup or _DEFAULT_SOUP[self.mode]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON-able values."""

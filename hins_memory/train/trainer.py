@@ -18,6 +18,7 @@ from hins_memory.errors import NotEnoughDataError, TrainingError
 from hins_memory.train.checkpoints import check_space
 from hins_memory.train.finish import finished, plain_model, train_queries
 from hins_memory.train.processes import is_main, process_count, wait_for_all
+from hins_memory.train.replay import replayed
 from hins_memory.train.settings import TrainSettings
 from hins_memory.train.traffic import Samples, traffic_of_examples
 from hins_memory.types import TieredExample
@@ -80,6 +81,7 @@ def train_encoder(
     encoder = Encoder.load(base)
     started = time.perf_counter()
     traffic = samples.traffic or traffic_of_examples(examples, settings.seed)
+    examples = replayed(examples, settings.replay, settings.seed)
     if settings.mode == "query":
         check_space(_bytes_needed(encoder.model, folder, settings, None))
         model, history, scores = train_queries(encoder, examples, traffic, samples.unseen, settings, progress)

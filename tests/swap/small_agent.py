@@ -184,6 +184,7 @@ class SmallAgent:
             ready = Binding(self.store, self.load_encoder(version), suffix, self.index_type)
         self.binding = ready
         self.shadow = None
+        return 0.0
 
     def abandon(self):
         self.shadow = None

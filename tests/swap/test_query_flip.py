@@ -90,7 +90,7 @@ class _Stuck(SmallAgent):
     def flip(self, version, suffix):
         if version == self.refuses:
             raise RuntimeError("no room")
-        super().flip(version, suffix)
+        return super().flip(version, suffix)
 
     refuses = ""
 

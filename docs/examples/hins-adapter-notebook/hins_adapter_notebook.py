@@ -48,6 +48,7 @@ class NotebookAgent:
     def flip(self, version, suffix):
         self.begin(version, suffix)
         self.serving, self.shadow = self.shadow, None
+        return 0.0
 
     def abandon(self):
         self.shadow = None

@@ -1,0 +1,62 @@
+"""Packaged questions that are trained on beside the examples, so that what the encoder could do before is kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import resources
+
+from hins_memory.errors import HinsError
+from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
+
+__all__ = ["replayed"]
+
+_FILE = "replay.jsonl"
+
+
+def replayed(examples: Sequence[TieredExample], share: float, seed: int) -> list[TieredExample]:
+    """Return examples with packaged ones of general retrieval and of preferences behind them.
+
+    All of them were written for this project; none is in the sets that `hins_memory.general` and the benchmarks score.
+    Where more are wanted than there are, they come several times.
+
+    Args:
+        examples: what is to be learned; stays as it is, in its order.
+        share: how many are added, relative to the number of examples; 0 adds none.
+        seed: seeds which ones are added.
+
+    Raises:
+        HinsError: the packaged file is missing or damaged.
+    """
+    wanted = round(share * len(examples))
+    if not wanted:
+        return list(examples)
+    import numpy as np
+
+    known = _packaged()
+    draw = np.random.default_rng(seed)
+    order = [row for _ in range(math.ceil(wanted / len(known))) for row in draw.permutation(len(known)).tolist()]
+    return [*examples, *(known[row] for row in order[:wanted])]
+
+
+@lru_cache(maxsize=1)
+def _packaged() -> tuple[TieredExample, ...]:
+    path = resources.files("hins_memory") / "data" / _FILE
+    scope = Scope(user="replay")
+    found = []
+    try:
+        # not str.splitlines, which would also break a row at a character such as U+2028
+        for number, line in enumerate(path.read_text(encoding="utf-8").strip().split("\n")):
+            row = json.loads(line)
+            positive = Positive(row["query"], f"r{number}", row["positive"], "replay", 1.0)
+            other = row["negative"]
+            negatives = () if other is None else (Negative(f"r{number}n", other, Tier.HARD),)
+            found.append(TieredExample(scope, row["kind"], positive, negatives))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HinsError(
+            f"The packaged questions {path} cannot be read: {type(error).__name__}: {error}",
+            "Reinstall hins-memory: pip install --force-reinstall hins-memory",
+        ) from error
+    return tuple(found)
