@@ -213,8 +213,7 @@ class Encoder:
             EncoderError: the stock model or the delta is missing or damaged.
         """
         version, digest = starter_version(), starter_digest()
-        model = _load_model(str(_packaged_model()), device)
-        merge_delta(model, starter_path(), digest)
+        model = merge_delta(_load_model(str(_packaged_model()), device), starter_path(), digest)
         return cls(model, version)
 
     @property

@@ -1,7 +1,8 @@
 """The starter: a small low-rank delta on the stock model, in the wheel, that the first search of a new user runs on.
 
 The file holds, for every changed weight matrix of shape (out, in), two half-precision factors: ``NAME.up`` of shape
-(out, rank) and ``NAME.down`` of shape (rank, in), whose product is added to it (LoRA, arXiv 2106.09685).
+(out, rank) and ``NAME.down`` of shape (rank, in), whose product is added to it (LoRA, arXiv 2106.09685). Where training
+put a last layer behind the model (see `hins_memory.lift`), ``lift`` of shape (dim,) is its shift.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.errors import EncoderError
+from hins_memory.lift import lift_of, with_lift
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -32,7 +34,7 @@ __all__ = [
 #: The name that `Encoder.load` knows the starter by.
 STARTER = "starter"
 _HINT = "Reinstall it: pip install --force-reinstall hins-memory"
-_UP, _DOWN = ".up", ".down"
+_UP, _DOWN, _LIFT = ".up", ".down", "lift"
 # A weight that changed by less than this, relative to its size, was not trained.
 _UNCHANGED = 1e-6
 
@@ -69,11 +71,11 @@ def starter_version() -> str:
     return f"hins-starter@{starter_digest()[:8]}"
 
 
-def merge_delta(model: SentenceTransformer, path: Path, digest: str) -> None:
-    """Add a delta to the weights of the model that it was made from, in place.
+def merge_delta(model: SentenceTransformer, path: Path, digest: str) -> SentenceTransformer:
+    """Return the model that a delta was made of.
 
     Args:
-        model: the base.
+        model: the base; its weights are changed.
         path: the delta, as `write_delta` writes it.
         digest: its SHA-256.
 
@@ -88,10 +90,10 @@ def merge_delta(model: SentenceTransformer, path: Path, digest: str) -> None:
         raise EncoderError(f"The delta {path} cannot be read: {error}.", _HINT) from error
     if hashlib.sha256(content).hexdigest() != digest:
         raise EncoderError(f"The delta {path} is damaged: it does not match its digest.", _HINT)
-    _merge(model, safetensors.torch.load(content))
+    return _merge(model, safetensors.torch.load(content))
 
 
-def _merge(model: SentenceTransformer, factors: Mapping[str, Tensor]) -> None:
+def _merge(model: SentenceTransformer, factors: Mapping[str, Tensor]) -> SentenceTransformer:
     import torch
 
     weights = dict(model[0].auto_model.named_parameters())
@@ -104,6 +106,10 @@ def _merge(model: SentenceTransformer, factors: Mapping[str, Tensor]) -> None:
                 )
             # (out, rank) @ (rank, in)
             weights[name] += (up @ down).to(weights[name])
+    if _LIFT not in factors:
+        return model
+    shift = factors[_LIFT].float()
+    return with_lift(model, float(shift.square().sum()), torch.nn.functional.normalize(shift, dim=0))
 
 
 def write_delta(base: Path, trained: Path, target: Path, rank: int, about: Mapping[str, Any]) -> str:
@@ -122,6 +128,7 @@ def write_delta(base: Path, trained: Path, target: Path, rank: int, about: Mappi
         EncoderError: a folder has no weights, the two do not fit, or nothing differs.
     """
     import safetensors.torch
+    from sentence_transformers import SentenceTransformer
 
     before, after = (_weights(folder) for folder in (base, trained))
     factors: dict[str, Tensor] = {}
@@ -133,6 +140,9 @@ def write_delta(base: Path, trained: Path, target: Path, rank: int, about: Mappi
             factors[name + _UP], factors[name + _DOWN] = _factors(change, rank)
     if not factors:
         raise EncoderError(f"{trained} has the same weights as {base}.", "Train it first.")
+    lift = lift_of(SentenceTransformer(str(trained), device="cpu", trust_remote_code=False))
+    if lift is not None:
+        factors[_LIFT] = lift[0] ** 0.5 * lift[1]
     content = safetensors.torch.save(factors, {"about": json.dumps(about, sort_keys=True)})
     digest = hashlib.sha256(content).hexdigest()
     target.write_bytes(content)

@@ -96,7 +96,7 @@ def shifted(stock_encoder, lift):
     """An encoder whose rankings are the stock one's and whose cosines s are (s + lift) / (1 + lift)."""
     import torch
 
-    from hins_memory.train.calibration import with_lift
+    from hins_memory.lift import with_lift
 
     direction = torch.zeros(384)
     direction[7] = 1.0

@@ -27,7 +27,8 @@ ALLOWED: dict[str, set[str]] = {
     "data": set(),
     "log": set(),
     "llm": set(),
-    "starter": set(),
+    "lift": set(),
+    "starter": {"lift"},
     "encoder": {"starter"},
     "version_folder": {"encoder"},
     "lease": {"log", "version_folder"},
@@ -46,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     # the stages
     "capture": {"log", "plugins"},
     "mine": {"encoder", "llm"},
-    "train": {"encoder", "evaluate", "html_report", "version_folder"},
+    "train": {"encoder", "evaluate", "html_report", "lift", "version_folder"},
     "gate": {"encoder", "evaluate"},
     "gate_page": {"encoder", "evaluate", "gate", "html_report"},
     "query_flip": {"agent", "registry"},

@@ -10,6 +10,7 @@ import pytest
 
 from hins_memory.encoder import Encoder
 from hins_memory.errors import EncoderError
+from hins_memory.lift import with_lift
 from hins_memory.starter import merge_delta, starter_digest, starter_packaged, starter_path, write_delta
 
 TEXTS = ["Ana plays the cello.", "我喜欢大提琴 🎻", "Who sails?"]
@@ -41,9 +42,21 @@ def test_a_merged_delta_is_the_trained_model(tiny_folder: Path, tuned: Path, tmp
     assert record == {"sha256": digest, "bytes": target.stat().st_size, "about": {"seed": 7}}
     base, trained = Encoder.load(tiny_folder), Encoder.load(tuned)
     apart = np.abs(base.encode(TEXTS) - trained.encode(TEXTS)).max()
-    merged = Encoder.load(tiny_folder)
-    merge_delta(merged.model, target, digest)
+    merged = Encoder(merge_delta(Encoder.load(tiny_folder).model, target, digest), "merged")
     assert np.abs(merged.encode(TEXTS) - trained.encode(TEXTS)).max() < 0.02 * apart
+
+
+def test_the_last_layer_of_a_trained_model_is_part_of_the_delta(tiny_folder: Path, tuned: Path, tmp_path: Path) -> None:
+    import torch
+
+    trained = Encoder.load(tuned)
+    direction = torch.nn.functional.normalize(torch.randn(trained.dim), dim=0)
+    with_lift(trained.model, 0.3, direction).save(str(tmp_path / "lifted"))
+    target = tmp_path / "delta.safetensors"
+    digest = write_delta(tiny_folder, tmp_path / "lifted", target, 2, {})
+    merged = Encoder(merge_delta(Encoder.load(tiny_folder).model, target, digest), "merged", cache_size=0)
+    wanted = Encoder.load(tmp_path / "lifted").encode(TEXTS)
+    assert np.abs(merged.encode(TEXTS) - wanted).max() < 0.02
 
 
 def test_writing_the_same_change_twice_gives_the_same_digest(tiny_folder: Path, tuned: Path, tmp_path: Path) -> None:

@@ -1,9 +1,6 @@
 """After training: scores brought back to the base encoder's scale, because frameworks hard-code cosines as thresholds.
 
-Contrastive training spreads texts out, so that all cosines fall. A constant component that every vector gets, along a
-direction which the vectors hardly use, raises them again: of unit vectors x and y with the cosine s, x + c u and
-y + c u have (s + c^2) / (1 + c^2). That keeps every ranking, leaves the cosine 1 where it is, and is one Dense layer of
-sentence-transformers' own.
+Contrastive training spreads texts out, so that all cosines fall; `hins_memory.lift` raises them again.
 """
 
 from __future__ import annotations
@@ -12,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoder import Encoder
+from hins_memory.lift import with_lift
 from hins_memory.train.traffic import Traffic, TrafficVectors
 
 if TYPE_CHECKING:
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import Tensor
 
-__all__ = ["calibrated", "fit_lift", "rebuilt", "share_difference", "shares_above", "with_lift", "without_lift"]
+__all__ = ["calibrated", "fit_lift", "share_difference", "shares_above"]
 
 # The lifts that are tried: 0 to 4 in steps of 0.002, so that a share is met about as well as a sample allows.
 _STEPS, _STEP = 2000, 0.002
@@ -63,59 +61,6 @@ def fit_lift(before: Tensor, after: Tensor, cutoffs: Sequence[float]) -> float:
         reached = 1 - torch.searchsorted(ordered, least.to(ordered.dtype)) / len(ordered)
         costs = torch.maximum(costs, (reached - wanted[number]).abs() * weight[number])
     return float(lifts[costs.argmin()])
-
-
-def with_lift(model: SentenceTransformer, lift: float, direction: Tensor) -> SentenceTransformer:
-    """Return a model whose vectors have a constant component, so that a cosine s becomes (s + lift) / (1 + lift).
-
-    Args:
-        model: a model of sentence-transformers' modules.
-        lift: c^2, 0 or more.
-        direction: the unit vector u, of shape (dim,); what the vectors have along it is left out.
-    """
-    import torch
-    from sentence_transformers.models import Dense, Normalize
-
-    dense = Dense(len(direction), len(direction), bias=True, activation_function=torch.nn.Identity())
-    with torch.no_grad():
-        dense.linear.weight.copy_(torch.eye(len(direction)) - torch.outer(direction, direction))
-        dense.linear.bias.copy_(lift**0.5 * direction)
-    modules = [module for module in model.children() if not isinstance(module, Normalize)]
-    return rebuilt(model, [*modules, Normalize(), dense, Normalize()])
-
-
-def without_lift(model: SentenceTransformer) -> SentenceTransformer:
-    """Return the model without the last layers that `with_lift` gave it; any other model as it is.
-
-    Training goes without: the layers compress the differences that it works on.
-    """
-    import torch
-    from sentence_transformers.models import Dense, Normalize
-
-    modules = list(model.children())
-    kinds = [type(module) for module in modules[-3:]]
-    if kinds != [Normalize, Dense, Normalize]:
-        return model
-    dense = modules[-2]
-    direction = torch.nn.functional.normalize(dense.linear.bias.detach(), dim=0)
-    own = torch.eye(len(direction), device=direction.device) - torch.outer(direction, direction)
-    if not torch.allclose(dense.linear.weight.detach(), own, atol=1e-4):
-        return model
-    return rebuilt(model, modules[:-2])
-
-
-def rebuilt(model: SentenceTransformer, modules: Sequence[Any]) -> SentenceTransformer:
-    """Return a model of other modules with everything else of a model's."""
-    from sentence_transformers import SentenceTransformer
-
-    return SentenceTransformer(
-        modules=list(modules),
-        device=str(model.device),
-        prompts=dict(model.prompts),
-        default_prompt_name=model.default_prompt_name,
-        similarity_fn_name=model.similarity_fn_name,
-        trust_remote_code=False,
-    )
 
 
 def calibrated(

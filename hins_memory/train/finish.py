@@ -21,7 +21,7 @@ Progress = Callable[[str, int, int], None]
 
 def plain_model(encoder: Encoder) -> SentenceTransformer:
     """Return an encoder's model without the layers that an earlier training has put behind it."""
-    from hins_memory.train.calibration import without_lift
+    from hins_memory.lift import without_lift
     from hins_memory.train.query_map import without_query_map
 
     return without_lift(without_query_map(encoder.model))

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.errors import TrainingError
-from hins_memory.train.calibration import rebuilt, share_difference, shares_above
+from hins_memory.lift import rebuilt
+from hins_memory.train.calibration import share_difference, shares_above
 from hins_memory.train.candidates import Candidates
 from hins_memory.train.dataset import batch_stream
 from hins_memory.train.settings import TrainSettings

@@ -15,8 +15,9 @@ from train_world import examples, quick
 
 from hins_memory.encoder import Encoder
 from hins_memory.errors import ConfigError
+from hins_memory.lift import lift_of, with_lift, without_lift
 from hins_memory.train import Samples, TrainSettings, train_encoder
-from hins_memory.train.calibration import calibrated, fit_lift, shares_above, with_lift, without_lift
+from hins_memory.train.calibration import calibrated, fit_lift, shares_above
 from hins_memory.train.soup import blend
 from hins_memory.train.traffic import Traffic, TrafficSampler, TrafficVectors, traffic_of_examples
 
@@ -38,6 +39,7 @@ def test_a_lift_changes_scores_and_no_ranking(stock_encoder):
     assert np.allclose(moved, (plain + 0.25) / 1.25, atol=1e-3)
     assert np.array_equal(plain.argmax(axis=1), moved.argmax(axis=1))
     assert np.allclose(found.encode(TEXTS[:1]) @ found.encode(TEXTS[:1]).T, 1.0, atol=1e-5)
+    assert lift_of(found.model)[0] == pytest.approx(0.25, rel=1e-4)
     bare = without_lift(found.model)
     assert np.allclose(bare.encode(TEXTS[:9]), stock_encoder.model.encode(TEXTS[:9]), atol=1e-5)
     assert without_lift(stock_encoder.model) is stock_encoder.model
