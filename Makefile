@@ -1,14 +1,14 @@
-# make demo | test | lint | bench: each sets up .venv first, on a machine with nothing but Python and a package index.
+# make demo | test | lint | bench | starter: each sets up .venv first, on a machine with nothing but Python and a package index.
 #
 #   PYTHON=python3.12     the Python that .venv is made with
 #   TORCH_INDEX=URL       where torch comes from; https://download.pytorch.org/whl/cpu has builds without CUDA
 #   LOCOMO=FILE           locomo10.json, for `make bench` without a network
-#   CORPUS=FILE.csv       persona chats (Synthetic-Persona-Chat), for the cold-start benchmark in `make bench`
+#   CORPUS='A.csv B.csv'  persona chats (Synthetic-Persona-Chat), for `make starter` and the cold start in `make bench`
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench setup clean
+.PHONY: demo test lint bench starter setup clean
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -45,6 +45,11 @@ bench: setup
 		fi; \
 		$(BIN)/python "$$script" --quick "$${data[@]}"; \
 	done
+
+# The encoder that new users begin with, from freely licensed text; the names and wordings of LOCOMO are kept out of it.
+starter: setup
+	$(BIN)/python benchmarks/start.py --corpus $(CORPUS) $(if $(LOCOMO),--data $(LOCOMO)) --seeds 1 \
+		--work $(VENV)/starter --starter hins_memory/data/starter.safetensors
 
 setup: $(STAMP)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hins_memory.encoder import DEFAULT_MODEL, Encoder, resolve_model
 from hins_memory.errors import AgentError, EncoderError, HinsError
-from hins_memory.starter import STARTER, starter_packaged
+from hins_memory.starter import STARTER, default_base, starter_packaged
 from hins_memory.types import Role
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class EncoderSource:
             return self.stock()
         if current := self.registry.current():
             return shared_encoder(current.path)
-        return shared_encoder(STARTER) if starter_packaged() else self.stock()
+        return shared_encoder(default_base())
 
     def by_version(self, version: str) -> Encoder:
         """Return the encoder whose version is `version`.
@@ -83,8 +83,8 @@ class EncoderSource:
             return shared_encoder(self.registry.get(version).path)
         except EncoderError as error:
             reason: HinsError = error
-        starter = (STARTER,) if starter_packaged() else ()
-        for name in dict.fromkeys((self.model or DEFAULT_MODEL, DEFAULT_MODEL, *starter)):
+        packaged = (STARTER,) if starter_packaged() else ()
+        for name in dict.fromkeys((self.model or DEFAULT_MODEL, DEFAULT_MODEL, default_base(), *packaged)):
             encoder = shared_encoder(name)
             if encoder.version == version:
                 return encoder

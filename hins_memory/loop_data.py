@@ -13,6 +13,7 @@ from hins_memory.holdout import HoldoutSettings, JudgedConversation, conversatio
 from hins_memory.log.reader import LogReader
 from hins_memory.mine import MineSettings
 from hins_memory.mix import MixSettings
+from hins_memory.starter import default_base
 from hins_memory.train.settings import TrainSettings
 from hins_memory.train.traffic import Samples, TrafficSampler
 from hins_memory.types import Scope, ScopeLog
@@ -40,7 +41,7 @@ class LoopSettings:
         holdout: how much is kept for the gate.
         train: how the encoder is trained.
         gate: what the candidate has to show.
-        base: the encoder that training starts from, as for `Encoder.load`.
+        base: the encoder that training starts from, as for `Encoder.load`; by default the packaged starter.
         mix: how many of the synthetic examples are used beside captured ones.
     """
 
@@ -48,7 +49,7 @@ class LoopSettings:
     holdout: HoldoutSettings = field(default_factory=HoldoutSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     gate: GateSettings = field(default_factory=GateSettings)
-    base: str = "stock"
+    base: str = field(default_factory=default_base)
     mix: MixSettings = field(default_factory=MixSettings)
 
 

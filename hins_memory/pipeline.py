@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hins_memory.capture import flush_all
 from hins_memory.config import Settings
+from hins_memory.encoder_source import shared_encoder
 from hins_memory.errors import AgentError, GateError, NotEnoughDataError
 from hins_memory.gate import GateReport, judge
 from hins_memory.log.database import open_database
@@ -19,7 +20,7 @@ from hins_memory.mix import mix
 from hins_memory.plugins import get_plugin_manager
 from hins_memory.registry import EncoderVersion, Registry
 from hins_memory.schedule import Rounds
-from hins_memory.starter import STARTER, starter_packaged, starter_version
+from hins_memory.starter import default_base
 from hins_memory.swap import SwapPlan, SwapReport, plan_swap, retire_agent, rollback_agent, swap_agent
 from hins_memory.types import Scope
 
@@ -323,4 +324,7 @@ class Pipeline:
         """Return what `Encoder.load` takes for a version."""
         if version_id in {version.id for version in self.registry.versions()}:
             return self.registry.get(version_id).path
-        return STARTER if starter_packaged() and version_id == starter_version() else self.loop.base
+        names = dict.fromkeys((self.loop.base, "stock", default_base()))
+        # What an agent was opened with before anything was trained, by its name and digest.
+        known = {shared_encoder(name).version: name for name in names} if version_id else {}
+        return known.get(version_id, self.loop.base)

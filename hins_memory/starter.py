@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STARTER",
+    "default_base",
     "merge_delta",
     "starter_digest",
     "starter_packaged",
@@ -47,6 +49,14 @@ def starter_path() -> Path:
 def starter_packaged() -> bool:
     """Tell whether this installation has a starter."""
     return starter_path().is_file()
+
+
+def default_base() -> str:
+    """Return what a project without an encoder of its own starts from, as for `Encoder.load`.
+
+    That is what the environment's ``HINS_BASE`` names, else the starter, where there is one.
+    """
+    return os.environ.get("HINS_BASE") or (STARTER if starter_packaged() else "stock")
 
 
 def starter_digest() -> str:
@@ -133,6 +143,8 @@ def write_delta(base: Path, trained: Path, target: Path, rank: int, about: Mappi
     before, after = (_weights(folder) for folder in (base, trained))
     factors: dict[str, Tensor] = {}
     for name, weight in sorted(before.items()):
+        if not weight.is_floating_point():
+            continue
         if name not in after or after[name].shape != weight.shape:
             raise EncoderError(f"{trained} is no tuned {base.name}: {name} differs in shape.", "Train from the base.")
         change = after[name].float() - weight.float()

@@ -58,10 +58,12 @@ ALLOWED: dict[str, set[str]] = {
     "swap_plan": {"agent", "encoder", "query_flip", "registry"},
     # what is held out is decided by what the miner takes for a positive
     "holdout": {"encoder", "evaluate", "mine"},
-    "loop_data": {"capture", "encoder", "evaluate", "gate", "holdout", "log", "mine", "mix", "sample", "train"},
+    "loop_data": {
+        *("capture", "encoder", "evaluate", "gate", "holdout", "log", "mine", "mix", "sample", "starter", "train"),
+    },
     "pipeline": {
-        *("agent", "capture", "encoder", "gate", "general", "log", "loop_data", "mine", "mix", "plugins"),
-        *("registry", "schedule", "starter", "swap", "train", "gate_page"),
+        *("agent", "capture", "encoder", "encoder_source", "gate", "general", "log", "loop_data", "mine", "mix"),
+        *("plugins", "registry", "schedule", "starter", "swap", "train", "gate_page"),
     },
     "demo": {"", "evaluate", "holdout", "mine", "pipeline", "sample", "train"},
     "cli": {

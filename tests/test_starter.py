@@ -8,10 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hins_memory.config import Settings
 from hins_memory.encoder import Encoder
 from hins_memory.errors import EncoderError
 from hins_memory.lift import with_lift
-from hins_memory.starter import merge_delta, starter_digest, starter_packaged, starter_path, write_delta
+from hins_memory.starter import (
+    merge_delta,
+    starter_digest,
+    starter_packaged,
+    starter_path,
+    starter_version,
+    write_delta,
+)
 
 TEXTS = ["Ana plays the cello.", "我喜欢大提琴 🎻", "Who sails?"]
 needs_starter = pytest.mark.skipif(not starter_packaged(), reason="no starter here; `make starter` makes it")
@@ -94,6 +102,28 @@ def test_the_packaged_starter_is_small_and_has_its_recorded_digest() -> None:
     content = starter_path().read_bytes()
     assert len(content) <= 2_000_000
     assert hashlib.sha256(content).hexdigest() == starter_digest()
+
+
+@needs_starter
+def test_new_projects_begin_with_the_starter_and_old_stores_are_served_as_before(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hins_memory.encoder_source import EncoderSource
+    from hins_memory.pipeline import LoopSettings, Pipeline
+    from hins_memory.registry import Registry
+
+    monkeypatch.delenv("HINS_BASE")
+    encoders = EncoderSource(Registry(settings))
+    stock = encoders.stock().version
+    assert encoders.initial().version == starter_version() != stock
+    assert encoders.by_version(starter_version()) is encoders.initial()
+    assert encoders.by_version(stock) is encoders.stock()
+    assert LoopSettings().base == "starter"
+    pipeline = Pipeline(settings)
+    assert [pipeline._load(one).version for one in ("", stock)] == [starter_version(), stock]
+    monkeypatch.setenv("HINS_BASE", "stock")
+    assert (encoders.initial().version, LoopSettings().base) == (stock, "stock")
+    assert encoders.by_version(starter_version()).version == starter_version()
 
 
 @needs_starter

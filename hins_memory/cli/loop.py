@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["gate", "mine", "rollback", "run", "status", "swap", "train"]
 
-_Base = Annotated[str, typer.Option("--base", metavar="DIR_OR_NAME", help="The encoder that training starts from.")]
+_Base = Annotated[
+    str | None,
+    typer.Option("--base", metavar="DIR_OR_NAME", help="The encoder that training starts from (default: the starter)."),
+]
 _ModeName = Annotated[
     str, typer.Option("--mode", help="What is trained: lora (a low-rank update), full, or query (a map of queries).")
 ]
@@ -40,16 +43,16 @@ _Version = Annotated[
 _NEGATIVES = 3
 
 
-def _loop(base: str = "stock", seed: int = 0, negatives: int = _NEGATIVES, **train: Any) -> LoopSettings:
+def _loop(base: str | None = None, seed: int = 0, negatives: int = _NEGATIVES, **train: Any) -> LoopSettings:
     from hins_memory.mine import MineSettings
     from hins_memory.pipeline import LoopSettings
     from hins_memory.train.settings import TrainSettings
 
-    return LoopSettings(
+    loop = LoopSettings(
         mine=MineSettings(seed=seed, negatives=negatives),
         train=TrainSettings(seed=seed, negatives=negatives, **train),
-        base=base,
     )
+    return loop if base is None else replace(loop, base=base)
 
 
 @command
@@ -96,7 +99,7 @@ def mine(
 @command
 def train(
     context: typer.Context,
-    base: _Base = "stock",
+    base: _Base = None,
     mode: _ModeName = "lora",
     epochs: Annotated[
         float | None, typer.Option("--epochs", help="Passes over the examples; 4 if left out, more if they are few.")
@@ -222,7 +225,7 @@ def run(
     when: WhenOption = None,
     agent: AgentName = "mem0",
     agent_config: AgentConfig = None,
-    base: _Base = "stock",
+    base: _Base = None,
     mode: _ModeName = "lora",
     seed: _Seed = 0,
 ) -> Result:

@@ -10,8 +10,9 @@ from hins_memory.types import Ratio, Tier
 
 __all__ = ["PRIOR", "PRIOR_COUNT", "RatioEstimate", "TierAllocator", "estimate_ratio"]
 
-#: Shares that are believed before anything is counted.
-PRIOR = Ratio(easy=1 / 3, medium=1 / 3, hard=1 / 3, source="prior")
+#: Shares believed before anything is counted: those in synthetic conversations made of persona chats, three to an
+#: owner (benchmarks/start.py, docs/start.md).
+PRIOR = Ratio(easy=0.17, medium=0.80, hard=0.03, source="prior")
 #: How many ranked memories the prior weighs as much as.
 PRIOR_COUNT = 60
 _DRAWS = 5_000

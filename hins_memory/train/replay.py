@@ -9,7 +9,7 @@ from functools import lru_cache
 from importlib import resources
 
 from hins_memory.errors import HinsError
-from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
+from hins_memory.types import Positive, Scope, TieredExample
 
 __all__ = ["replayed"]
 
@@ -17,10 +17,10 @@ _FILE = "replay.jsonl"
 
 
 def replayed(examples: Sequence[TieredExample], share: float, seed: int) -> list[TieredExample]:
-    """Return examples with packaged ones of general retrieval and of preferences behind them.
+    """Return examples with packaged ones of general retrieval behind them.
 
-    All of them were written for this project; none is in the sets that `hins_memory.general` and the benchmarks score.
-    Where more are wanted than there are, they come several times.
+    All of them were written for this project; none is in the set that `hins_memory.general` scores. They have no
+    negatives of their own. Where more are wanted than there are, they come several times.
 
     Args:
         examples: what is to be learned; stays as it is, in its order.
@@ -50,10 +50,8 @@ def _packaged() -> tuple[TieredExample, ...]:
         # not str.splitlines, which would also break a row at a character such as U+2028
         for number, line in enumerate(path.read_text(encoding="utf-8").strip().split("\n")):
             row = json.loads(line)
-            positive = Positive(row["query"], f"r{number}", row["positive"], "replay", 1.0)
-            other = row["negative"]
-            negatives = () if other is None else (Negative(f"r{number}n", other, Tier.HARD),)
-            found.append(TieredExample(scope, row["kind"], positive, negatives))
+            positive = Positive(row["query"], f"r{number}", row["passage"], "replay", 1.0)
+            found.append(TieredExample(scope, _FILE, positive, ()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HinsError(
             f"The packaged questions {path} cannot be read: {type(error).__name__}: {error}",
