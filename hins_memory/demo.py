@@ -108,14 +108,17 @@ def run_demo(
     if settings.root.exists():
         raise AgentError(f"{settings.root} exists already.", "Remove it, or name another folder with --home.")
     played = list(load_sample() if conversations is None else conversations)
-    memory = Memory(embedder="hins", settings=settings)
+    # From the plain model, not the starter: what is shown is what the traffic brings.
+    memory = Memory(embedder="hins", model="stock", settings=settings)
     try:
         player = _Player(memory, played, progress)
         player.store()
         before = player.ask("asking the questions", played)
         # These people are invented, so their texts may be each other's easy negatives. The packaged texts, which are
         # used otherwise, hold the held-out conversations too.
-        loop = LoopSettings(mine=MineSettings(seed=seed, share_scopes=True), train=TrainSettings(seed=seed))
+        loop = LoopSettings(
+            mine=MineSettings(seed=seed, share_scopes=True), train=TrainSettings(seed=seed), base="stock"
+        )
         pipeline = Pipeline(settings, memory, loop=loop, progress=progress)
         run = pipeline.run()
         trained = set(pipeline.registry.get(run.version).manifest["trained_conversations"])

@@ -166,7 +166,7 @@ class VersionStore:
         return self._select(sa.true())
 
     def current(self) -> EncoderVersion | None:
-        """Return the version that new agents start with, or None for the stock encoder.
+        """Return the version that new agents start with, or None while nothing was promoted.
 
         Raises:
             EncoderError: its folder is missing.
@@ -175,7 +175,7 @@ class VersionStore:
         return self.get(id) if id else None
 
     def current_id(self) -> str:
-        """Return the id of the current version, "" for the stock encoder; whether its folder is there or not."""
+        """Return the id of the current version, whether its folder is there or not; "" while nothing was promoted."""
         found = self._select(encoder_versions.c.current)
         return found[0].id if found else ""
 

@@ -110,7 +110,7 @@ class Memory(_FromConfig, attached_class(mem0.Memory)):  # type: ignore[misc]  #
             Qdrant under the project's folder is used, and without an LLM, Mem0's default one once it is needed.
             An embedder in it is ignored unless `embedder` is None.
         embedder: ``hins`` serves with the version that the store was last swapped to; a new store starts with
-            `model`, else the project's current version, else the stock encoder. ``stock`` is the plain base, and
+            `model`, else the project's current version, else the starter. ``stock`` is the plain base, and
             None the embedder of `config`, only captured.
         project: the project's name.
         settings: where things live; the environment's settings by default.

@@ -20,7 +20,7 @@ class Memoryos(attached_class(Attached, memoryos.Memoryos)):  # type: ignore[mis
     Args:
         arguments: what `memoryos.Memoryos` takes: user_id, openai_api_key, data_storage_path, ...
         embedder: ``hins`` serves with the version that the store was last swapped to; a new store starts with
-            `model`, else the project's current version, else the stock encoder. ``stock`` is the plain base, and
+            `model`, else the project's current version, else the starter. ``stock`` is the plain base, and
             None MemoryOS's own, only captured.
         reembed: re-embed what another encoder stored.
         project: the project's name.

@@ -97,9 +97,11 @@ def choose_encoder(agent: MemoryosAgent, embedder: str | None, reembed: bool) ->
             )
         return None
     encoder = agent.encoders.stock() if embedder == "stock" else agent.encoders.initial()
-    if _made_by(agent.root, encoder):
-        agent.accept(_record(agent, encoder))
-        return None
+    # What MemoryOS stored with its default model is served as it is, whatever new stores begin with.
+    for one in dict.fromkeys((encoder, agent.encoders.stock())):
+        if _made_by(agent.root, one):
+            agent.accept(_record(agent, one))
+            return None
     if reembed:
         return encoder
     raise AgentError(

@@ -112,7 +112,7 @@ feedback = sa.Table(
     sa.Column("time", sa.Float(53), nullable=False),
 )
 
-# Exactly one row has current = true once a version was promoted; none means: the stock encoder.
+# Exactly one row has current = true once a version was promoted; none means: what every project begins with.
 encoder_versions = sa.Table(
     "encoder_versions",
     metadata,

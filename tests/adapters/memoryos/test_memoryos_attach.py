@@ -79,9 +79,16 @@ def test_the_agent_keeps_the_protocols(settings: Settings, llm: LLMServer, tmp_p
         index.drop()
 
 
+@pytest.mark.parametrize("base", ["stock", "starter"])
 def test_a_store_of_memoryos_itself_is_served_as_it_is(
-    settings: Settings, llm: LLMServer, tmp_path: Path, stock_encoder: Encoder
+    settings: Settings,
+    llm: LLMServer,
+    tmp_path: Path,
+    stock_encoder: Encoder,
+    monkeypatch: pytest.MonkeyPatch,
+    base: str,
 ) -> None:
+    monkeypatch.setenv("HINS_BASE", base)
     memory = own_memory(llm, tmp_path)
     talk(memory)
     before = _plain(ask(memory, QUERY))
