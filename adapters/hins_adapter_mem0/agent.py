@@ -337,12 +337,12 @@ class Mem0Agent:
                 # A write that is on its way now would be copied while the others wait.
                 if tries_left and not all(store.in_step for store in self._stores()):
                     continue
+                if self._shadow is None or not self._is(self._shadow, version, suffix):
+                    raise AgentError(f"The swap of {self.key} to {version!r} was given up meanwhile.")
                 self._catch_up()
                 for store in self._stores():
                     if store.replica is not None:
                         store.replica.serving = True
-                if self._shadow is None:
-                    raise AgentError(f"The swap of {self.key} to {version!r} was given up meanwhile.")
                 self._current, self._shadow, self._building = self._noting(self._shadow), None, False
                 return time.perf_counter() - started
         raise AssertionError("the last try always ends")

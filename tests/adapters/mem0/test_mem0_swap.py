@@ -16,6 +16,7 @@ import pytest
 from hins_adapter_mem0 import AsyncMemory, Memory
 from hins_adapter_mem0.attaching import agent_of
 from hins_adapter_mem0.plugin import hins_open_agent
+from hins_adapter_mem0.stores import GuardedStore
 from mem0_world import ANN, FACTS, fill, texts
 
 from hins_memory.agent import Agent, Index
@@ -335,6 +336,28 @@ def test_writes_reach_the_shadow_and_only_the_live_index_may_refuse_them(
     fill(memory, facts=("Ann sold it again.",))
     with pytest.raises(AgentError, match="serves"):
         agent.begin(agent.encoder_version, "")
+
+
+def test_a_flip_lets_writes_end_and_ends_when_there_are_always_some(
+    settings: Settings, tiny_version: EncoderVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Memory(settings=settings)
+    agent = _agent(memory)
+    fill(memory)
+    looked: list[bool] = []
+
+    def busy(store: GuardedStore) -> bool:
+        looked.append(True)
+        return len(looked) > 3
+
+    monkeypatch.setattr(GuardedStore, "in_step", property(busy))
+    swap_agent(agent, tiny_version.id, Encoder.load(tiny_version.path), Registry(settings), batch_size=4)
+    assert len(looked) > 3
+    _assert_in_one_space(memory)
+    looked.clear()
+    monkeypatch.setattr(GuardedStore, "in_step", False)
+    assert rollback_agent(agent, Registry(settings), _load(settings)).flip_seconds > 0
+    _assert_in_one_space(memory)
 
 
 def test_an_unknown_version_is_a_clear_error(settings: Settings) -> None:
