@@ -30,10 +30,11 @@ def test_percentiles_are_in_milliseconds() -> None:
 
 
 def test_the_overhead_is_the_median_of_the_ratios_of_pairs() -> None:
-    found = _compare([[0.010, 0.012, 0.010]] * 3, [[0.011, 0.011, 0.013]] * 3)
+    found = _compare([[0.010, 0.012, 0.010]] * 3, [[0.011, 0.011, 0.013]] * 3, [0.0002] * 8 + [0.0004])
     assert found["median_overhead"] == pytest.approx(0.1)
     assert found["calls"] == 120
-    assert found["p99_added_ms"] > 0
+    assert found["median_added_ms"] == pytest.approx(0.2)
+    assert 0.2 < found["p99_added_ms"] <= 0.4
 
 
 def test_the_load_finds_out_what_is_lost_or_mixed(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from hins_memory.train.traffic import Traffic, TrafficVectors
 
 
 def settings(**changes) -> TrainSettings:
-    return TrainSettings(**{"mode": "query", "batch_size": 8, **changes})
+    return TrainSettings(**{"mode": "query", "batch_size": 8, "replay": 0.0, **changes})
 
 
 def learned(encoder: Encoder) -> float:

@@ -33,7 +33,7 @@ def examples() -> list[TieredExample]:
 
 def settings(**changes) -> TrainSettings:
     return TrainSettings(
-        **{"batch_size": 8, "epochs": 1.0, "min_steps": 1, "max_tokens": 32, "lora_rank": 4, **changes}
+        **{"batch_size": 8, "epochs": 1.0, "min_steps": 1, "max_tokens": 32, "lora_rank": 4, "replay": 0.0, **changes}
     )
 
 
