@@ -90,7 +90,13 @@ def test_a_fact_restated_later_in_other_words_is_no_negative(stock_encoder):
     log = replace(log, feedback=(Feedback(pan.id, "POSITIVE", asked.id),))
     for share, expected in ((None, {"again", "other"}), (0.7, {"other"})):
         options = MineSettings(
-            guard=None, duplicate_similarity=1.0, restated_words=share, negatives=14, near_pool=14, siblings=4
+            ratio=Ratio(1 / 3, 1 / 3, 1 / 3),
+            guard=None,
+            duplicate_similarity=1.0,
+            restated_words=share,
+            negatives=14,
+            near_pool=14,
+            siblings=4,
         )
         (example,) = mine([log], stock_encoder, options).examples
         assert {one.memory_id for one in example.negatives} & {"again", "other"} == expected
