@@ -34,7 +34,7 @@ __all__ = ["LoopSettings", "Pipeline", "Progress", "RunReport", "Status", "publi
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where a project stands. `current` is the id of the current version, "" for the stock encoder."""
+    """Where a project stands. `current` is the id of the current version, "" while nothing was promoted."""
 
     project: str
     root: str

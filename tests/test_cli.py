@@ -127,7 +127,7 @@ def test_exit_statuses_are_documented(page: str) -> None:
 
 def test_status_of_an_empty_log_says_what_to_do(hins: Hins) -> None:
     said, _ = hins("status")
-    assert "the stock encoder" in said
+    assert "new stores begin with 'stock'" in said
     assert "attach(memory)" in said
     assert hins.json("status")["log"]["retrievals"] == 0
 

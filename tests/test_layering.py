@@ -68,7 +68,7 @@ ALLOWED: dict[str, set[str]] = {
     "demo": {"", "evaluate", "holdout", "mine", "pipeline", "sample", "train"},
     "cli": {
         *("", "demo", "encoder", "gate", "log", "mine", "pipeline", "plugins", "prune", "registry", "schedule"),
-        *("lease", "llm", "swap", "synthesize", "train", "version_archive", "version_diff"),
+        *("lease", "llm", "starter", "swap", "synthesize", "train", "version_archive", "version_diff"),
     },
     "__main__": {"cli"},
     # the public names, lazily

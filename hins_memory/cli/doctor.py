@@ -143,9 +143,10 @@ def _torch() -> Check:
 def _encoder(settings: Settings) -> Check:
     from hins_memory.encoder import Encoder
     from hins_memory.registry import Registry
+    from hins_memory.starter import default_base
 
     current = Registry(settings).current()
-    encoder = Encoder.load(current.path) if current else Encoder.load()
+    encoder = Encoder.load(current.path if current else default_base())
     shape = encoder.encode(["Does it work?"], role="query").shape
     return Check("encoder", True, f"{encoder.version} gives vectors of {shape[1]} numbers")
 

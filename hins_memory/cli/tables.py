@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import RenderableType
 
 from hins_memory.cli.screen import table
+from hins_memory.starter import default_base
 
 if TYPE_CHECKING:
     from hins_memory.gate import GateReport, GateRule
@@ -33,7 +34,7 @@ def status_parts(status: Status) -> tuple[RenderableType, ...]:
         ("feedback", log.feedback),
         ("owners / conversations", f"{log.owners} / {log.conversations}"),
         ("encoder versions", ", ".join(status.versions) or "none yet"),
-        ("serving", status.current or "the stock encoder"),
+        ("serving", status.current or f"no version yet; new stores begin with {default_base()!r}"),
     ]
     parts: list[RenderableType] = [table(("", ""), rows)]
     if not log.retrievals:
