@@ -200,7 +200,8 @@ class PgvectorIndex(_Counted):
         """Return a statement with the table's name put in: as an identifier, or as text that names it."""
         from mem0.vector_stores import pgvector
 
-        self.store.raw._ensure_collection()
+        # Mem0 makes the table at its first use, and two who do so at once collide: the second try finds it.
+        patiently(self.store.raw._ensure_collection)
         table = self.store.raw._col()
         if literal:
             quoted = self.name.replace('"', '""')

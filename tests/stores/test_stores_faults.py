@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +181,31 @@ def test_a_save_of_faiss_that_fails_is_an_error_and_keeps_what_was(world: Any, m
     assert rows(index) == before
     index.delete([record.id])
     assert index.count() == 2
+
+
+@pytest.mark.parametrize("world", ["pgvector"], indirect=True)
+def test_a_table_that_somebody_else_made_at_the_same_moment_is_used(world: Any) -> None:
+    """PostgreSQL's CREATE TABLE IF NOT EXISTS fails when two run at once; mem0ai runs it at a table's first use."""
+    memory = world.open()
+    fill(memory, 3)
+    encoder = memory.embedding_model.encoder
+    for number in range(5):
+        indexes = [
+            open_index(agent(memory).opener.open(f"{world.name}_race{number}", encoder.dim), "memories")
+            for _ in range(2)
+        ]
+        # Mem0's store object is kept by its name, and each of two processes has one of its own.
+        indexes[1].store.raw = copy(indexes[0].store.raw)
+        ready, counted = threading.Barrier(2), []
+
+        def use(index: Any, ready: Any = ready, counted: Any = counted) -> None:
+            ready.wait()
+            counted.append(index.count())
+
+        threads = [threading.Thread(target=use, args=(index,)) for index in indexes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert counted == [0, 0]
+        indexes[0].drop()
