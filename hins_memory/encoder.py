@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["DEFAULT_MODEL", "MANIFEST_NAME", "Encoder", "bf16_supported", "file_digest", "resolve_model"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "MANIFEST_NAME",
+    "Encoder",
+    "bf16_supported",
+    "encoder_version",
+    "file_digest",
+    "resolve_model",
+]
 
 #: The base encoder that everything starts from unless another is named.
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -105,6 +113,17 @@ def resolve_model(name_or_dir: str | Path) -> str:
     if isinstance(name_or_dir, Path) or name.startswith((".", "/", "~")):
         raise EncoderError(f"There is no encoder folder {path}.", "Check the path.")
     return name
+
+
+def encoder_version(name_or_dir: str | Path) -> str:
+    """Return the version of the encoder that `Encoder.load` returns for a name, without loading the model.
+
+    Raises:
+        EncoderError: it cannot be found, or its files are not what the manifest says.
+    """
+    if str(name_or_dir) == STARTER:
+        return starter_version()
+    return _version_of(resolve_model(name_or_dir), str(name_or_dir))[0]
 
 
 def _load_model(source: str, device: str | None) -> SentenceTransformer:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from hins_memory.encoder import DEFAULT_MODEL, Encoder, resolve_model
+from hins_memory.encoder import DEFAULT_MODEL, Encoder, encoder_version, resolve_model
 from hins_memory.errors import AgentError, EncoderError, HinsError
 from hins_memory.starter import STARTER, default_base, starter_packaged
 from hins_memory.types import Role
@@ -83,11 +83,14 @@ class EncoderSource:
             return shared_encoder(self.registry.get(version).path)
         except EncoderError as error:
             reason: HinsError = error
+        with _loading:
+            loaded = _loaded.get(version)
+        if loaded is not None:
+            return loaded
         packaged = (STARTER,) if starter_packaged() else ()
         for name in dict.fromkeys((self.model or DEFAULT_MODEL, DEFAULT_MODEL, default_base(), *packaged)):
-            encoder = shared_encoder(name)
-            if encoder.version == version:
-                return encoder
+            if encoder_version(name) == version:
+                return shared_encoder(name)
         raise AgentError(
             f"The stored memories were embedded by {version!r}, which cannot be loaded. {reason.problem}",
             "If it is a model of your own, name it with model=...; else restore the version.",

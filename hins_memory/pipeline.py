@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hins_memory.capture import flush_all
 from hins_memory.config import Settings
-from hins_memory.encoder_source import shared_encoder
+from hins_memory.encoder import encoder_version
 from hins_memory.errors import AgentError, GateError, NotEnoughDataError
 from hins_memory.gate import GateReport, judge
 from hins_memory.log.database import open_database
@@ -324,7 +324,6 @@ class Pipeline:
         """Return what `Encoder.load` takes for a version."""
         if version_id in {version.id for version in self.registry.versions()}:
             return self.registry.get(version_id).path
-        names = dict.fromkeys((self.loop.base, "stock", default_base()))
         # What an agent was opened with before anything was trained, by its name and digest.
-        known = {shared_encoder(name).version: name for name in names} if version_id else {}
-        return known.get(version_id, self.loop.base)
+        names = dict.fromkeys((self.loop.base, "stock", default_base())) if version_id else ()
+        return next((name for name in names if encoder_version(name) == version_id), self.loop.base)
