@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hins_memory.errors import HinsError
+from hins_memory.data import packaged, read_rows
 from hins_memory.evaluate import EvalQuery, EvalSet
 
 if TYPE_CHECKING:
@@ -32,24 +30,16 @@ def load_general() -> EvalSet:
     Raises:
         HinsError: the packaged file is missing or damaged.
     """
-    return _read(resources.files("hins_memory") / "data" / "general.jsonl")
+    return _read(packaged("general.jsonl"))
 
 
 def _read(path: Traversable) -> EvalSet:
     documents: dict[str, str] = {}
     queries: list[EvalQuery] = []
-    try:
-        # not str.splitlines, which would also break a row at a character such as U+2028
-        for line in path.read_text(encoding="utf-8").strip().split("\n"):
-            row: dict[str, Any] = json.loads(line)
-            name = row["id"]
-            documents[name] = row["passage"]
-            if row["distractor"] is not None:
-                documents[f"{name}d"] = row["distractor"]
-            queries.append(EvalQuery(row["query"], frozenset({name}), group=row["domain"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HinsError(
-            f"The packaged general-retrieval set {path} cannot be read: {type(error).__name__}: {error}",
-            "Reinstall hins-memory: pip install --force-reinstall hins-memory",
-        ) from error
+    for row in read_rows(path, "general-retrieval set", ("id", "domain", "query", "passage", "distractor")):
+        name = row["id"]
+        documents[name] = row["passage"]
+        if row["distractor"] is not None:
+            documents[f"{name}d"] = row["distractor"]
+        queries.append(EvalQuery(row["query"], frozenset({name}), group=row["domain"]))
     return EvalSet(GENERAL_SET_NAME, documents, tuple(queries))

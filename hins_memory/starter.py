@@ -11,10 +11,10 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.data import packaged
 from hins_memory.errors import EncoderError
 from hins_memory.lift import lift_of, with_lift
 
@@ -43,7 +43,7 @@ _UNCHANGED = 1e-6
 
 def starter_path() -> Path:
     """Return the packaged delta, whether it is there or not."""
-    return Path(str(resources.files("hins_memory") / "data" / "starter.safetensors"))
+    return Path(str(packaged("starter.safetensors")))
 
 
 def starter_packaged() -> bool:

@@ -1,1 +1,45 @@
-"""Packaged data, read through importlib.resources: `sample/` holds the conversations of `hins_memory.sample`."""
+"""Packaged data: `sample/` holds the conversations of `hins_memory.sample`, and JSON lines are read by `read_rows`."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from hins_memory.errors import HinsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Traversable
+
+__all__ = ["packaged", "read_rows"]
+
+
+def packaged(name: str) -> Traversable:
+    """Return a packaged file, whether it is there or not."""
+    return resources.files("hins_memory") / "data" / name
+
+
+def read_rows(path: Traversable, what: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of a file of JSON lines; the values of the columns are texts or None.
+
+    Args:
+        path: the file.
+        what: what it is, for the message.
+        columns: what every row must have.
+
+    Raises:
+        HinsError: the file is missing or damaged.
+    """
+    try:
+        # not str.splitlines, which would also break a row at a character such as U+2028
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").strip().split("\n")]
+        values = [row[name] for row in rows for name in columns]
+        if wrong := [value for value in values if not isinstance(value, (str, type(None)))]:
+            raise TypeError(f"{wrong[0]!r} is no text")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HinsError(
+            f"The packaged {what} {path} cannot be read: {type(error).__name__}: {error}",
+            "Reinstall hins-memory: pip install --force-reinstall hins-memory",
+        ) from error
+    return rows

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib import resources
 
-from hins_memory.errors import HinsError
+from hins_memory.data import packaged, read_rows
 from hins_memory.types import Positive, Scope, TieredExample
 
 __all__ = ["replayed"]
@@ -43,18 +41,7 @@ def replayed(examples: Sequence[TieredExample], share: float, seed: int) -> list
 
 @lru_cache(maxsize=1)
 def _packaged() -> tuple[TieredExample, ...]:
-    path = resources.files("hins_memory") / "data" / _FILE
     scope = Scope(user="replay")
-    found = []
-    try:
-        # not str.splitlines, which would also break a row at a character such as U+2028
-        for number, line in enumerate(path.read_text(encoding="utf-8").strip().split("\n")):
-            row = json.loads(line)
-            positive = Positive(row["query"], f"r{number}", row["passage"], "replay", 1.0)
-            found.append(TieredExample(scope, _FILE, positive, ()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HinsError(
-            f"The packaged questions {path} cannot be read: {type(error).__name__}: {error}",
-            "Reinstall hins-memory: pip install --force-reinstall hins-memory",
-        ) from error
-    return tuple(found)
+    rows = read_rows(packaged(_FILE), "questions", ("query", "passage"))
+    positives = [Positive(row["query"], f"r{n}", row["passage"], "replay", 1.0) for n, row in enumerate(rows)]
+    return tuple(TieredExample(scope, _FILE, positive, ()) for positive in positives)
