@@ -132,13 +132,17 @@ class TrainSettings:
         if self.guide_margin is not None and not math.isfinite(self.guide_margin):
             raise ConfigError(f"guide_margin is {self.guide_margin}.", "Use a number, or None for no guide.")
 
+    @property
+    def _queries_a_step(self) -> int:
+        return self.batch_size * _BATCHES[self.mode]
+
     def batch(self, examples: int, processes: int = 1) -> int:
         """Return how many queries a step really has: no more than there are examples, and as many in every process.
 
         Raises:
             ConfigError: there are more processes than queries a step.
         """
-        wanted = min(self.batch_size * _BATCHES[self.mode], examples)
+        wanted = min(self._queries_a_step, examples)
         size = wanted // processes * processes
         if not size:
             raise ConfigError(
@@ -149,7 +153,7 @@ class TrainSettings:
 
     def steps(self, examples: int) -> int:
         """Return how many steps a training on that many examples takes."""
-        batches = math.ceil(examples / (self.batch_size * _BATCHES[self.mode]))
+        batches = math.ceil(examples / self._queries_a_step)
         return max(math.ceil(batches * self.epochs), self.min_steps, _LEAST_STEPS[self.mode])
 
     def steps_between_evaluations(self, steps: int) -> int:
