@@ -6,9 +6,10 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from _memoryos import LLM, SILENCE, TIME_FORMAT, open_memoryos
+from _mem0 import OpenMem0
+from _memoryos import LLM, SILENCE, TIME_FORMAT, OpenMemoryos, open_memoryos
 from _personamem import Message
 
 from hins_memory.errors import AgentError
@@ -49,7 +50,7 @@ class History(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
 
-class Mem0History:
+class Mem0History(OpenMem0):
     """A real Mem0: each message is a memory (``infer=False``).
 
     Who the user is, the context's system message, is told in the user's name: Mem0 stores no system messages.
@@ -62,20 +63,8 @@ class Mem0History:
     def __init__(self, model: str | Path, settings: Settings) -> None:
         from hins_memory import Memory
 
-        self._memory: Any = Memory(embedder="hins", model=model, settings=settings, capture=False)
+        self._memory = Memory(embedder="hins", model=model, settings=settings, capture=False)
         self._user = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._memory.close()
-
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder that Mem0 embeds with."""
-        encoder: Encoder = self._memory.embedding_model.encoder
-        return encoder
 
     def begin(self, name: str) -> None:
         """Begin the history of another user."""
@@ -105,7 +94,7 @@ class Mem0History:
         return [str(result["memory"]) for result in found["results"]]
 
 
-class MemoryosHistory:
+class MemoryosHistory(OpenMemoryos):
     """A real MemoryOS: what user and assistant say to one another are its pages, all in mid-term memory at once.
 
     Profiles and knowledge are left out: only pages are retrieved.
@@ -122,21 +111,7 @@ class MemoryosHistory:
         self._settings = settings
         self._llm = llm
         self._limit = limit
-        self._memory: Any = None
         self._clock = _BEGINNING
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._memory is not None:
-            self._memory.close()
-
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder that MemoryOS embeds with."""
-        encoder: Encoder = self._memory.hins_encoder
-        return encoder
 
     def begin(self, name: str) -> None:
         """Begin the history of another user, with an assistant of its own."""

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from hins_memory.errors import ConfigError
 from hins_memory.evaluate import EvalSet, mteb_model
-from hins_memory.sample import load_sample
 
 if TYPE_CHECKING:
     from hins_memory.encoder import Encoder
 
-__all__ = ["DEFAULT_TASKS", "lmeb_tasks", "run_task", "sample_sets", "task_scores"]
+__all__ = ["DEFAULT_TASKS", "lmeb_tasks", "run_task", "task_scores"]
 
 #: LMEB's tasks about dialogues between people, which is what agents remember.
 DEFAULT_TASKS = ("LoCoMo", "REALTALK", "LongMemEval")
@@ -106,20 +105,6 @@ def _scores(task: Any, encoder: Encoder) -> dict[str, dict[str, float]]:
         subset: {name: float(value) for name, value in scores.items() if isinstance(value, float)}
         for subset, scores in found.items()
     }
-
-
-def sample_sets() -> list[EvalSet]:
-    """Return the packaged sample conversations as evaluation sets over turns; the group is the kind of question."""
-    from hins_memory.evaluate import EvalQuery
-
-    return [
-        EvalSet(
-            one.id,
-            {turn.id: f"{turn.speaker}: {turn.text}" for turn in one.turns},
-            tuple(EvalQuery(query.question, frozenset(query.evidence), query.kind) for query in one.questions),
-        )
-        for one in load_sample()
-    ]
 
 
 def _mteb() -> Any:

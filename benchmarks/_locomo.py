@@ -161,6 +161,20 @@ def sample_conversations() -> list[Conversation]:
     return found
 
 
+def sample_sets() -> list[EvalSet]:
+    """Return the packaged sample conversations as evaluation sets over turns; the group is the kind of question."""
+    from hins_memory.sample import load_sample
+
+    return [
+        EvalSet(
+            one.id,
+            {turn.id: f"{turn.speaker}: {turn.text}" for turn in one.turns},
+            tuple(EvalQuery(query.question, frozenset(query.evidence), query.kind) for query in one.questions),
+        )
+        for one in load_sample()
+    ]
+
+
 def _conversation(sample: Mapping[str, Any], default_id: str) -> Conversation:
     talk = sample["conversation"]
     turns = tuple(turn for session in _sessions(talk) for turn in _turns(talk, session))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hins_memory.config import Settings
     from hins_memory.encoder import Encoder
 
-__all__ = ["REFUSAL", "TOP_K", "Mem0Player", "fused_parts"]
+__all__ = ["REFUSAL", "TOP_K", "Mem0Player", "OpenMem0", "fused_parts"]
 
 #: How many memories a search asks for: Mem0's default.
 TOP_K = 20
@@ -32,7 +32,25 @@ def fused_parts() -> dict[str, bool]:
     return {"mem0_bm25": find_spec("fastembed") is not None, "mem0_entities": find_spec("spacy") is not None}
 
 
-class Mem0Player:
+class OpenMem0:
+    """A real Mem0 in `_memory`, closed at the end of the block; a context manager."""
+
+    _memory: Any
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._memory.close()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that Mem0 embeds with; its cache holds what was embedded last."""
+        encoder: Encoder = self._memory.embedding_model.encoder
+        return encoder
+
+
+class Mem0Player(OpenMem0):
     """A real Mem0 that conversations are played through, each under a user of its own; a context manager.
 
     Args:
@@ -51,22 +69,10 @@ class Mem0Player:
     ) -> None:
         from hins_memory import Memory
 
-        self._memory: Any = Memory(embedder="hins", model=model, settings=settings, config=config)
+        self._memory = Memory(embedder="hins", model=model, settings=settings, config=config)
         self._memories = memories
         self.add_seconds = 0.0
         self.search_seconds = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._memory.close()
-
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder that Mem0 embeds with; its cache still holds the conversation played last."""
-        encoder: Encoder = self._memory.embedding_model.encoder
-        return encoder
 
     def play(self, conversation: Conversation) -> list[list[str]]:
         """Store a conversation, ask its questions and give the answers.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hins_memory.config import Settings
     from hins_memory.encoder import Encoder
 
-__all__ = ["LLM", "SILENCE", "TIME_FORMAT", "MemoryosPlayer", "open_memoryos", "paged"]
+__all__ = ["LLM", "SILENCE", "TIME_FORMAT", "MemoryosPlayer", "OpenMemoryos", "open_memoryos", "paged"]
 
 #: Stands for a side that says nothing: MemoryOS drops an exchange that lacks one.
 SILENCE = "..."
@@ -142,7 +142,26 @@ def open_memoryos(name: str, model: str | Path, settings: Settings, llm: LLM, li
     return hins_memory.attach(memory, embedder="hins", model=model, settings=settings)
 
 
-class MemoryosPlayer:
+class OpenMemoryos:
+    """A real MemoryOS in `_memory`, closed at the end of the block; a context manager. None before it is opened."""
+
+    _memory: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._memory is not None:
+            self._memory.close()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that MemoryOS embeds with; its cache holds what was embedded last."""
+        encoder: Encoder = self._memory.hins_encoder
+        return encoder
+
+
+class MemoryosPlayer(OpenMemoryos):
     """A real MemoryOS that conversations are played through, each as a user with an assistant of its own.
 
     Every page goes to the mid-term memory at once. Profiles and knowledge are left out: only pages are scored.
@@ -161,22 +180,8 @@ class MemoryosPlayer:
         self._model = model
         self._settings = settings
         self._llm = llm
-        self._memory: Any = None
         self.add_seconds = 0.0
         self.search_seconds = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._memory is not None:
-            self._memory.close()
-
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder that MemoryOS embeds with; its cache still holds the conversation played last."""
-        encoder: Encoder = self._memory.hins_encoder
-        return encoder
 
     def play(self, conversation: Conversation) -> list[list[str]]:
         """Store a conversation's pages, ask its questions and give the answers.

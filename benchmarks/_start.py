@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from _locomo import ANSWERABLE, Conversation, eval_set, load_locomo
+from _locomo import ANSWERABLE, Conversation, eval_set, load_locomo, sample_sets
 
 from hins_memory.config import Settings
 from hins_memory.encoder import Encoder
@@ -39,7 +39,7 @@ from hins_memory.train.traffic import Traffic, TrafficSampler
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["K", "Recipe", "evaluation_exclusion", "figures", "preference_sets", "prior_of", "sample_sets", "train_seed"]
+__all__ = ["K", "Recipe", "evaluation_exclusion", "figures", "preference_sets", "prior_of", "train_seed"]
 
 K = 10
 PREFERENCES = Path(__file__).parent / "data" / "preferences.jsonl"
@@ -165,18 +165,6 @@ def prior_of(ranked: Sequence[Mapping[str, int]]) -> dict[str, float]:
     counts = {tier: sum(one[tier] for one in ranked) for tier in ranked[0]}
     total = sum(counts.values())
     return {tier: count / total for tier, count in counts.items()}
-
-
-def sample_sets() -> list[EvalSet]:
-    """Return the packaged conversations with their questions; the group is the kind of question."""
-    return [
-        EvalSet(
-            one.id,
-            {turn.id: f"{turn.speaker}: {turn.text}" for turn in one.turns},
-            tuple(EvalQuery(asked.question, frozenset(asked.evidence), asked.kind) for asked in one.questions),
-        )
-        for one in load_sample()
-    ]
 
 
 def preference_sets(path: Path = PREFERENCES) -> list[EvalSet]:

@@ -20,8 +20,8 @@ from statistics import fmean
 from typing import Any
 
 from _common import base_parser, exit_status, show_table, stage, write_result
-from _lmeb import DEFAULT_TASKS, lmeb_tasks, run_task, sample_sets, task_scores
-from _locomo import eval_set, load_locomo
+from _lmeb import DEFAULT_TASKS, lmeb_tasks, run_task, task_scores
+from _locomo import eval_set, load_locomo, sample_sets
 
 from hins_memory.encoder import Encoder
 from hins_memory.errors import ConfigError, HinsError

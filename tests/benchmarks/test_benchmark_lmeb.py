@@ -6,7 +6,8 @@ import sys
 import lmeb
 import numpy as np
 import pytest
-from _lmeb import sample_sets, task_scores
+from _lmeb import task_scores
+from _locomo import sample_sets
 
 from hins_memory.encoder import Encoder
 from hins_memory.errors import ConfigError

@@ -8,27 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
+from train_world import examples
 
 from hins_memory.errors import NotEnoughDataError, TrainingError
 from hins_memory.train import TrainSettings, train_encoder
-from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
-
-NAMES = ["Ann", "Bo", "Cid", "Dee", "Eli", "Fay"]
-THINGS = ["cello", "chess", "pottery", "rowing"]
-
-
-def examples() -> list[TieredExample]:
-    found = []
-    for i, name in enumerate(NAMES):
-        for j, thing in enumerate(THINGS):
-            other = NAMES[(i + 1) % len(NAMES)]
-            positive = Positive(f"What does {name} do on day {j}?", f"m{i}{j}", f"{name}: {thing} it is", "answer", 0.9)
-            negatives = (
-                Negative("h", f"{other}: {thing} it is", Tier.HARD),
-                Negative("m", f"{name}: lunch was cold", Tier.MEDIUM),
-            )
-            found.append(TieredExample(Scope(user="u"), "c", positive, negatives[: 1 + j % 2]))
-    return found
 
 
 def settings(**changes) -> TrainSettings:
