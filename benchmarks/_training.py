@@ -225,6 +225,7 @@ def _train_hins(job: Job, examples: list[TieredExample], baton: _Baton) -> None:
         batch_size=job.batch_size,
         learning_rate=job.learning_rate,
         negatives=job.negatives,
+        soup=1.0,
         replay=0.0,
         seed=job.seed,
     )

@@ -123,8 +123,16 @@ def _score(
     fold: Fold, row: str, seed: int, encoder: Encoder, arguments: Any
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Train one encoder and return nDCG@10 and the category of each unseen question; kept in --work, if given."""
-    # Without replay, which is the same for all ways to choose negatives.
-    settings = TrainSettings(negatives=arguments.negatives, epochs=arguments.epochs, min_steps=1, replay=0.0, seed=seed)
+    # Without replay and averaging, which are the same for all ways to choose negatives.
+    settings = TrainSettings(
+        negatives=arguments.negatives,
+        epochs=arguments.epochs,
+        learning_rate=4e-4,
+        min_steps=1,
+        soup=1.0,
+        replay=0.0,
+        seed=seed,
+    )
     examples = _examples(fold, row, seed, encoder, arguments.negatives)
     if row == "in_batch":
         settings = replace(settings, negatives=0)

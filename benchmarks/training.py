@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, metavar="FILE", help="locomo10.json or a file of its format")
     parser.add_argument("--folds", type=int, default=3, help="folds by conversation (default 3)")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds a fold, from --seed on (default 1)")
-    parser.add_argument("--epochs", type=float, default=defaults.epochs, help="passes over the examples")
+    parser.add_argument("--epochs", type=float, default=4.0, help="passes over the examples")
     parser.add_argument("--steps", type=int, help="steps, in the place of --epochs")
     parser.add_argument("--batch-size", type=int, default=defaults.batch_size, help="queries a step")
     parser.add_argument("--negatives", type=int, default=defaults.negatives, help="mined negatives a query")

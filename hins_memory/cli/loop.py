@@ -102,7 +102,7 @@ def train(
     base: _Base = None,
     mode: _ModeName = "lora",
     epochs: Annotated[
-        float | None, typer.Option("--epochs", help="Passes over the examples; 4 if left out, more if they are few.")
+        float | None, typer.Option("--epochs", help="Passes over the examples; 2 if left out, more if they are few.")
     ] = None,
     negatives: Annotated[int, typer.Option("--negatives", help="Negatives a query.")] = _NEGATIVES,
     batch_size: Annotated[

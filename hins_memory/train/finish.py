@@ -47,8 +47,8 @@ def finished(
     from hins_memory.train.calibration import calibrated
     from hins_memory.train.soup import blend
 
-    if settings.kept < 1:
-        blend(model, plain_model(Encoder.load(base)), settings.kept)
+    if settings.soup < 1:
+        blend(model, plain_model(Encoder.load(base)), settings.soup)
     if not settings.anchor:
         return model, {}
     return calibrated(model, base, traffic, settings.cutoffs)

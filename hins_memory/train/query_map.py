@@ -121,7 +121,7 @@ def fit_query_map(
         history[-1]["seconds"] = round(time.perf_counter() - started, 3)
         if progress:
             progress("train", step, steps)
-    found.weaken(settings.kept)
+    found.weaken(settings.soup)
     return found, history
 
 

@@ -20,25 +20,27 @@ from train_world import examples, quick
 
 import hins_memory.train.fit
 import hins_memory.train.tiered_trainer  # noqa: F401
-from hins_memory.train import train_encoder
+from hins_memory.train import TrainSettings, train_encoder
 
 base, root = Path(sys.argv[1]), Path(sys.argv[2])
 SETTINGS = quick(checkpoint_steps=3, min_steps=14)
+QUERIES = quick(mode="query", min_steps=14)
 
 
-def train(folder: Path, progress: Callable[[str, int, int], None] | None = None) -> None:
+def train(folder: Path, settings: TrainSettings, progress: Callable[[str, int, int], None] | None = None) -> None:
     train_encoder(
         examples(),
         folder / "model",
         base=base,
-        settings=SETTINGS,
+        settings=settings,
         progress=progress,
         checkpoints=folder / "checkpoints",
     )
 
 
 def digest(folder: Path) -> str:
-    return hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
+    weights = sorted((folder / "model").rglob("*.safetensors"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in weights)).hexdigest()
 
 
 def steps(folder: Path, complete: bool) -> list[int]:
@@ -46,14 +48,14 @@ def steps(folder: Path, complete: bool) -> list[int]:
     return sorted(int(path.name[11:]) for path in found if (path / "complete.json").exists() == complete)
 
 
-def trained(folder: Path, due: Callable[[int], bool] | None = None) -> list[int]:
+def trained(folder: Path, due: Callable[[int], bool] | None = None, settings: TrainSettings = SETTINGS) -> list[int]:
     """Train in a child; kill it as soon as `due` says so, given the number of the step. Return the steps it made."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         os.close(reader)
         try:
-            train(folder, lambda _, done, total: os.write(writer, bytes([done])))
+            train(folder, settings, lambda _, done, total: os.write(writer, bytes([done])))
             os._exit(0)
         finally:
             os._exit(1)
@@ -104,6 +106,13 @@ def main() -> None:
             "continued": made[:1],
             "digest": digest(folder),
         }
+    # Made of steps of milliseconds, a map of the queries begins anew.
+    for name, due in (("queries", None), ("queries-cut", lambda step: step >= 5)):
+        trained(root / name, due, QUERIES)
+    cut = (root / "queries-cut" / "model").exists()
+    made = trained(root / "queries-cut", settings=QUERIES)
+    report["queries"] = {"cut": not cut, "continued": made[:1]}
+    report["queries"]["same"] = digest(root / "queries") == digest(root / "queries-cut")
     print(json.dumps(report))  # noqa: T201
 
 

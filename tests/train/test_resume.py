@@ -48,6 +48,7 @@ def test_kill_and_resume_give_the_same_weights(tmp_path, tiny_folder):
     assert points["while a checkpoint is written"]["continued"] == [4]
     for name in ("between checkpoints", "after the last step"):
         assert points[name]["continued"] == [max(points[name]["complete"]) + 1]
+    assert report["queries"] == {"cut": True, "continued": [1], "same": True}
 
 
 def test_only_complete_checkpoints_count_and_others_are_removed(tmp_path):

@@ -16,7 +16,16 @@ from hins_memory.train import TrainSettings, train_encoder
 
 def settings(**changes) -> TrainSettings:
     return TrainSettings(
-        **{"batch_size": 8, "epochs": 1.0, "min_steps": 1, "max_tokens": 32, "lora_rank": 4, "replay": 0.0, **changes}
+        **{
+            "batch_size": 8,
+            "epochs": 1.0,
+            "min_steps": 1,
+            "max_tokens": 32,
+            "lora_rank": 4,
+            "replay": 0.0,
+            "soup": 1.0,
+            **changes,
+        }
     )
 
 
