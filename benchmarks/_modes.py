@@ -199,7 +199,7 @@ def run_cell(cell: Cell, base: Encoder, work: Path) -> dict[str, Any]:
     Returns:
         ``ndcg``, ``groups``, ``sets`` (a value each question), ``top_scores`` (the first `K` cosines of each),
         ``general`` (nDCG of the packaged general set, 0 to 1), ``examples``, ``mine_seconds``, ``train_seconds``,
-        ``folder_bytes``, ``delta_bytes``, ``code``, and ``swap`` where it was measured.
+        ``folder_bytes``, ``code``, and ``swap`` where it was measured.
     """
     path = cell.path(work)
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -229,12 +229,12 @@ def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
         "mine_seconds": mined - started,
         "train_seconds": seconds,
         "folder_bytes": sum(file.stat().st_size for file in trained.folder.rglob("*") if file.is_file()),
-        "delta_bytes": delta_bytes(Encoder.load().model.state_dict(), model.model.state_dict(), cell.settings),
         "code": code,
     }
     stage(f"{cell.path(scratch).stem}: {len(examples)} examples, trained in {seconds:.0f} s")
     if cell.swap:
-        result["swap"] = _swap_cost(trained, cell.fold, cell.traffic.memories, scratch / "agent")
+        delta = delta_bytes(Encoder.load().model.state_dict(), model.model.state_dict(), cell.settings)
+        result["swap"] = _swap_cost(trained, cell.fold, cell.traffic.memories, scratch / "agent") | {"delta": delta}
     return result
 
 
@@ -302,7 +302,8 @@ def delta_bytes(base: Mapping[str, Tensor], trained: Mapping[str, Tensor], setti
 
 
 def _content(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.detach().cpu().contiguous().float().numpy().tobytes()).hexdigest()
+    # Averaging makes 0 of -0.
+    return hashlib.sha256((tensor.detach().cpu().contiguous().float() + 0.0).numpy().tobytes()).hexdigest()
 
 
 def _swap_cost(trained: TrainResult, fold: Fold, memories: Memories, home: Path) -> dict[str, float]:
@@ -310,7 +311,7 @@ def _swap_cost(trained: TrainResult, fold: Fold, memories: Memories, home: Path)
     from hins_memory import Memory
 
     settings = Settings(home=home, project="swap", log_url="", capture=False)
-    memory: Any = Memory(embedder="hins", settings=settings)
+    memory: Any = Memory(embedder="hins", model="stock", settings=settings)
     try:
         for conversation in fold.unseen:
             # One by one is slow; embedded in batches beforehand, they come out of the encoder's cache.

@@ -62,7 +62,7 @@ class Recipe:
     padded: float = 0.4
     dated: float = 0.5
     facts: float = 0.45
-    top_k: int = 20
+    preferences: int = 12
     max_cosine: float = 0.7
     repeats: int = 20
     replay: float = 0.0
@@ -101,14 +101,18 @@ def train_seed(
     settings = Settings(home=folder, project="start")
     engine = open_database(settings.database_url)
     encoder = Encoder.load()
-    # Round trip, log and miner look at the same texts.
+    # Selection, log and miner look at the same texts.
     encoder = Encoder(encoder.model, encoder.version, cache_size=200_000)
     rules = RuleSettings(
-        addressed=recipe.addressed, padded=recipe.padded, dated=recipe.dated, facts=recipe.facts, seed=seed
+        addressed=recipe.addressed,
+        padded=recipe.padded,
+        dated=recipe.dated,
+        facts=recipe.facts,
+        preferences=recipe.preferences,
+        seed=seed,
     )
     made = list(conversations_by_rules(read_corpus(corpus), rules, exclusion, recipe.conversations))
     filters = FilterSettings(
-        top_k=recipe.top_k,
         max_cosine=recipe.max_cosine,
         queries=recipe.questions,
         repeats=recipe.repeats,

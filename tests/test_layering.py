@@ -53,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "query_flip": {"agent", "registry"},
     "mix": set(),
     # data for the stages from elsewhere
-    "synthesize": {"encoder", "llm"},
+    "synthesize": {"data", "encoder", "llm"},
     "swap": {"agent", "encoder", "query_flip", "registry", "swap_plan", "sync"},
     "swap_plan": {"agent", "encoder", "query_flip", "registry"},
     # what is held out is decided by what the miner takes for a positive

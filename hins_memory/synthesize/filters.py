@@ -1,4 +1,4 @@
-"""Quality controls of synthetic questions: round trip, diversity, and no leakage from evaluation sets."""
+"""Quality controls of synthetic questions: no mere repetition, diversity, and no leakage from evaluation sets."""
 
 from __future__ import annotations
 
@@ -32,15 +32,13 @@ class FilterSettings:
     """Which questions are kept.
 
     Args:
-        top_k: the encoder must rank the source of a question among so many of its conversation; 0 asks nothing.
         max_cosine: a question that is nearer to its source than this is left out, because its words alone find it and
             it teaches only to match words; 1 leaves none out.
         queries: so many questions are kept in all, spread evenly over the conversations; 0 keeps all.
-        repeats: the same question, names aside, is kept at most so many times; 0 does not count.
+        repeats: the same question, names aside, is there to choose at most so many times; 0 sets no limit.
         seed: of what is kept where there is more.
     """
 
-    top_k: int = 20
     max_cosine: float = 0.7
     queries: int = 0
     repeats: int = 20
@@ -99,7 +97,7 @@ class Selection:
     """Chooses the questions of one conversation after another.
 
     Args:
-        encoder: what the round trip is made with.
+        encoder: what tells how near a question is to its source.
         settings: what is kept.
         conversations: how many there will be; only `FilterSettings.queries` needs it.
         dropped: reason -> count of what was left out, added to.
@@ -123,10 +121,10 @@ class Selection:
         share = len(queries)
         if settings.queries:
             share = max(0, round((settings.queries - self._kept) / max(self._left, 1)))
-            # More than what is wanted goes on the round trip, so that enough return.
+            # More than what is wanted is compared, so that enough is left.
             queries = queries[: _TRIED * share + _SPARE]
-        if settings.top_k or settings.max_cosine < 1:
-            queries = _round_trip(queries, conversation, self._encoder, settings, self._dropped)
+        if settings.max_cosine < 1:
+            queries = _teaching(queries, conversation, self._encoder, settings.max_cosine, self._dropped)
         queries = queries[:share]
         self._kept += len(queries)
         self._left -= 1
@@ -156,27 +154,16 @@ def _diverse(
     return list(kept.values())
 
 
-def _round_trip(
-    queries: Sequence[Query],
-    conversation: Conversation,
-    encoder: Encoder,
-    settings: FilterSettings,
-    dropped: Counter[str],
+def _teaching(
+    queries: Sequence[Query], conversation: Conversation, encoder: Encoder, limit: float, dropped: Counter[str]
 ) -> list[Query]:
-    """Return the questions that find one of their sources in the conversation, but not by their words alone."""
+    """Return the questions that are further from all their sources than the limit."""
     if not queries:
         return []
     # (n, dim), (queries, dim), (queries, n)
     stored = encoder.encode([item.text for item in conversation.items], role="document")
     asked = encoder.encode([query.text for query in queries], role="query")
     scores = asked @ stored.T
-    kept = []
-    for place, query in enumerate(queries):
-        best = max(scores[place, item] for item in query.items)
-        if settings.top_k and int((scores[place] > best).sum()) >= settings.top_k:
-            dropped[f"did not find the source among the {settings.top_k} nearest"] += 1
-        elif best > settings.max_cosine:
-            dropped["says nearly what its source says"] += 1
-        else:
-            kept.append(query)
+    kept = [query for row, query in enumerate(queries) if scores[row, list(query.items)].max() <= limit]
+    dropped["says nearly what its source says"] += len(queries) - len(kept)
     return kept

@@ -13,6 +13,7 @@ from hins_memory.synthesize.clauses import Person, fact
 from hins_memory.synthesize.conversation import Conversation, Item, Query, Said
 from hins_memory.synthesize.corpus import Dialogue
 from hins_memory.synthesize.filters import Exclusion
+from hins_memory.synthesize.preferences import Preference, preferences
 from hins_memory.synthesize.questions import questions
 from hins_memory.synthesize.statements import Statement, sentences, statements
 from hins_memory.synthesize.words import FEMALE, MALE
@@ -51,6 +52,7 @@ class RuleSettings:
         padded: share of the turns that small talk is added before, and after.
         dated: share of the statements about the past or the future without a time that get one.
         facts: share of the conversations that are stored as extracted facts instead of turns.
+        preferences: so many packaged preferences (preferences.py) are put among the facts of a conversation.
         seed: of everything that is drawn.
 
     Raises:
@@ -62,12 +64,15 @@ class RuleSettings:
     addressed: float = 0.35
     padded: float = 0.4
     dated: float = 0.5
-    facts: float = 0.35
+    facts: float = 0.45
+    preferences: int = 12
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.sessions < 1 or self.per_item < 1:
             raise ConfigError(f"sessions={self.sessions}, per_item={self.per_item}.", "Use at least 1 of each.")
+        if self.preferences < 0:
+            raise ConfigError(f"preferences is {self.preferences}.", "Use 0 or more.")
         for name in ("addressed", "padded", "dated", "facts"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use a share from 0 to 1.")
@@ -152,7 +157,12 @@ class _Maker:
         turns: list[Said] = []
         items: list[Item] = []
         queries: list[Query] = []
+        planted = self._planted() if as_facts else []
         for session, dialogue in enumerate(chosen):
+            for who, preference in planted[session :: len(chosen)]:
+                memory, distractor, *asked = (text.replace("{name}", names[who]) for text in preference.texts)
+                queries += [Query(text, (len(items),), "preference") for text in asked]
+                items += [Item(names[who], text, session) for text in (memory, distractor)]
             for who, template in dialogue.turns:
                 text = template.replace("{0}", names[0]).replace("{1}", names[1])
                 if not self._exclusion.allows(text):
@@ -171,6 +181,12 @@ class _Maker:
         parts = (*names, *(item.text for item in items), *(query.text for query in queries))
         digest = hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return Conversation(digest, names, tuple(turns), tuple(items), tuple(queries), "rules")
+
+    def _planted(self) -> list[tuple[int, Preference]]:
+        """Return who has which of the packaged preferences."""
+        known = [one for one in preferences() if all(map(self._exclusion.allows, one.texts))]
+        chosen = self._rng.sample(known, min(self._settings.preferences, len(known)))
+        return [(self._rng.randrange(2), one) for one in chosen]
 
     def _questions(self, stated: Sequence[Statement], person: Person, item: int) -> list[Query]:
         """Return questions about an item, each of another family."""

@@ -93,7 +93,7 @@ def write_conversations(
 
     Args:
         made: (owner, conversation) each.
-        encoder: what the round trip is made with and what ranks in the log, usually the stock encoder.
+        encoder: what compares questions with their sources and ranks in the log, usually the stock encoder.
         write: what takes the events of one conversation, e.g. `LogWriter.write`.
         filters: which questions are kept; `queries` needs `made` to be a list, because it is spread evenly.
         progress: called as (``synthesize``, conversations done, conversations in all or 0).

@@ -189,7 +189,7 @@ def test_the_log_has_turns_answers_and_feedback(settings: Settings, tiny_folder:
         (("owner", one) for one in made),
         Encoder.load(tiny_folder),
         LogWriter(engine).write,
-        FilterSettings(top_k=0, max_cosine=1.0),
+        FilterSettings(max_cosine=1.0),
     )
     (log,) = LogReader(engine).scope_logs()
     assert len(log.retrievals) == len(log.answers) == 4 * 5
