@@ -199,7 +199,7 @@ def run_cell(cell: Cell, base: Encoder, work: Path) -> dict[str, Any]:
     Returns:
         ``ndcg``, ``groups``, ``sets`` (a value each question), ``top_scores`` (the first `K` cosines of each),
         ``general`` (nDCG of the packaged general set, 0 to 1), ``examples``, ``mine_seconds``, ``train_seconds``,
-        ``folder_bytes``, ``code``, and ``swap`` where it was measured.
+        ``folder_bytes``, ``delta_bytes``, ``code``, and ``swap`` where it was measured.
     """
     path = cell.path(work)
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -229,12 +229,12 @@ def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
         "mine_seconds": mined - started,
         "train_seconds": seconds,
         "folder_bytes": sum(file.stat().st_size for file in trained.folder.rglob("*") if file.is_file()),
+        "delta_bytes": delta_bytes(Encoder.load().model.state_dict(), model.model.state_dict(), cell.settings),
         "code": code,
     }
     stage(f"{cell.path(scratch).stem}: {len(examples)} examples, trained in {seconds:.0f} s")
     if cell.swap:
-        delta = delta_bytes(Encoder.load().model.state_dict(), model.model.state_dict(), cell.settings)
-        result["swap"] = _swap_cost(trained, cell.fold, cell.traffic.memories, scratch / "agent") | {"delta": delta}
+        result["swap"] = _swap_cost(trained, cell.fold, cell.traffic.memories, scratch / "agent")
     return result
 
 

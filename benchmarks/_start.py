@@ -7,9 +7,9 @@ import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from _locomo import ANSWERABLE, Conversation, eval_set, load_locomo, sample_sets
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["K", "Recipe", "evaluation_exclusion", "figures", "preference_sets", "prior_of", "train_seed"]
+
+_Settings = TypeVar("_Settings", RuleSettings, FilterSettings, MineSettings, TrainSettings)
 
 K = 10
 PREFERENCES = Path(__file__).parent / "data" / "preferences.jsonl"
@@ -103,26 +105,17 @@ def train_seed(
     encoder = Encoder.load()
     # Selection, log and miner look at the same texts.
     encoder = Encoder(encoder.model, encoder.version, cache_size=200_000)
-    rules = RuleSettings(
-        addressed=recipe.addressed,
-        padded=recipe.padded,
-        dated=recipe.dated,
-        facts=recipe.facts,
-        preferences=recipe.preferences,
-        seed=seed,
+    made = list(
+        conversations_by_rules(read_corpus(corpus), _part(RuleSettings, recipe, seed), exclusion, recipe.conversations)
     )
-    made = list(conversations_by_rules(read_corpus(corpus), rules, exclusion, recipe.conversations))
-    filters = FilterSettings(
-        max_cosine=recipe.max_cosine,
-        queries=recipe.questions,
-        repeats=recipe.repeats,
-        seed=seed,
-    )
+    filters = _part(FilterSettings, recipe, seed, queries=recipe.questions)
     report = write_conversations(made, encoder, LogWriter(engine).write, filters)
-    mined = mine(LogReader(engine).scope_logs(), encoder, MineSettings(negatives=recipe.negatives, seed=seed))
+    mined = mine(LogReader(engine).scope_logs(), encoder, _part(MineSettings, recipe, seed))
     prepared = time.perf_counter() - begun
     samples = Samples(unseen=score_sample(seed))
-    trained = train_encoder(mined.examples, folder / "model", settings=_training(recipe, seed), samples=samples)
+    trained = train_encoder(
+        mined.examples, folder / "model", settings=_part(TrainSettings, recipe, seed), samples=samples
+    )
     taken = {
         "recipe": asdict(recipe),
         "seconds": round(time.perf_counter() - begun, 1),
@@ -137,19 +130,10 @@ def train_seed(
     return trained.folder, taken
 
 
-def _training(recipe: Recipe, seed: int) -> TrainSettings:
-    return TrainSettings(
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        temperature=recipe.temperature,
-        negatives=recipe.negatives,
-        max_tokens=recipe.max_tokens,
-        lora_rank=recipe.lora_rank,
-        replay=recipe.replay,
-        soup=recipe.soup,
-        seed=seed,
-    )
+def _part(kind: type[_Settings], recipe: Recipe, seed: int, **more: Any) -> _Settings:
+    """Return settings of a stage: what the recipe has of their names, and their defaults for the rest."""
+    named = {field.name: getattr(recipe, field.name) for field in fields(kind) if hasattr(recipe, field.name)}
+    return kind(**named, **more, seed=seed)
 
 
 def score_sample(seed: int) -> list[Traffic]:

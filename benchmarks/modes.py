@@ -189,11 +189,11 @@ def _row(
         "train_seconds": float(np.mean([cell["train_seconds"] for cell in cells])),
         "train_seconds_max": float(max(cell["train_seconds"] for cell in cells)),
         "folder_mib": max(cell["folder_bytes"] for cell in cells) / 2**20,
+        "delta_mib": max(cell["delta_bytes"] for cell in cells) / 2**20,
         "general_before": 100 * stock[0]["general"],
         "general_loss": 100 * (stock[0]["general"] - float(np.mean([cell["general"] for cell in cells]))),
         "general_loss_max": 100 * (stock[0]["general"] - min(cell["general"] for cell in cells)),
-        **{f"swap_{name}": float(value) for name, value in swap.items() if name != "delta"},
-        **({"delta_mib": swap["delta"] / 2**20} if swap else {}),
+        **{f"swap_{name}": float(value) for name, value in swap.items()},
         **_cutoffs(stock, cells),
     }
     if labels is not None:

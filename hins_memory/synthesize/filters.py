@@ -165,5 +165,6 @@ def _teaching(
     asked = encoder.encode([query.text for query in queries], role="query")
     scores = asked @ stored.T
     kept = [query for row, query in enumerate(queries) if scores[row, list(query.items)].max() <= limit]
-    dropped["says nearly what its source says"] += len(queries) - len(kept)
+    if len(kept) < len(queries):
+        dropped["says nearly what its source says"] += len(queries) - len(kept)
     return kept

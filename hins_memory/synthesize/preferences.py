@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 from hins_memory.data import packaged, read_rows
@@ -44,6 +44,6 @@ def preferences() -> tuple[Preference, ...]:
     Raises:
         HinsError: the packaged file is missing or damaged.
     """
-    columns = tuple(Preference.__slots__)
+    columns = [field.name for field in fields(Preference)]
     rows = read_rows(packaged(_FILE), "preferences", columns)
-    return tuple(Preference(**{name: row[name] for name in columns}) for row in rows)
+    return tuple(Preference(*(row[name] for name in columns)) for row in rows)

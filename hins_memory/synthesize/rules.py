@@ -147,6 +147,7 @@ class _Maker:
         self._settings = settings
         self._exclusion = exclusion
         self._small_talk = [one for one in small_talk if exclusion.allows(one)]
+        self._preferences = [one for one in preferences() if all(map(exclusion.allows, one.texts))]
         self._rng = rng
 
     def make(self, chosen: Sequence[Dialogue]) -> Conversation:
@@ -184,8 +185,7 @@ class _Maker:
 
     def _planted(self) -> list[tuple[int, Preference]]:
         """Return who has which of the packaged preferences."""
-        known = [one for one in preferences() if all(map(self._exclusion.allows, one.texts))]
-        chosen = self._rng.sample(known, min(self._settings.preferences, len(known)))
+        chosen = self._rng.sample(self._preferences, min(self._settings.preferences, len(self._preferences)))
         return [(self._rng.randrange(2), one) for one in chosen]
 
     def _questions(self, stated: Sequence[Statement], person: Person, item: int) -> list[Query]:

@@ -48,8 +48,8 @@ class TrainSettings:
             thresholds as before: after training (`full` and `lora`), or while training (`query`).
         anchor_weight: weight of the drift of the scores in the loss of `query` mode.
         cutoffs: the cosines that frameworks have as thresholds.
-        soup: how much of what was learned is kept, 0 to 1, the rest being the base's (weight averaging), against
-            forgetting.
+        soup: how much of what was learned is kept, above 0 and up to 1, the rest being the base's (weight averaging),
+            against forgetting.
         replay: packaged examples of general retrieval that are trained on beside the others, so many for each of them,
             against forgetting; 0 adds none.
         freeze_embeddings: leave the word embeddings as they are in `full` mode (`lora` always does).

@@ -98,7 +98,9 @@ def test_blending_is_a_weighted_mean(tiny_folder):
         assert torch.allclose(new, old + 0.25, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{"soup": 0.0}, {"soup": 1.1}, {"cutoffs": (1.5,)}, {"query_rank": 0}])
+@pytest.mark.parametrize(
+    "changes", [{"soup": -0.1}, {"soup": 0.0}, {"soup": 1.1}, {"cutoffs": (1.5,)}, {"query_rank": 0}]
+)
 def test_settings_out_of_range_are_refused(changes):
     with pytest.raises(ConfigError):
         TrainSettings(**changes)

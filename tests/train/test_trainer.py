@@ -8,25 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
-from train_world import examples
+from train_world import examples, quick
 
 from hins_memory.errors import NotEnoughDataError, TrainingError
 from hins_memory.train import TrainSettings, train_encoder
 
 
 def settings(**changes) -> TrainSettings:
-    return TrainSettings(
-        **{
-            "batch_size": 8,
-            "epochs": 1.0,
-            "min_steps": 1,
-            "max_tokens": 32,
-            "lora_rank": 4,
-            "replay": 0.0,
-            "soup": 1.0,
-            **changes,
-        }
-    )
+    return quick(**{"mode": "lora", "learning_rate": 0.0, "epochs": 1.0, "min_steps": 1, **changes})
 
 
 def margin(model: SentenceTransformer) -> float:

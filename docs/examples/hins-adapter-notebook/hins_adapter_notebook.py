@@ -15,7 +15,7 @@ class NoteIndex(Table):  # has count, delete and drop
     kind = "notes"
 
     def pages(self, size):
-        return (self.get(self.ids()[start : start + size]) for start in range(0, self.count(), size))
+        return (self.get(ids[start : start + size]) for ids in [self.ids()] for start in range(0, len(ids), size))
 
     def get(self, ids):
         return [Record(id, text, {}) for id, text, _ in self.rows(ids)]
