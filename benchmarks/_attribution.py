@@ -31,6 +31,8 @@ _PULL = 0.03
 _SCALE = 4.0
 # Weight of the questions whose evidence was taken out, beside the others.
 _REMOVED_WEIGHT = 0.7
+# What a search misses is learned from searches cut to so many results: few of the sample's miss anything.
+_CUTS = (1, 2, 3, 5, 10, 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,34 +162,59 @@ def fit(found: Sequence[Case]) -> AttributionModel:
     """Fit the attribution model on cases with evidence.
 
     The support weights: a softmax over all memories of the owner, pulled towards the weights set by hand. Then the
-    logistic model over what the search returned, each question once as it is and once without its evidence among the
-    memories: an answer need not come from any.
+    logistic model over what the search returned, and the one over the best supported memory where that was not among
+    the first few results, each question once as it is and once without its evidence among the memories: an answer
+    need not come from any.
     """
     values = [signals(case.owner, case.question) for case in found]
-    gold = [case.gold for case in found]
-    support = _fit_support(values, gold)
-    rows: list[NDArray[np.float64]] = []
-    labels: list[NDArray[np.bool_]] = []
-    weights: list[NDArray[np.float64]] = []
+    support = _fit_support(values, [case.gold for case in found])
+    returned, missed = _Rows(), _Rows()
     for case, value in zip(found, values, strict=True):
-        rows.append(features(value @ support, case.ranked)[case.ranked])
-        labels.append(case.gold[case.ranked])
-        weights.append(np.ones(len(case.ranked)))
         left = np.flatnonzero(~case.gold)
         place = {int(row): new for new, row in enumerate(left)}
         ranked = [place[row] for row in case.ranked if row in place]
-        rows.append(features(_signals_without(case, left) @ support, ranked)[ranked])
-        labels.append(np.zeros(len(ranked), dtype=bool))
-        weights.append(np.full(len(ranked), _REMOVED_WEIGHT))
-    from sklearn.linear_model import LogisticRegression
-
-    logistic = LogisticRegression(max_iter=2000)
-    logistic.fit(np.concatenate(rows), np.concatenate(labels), sample_weight=np.concatenate(weights))
+        for supported, order, gold, weight in (
+            (value @ support, case.ranked, case.gold, 1.0),
+            (_signals_without(case, left) @ support, ranked, np.zeros(len(left), dtype=bool), _REMOVED_WEIGHT),
+        ):
+            returned.add(features(supported, order)[order], gold[order], weight)
+            best = int(np.argmax(supported))
+            for cut in _CUTS:
+                if best not in order[:cut]:
+                    strength, *_, margin = features(supported, order[:cut])[best].tolist()
+                    missed.add(np.array([[strength, margin]]), gold[[best]], weight)
+    intercept, weights = returned.fit()
+    missed_intercept, (by_support, by_margin) = missed.fit()
     return AttributionModel(
         support=tuple(float(value) for value in support),
-        intercept=float(logistic.intercept_[0]),
-        weights=tuple(float(value) for value in logistic.coef_[0]),
+        intercept=intercept,
+        weights=weights,
+        missed_intercept=missed_intercept,
+        missed_weights=(by_support, by_margin),
     )
+
+
+class _Rows:
+    """What a logistic model is fitted on."""
+
+    def __init__(self) -> None:
+        self._features: list[NDArray[np.float64]] = []
+        self._gold: list[NDArray[np.bool_]] = []
+        self._weights: list[NDArray[np.float64]] = []
+
+    def add(self, values: NDArray[np.float64], gold: NDArray[np.bool_], weight: float) -> None:
+        self._features.append(values)
+        self._gold.append(gold)
+        self._weights.append(np.full(len(values), weight))
+
+    def fit(self) -> tuple[float, tuple[float, ...]]:
+        """Return the intercept and a weight for each feature."""
+        from sklearn.linear_model import LogisticRegression
+
+        logistic = LogisticRegression(max_iter=2000)
+        weights = np.concatenate(self._weights)
+        logistic.fit(np.concatenate(self._features), np.concatenate(self._gold), sample_weight=weights)
+        return float(logistic.intercept_[0]), tuple(float(value) for value in logistic.coef_[0])
 
 
 def _signals_without(case: Case, left: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -26,7 +26,15 @@ from numpy.typing import NDArray
 from hins_memory.encoder import Encoder
 from hins_memory.evaluate import paired_bootstrap
 from hins_memory.mine import MineSettings, mine
-from hins_memory.mine.attribution import MODEL, SIGNALS, AttributionModel, attribute, choose_sources
+from hins_memory.mine.attribution import (
+    MODEL,
+    SIGNALS,
+    AttributionModel,
+    attribute,
+    choose_sources,
+    missed_source,
+    supports,
+)
 from hins_memory.sample import load_sample
 from hins_memory.types import ScopeLog
 
@@ -34,7 +42,7 @@ _QUICK_CONVERSATIONS = 2
 _COVERAGES = (0.3, 0.4, 0.5, 0.55)
 _MOST = MineSettings().max_positives
 # The baseline: words of the answer, weighted by rarity, plus words of the question; the search's order breaks ties.
-_BAG_OF_WORDS = AttributionModel((1.0, 0.0, 0.3, 0.0, 0.0, 0.0, 0.0), 0.0, (1.0, 0.0, 0.001, 0.0))
+_BAG_OF_WORDS = AttributionModel((1.0, 0.0, 0.3, 0.0, 0.0, 0.0, 0.0), 0.0, (1.0, 0.0, 0.001, 0.0), 0.0, (1.0, 0.0))
 
 
 def _precision(
@@ -88,7 +96,8 @@ def _attribution_rows(found: Sequence[Case], seed: int) -> tuple[list[dict[str, 
     rows: list[dict[str, Any]] = []
     figures: dict[str, float] = {}
     for name, model in _models().items():
-        confidence = [attribute(case.owner, case.question, case.ranked, model) for case in found]
+        support = [supports(case.owner, case.question, model) for case in found]
+        confidence = [attribute(values, case.ranked, model) for case, values in zip(found, support, strict=True)]
         # The baseline gives one memory an answer, as it always did.
         most = 1 if model is _BAG_OF_WORDS else _MOST
         for coverage in _COVERAGES:
@@ -103,6 +112,9 @@ def _attribution_rows(found: Sequence[Case], seed: int) -> tuple[list[dict[str, 
         if model is MODEL:
             figures["coverage_at_85"] = _coverage_at(found, confidence, 85.0)
             rows += _calibration(found, confidence)
+            rows += _missed(found, support)
+            at_half = next(row for row in rows if row["table"] == "missed" and row["from"] == 0.5)
+            figures |= {f"missed_{name}": at_half[name] for name in ("coverage", "precision")}
             rows += followups(found, confidence, MineSettings().min_confidence, seed)
             figures["first_rank_precision"] = 100 * float(np.mean([case.gold[case.ranked[0]] for case in found]))
     return rows, figures
@@ -118,6 +130,19 @@ def _calibration(found: Sequence[Case], confidence: Sequence[NDArray[np.float64]
         if band.any():
             row = {"said": 100 * float(sure[band].mean()), "right": 100 * float(right[band].mean())}
             rows.append({"table": "calibration", "from": low, "pairs": int(band.sum()), **row})
+    return rows
+
+
+def _missed(found: Sequence[Case], support: Sequence[NDArray[np.float64]]) -> list[dict[str, Any]]:
+    """Return, by how sure the model must be, for how many questions a memory that was not returned is named."""
+    named = [missed_source(values, case.ranked) for case, values in zip(found, support, strict=True)]
+    pairs = [(one[1], bool(case.gold[one[0]])) for case, one in zip(found, named, strict=True) if one is not None]
+    sure, right = (np.asarray(values) for values in zip(*pairs, strict=True))
+    rows = []
+    for least in (0.3, 0.5, 0.7, 0.9):
+        kept = sure >= least
+        shares = {"coverage": 100 * float(kept.sum()) / len(found), "precision": 100 * float(right[kept].mean())}
+        rows.append({"table": "missed", "from": least, "pairs": int(kept.sum()), **shares})
     return rows
 
 
@@ -208,6 +233,7 @@ def _show(rows: Sequence[Mapping[str, Any]], false_negatives: Mapping[str, Any])
     columns = {
         "attribution": ("model", "coverage", "precision", "precision_first", "pairs"),
         "calibration": ("from", "pairs", "said", "right"),
+        "missed": ("from", "pairs", "coverage", "precision"),
         "follow-ups": ("from", "searches", "said_wrong", "was_wrong"),
         "topics": ("method", "questions", "together", "by_chance", "lift"),
     }
@@ -226,8 +252,11 @@ def _run(arguments: argparse.Namespace) -> None:
         )
         show_table(
             "logistic",
-            ("intercept", "weights"),
-            [(f"{model.intercept:.2f}", " ".join(f"{w:.2f}" for w in model.weights))],
+            ("of", "intercept", "weights"),
+            [
+                ("returned", f"{model.intercept:.2f}", " ".join(f"{w:.2f}" for w in model.weights)),
+                ("missed", f"{model.missed_intercept:.2f}", " ".join(f"{w:.2f}" for w in model.missed_weights)),
+            ],
         )
         return
     path = resolve_data(arguments.data, LOCOMO)

@@ -36,7 +36,7 @@ __all__ = [
 Role = Literal["query", "document"]
 Polarity = Literal["POSITIVE", "NEGATIVE"]
 #: Where the belief that a (query, memory) pair is relevant comes from.
-PositiveSource = Literal["feedback", "answer", "provenance", "synthesis", "replay"]
+PositiveSource = Literal["feedback", "answer", "missed", "provenance", "synthesis", "replay"]
 
 
 #: The tenant of scopes that were synthesised, not captured.

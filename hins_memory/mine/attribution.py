@@ -1,9 +1,10 @@
-"""Answer attribution: which of the retrieved memories does an answer come from, and how sure is that.
+"""Answer attribution: which memory does an answer come from, and how sure is that.
 
 Two steps. *Support* adds up what speaks for a memory: rare words of the answer, rare words of the question, cosine
 with "question answer" and with the answer, the speaker that the question names, the date that the answer names.
 A small logistic model then turns support into a probability. Its features compare with *all* memories of the owner:
-an answer that another memory supports better did not come from this one, whether the search returned it or not.
+an answer that another memory supports better did not come from this one, whether the search returned it or not. Where
+the best supported memory was not returned, the search missed it, if a second such model is sure enough.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ __all__ = [
     "choose_sources",
     "features",
     "is_refusal",
+    "missed_source",
     "signals",
+    "supports",
 ]
 
 #: What speaks for a memory as the source of an answer, in the order of `signals`.
@@ -68,11 +71,15 @@ class AttributionModel:
         support: what a unit of each of `SIGNALS` adds to a memory's support.
         intercept: of the logistic model.
         weights: of the logistic model, in the order of `features`.
+        missed_intercept: of the logistic model for the best supported memory, where the search did not return it.
+        missed_weights: of that model: of support and of margin.
     """
 
     support: tuple[float, ...]
     intercept: float
     weights: tuple[float, ...]
+    missed_intercept: float
+    missed_weights: tuple[float, float]
 
 
 #: Fitted by ``benchmarks/attribution.py --fit`` on the packaged sample conversations, and on nothing else. Half of
@@ -81,6 +88,8 @@ MODEL = AttributionModel(
     support=(1.04, 0.59, 0.74, 0.60, 0.16, 0.55, 0.52),
     intercept=-8.06,
     weights=(2.98, 1.39, 1.91, 0.31),
+    missed_intercept=-7.38,
+    missed_weights=(3.08, 0.67),
 )
 
 
@@ -144,11 +153,11 @@ def signals(owner: OwnerMemories, question: Question) -> NDArray[np.float64]:
     return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
 
 
-def features(supports: NDArray[np.float64], ranked: Sequence[int]) -> NDArray[np.float64]:
+def features(support: NDArray[np.float64], ranked: Sequence[int]) -> NDArray[np.float64]:
     """Return the features of the logistic model for each memory of an owner.
 
     Args:
-        supports: the support of each memory, shape (n,), n >= 1.
+        support: the support of each memory, shape (n,), n >= 1.
         ranked: the rows that the search returned, best first.
 
     Returns:
@@ -157,32 +166,62 @@ def features(supports: NDArray[np.float64], ranked: Sequence[int]) -> NDArray[np
     """
     import numpy as np
 
-    order = np.argsort(-supports, kind="stable")
+    order = np.argsort(-support, kind="stable")
     rank = np.empty(len(order))
     rank[order] = np.arange(1, len(order) + 1)
     returned = np.zeros(len(order))
     returned[list(ranked)] = 1.0 / np.arange(1, len(ranked) + 1)
-    margin = supports - supports[order[0]]
+    margin = support - support[order[0]]
     if len(order) > 1:
-        margin[order[0]] = supports[order[0]] - supports[order[1]]
-    return np.stack([supports, 1.0 / rank, returned, margin], axis=1)
+        margin[order[0]] = support[order[0]] - support[order[1]]
+    return np.stack([support, 1.0 / rank, returned, margin], axis=1)
+
+
+def supports(owner: OwnerMemories, question: Question, model: AttributionModel = MODEL) -> NDArray[np.float64]:
+    """Return the support of each memory of the owner as the source of the answer, shape (n,)."""
+    import numpy as np
+
+    return np.asarray(signals(owner, question) @ np.asarray(model.support))
 
 
 def attribute(
-    owner: OwnerMemories, question: Question, ranked: Sequence[int], model: AttributionModel = MODEL
+    support: NDArray[np.float64], ranked: Sequence[int], model: AttributionModel = MODEL
 ) -> NDArray[np.float64]:
     """Return the probability, shape (n,), that the answer comes from each memory of the owner.
 
     It is meant for the rows in `ranked`, which are distinct; for the others it says how plausible a source they
-    would have been. A refusal comes from nowhere: all zeros.
+    would have been.
+
+    Args:
+        support: of each memory, shape (n,), n >= 1: `supports`.
+        ranked: the rows that the search returned, best first.
+        model: the numbers.
     """
     import numpy as np
 
-    if not owner.texts or is_refusal(question.answer):
-        return np.zeros(len(owner.texts))
-    supports = signals(owner, question) @ np.asarray(model.support)
-    logits = features(supports, ranked) @ np.asarray(model.weights) + model.intercept
+    logits = features(support, ranked) @ np.asarray(model.weights) + model.intercept
     return np.asarray(1.0 / (1.0 + np.exp(-logits)))
+
+
+def missed_source(
+    support: NDArray[np.float64], ranked: Sequence[int], model: AttributionModel = MODEL
+) -> tuple[int, float] | None:
+    """Return the best supported memory, if the search did not return it, and the probability that it is the source.
+
+    Args:
+        support: of each memory, shape (n,), n >= 1: `supports`.
+        ranked: the rows that the search returned, best first.
+        model: the numbers.
+    """
+    import numpy as np
+
+    row = int(np.argmax(support))
+    if row in ranked:
+        return None
+    strength, *_, margin = features(support, ranked)[row].tolist()
+    by_support, by_margin = model.missed_weights
+    logit = model.missed_intercept + by_support * strength + by_margin * margin
+    return row, float(1.0 / (1.0 + np.exp(-logit)))
 
 
 def choose_sources(

@@ -6,7 +6,14 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from hins_memory.mine.arena import NEAREST, QUERIES, arena, local
-from hins_memory.mine.attribution import Question, attribute, choose_sources, is_refusal
+from hins_memory.mine.attribution import (
+    Question,
+    attribute,
+    choose_sources,
+    is_refusal,
+    missed_source,
+    supports,
+)
 from hins_memory.mine.evidence import Found, QueryEvidence
 from hins_memory.mine.followups import apply_followups, find_followups, likelihood_ratios
 from hins_memory.mine.owner import OwnerMemories
@@ -129,11 +136,19 @@ def _from_answers(
     settings: MineSettings,
     skipped: Counter[str],
 ) -> None:
-    """Answer attribution, over the memories that the search returned."""
-    pairs = [(one, answer) for one in found for answer in one.answers if one.rows and not is_refusal(answer)]
+    """Answer attribution: over the memories that the search returned, and the one that it should have."""
+    import numpy as np
+
+    pairs = [
+        (one, answer)
+        for one in found
+        for answer in one.answers
+        if (one.rows or (settings.missed and owner.texts)) and not is_refusal(answer)
+    ]
     skipped["answers that say nothing was found"] += sum(is_refusal(answer) for one in found for answer in one.answers)
     skipped["retrievals without an answer"] += sum(not one.answers for one in found)
     skipped["retrievals that found no live memory"] += sum(not one.rows for one in found)
+    times = np.asarray([memory.time for memory in owner.memories])
     for start in range(0, len(pairs), QUERIES):
         part = pairs[start : start + QUERIES]
         joint = encoder.encode([f"{one.retrieval.query} {answer}" for one, answer in part], role="query")
@@ -142,24 +157,52 @@ def _from_answers(
         for number, (one, answer) in enumerate(part):
             query = evidence[one.key]
             question = Question(query.query, answer, joint[number], alone[number])
-            confidence = _attributed(owner, question, one.rows, near[number])
+            # What was stored later, perhaps out of this very answer, the search could not return.
+            known = times <= one.retrieval.time
+            confidence, missed = _attributed(owner, question, one.rows, known, near[number])
+            if not settings.missed or (missed is not None and missed[1] < settings.min_confidence):
+                missed = None
             query.answered = True
             query.plausible.update(row for row, sure in confidence.items() if sure >= settings.max_plausible)
-            chosen = choose_sources(confidence, one.rows, settings.min_confidence, settings.max_positives)
-            for row in chosen:
-                _keep(query, row, _positive(query, owner, row, "answer", confidence[row], one.retrieval.id))
-            skipped["answers that point to no memory surely enough"] += not chosen
+            most = settings.max_positives - (missed is not None)
+            chosen = choose_sources(confidence, one.rows, settings.min_confidence, most)
+            sources: dict[int, tuple[PositiveSource, float]] = {row: ("answer", confidence[row]) for row in chosen}
+            if missed is not None:
+                sources[missed[0]] = "missed", missed[1]
+            for row, (source, sure) in sources.items():
+                _keep(query, row, _positive(query, owner, row, source, sure, one.retrieval.id))
+            skipped["answers that point to no memory surely enough"] += not sources
 
 
 def _attributed(
-    owner: OwnerMemories, question: Question, ranked: list[int], near: NDArray[np.int64] | None
-) -> dict[int, float]:
-    """Return how surely the answer comes from each of the owner's memories, or from each one near it or returned."""
-    if near is None:
-        return dict(enumerate(attribute(owner, question, ranked).tolist()))
-    rows = arena(ranked, near)
-    confidence = attribute(owner.take(rows), question, local(rows, ranked))
-    return dict(zip(rows.tolist(), confidence.tolist(), strict=True))
+    owner: OwnerMemories,
+    question: Question,
+    ranked: list[int],
+    known: NDArray[np.bool_],
+    near: NDArray[np.int64] | None,
+) -> tuple[dict[int, float], tuple[int, float] | None]:
+    """Attribute an answer to the owner's memories, or, where there are very many, to those near it or returned.
+
+    Args:
+        owner: the owner's memories.
+        question: what was asked and answered.
+        ranked: the rows that the search returned, best first.
+        known: which memories there were at the time of the search, shape (n,).
+        near: the rows near to question and answer; None compares with all.
+
+    Returns:
+        How surely the answer comes from each row, and the row that the search missed, with how sure that is.
+    """
+    import numpy as np
+
+    rows = np.arange(len(owner.texts)) if near is None else arena(ranked, near)
+    part, ranked = (owner, ranked) if near is None else (owner.take(rows), local(rows, ranked))
+    support = supports(part, question)
+    confidence = dict(zip(rows.tolist(), attribute(support, ranked).tolist(), strict=True))
+    known = known[rows]
+    known[ranked] = True
+    missed = missed_source(np.where(known, support, support.min() - 1.0), ranked) if known.any() else None
+    return confidence, None if missed is None else (int(rows[missed[0]]), missed[1])
 
 
 def _from_provenance(

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from mine_logs import COOKING, SAILING, memories, retrieval, sailor
 
-from hins_memory.mine.attribution import Question, attribute, choose_sources, features, is_refusal
+from hins_memory.mine.attribution import (
+    Question,
+    attribute,
+    choose_sources,
+    features,
+    is_refusal,
+    missed_source,
+    supports,
+)
 from hins_memory.mine.owner import build_owner
 from hins_memory.mine.positives import find_positives
 from hins_memory.mine.settings import MineSettings
@@ -30,7 +38,8 @@ def test_the_answer_comes_from_the_memory_that_says_it(stock_encoder):
     log = sailor()
     owner = build_owner(log, stock_encoder, 8000, Counter())
     ranked = list(range(12))
-    confidence = attribute(owner, question(stock_encoder, "What is Bram's pan made of?", "cast iron"), ranked)
+    asked = question(stock_encoder, "What is Bram's pan made of?", "cast iron")
+    confidence = attribute(supports(owner, asked), ranked)
     assert owner.texts[int(confidence.argmax())] == "Bram: I only own one pan, and it is made of cast iron."
     assert np.all((confidence >= 0) & (confidence <= 1))
 
@@ -41,7 +50,7 @@ def test_the_speaker_that_the_question_names_decides_between_twins(stock_encoder
     owner = build_owner(ScopeLog(scope, memories=tuple(twins)), stock_encoder, 8000, Counter())
     for speaker, row in (("Ilse", 0), ("Bram", 1)):
         asked = question(stock_encoder, f"Which colour is {speaker}'s sail?", "orange")
-        assert attribute(owner, asked, [1 - row, row]).argmax() == row
+        assert attribute(supports(owner, asked), [1 - row, row]).argmax() == row
 
 
 def test_the_date_of_the_answer_points_to_the_memory_of_that_day(stock_encoder):
@@ -51,7 +60,7 @@ def test_the_date_of_the_answer_points_to_the_memory_of_that_day(stock_encoder):
     stored = [Memory(f"m{n}", scope, "c", f"{text} {n}", speaker="Ilse", time=day) for n, day in enumerate(days)]
     owner = build_owner(ScopeLog(scope, memories=tuple(stored)), stock_encoder, 8000, Counter())
     asked = question(stock_encoder, "When did Ilse go sailing?", "7 May 2023")
-    assert attribute(owner, asked, [0, 1, 2]).argmax() == 1
+    assert attribute(supports(owner, asked), [0, 1, 2]).argmax() == 1
 
 
 @pytest.mark.parametrize(
@@ -87,6 +96,57 @@ def test_further_sources_must_be_surer_than_the_first():
     assert choose_sources(confidence, [0, 3], 0.5, 3) == [3]
     assert choose_sources(confidence, [0, 1, 2], 0.5, 1) == [1]
     assert choose_sources(confidence, [0], 0.7, 3) == []
+
+
+def test_only_the_best_supported_memory_can_have_been_missed_and_a_clear_lead_makes_it_surer():
+    assert missed_source(np.array([0.5, 3.0, 1.5]), [1, 0]) is None
+    assert missed_source(np.array([3.0]), [0]) is None
+    alone, contested = (missed_source(np.array([0.5, 3.0, second]), [0, 2]) for second in (0.0, 2.9))
+    assert alone is not None
+    assert contested is not None
+    assert alone[0] == contested[0] == 1
+    assert 0 < contested[1] < alone[1] < 1
+    weak = missed_source(np.array([0.5, 0.6, 0.1]), [])
+    assert weak is not None
+    assert weak[1] < 0.1
+
+
+PAN = "Bram: I only own one pan, and it is made of cast iron."
+
+
+def asked_of_the_pan(returned=(), later=(), **times):
+    """Return the sailor's log with one search, which returned those memories, answered with what the pan is made of."""
+    log = sailor()
+    stored = [replace(one, **times) if one.text == PAN else one for one in log.memories] + list(later)
+    found = retrieval(
+        log.scope, "What is Bram's pan made of?", [one for one in stored if one.text in returned], name="r"
+    )
+    return replace(log, memories=tuple(stored), retrievals=(found,), answers=(Answer("r", "cast iron"),))
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_what_a_search_missed_is_a_positive(stock_encoder, others):
+    log = asked_of_the_pan([one.text for one in sailor().memories if one.text != PAN][:others])
+    owner, found, skipped = evidence_of(log, stock_encoder)
+    (one,) = found.values()
+    assert [(owner.texts[row], positive.source) for row, positive in one.positives.items()] == [(PAN, "missed")]
+    assert all(0.5 <= positive.confidence < 1 for positive in one.positives.values())
+    assert not skipped["answers that point to no memory surely enough"]
+    _, found, skipped = evidence_of(log, stock_encoder, missed=False)
+    assert not any(one.positives for one in found.values())
+
+
+def test_what_was_stored_after_the_search_was_not_missed_by_it(stock_encoder):
+    log = asked_of_the_pan()
+    later = log.retrievals[0].time + 1
+    _, found, _ = evidence_of(asked_of_the_pan(time=later), stock_encoder)
+    assert not any(one.positives for one in found.values())
+    # What the agent makes of its own answer does not hide where that came from.
+    echo = Memory("echo", log.scope, "c", "Bram: Bram's pan is made of cast iron", speaker="Bram", time=later)
+    owner, found, _ = evidence_of(asked_of_the_pan(later=[echo]), stock_encoder)
+    (one,) = found.values()
+    assert [owner.texts[row] for row in one.positives] == [PAN]
+    assert "echo" in {owner.memories[row].id for row in one.plausible}
 
 
 def test_positives_of_the_sample_log(stock_encoder):
