@@ -222,11 +222,12 @@ def _train(fold: Fold, plan: Plan, settings: Settings, encoder: Encoder) -> str:
 
     The stages have the loop's own settings; its hold-out and gate stay out, because the fold is what is held out.
     """
+    from hins_memory.general import load_general
     from hins_memory.log.database import open_database
     from hins_memory.log.reader import LogReader
     from hins_memory.mine import mine
     from hins_memory.pipeline import LoopSettings, public_texts
-    from hins_memory.train import train_encoder
+    from hins_memory.train import Samples, train_encoder
 
     stage(f"fold {fold.name}: mining the traffic of {len(fold.train)} conversations")
     reader = LogReader(open_database(settings.database_url))
@@ -240,7 +241,12 @@ def _train(fold: Fold, plan: Plan, settings: Settings, encoder: Encoder) -> str:
     if plan.quick:
         train_settings = replace(train_settings, min_steps=1)
     folder = train_encoder(
-        examples, plan.work / f"encoder-{fold.name}", base=loop.base, settings=train_settings, progress=_print_step
+        examples,
+        plan.work / f"encoder-{fold.name}",
+        base=loop.base,
+        settings=train_settings,
+        progress=_print_step,
+        samples=Samples(general=load_general()),
     ).folder
     if plan.save is not None:
         target = plan.save if fold.name == "1" else plan.save.with_name(f"{plan.save.name}-fold{fold.name}")

@@ -219,9 +219,8 @@ def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
     started = time.perf_counter()
     examples = _examples(cell, base)
     mined = time.perf_counter()
-    trained = train_encoder(
-        examples, scratch / "model", settings=cell.settings, samples=Samples(_traffic(cell, examples), _unseen(cell))
-    )
+    samples = Samples(_traffic(cell, examples), _unseen(cell), general=_general(cell.quick))
+    trained = train_encoder(examples, scratch / "model", settings=cell.settings, samples=samples)
     seconds = time.perf_counter() - mined
     model = Encoder.load(trained.folder)
     result = _scores(model, cell.fold.unseen, cell.traffic.memories, cell.quick) | {
@@ -230,6 +229,7 @@ def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
         "train_seconds": seconds,
         "folder_bytes": sum(file.stat().st_size for file in trained.folder.rglob("*") if file.is_file()),
         "delta_bytes": delta_bytes(Encoder.load().model.state_dict(), model.model.state_dict(), cell.settings),
+        "kept": cell.settings.soup * trained.manifest["scores"]["general"]["kept"],
         "code": code,
     }
     stage(f"{cell.path(scratch).stem}: {len(examples)} examples, trained in {seconds:.0f} s")

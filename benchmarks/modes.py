@@ -52,6 +52,7 @@ _COLUMNS = {
     "swap_written": "re-embedded",
     "swap_seconds": "swap s",
     "general_loss": "general loss",
+    "kept": "kept",
     "labels_gain": "from labels",
     "labels_ahead": "labels ahead",
 }
@@ -192,6 +193,8 @@ def _row(
         "delta_mib": max(cell["delta_bytes"] for cell in cells) / 2**20,
         "general_before": 100 * stock[0]["general"],
         "general_loss": 100 * (stock[0]["general"] - float(np.mean([cell["general"] for cell in cells]))),
+        "kept": float(np.mean([cell["kept"] for cell in cells])),
+        "kept_least": float(min(cell["kept"] for cell in cells)),
         "general_loss_max": 100 * (stock[0]["general"] - min(cell["general"] for cell in cells)),
         **{f"swap_{name}": float(value) for name, value in swap.items()},
         **_cutoffs(stock, cells),

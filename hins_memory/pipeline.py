@@ -159,6 +159,7 @@ class Pipeline:
         return self._train(resume)[0]
 
     def _train(self, resume: bool = False) -> tuple[EncoderVersion, dict[str, Any]]:
+        from hins_memory.general import load_general
         from hins_memory.train import open_run, train_encoder
         from hins_memory.train.processes import from_main
 
@@ -171,7 +172,7 @@ class Pipeline:
                     run.model,
                     base=run.content.base,
                     settings=run.content.settings,
-                    samples=run.content.samples,
+                    samples=replace(run.content.samples, general=load_general()),
                     progress=self._progress,
                     checkpoints=run.checkpoints,
                 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoder import Encoder
 from hins_memory.train.settings import TrainSettings
-from hins_memory.train.traffic import Traffic, TrafficVectors
+from hins_memory.train.traffic import Samples, TrafficVectors
 from hins_memory.types import TieredExample
 
 if TYPE_CHECKING:
@@ -28,47 +28,60 @@ def plain_model(encoder: Encoder) -> SentenceTransformer:
 
 
 def finished(
-    model: SentenceTransformer, base: str | Path, traffic: Sequence[Traffic], settings: TrainSettings
+    model: SentenceTransformer, base: str | Path, samples: Samples, settings: TrainSettings
 ) -> tuple[SentenceTransformer, dict[str, Any]]:
-    """Average a trained model with its base if that is asked for, and bring its scores back to the base's scale.
+    """Average a trained model with its base, so that nothing is forgotten, and bring its scores back to its scale.
 
     Args:
         model: the trained model; its weights may be changed.
         base: what training started from, as for `Encoder.load`.
-        traffic: queries with the texts that they were asked of.
-        settings: `soup`, `anchor` and `cutoffs` count.
+        samples: the general set, and queries with the texts that they were asked of.
+        settings: `soup`, `max_general_loss`, `anchor` and `cutoffs` count.
 
     Returns:
-        The model, and what `calibrated` measured; nothing without an anchor.
+        The model, and what was measured: ``general`` of `hold_general` where there is a set, and with an anchor what
+        `calibrated` gives.
 
     Raises:
         EncoderError: the base cannot be loaded.
     """
     from hins_memory.train.calibration import calibrated
+    from hins_memory.train.forgetting import hold_general
     from hins_memory.train.soup import blend
 
-    if settings.soup < 1:
-        blend(model, plain_model(Encoder.load(base)), settings.soup)
-    if not settings.anchor:
-        return model, {}
-    return calibrated(model, base, traffic, settings.cutoffs)
+    measured: dict[str, Any] = {}
+    if settings.soup < 1 or samples.general:
+        start = Encoder.load(base)
+        plain = plain_model(start)
+        blend(model, plain, settings.soup)
+        if samples.general:
+            measured["general"] = hold_general(
+                start,
+                samples.general,
+                settings.max_general_loss,
+                lambda: Encoder(model, "trained", cache_size=0),
+                lambda share: blend(model, plain, share),
+            )
+    if settings.anchor:
+        model, scores = calibrated(model, base, samples.unseen or samples.traffic, settings.cutoffs)
+        measured |= scores
+    return model, measured
 
 
 def train_queries(
     encoder: Encoder,
     examples: Sequence[TieredExample],
-    traffic: Sequence[Traffic],
-    unseen: Sequence[Traffic],
+    samples: Samples,
     settings: TrainSettings,
     progress: Progress | None,
 ) -> tuple[SentenceTransformer, list[dict[str, Any]], dict[str, Any]]:
     """Train a map of the queries of an encoder, whose documents keep their vectors.
 
-    A map that the encoder has already is replaced, not added to. `traffic` and `unseen` are those of `train_encoder`.
+    A map that the encoder has already is replaced, not added to.
 
     Returns:
-        The model; a dictionary for each step; ``{"cutoffs": {"0.5": [share of the best results that reach it under
-        the base, and now]}}``.
+        The model; a dictionary for each step; what was measured: ``general`` of `hold_general` where there is a set,
+        and ``{"cutoffs": {"0.5": [share of the best results that reach it under the base, and now]}}``.
 
     Raises:
         TrainingError: the loss is no longer a number.
@@ -77,17 +90,29 @@ def train_queries(
 
     from hins_memory.train.calibration import shares_above
     from hins_memory.train.candidates import Candidates
+    from hins_memory.train.forgetting import hold_general
     from hins_memory.train.query_map import fit_query_map, level, with_query_map, without_query_map
 
     model = without_query_map(encoder.model)
     plain = Encoder(model, encoder.version, cache_size=0, space=encoder.space)
-    sample = TrafficVectors(traffic, plain)
+    sample = TrafficVectors(samples.traffic, plain)
     found, history = fit_query_map(Candidates(examples, settings.negatives, plain), sample, settings, progress)
-    if settings.anchor and unseen:
-        sample = TrafficVectors(unseen, plain)
-        level(found, sample, settings.cutoffs)
+    if settings.anchor and samples.unseen:
+        sample = TrafficVectors(samples.unseen, plain)
+
+    def mapped() -> Encoder:
+        if settings.anchor and samples.unseen:
+            level(found, sample, settings.cutoffs)
+        return Encoder(with_query_map(model, found), "trained", cache_size=0, space=encoder.space)
+
+    measured: dict[str, Any] = {}
+    trained = mapped()
+    if samples.general:
+        limit = settings.max_general_loss
+        measured["general"] = hold_general(encoder, samples.general, limit, mapped, found.weaken)
+        trained = mapped()
     with torch.no_grad():
         after = [sample.best_scores(owner, found(one)).flatten() for owner, one in enumerate(sample.queries)]
     shares = [shares_above(scores, settings.cutoffs) for scores in (sample.all_best_scores(), torch.cat(after))]
     scores = {f"{cutoff:g}": [round(row[at], 5) for row in shares] for at, cutoff in enumerate(settings.cutoffs)}
-    return with_query_map(model, found), history, {"cutoffs": scores}
+    return trained.model, history, measured | {"cutoffs": scores}

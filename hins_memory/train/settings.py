@@ -48,8 +48,10 @@ class TrainSettings:
             thresholds as before: after training (`full` and `lora`), or while training (`query`).
         anchor_weight: weight of the drift of the scores in the loss of `query` mode.
         cutoffs: the cosines that frameworks have as thresholds.
-        soup: how much of what was learned is kept, above 0 and up to 1, the rest being the base's (weight averaging),
-            against forgetting.
+        soup: how much of what was learned is kept at most, above 0 and up to 1, the rest being the base's (weight
+            averaging), against forgetting.
+        max_general_loss: less than `soup` is kept where general retrieval would lose more nDCG@10 than this, 0 to 1, if
+            there is a set to measure it on (`Samples.general`); best a little under what the gate allows.
         replay: packaged examples of general retrieval that are trained on beside the others, so many for each of them,
             against forgetting; 0 adds none.
         freeze_embeddings: leave the word embeddings as they are in `full` mode (`lora` always does).
@@ -85,6 +87,7 @@ class TrainSettings:
     anchor_weight: float = 100.0
     cutoffs: tuple[float, ...] = (0.1, 0.5, 0.6, 0.95)
     soup: float = 0.8
+    max_general_loss: float = 0.009
     replay: float = 0.25
     freeze_embeddings: bool = False
     warmup: float = 0.1
@@ -118,6 +121,8 @@ class TrainSettings:
     def _check_scores(self) -> None:
         if not 0 < self.soup <= 1:
             raise ConfigError(f"soup is {self.soup}.", "Use a share above 0, up to 1.")
+        if not 0 <= self.max_general_loss <= 1:
+            raise ConfigError(f"max_general_loss is {self.max_general_loss}.", "Use 0 to 1; 0.01 is one point.")
         if not 0 <= self.replay < math.inf:
             raise ConfigError(f"replay is {self.replay}.", "Use 0 or more.")
         if not all(-1 < cutoff < 1 for cutoff in self.cutoffs):

@@ -1,4 +1,4 @@
-"""What training looks at beside its examples: samples of traffic, for the scores, and held-out sets, for stopping."""
+"""What training looks at beside its examples: traffic, for the scores, and sets for stopping and for what is lost."""
 
 from __future__ import annotations
 
@@ -51,11 +51,14 @@ class Samples:
             were: only how high scores are is looked at, and one number set. Without any, `full` and `lora` use
             `traffic`, whose scores training moves further.
         held_out: what early stopping looks at (`TrainSettings.patience`), best not what the result is judged by.
+        general: a general-retrieval set that must not get much worse (`TrainSettings.max_general_loss`); None leaves
+            that open.
     """
 
     traffic: Sequence[Traffic] = ()
     unseen: Sequence[Traffic] = ()
     held_out: Sequence[EvalSet] = ()
+    general: EvalSet | None = None
 
 
 class TrafficSampler:

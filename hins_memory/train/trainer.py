@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,8 @@ def train_encoder(
         base: the encoder to start from, as for `Encoder.load`.
         settings: how to train; None means the defaults.
         progress: called as (``train``, steps done, steps in all).
-        samples: what is looked at beside the examples: traffic for the scores, held-out sets for early stopping.
+        samples: what is looked at beside the examples: traffic for the scores, held-out sets for early stopping, a
+            general set for what is forgotten.
         checkpoints: a folder for checkpoints. The same call with it continues where a kill has cut the run, and ends
             with the weights of an undisturbed one. It is the caller's to remove.
 
@@ -80,11 +81,12 @@ def train_encoder(
     _check(examples, folder, settings, samples)
     encoder = Encoder.load(base)
     started = time.perf_counter()
-    traffic = samples.traffic or traffic_of_examples(examples, settings.seed)
+    if not samples.traffic:
+        samples = replace(samples, traffic=traffic_of_examples(examples, settings.seed))
     examples = replayed(examples, settings.replay, settings.seed)
     if settings.mode == "query":
         check_space(_bytes_needed(encoder.model, folder, settings, None))
-        model, history, scores = train_queries(encoder, examples, traffic, samples.unseen, settings, progress)
+        model, history, scores = train_queries(encoder, examples, samples, settings, progress)
     else:
         model = plain_model(encoder)
         limit = model.max_seq_length
@@ -94,7 +96,7 @@ def train_encoder(
         history = _fit(model, examples, settings, (encoder.version, progress, samples.held_out, checkpoints, guide))
         finish()
         model.max_seq_length = limit
-        model, scores = finished(model, base, samples.unseen or traffic, settings) if is_main() else (model, {})
+        model, scores = finished(model, base, samples, settings) if is_main() else (model, {})
     manifest = _manifest(encoder.version, examples, settings, history, time.perf_counter() - started)
     manifest["scores"] = scores
     if settings.mode == "query":
