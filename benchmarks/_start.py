@@ -65,7 +65,7 @@ class Recipe:
     dated: float = 0.5
     facts: float = 0.45
     preferences: int = 12
-    max_cosine: float = 0.7
+    events: int = 24
     repeats: int = 20
     replay: float = 0.0
     soup: float = 0.8
@@ -103,7 +103,7 @@ def train_seed(
     settings = Settings(home=folder, project="start")
     engine = open_database(settings.database_url)
     encoder = Encoder.load()
-    # Selection, log and miner look at the same texts.
+    # Log and miner look at the same texts.
     encoder = Encoder(encoder.model, encoder.version, cache_size=200_000)
     made = list(
         conversations_by_rules(read_corpus(corpus), _part(RuleSettings, recipe, seed), exclusion, recipe.conversations)

@@ -41,8 +41,10 @@ if TYPE_CHECKING:
 
 K = 10
 OURS = "hins"
+# Positives are what the search returned, in every row.
+_OURS = MineSettings(share_scopes=True, missed=False)
 # The paper's rule alone: every memory of a tier is as good as any other, and nothing is guarded.
-_PLAIN = MineSettings(guard=None, max_plausible=1.0, near_pool=100_000, duplicate_similarity=1.0, share_scopes=True)
+_PLAIN = replace(_OURS, guard=None, max_plausible=1.0, near_pool=100_000, duplicate_similarity=1.0)
 _MINED: dict[str, MineSettings] = {
     "in_batch": _PLAIN,
     "random": _PLAIN,
@@ -51,7 +53,7 @@ _MINED: dict[str, MineSettings] = {
     "topk": _PLAIN,
     "topk_margin": _PLAIN,
     "paper": _PLAIN,
-    OURS: MineSettings(share_scopes=True),
+    OURS: _OURS,
 }
 _TOP_K = 20
 _MARGINS = {"topk": None, "topk_margin": 0.05}

@@ -24,7 +24,7 @@ class Item:
         speaker: whom it is by or about.
         text: as it is stored, e.g. ``Ana: I have two dogs.`` or ``Ana has two dogs.``
         session: the sitting, counted from 0.
-        turns: the places of the turns that it was made of; none for a packaged preference.
+        turns: the places of the turns that it was made of; none for a packaged one.
     """
 
     speaker: str

@@ -1,4 +1,4 @@
-"""Quality controls of synthetic questions: no mere repetition, diversity, and no leakage from evaluation sets."""
+"""Quality controls of synthetic questions: diversity, and no leakage from evaluation sets."""
 
 from __future__ import annotations
 
@@ -8,20 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
 
 from hins_memory.errors import ConfigError
 from hins_memory.synthesize.conversation import Conversation, Query
 from hins_memory.synthesize.words import FEMALE, MALE
 
-if TYPE_CHECKING:
-    from hins_memory.encoder import Encoder
-
 __all__ = ["Exclusion", "FilterSettings", "Selection"]
 
 #: So many words in a row in common with an excluded text are a quotation, not a coincidence.
 _QUOTED_WORDS = 8
-_TRIED, _SPARE = 4, 4
 # "Ana: ..." at the beginning of a line or of a quoted string names a speaker.
 _SPEAKER = re.compile(r"(?:^|[\"'])([A-Z][a-z]+)(?:[\"']|:)", re.MULTILINE)
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
@@ -32,14 +27,11 @@ class FilterSettings:
     """Which questions are kept.
 
     Args:
-        max_cosine: a question that is nearer to its source than this is left out, because its words alone find it and
-            it teaches only to match words; 1 leaves none out.
         queries: so many questions are kept in all, spread evenly over the conversations; 0 keeps all.
         repeats: the same question, names aside, is there to choose at most so many times; 0 sets no limit.
         seed: of what is kept where there is more.
     """
 
-    max_cosine: float = 0.7
     queries: int = 0
     repeats: int = 20
     seed: int = 0
@@ -97,14 +89,12 @@ class Selection:
     """Chooses the questions of one conversation after another.
 
     Args:
-        encoder: what tells how near a question is to its source.
         settings: what is kept.
         conversations: how many there will be; only `FilterSettings.queries` needs it.
         dropped: reason -> count of what was left out, added to.
     """
 
-    def __init__(self, encoder: Encoder, settings: FilterSettings, conversations: int, dropped: Counter[str]) -> None:
-        self._encoder = encoder
+    def __init__(self, settings: FilterSettings, conversations: int, dropped: Counter[str]) -> None:
         self._settings = settings
         self._left = conversations
         self._kept = 0
@@ -121,10 +111,6 @@ class Selection:
         share = len(queries)
         if settings.queries:
             share = max(0, round((settings.queries - self._kept) / max(self._left, 1)))
-            # More than what is wanted is compared, so that enough is left.
-            queries = queries[: _TRIED * share + _SPARE]
-        if settings.max_cosine < 1:
-            queries = _teaching(queries, conversation, self._encoder, settings.max_cosine, self._dropped)
         queries = queries[:share]
         self._kept += len(queries)
         self._left -= 1
@@ -152,19 +138,3 @@ def _diverse(
             seen[bare] += 1
             kept[query.text] = query
     return list(kept.values())
-
-
-def _teaching(
-    queries: Sequence[Query], conversation: Conversation, encoder: Encoder, limit: float, dropped: Counter[str]
-) -> list[Query]:
-    """Return the questions that are further from all their sources than the limit."""
-    if not queries:
-        return []
-    # (n, dim), (queries, dim), (queries, n)
-    stored = encoder.encode([item.text for item in conversation.items], role="document")
-    asked = encoder.encode([query.text for query in queries], role="query")
-    scores = asked @ stored.T
-    kept = [query for row, query in enumerate(queries) if scores[row, list(query.items)].max() <= limit]
-    if len(kept) < len(queries):
-        dropped["says nearly what its source says"] += len(queries) - len(kept)
-    return kept

@@ -13,7 +13,7 @@ from hins_memory.synthesize.clauses import Person, fact
 from hins_memory.synthesize.conversation import Conversation, Item, Query, Said
 from hins_memory.synthesize.corpus import Dialogue
 from hins_memory.synthesize.filters import Exclusion
-from hins_memory.synthesize.preferences import Preference, preferences
+from hins_memory.synthesize.planted import Kind, Planted, planted
 from hins_memory.synthesize.questions import questions
 from hins_memory.synthesize.statements import Statement, sentences, statements
 from hins_memory.synthesize.words import FEMALE, MALE
@@ -52,7 +52,8 @@ class RuleSettings:
         padded: share of the turns that small talk is added before, and after.
         dated: share of the statements about the past or the future without a time that get one.
         facts: share of the conversations that are stored as extracted facts instead of turns.
-        preferences: so many packaged preferences (preferences.py) are put among the facts of a conversation.
+        preferences: so many packaged preferences (planted.py) are put among the facts of a conversation.
+        events: and so many packaged events.
         seed: of everything that is drawn.
 
     Raises:
@@ -66,13 +67,15 @@ class RuleSettings:
     dated: float = 0.5
     facts: float = 0.45
     preferences: int = 12
+    events: int = 24
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.sessions < 1 or self.per_item < 1:
             raise ConfigError(f"sessions={self.sessions}, per_item={self.per_item}.", "Use at least 1 of each.")
-        if self.preferences < 0:
-            raise ConfigError(f"preferences is {self.preferences}.", "Use 0 or more.")
+        for name in ("preferences", "events"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}.", "Use 0 or more.")
         for name in ("addressed", "padded", "dated", "facts"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use a share from 0 to 1.")
@@ -147,7 +150,9 @@ class _Maker:
         self._settings = settings
         self._exclusion = exclusion
         self._small_talk = [one for one in small_talk if exclusion.allows(one)]
-        self._preferences = [one for one in preferences() if all(map(exclusion.allows, one.texts))]
+        self._packaged: dict[Kind, list[Planted]] = {
+            kind: [one for one in found if all(map(exclusion.allows, one.texts))] for kind, found in planted().items()
+        }
         self._rng = rng
 
     def make(self, chosen: Sequence[Dialogue]) -> Conversation:
@@ -158,11 +163,11 @@ class _Maker:
         turns: list[Said] = []
         items: list[Item] = []
         queries: list[Query] = []
-        planted = self._planted() if as_facts else []
+        packaged = self._planted() if as_facts else []
         for session, dialogue in enumerate(chosen):
-            for who, preference in planted[session :: len(chosen)]:
-                memory, distractor, *asked = (text.replace("{name}", names[who]) for text in preference.texts)
-                queries += [Query(text, (len(items),), "preference") for text in asked]
+            for who, known in packaged[session :: len(chosen)]:
+                memory, distractor, *asked = (text.replace("{name}", names[who]) for text in known.texts)
+                queries += [Query(text, (len(items),), known.kind) for text in asked]
                 items += [Item(names[who], text, session) for text in (memory, distractor)]
             for who, template in dialogue.turns:
                 text = template.replace("{0}", names[0]).replace("{1}", names[1])
@@ -183,9 +188,14 @@ class _Maker:
         digest = hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return Conversation(digest, names, tuple(turns), tuple(items), tuple(queries), "rules")
 
-    def _planted(self) -> list[tuple[int, Preference]]:
-        """Return who has which of the packaged preferences."""
-        chosen = self._rng.sample(self._preferences, min(self._settings.preferences, len(self._preferences)))
+    def _planted(self) -> list[tuple[int, Planted]]:
+        """Return who has which of the packaged facts."""
+        chosen: list[Planted] = []
+        counts: dict[Kind, int] = {"preference": self._settings.preferences, "event": self._settings.events}
+        for kind, count in counts.items():
+            found = self._packaged[kind]
+            chosen += self._rng.sample(found, min(count, len(found)))
+        self._rng.shuffle(chosen)
         return [(self._rng.randrange(2), one) for one in chosen]
 
     def _questions(self, stated: Sequence[Statement], person: Person, item: int) -> list[Query]:

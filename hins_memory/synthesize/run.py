@@ -93,7 +93,7 @@ def write_conversations(
 
     Args:
         made: (owner, conversation) each.
-        encoder: what compares questions with their sources and ranks in the log, usually the stock encoder.
+        encoder: what ranks in the log, usually the stock encoder.
         write: what takes the events of one conversation, e.g. `LogWriter.write`.
         filters: which questions are kept; `queries` needs `made` to be a list, because it is spread evenly.
         progress: called as (``synthesize``, conversations done, conversations in all or 0).
@@ -107,7 +107,7 @@ def write_conversations(
     if filters.queries and not total:
         raise ConfigError("A number of questions is spread over a list of conversations.", "Give a list.")
     report = SynthesisReport("")
-    selection = Selection(encoder, filters, total, report.dropped)
+    selection = Selection(filters, total, report.dropped)
     for done, (owner, conversation) in enumerate(made, start=1):
         chosen = selection.select(conversation)
         write(list(events(chosen, owner, encoder)))

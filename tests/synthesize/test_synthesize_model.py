@@ -15,7 +15,7 @@ from hins_memory.llm import ChatClient, LlmError, LlmSettings
 from hins_memory.log.database import open_database
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
-from hins_memory.synthesize import Conversation, Exclusion, FilterSettings, ModelSettings, converse_by_model
+from hins_memory.synthesize import Conversation, Exclusion, ModelSettings, converse_by_model
 from hins_memory.synthesize.run import write_conversations
 
 SMALL = ModelSettings(personas=3, conversations=4, sessions=2, parallel=2)
@@ -185,12 +185,7 @@ def test_the_log_has_turns_answers_and_feedback(settings: Settings, tiny_folder:
     engine = open_database(settings.database_url)
     with LLMServer(RULES) as server:
         made, _ = written(server)
-    write_conversations(
-        (("owner", one) for one in made),
-        Encoder.load(tiny_folder),
-        LogWriter(engine).write,
-        FilterSettings(max_cosine=1.0),
-    )
+    write_conversations((("owner", one) for one in made), Encoder.load(tiny_folder), LogWriter(engine).write)
     (log,) = LogReader(engine).scope_logs()
     assert len(log.retrievals) == len(log.answers) == 4 * 5
     assert len(log.feedback) == 4 * 6

@@ -91,7 +91,7 @@ def test_conversations_join_sessions_and_ask_about_their_items(made: list[tuple[
 def test_turns_or_facts_are_stored(tmp_path: Path, facts: int) -> None:
     dialogues = read_corpus([write_corpus(tmp_path / "talks.csv")])
     for _, one in conversations_by_rules(dialogues, replace(RULES, facts=facts)):
-        assert any(not item.turns for item in one.items) is bool(facts)  # packaged preferences
+        assert any(not item.turns for item in one.items) is bool(facts)  # packaged ones
         for item in (item for item in one.items if item.turns):
             turn = one.turns[item.turns[0]]
             assert turn.speaker == item.speaker
@@ -142,26 +142,8 @@ def test_an_exclusion_of_a_file_takes_names_and_wordings(tmp_path: Path) -> None
         Exclusion.of_file(tmp_path / "none.txt")
 
 
-def test_a_question_that_only_repeats_its_source_is_left_out(
-    made: list[tuple[str, Conversation]], tiny: Encoder
-) -> None:
-    cosines = []
-    for _, one in made:
-        stored = tiny.encode([item.text for item in one.items])
-        asked = tiny.encode([query.text for query in one.queries], role="query")
-        cosines += [max(asked[row] @ stored[item] for item in query.items) for row, query in enumerate(one.queries)]
-    limit = sorted(cosines)[len(cosines) // 2]
-    dropped: Counter[str] = Counter()
-    selection = Selection(tiny, FilterSettings(max_cosine=float(limit), repeats=0), len(made), dropped)
-    for _, one in made:
-        for query in selection.select(one).queries:
-            found = tiny.encode([one.items[item].text for item in query.items])
-            assert (found @ tiny.encode([query.text], role="query")[0]).max() <= limit + 1e-5
-    assert dropped["says nearly what its source says"] >= len(cosines) // 4
-
-
-def test_questions_are_spread_and_not_repeated(made: list[tuple[str, Conversation]], tiny: Encoder) -> None:
-    selection = Selection(tiny, FilterSettings(max_cosine=1.0, queries=24, repeats=1), len(made), Counter())
+def test_questions_are_spread_and_not_repeated(made: list[tuple[str, Conversation]]) -> None:
+    selection = Selection(FilterSettings(queries=24, repeats=1), len(made), Counter())
     kept = [selection.select(one) for _, one in made]
     assert sum(len(one.queries) for one in kept) == 24
     bare = [
@@ -175,11 +157,11 @@ def test_the_log_is_ordinary_and_writing_it_twice_adds_nothing(
 ) -> None:
     engine = open_database(settings.database_url)
     writer = LogWriter(engine)
-    report = write_conversations(made, tiny, writer.write, FilterSettings(max_cosine=1.0))
+    report = write_conversations(made, tiny, writer.write)
     counts = LogReader(engine).counts()
     assert (counts.turns, counts.memories, counts.retrievals) == (report.turns, report.memories, report.questions)
     assert report.questions == sum(report.kinds.values()) > 50
-    write_conversations(made, tiny, writer.write, FilterSettings(max_cosine=1.0))
+    write_conversations(made, tiny, writer.write)
     assert LogReader(engine).counts() == counts
     mined = mine(LogReader(engine).scope_logs(), tiny, MineSettings(guard=None, duplicate_similarity=1.0))
     assert len(mined.examples) > 50
