@@ -42,6 +42,10 @@ def add_card_section(folder: Path, manifest: Mapping[str, Any]) -> None:
         measured += [("first loss", f"{loss[0]:.4f}"), ("last loss", f"{loss[-1]:.4f}")]
     if metrics.get("best_held_out") is not None:
         measured.append(("best held-out nDCG@10", f"{metrics['best_held_out']:.4f}"))
+    if general := manifest["scores"].get("general"):
+        measured.append(("general nDCG@10, before", f"{general['before']:.4f}"))
+        measured.append(("general nDCG@10, after", f"{general['after']:.4f}"))
+        measured.append(("share of soup kept", f"{general['kept']:.0%}"))
     text = "\n".join(
         (
             "",

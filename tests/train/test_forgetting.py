@@ -56,6 +56,8 @@ def test_what_is_forgotten_is_held_to_the_limit_in_the_saved_encoder(tmp_path, t
         trained = train_encoder(examples(), tmp_path / f"{limit}", base=tiny_folder, settings=settings, samples=samples)
         found[limit] = trained.manifest["scores"]["general"]
         assert found[limit]["after"] == pytest.approx(score(Encoder.load(trained.folder)), abs=0.02)
+        card = (trained.folder / "README.md").read_text(encoding="utf-8")
+        assert f"| general nDCG@10, after | {found[limit]['after']:.4f} |" in card
     assert found[1.0]["kept"] == 1
     assert found[1.0]["before"] - found[1.0]["after"] > 0.05
     assert found[0.01]["kept"] < 1
