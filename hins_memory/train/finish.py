@@ -97,22 +97,25 @@ def train_queries(
     plain = Encoder(model, encoder.version, cache_size=0, space=encoder.space)
     sample = TrafficVectors(samples.traffic, plain)
     found, history = fit_query_map(Candidates(examples, settings.negatives, plain), sample, settings, progress)
-    if settings.anchor and samples.unseen:
+    levelled = settings.anchor and bool(samples.unseen)
+    if levelled:
         sample = TrafficVectors(samples.unseen, plain)
+        level(found, sample, settings.cutoffs)
 
     def mapped() -> Encoder:
-        if settings.anchor and samples.unseen:
-            level(found, sample, settings.cutoffs)
         return Encoder(with_query_map(model, found), "trained", cache_size=0, space=encoder.space)
 
+    def weaken(share: float) -> None:
+        found.weaken(share)
+        if levelled:
+            level(found, sample, settings.cutoffs)
+
     measured: dict[str, Any] = {}
-    trained = mapped()
     if samples.general:
         limit = settings.max_general_loss
-        measured["general"] = hold_general(encoder, samples.general, limit, mapped, found.weaken)
-        trained = mapped()
+        measured["general"] = hold_general(encoder, samples.general, limit, mapped, weaken)
     with torch.no_grad():
         after = [sample.best_scores(owner, found(one)).flatten() for owner, one in enumerate(sample.queries)]
     shares = [shares_above(scores, settings.cutoffs) for scores in (sample.all_best_scores(), torch.cat(after))]
     scores = {f"{cutoff:g}": [round(row[at], 5) for row in shares] for at, cutoff in enumerate(settings.cutoffs)}
-    return trained.model, history, measured | {"cutoffs": scores}
+    return with_query_map(model, found), history, measured | {"cutoffs": scores}
