@@ -184,6 +184,12 @@ def supports(owner: OwnerMemories, question: Question, model: AttributionModel =
     return np.asarray(signals(owner, question) @ np.asarray(model.support))
 
 
+def _logistic(logits: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    import numpy as np
+
+    return np.asarray(1.0 / (1.0 + np.exp(-logits)))
+
+
 def attribute(
     support: NDArray[np.float64], ranked: Sequence[int], model: AttributionModel = MODEL
 ) -> NDArray[np.float64]:
@@ -199,8 +205,7 @@ def attribute(
     """
     import numpy as np
 
-    logits = features(support, ranked) @ np.asarray(model.weights) + model.intercept
-    return np.asarray(1.0 / (1.0 + np.exp(-logits)))
+    return _logistic(features(support, ranked) @ np.asarray(model.weights) + model.intercept)
 
 
 def missed_source(
@@ -220,8 +225,7 @@ def missed_source(
         return None
     strength, *_, margin = features(support, ranked)[row].tolist()
     by_support, by_margin = model.missed_weights
-    logit = model.missed_intercept + by_support * strength + by_margin * margin
-    return row, float(1.0 / (1.0 + np.exp(-logit)))
+    return row, float(_logistic(model.missed_intercept + by_support * strength + by_margin * margin))
 
 
 def choose_sources(

@@ -158,9 +158,9 @@ def _from_answers(
             query = evidence[one.key]
             question = Question(query.query, answer, joint[number], alone[number])
             # What was stored later, perhaps out of this very answer, the search could not return.
-            known = times <= one.retrieval.time
+            known = times <= one.retrieval.time if settings.missed else None
             confidence, missed = _attributed(owner, question, one.rows, known, near[number])
-            if not settings.missed or (missed is not None and missed[1] < settings.min_confidence):
+            if missed is not None and missed[1] < settings.min_confidence:
                 missed = None
             query.answered = True
             query.plausible.update(row for row, sure in confidence.items() if sure >= settings.max_plausible)
@@ -178,7 +178,7 @@ def _attributed(
     owner: OwnerMemories,
     question: Question,
     ranked: list[int],
-    known: NDArray[np.bool_],
+    known: NDArray[np.bool_] | None,
     near: NDArray[np.int64] | None,
 ) -> tuple[dict[int, float], tuple[int, float] | None]:
     """Attribute an answer to the owner's memories, or, where there are very many, to those near it or returned.
@@ -187,7 +187,7 @@ def _attributed(
         owner: the owner's memories.
         question: what was asked and answered.
         ranked: the rows that the search returned, best first.
-        known: which memories there were at the time of the search, shape (n,).
+        known: which memories there were at the time of the search, shape (n,); None looks for none that was missed.
         near: the rows near to question and answer; None compares with all.
 
     Returns:
@@ -199,6 +199,8 @@ def _attributed(
     part, ranked = (owner, ranked) if near is None else (owner.take(rows), local(rows, ranked))
     support = supports(part, question)
     confidence = dict(zip(rows.tolist(), attribute(support, ranked).tolist(), strict=True))
+    if known is None:
+        return confidence, None
     known = known[rows]
     known[ranked] = True
     missed = missed_source(np.where(known, support, support.min() - 1.0), ranked) if known.any() else None
