@@ -134,7 +134,7 @@ def _load_model(source: str, device: str | None) -> SentenceTransformer:
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        return SentenceTransformer(
+        model = SentenceTransformer(
             source,
             device=device,
             trust_remote_code=False,
@@ -149,6 +149,18 @@ def _load_model(source: str, device: str | None) -> SentenceTransformer:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
+    return _without_float16(model)
+
+
+def _without_float16(model: SentenceTransformer) -> SentenceTransformer:
+    """Return the model in float32 where a CPU would have to compute in float16, which it is slow at.
+
+    It also cannot be mixed with bfloat16, in which many texts are computed.
+    """
+    import torch
+
+    on_cpu = model.device.type == "cpu"
+    return model.float() if on_cpu and any(one.dtype == torch.float16 for one in model.parameters()) else model
 
 
 def _keep_dense_exact(model: SentenceTransformer) -> None:

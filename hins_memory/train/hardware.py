@@ -1,7 +1,8 @@
-"""What a training runs on, for the record of the run."""
+"""What a training runs on and with, for the record of the run."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from hins_memory.train.processes import process_count
 
-__all__ = ["hardware"]
+__all__ = ["hardware", "package_version"]
 
 
 def hardware() -> dict[str, Any]:
@@ -29,6 +30,14 @@ def hardware() -> dict[str, Any]:
         "bf16": bf16_supported(device),
         "processes": process_count(),
     }
+
+
+def package_version(name: str) -> str | None:
+    """Return the version of an installed package, None of one that runs without being installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 import platform
 import tempfile
 import time
@@ -201,7 +200,7 @@ def _manifest(
     seconds: float,
 ) -> dict[str, Any]:
     from hins_memory.train.dataset import data_digest
-    from hins_memory.train.hardware import hardware
+    from hins_memory.train.hardware import hardware, package_version
     from hins_memory.train.report import curves
 
     found = curves(history)
@@ -222,6 +221,5 @@ def _manifest(
         "metrics": {"loss": found["loss"], "train_seconds": round(max(seconds, fitting), 1)}
         | ({} if best is None else {"best_held_out": best}),
         "run": {"hardware": hardware(), "curves": found},
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: package_version(name) for name in _PACKAGES},
     }

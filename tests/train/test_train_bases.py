@@ -98,6 +98,15 @@ def test_weights_in_bfloat16_are_trained_in_float32(qwen3, tmp_path):
     assert len(moved) == len(old)
 
 
+def test_weights_in_float16_embed_on_a_cpu_like_those_in_float32(bge_m3, tmp_path):
+    halved = tmp_path / "halved"
+    SentenceTransformer(str(bge_m3), device="cpu").half().save(str(halved))
+    # Many texts at a time are computed in bfloat16 where the processor has it.
+    many = [f"{number} {text}" for number in range(8) for text in TEXTS]
+    whole, half = (Encoder.load(folder, device="cpu").encode(many) for folder in (bge_m3, halved))
+    assert np.allclose(whole, half, atol=3e-2)
+
+
 def test_the_loss_takes_the_models_own_prompts_into_account(qwen3):
     model = Encoder.load(qwen3).model.float().eval()
     rows = examples()[:4]

@@ -175,3 +175,10 @@ def test_bfloat16_is_used_only_where_the_processor_has_it():
     assert bf16_supported("cpu") == bool(flags & {"avx512_bf16", "amx_bf16"})
     assert hardware()["processor"] in cpuinfo.read_text(encoding="utf-8")
     assert not bf16_supported("meta")
+
+
+def test_a_package_that_is_not_installed_has_no_version():
+    from hins_memory.train.hardware import package_version
+
+    assert package_version("pytest") == pytest.__version__
+    assert package_version("hins-memory-of-another-name") is None
