@@ -50,6 +50,9 @@ CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open", 4: "single-hop", 5: "adv
 #: The groups of an evaluation set that the headline figures average over.
 ANSWERABLE = ("1", "2", "3", "4")
 
+#: Facts of the packaged sample conversations: text, and the ids of the turns that it was taken from.
+SAMPLE_FACTS = Path(__file__).parent / "data" / "sample_facts.jsonl"
+
 #: What is stored: every turn, or the facts that the dataset's authors extracted by LLM (``observation``).
 Memories = Literal["turns", "facts"]
 
@@ -143,10 +146,17 @@ def load_locomo(path: Path | str) -> list[Conversation]:
 
 
 def sample_conversations() -> list[Conversation]:
-    """Return the packaged sample conversations as ones of LoCoMo; likings and judgements are both *open* there."""
+    """Return the packaged sample conversations as ones of LoCoMo; likings and judgements are both *open* there.
+
+    Their facts are those of data/sample_facts.jsonl, which were written from the turns alone, without the questions.
+
+    Raises:
+        ConfigError: the facts cannot be read.
+    """
     from hins_memory.sample import load_sample
 
     categories = {"single-hop": 4, "multi-hop": 1, "temporal": 2, "preference": 3, "open": 3}
+    facts = _sample_facts()
     found = []
     for one in load_sample():
         turns = tuple(
@@ -157,8 +167,25 @@ def sample_conversations() -> list[Conversation]:
         questions = tuple(
             Question(row.question, row.answer, categories[row.kind], row.evidence) for row in one.questions
         )
-        found.append(Conversation(one.id, one.speakers, turns, (), questions))
+        sessions = {turn.id: turn.session for turn in turns}
+        known = tuple(
+            Fact(f"F{number}", _named_first(text, one.speakers), text, sessions[evidence[0]], tuple(evidence))
+            for number, (text, evidence) in enumerate(facts[one.id], start=1)
+        )
+        found.append(Conversation(one.id, one.speakers, turns, known, questions))
     return found
+
+
+def _sample_facts() -> dict[str, list[tuple[str, list[str]]]]:
+    try:
+        rows = [json.loads(line) for line in SAMPLE_FACTS.read_text(encoding="utf-8").splitlines()]
+        return {row["conversation"]: row["facts"] for row in rows}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigError(f"{SAMPLE_FACTS} cannot be read: {error!r}.", "Restore the file.") from error
+
+
+def _named_first(text: str, speakers: Sequence[str]) -> str:
+    return min(speakers, key=lambda name: text.find(name) if name in text else len(text))
 
 
 def sample_sets() -> list[EvalSet]:

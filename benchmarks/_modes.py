@@ -54,7 +54,7 @@ __all__ = [
     "delta_bytes",
     "play",
     "run_cell",
-    "stock_cell",
+    "untrained_cell",
 ]
 
 #: The rank that nDCG is cut at, and how many results of a search count for the cut-offs.
@@ -97,13 +97,15 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What was captured while all conversations were played through Mem0 with the stock encoder.
+    """What was captured while all conversations were played through Mem0.
 
     Attributes:
+        base: the encoder that served, which training starts from too, as for `Encoder.load`.
         logs: user (the conversation's id) -> everything that the log holds of it.
         labels: the same searches with the dataset's evidence as feedback in the place of answers.
     """
 
+    base: str
     memories: Memories
     digest: str
     logs: dict[str, ScopeLog]
@@ -131,8 +133,12 @@ class Cell:
     def path(self, work: Path) -> Path:
         """Return the file that the result is kept in."""
         settings = asdict(self.settings), asdict(LoopSettings().mine), self.quick
-        key = _digest(self.traffic.digest, self.traffic.memories, self.source, self.fold.train, settings)
-        name = "-".join((self.traffic.memories, self.source, self.variant.settings.mode, str(self.seed)))
+        key = _digest(
+            self.traffic.digest, self.traffic.base, self.traffic.memories, self.source, self.fold.train, settings
+        )
+        name = "-".join(
+            (self.traffic.base, self.traffic.memories, self.source, self.variant.settings.mode, str(self.seed))
+        )
         return work / "cells" / f"{name}-fold{self.fold.name}-{key}.json"
 
 
@@ -148,24 +154,25 @@ def code_digest() -> str:
     return _digest(*(file.read_bytes() for file in files))
 
 
-def play(conversations: Sequence[Conversation], memories: Memories, work: Path) -> Traffic:
-    """Play conversations through a real Mem0, or read what an earlier run with the same ones left in `work`."""
+def play(conversations: Sequence[Conversation], memories: Memories, base: str, work: Path) -> Traffic:
+    """Play conversations through a real Mem0 with an encoder, or read what an earlier run left in `work`."""
     from hins_memory.log.database import open_database
     from hins_memory.log.reader import LogReader
 
     digest = _digest(*conversations)
-    home = work / "traffic" / f"{memories}-{digest}"
+    home = work / "traffic" / f"{base}-{memories}-{digest}"
     done = home / "played"
     settings = Settings(home=home, project="play", log_url="", capture=True)
     if not done.is_file():
         shutil.rmtree(home, ignore_errors=True)
-        with Mem0Player("stock", memories, settings) as player:
+        with Mem0Player(base, memories, settings) as player:
             for conversation in progress(conversations, f"mem0 ({memories})"):
                 player.play(conversation)
         done.touch()
     found = {log.scope.user or "": log for log in LogReader(open_database(settings.database_url)).scope_logs()}
     logs = {one.id: found[one.id] for one in conversations}
-    return Traffic(memories, digest, logs, {one.id: labelled(logs[one.id], one, memories) for one in conversations})
+    labels = {one.id: labelled(logs[one.id], one, memories) for one in conversations}
+    return Traffic(base, memories, digest, logs, labels)
 
 
 def labelled(log: ScopeLog, conversation: Conversation, memories: Memories) -> ScopeLog:
@@ -188,9 +195,9 @@ def labelled(log: ScopeLog, conversation: Conversation, memories: Memories) -> S
     return replace(log, answers=(), feedback=feedback)
 
 
-def stock_cell(traffic: Traffic, fold: Fold, base: Encoder, quick: bool = False) -> dict[str, Any]:
-    """Return the scores of the base encoder on what a fold leaves unseen, in the form of `run_cell`."""
-    return _scores(base, fold.unseen, traffic.memories, quick)
+def untrained_cell(memories: Memories, fold: Fold, encoder: Encoder, quick: bool = False) -> dict[str, Any]:
+    """Return the scores of an encoder as it is on what a fold leaves unseen, in the form of `run_cell`."""
+    return _scores(encoder, fold.unseen, memories, quick)
 
 
 def run_cell(cell: Cell, base: Encoder, work: Path) -> dict[str, Any]:
@@ -220,7 +227,8 @@ def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
     examples = _examples(cell, base)
     mined = time.perf_counter()
     samples = Samples(_traffic(cell, examples), _unseen(cell), general=_general(cell.quick))
-    trained = train_encoder(examples, scratch / "model", settings=cell.settings, samples=samples)
+    folder = scratch / "model"
+    trained = train_encoder(examples, folder, base=cell.traffic.base, settings=cell.settings, samples=samples)
     seconds = time.perf_counter() - mined
     model = Encoder.load(trained.folder)
     result = _scores(model, cell.fold.unseen, cell.traffic.memories, cell.quick) | {
@@ -228,13 +236,13 @@ def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
         "mine_seconds": mined - started,
         "train_seconds": seconds,
         "folder_bytes": sum(file.stat().st_size for file in trained.folder.rglob("*") if file.is_file()),
-        "delta_bytes": delta_bytes(Encoder.load().model.state_dict(), model.model.state_dict(), cell.settings),
+        "delta_bytes": delta_bytes(base.model.state_dict(), model.model.state_dict(), cell.settings),
         "kept": cell.settings.soup * trained.manifest["scores"]["general"]["kept"],
         "code": code,
     }
     stage(f"{cell.path(scratch).stem}: {len(examples)} examples, trained in {seconds:.0f} s")
     if cell.swap:
-        result["swap"] = _swap_cost(trained, cell.fold, cell.traffic.memories, scratch / "agent")
+        result["swap"] = _swap_cost(trained, cell, scratch / "agent")
     return result
 
 
@@ -306,14 +314,15 @@ def _content(tensor: Tensor) -> str:
     return hashlib.sha256((tensor.detach().cpu().contiguous().float() + 0.0).numpy().tobytes()).hexdigest()
 
 
-def _swap_cost(trained: TrainResult, fold: Fold, memories: Memories, home: Path) -> dict[str, float]:
-    """Store the unseen conversations in a real Mem0 with the stock encoder, swap it, and tell what that took."""
+def _swap_cost(trained: TrainResult, cell: Cell, home: Path) -> dict[str, float]:
+    """Store the unseen conversations in a real Mem0 with the base encoder, swap it, and tell what that took."""
     from hins_memory import Memory
 
+    memories, unseen = cell.traffic.memories, cell.fold.unseen
     settings = Settings(home=home, project="swap", log_url="", capture=False)
-    memory: Any = Memory(embedder="hins", model="stock", settings=settings)
+    memory: Any = Memory(embedder="hins", model=cell.traffic.base, settings=settings)
     try:
-        for conversation in fold.unseen:
+        for conversation in unseen:
             # One by one is slow; embedded in batches beforehand, they come out of the encoder's cache.
             memory.embedding_model.embed_batch([one.text for one in documents(conversation, memories)], "add")
             for messages in _messages(conversation, memories):
@@ -324,7 +333,7 @@ def _swap_cost(trained: TrainResult, fold: Fold, memories: Memories, home: Path)
     finally:
         memory.close()
     return {
-        "stored": sum(len(documents(one, memories)) for one in fold.unseen),
+        "stored": sum(len(documents(one, memories)) for one in unseen),
         "written": sum(index.written for index in report.indexes),
         "seconds": report.seconds,
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from _locomo import ANSWERABLE, Conversation, eval_set, load_locomo, sample_sets
+from _locomo import ANSWERABLE, Conversation, Memories, eval_set, load_locomo, sample_conversations, sample_sets
 
 from hins_memory.config import Settings
 from hins_memory.encoder import Encoder
@@ -23,7 +23,6 @@ from hins_memory.log.database import open_database
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
 from hins_memory.mine import MineSettings, mine
-from hins_memory.sample import load_sample
 from hins_memory.synthesize import (
     FIRST_NAMES,
     Exclusion,
@@ -39,7 +38,7 @@ from hins_memory.train.traffic import Traffic, TrafficSampler
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["K", "Recipe", "evaluation_exclusion", "figures", "preference_sets", "prior_of", "train_seed"]
+__all__ = ["K", "Recipe", "evaluation_exclusion", "figures", "preference_sets", "prior_of", "scores", "train_seed"]
 
 _Settings = TypeVar("_Settings", RuleSettings, FilterSettings, MineSettings, TrainSettings)
 
@@ -53,32 +52,30 @@ class Recipe:
 
     conversations: int = 260
     questions: int = 5000
-    negatives: int = 2
+    negatives: int = 4
     epochs: float = 1.0
     batch_size: int = 32
     learning_rate: float = 4e-4
-    temperature: float = 0.05
+    temperature: float = 0.03
     max_tokens: int = 64
     lora_rank: int = 16
     addressed: float = 0.35
     padded: float = 0.4
     dated: float = 0.5
-    facts: float = 0.45
-    preferences: int = 12
-    events: int = 24
+    facts: float = 0.5
+    preferences: int = 16
+    events: int = 16
+    threads: int = 8
     repeats: int = 20
     replay: float = 0.0
-    soup: float = 0.8
+    soup: float = 1.0
 
 
 def evaluation_exclusion(conversations: Sequence[Conversation]) -> Exclusion:
     """Return what must not occur in training data: the speakers and the wordings of the evaluation sets."""
-    texts = [turn.text for one in conversations for turn in one.turns]
-    texts += [question.text for one in conversations for question in one.questions]
-    names = {name for one in conversations for name in one.speakers}
-    for talk in load_sample():
-        names.update(talk.speakers)
-        texts += [turn.text for turn in talk.turns]
+    scored = [*conversations, *sample_conversations()]
+    texts = [part.text for one in scored for part in (*one.turns, *one.facts, *one.questions)]
+    names = {name for one in scored for name in one.speakers}
     # A name that is spoken of counts as well, if it is a first name that invented speakers could get.
     said = set(re.findall(r"\b[A-Z][a-z]+\b", " ".join(texts)))
     return Exclusion.of(texts, names | said.intersection(FIRST_NAMES))
@@ -175,28 +172,34 @@ def preference_sets(path: Path = PREFERENCES) -> list[EvalSet]:
         raise ConfigError(f"{path} cannot be read: {error!r}.", "Restore the file.") from error
 
 
-def figures(encoder: Encoder, data: Path | None) -> dict[str, float]:
-    """Return an encoder's nDCG@10 in percent on each set; LoCoMo's where its file is given."""
+def scores(encoder: Encoder, data: Path | None) -> dict[str, NDArray[np.float64]]:
+    """Return an encoder's nDCG@10 in percent on each question of each set; LoCoMo's where its file is given.
+
+    ``locomo_turns`` and ``locomo_facts`` are the questions of categories 1 to 4, ``locomo_turns_5`` those of one.
+    """
+    talks = sample_conversations()
     found = {
-        "sample": _mean(encoder, sample_sets()),
-        "preferences": _mean(encoder, preference_sets()),
-        "general": _mean(encoder, [load_general()]),
+        "sample": _scored(encoder, sample_sets())[0],
+        "sample_facts": _scored(encoder, [eval_set(one, "facts") for one in talks])[0],
+        "preferences": _scored(encoder, preference_sets())[0],
+        "general": _scored(encoder, [load_general()])[0],
     }
     if data is None:
         return found
     conversations = load_locomo(data)
-    for memories in ("turns", "facts"):
-        scored = evaluate_encoder(encoder, [eval_set(one, memories) for one in conversations], ks=(K,))  # type: ignore[arg-type]
-        values, groups = scored.ndcg[K], np.asarray(scored.groups)
-        found[f"locomo_{memories}"] = _percent(values[np.isin(groups, ANSWERABLE)])
-        for group in sorted(set(scored.groups)):
-            found[f"locomo_{memories}_{group}"] = _percent(values[groups == group])
+    kinds: tuple[Memories, ...] = ("turns", "facts")
+    for memories in kinds:
+        values, groups = _scored(encoder, [eval_set(one, memories) for one in conversations])
+        found[f"locomo_{memories}"] = values[np.isin(groups, ANSWERABLE)]
+        found |= {f"locomo_{memories}_{group}": values[groups == group] for group in sorted(set(groups.tolist()))}
     return found
 
 
-def _mean(encoder: Encoder, sets: Sequence[EvalSet]) -> float:
-    return _percent(evaluate_encoder(encoder, sets, ks=(K,)).ndcg[K])
+def _scored(encoder: Encoder, sets: Sequence[EvalSet]) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    found = evaluate_encoder(encoder, sets, ks=(K,))
+    return 100 * found.ndcg[K], np.asarray(found.groups)
 
 
-def _percent(values: NDArray[np.float64]) -> float:
-    return 100 * float(values.mean())
+def figures(values: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """Return the mean of each set of `scores`."""
+    return {name: float(one.mean()) for name, one in values.items()}

@@ -3,8 +3,8 @@
     python benchmarks/modes.py --data locomo10.json --work DIR --memories turns facts --labels --json result.json
     python benchmarks/modes.py --data locomo10.json --work DIR --modes lora lora:learning_rate=8e-4,epochs=4
 
-Conversations are played through a real Mem0 with the stock encoder; for each fold an encoder is trained on the traffic
-of the other conversations and scored on those it never saw (encoder alone). With ``--labels`` the same again from the
+Conversations are played through a real Mem0 with an encoder (``--base``); for each fold it is trained on the traffic of
+the other conversations and scored on those it never saw (encoder alone). With ``--labels`` the same again from the
 dataset's evidence labels instead of what came of the searches. Every training's result is kept in ``--work``, so that
 an interrupted run goes on where it was.
 """
@@ -23,9 +23,9 @@ import numpy as np
 os.environ.setdefault("MEM0_TELEMETRY", "False")
 
 from _common import base_parser, exit_status, resolve_data, show_table, stage, write_result
-from _deployment import Fold, split_folds
+from _deployment import split_folds
 from _locomo import ANSWERABLE, LOCOMO, Conversation, documents, load_locomo
-from _modes import CUTOFFS, Cell, K, Source, Variant, code_digest, play, run_cell, stock_cell
+from _modes import CUTOFFS, Cell, K, Source, Variant, code_digest, play, run_cell, untrained_cell
 
 from hins_memory.encoder import Encoder
 from hins_memory.errors import ConfigError
@@ -67,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, metavar="DIR", required=True, help="keeps traffic and results; resumes")
     parser.add_argument("--memories", nargs="+", choices=["turns", "facts"], default=["turns"], help="what is stored")
     parser.add_argument(
+        "--base", default="stock", help="the encoder that serves at first and is trained: stock, starter"
+    )
+    parser.add_argument(
         "--modes",
         nargs="+",
         default=["query", "lora", "full"],
@@ -100,7 +103,7 @@ def _run(arguments: argparse.Namespace) -> None:
             name = f"{memories}_{row['variant']}_"
             figures |= {name + key: row[key] for key in row if isinstance(row[key], float)}
         show_table(
-            f"{memories}: nDCG@{K} points over stock ({found[0]['stock']:.1f}), categories 1-4, unseen conversations",
+            f"{memories}: nDCG@{K} points over {arguments.base} ({found[0]['before']:.1f}), categories 1-4, unseen",
             list(_COLUMNS.values()),
             [[row.get(name) for name in _COLUMNS] for row in found],
         )
@@ -112,12 +115,12 @@ def _table(
     data: Sequence[Conversation], memories: Memories, variants: Sequence[Variant], arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Return a row for each variant."""
-    base = Encoder.load()
+    base = Encoder.load(arguments.base)
     # Room for everything that was played, because every fold mines most of it again.
     texts = sum(len(documents(one, memories)) + 4 * len(one.questions) for one in data)
     base = Encoder(base.model, base.version, cache_size=4 * texts)
     folds = split_folds(data, arguments.folds, arguments.seed)
-    traffic = play(data, memories, arguments.work)
+    traffic = play(data, memories, arguments.base, arguments.work)
     sources: list[Source] = ["outcomes", "labels"] if arguments.labels else ["outcomes"]
     results: dict[tuple[str, Source], Results] = {}
     # Modes vary fastest, so that an interrupted run has something of every one.
@@ -133,12 +136,17 @@ def _table(
                     if len(runs) == number:
                         runs.append([])
                     runs[number].append(run_cell(cell, base, arguments.work))
-    stock = [stock_cell(traffic, fold, base, arguments.quick) for fold in folds]
+    before = [untrained_cell(memories, fold, base, arguments.quick) for fold in folds]
+    stock = before
+    if arguments.base != "stock":
+        stock = [untrained_cell(memories, fold, Encoder.load(), arguments.quick) for fold in folds]
     codes = {one["code"] for runs in results.values() for seed in runs for one in seed}
     if codes != {code_digest()}:
         stage("some results are of other code than today's: remove the work folder to measure them again")
     return [
-        _row(memories, variant, stock, results[variant.name, "outcomes"], results.get((variant.name, "labels")), folds)
+        _row(
+            memories, variant, (before, stock), results[variant.name, "outcomes"], results.get((variant.name, "labels"))
+        )
         | {"code": sorted(codes)}
         for variant in variants
     ]
@@ -160,28 +168,30 @@ class _Questions:
 def _row(
     memories: Memories,
     variant: Variant,
-    stock: list[dict[str, Any]],
+    untrained: tuple[list[dict[str, Any]], list[dict[str, Any]]],
     runs: Results,
     labels: Results | None,
-    folds: Sequence[Fold],
 ) -> dict[str, Any]:
-    before, after = _Questions([stock]), _Questions(runs)
+    """Return a variant's figures; `untrained` are the folds' results under the base, and under the stock encoder."""
+    before, stock, after = _Questions([untrained[0]]), _Questions([untrained[1]]), _Questions(runs)
     rows = after.answerable
     gain = paired_bootstrap(after.mean[rows], before.mean[rows])
     by_fold = [
         after.mean[rows & (after.folds == n)].mean() - before.mean[rows & (before.folds == n)].mean()
-        for n in range(len(folds))
-        if (rows & (after.folds == n)).any()
+        for n in np.unique(after.folds[rows])
     ]
     cells = [cell for run in runs for cell in run]
+    general = untrained[0][0]["general"]
     swap: dict[str, float] = next((cell["swap"] for cell in cells if "swap" in cell), {})
     row: dict[str, Any] = {
         "memories": memories,
         "variant": variant.name,
         "questions": int(rows.sum()),
-        "stock": float(before.mean[rows].mean()),
+        "stock": float(stock.mean[rows].mean()),
+        "before": float(before.mean[rows].mean()),
         "trained": float(after.mean[rows].mean()),
         **_interval("gain", gain),
+        **_interval("gain_over_stock", paired_bootstrap(after.mean[rows], stock.mean[rows])),
         "seeds": [float(seed[rows].mean() - before.mean[rows].mean()) for seed in after.seeds],
         "worst_fold": float(min(by_fold)),
         "adversarial": _mean_of(after, "5") - _mean_of(before, "5"),
@@ -191,13 +201,13 @@ def _row(
         "train_seconds_max": float(max(cell["train_seconds"] for cell in cells)),
         "folder_mib": max(cell["folder_bytes"] for cell in cells) / 2**20,
         "delta_mib": max(cell["delta_bytes"] for cell in cells) / 2**20,
-        "general_before": 100 * stock[0]["general"],
-        "general_loss": 100 * (stock[0]["general"] - float(np.mean([cell["general"] for cell in cells]))),
+        "general_before": 100 * general,
+        "general_loss": 100 * (general - float(np.mean([cell["general"] for cell in cells]))),
         "kept": float(np.mean([cell["kept"] for cell in cells])),
         "kept_least": float(min(cell["kept"] for cell in cells)),
-        "general_loss_max": 100 * (stock[0]["general"] - min(cell["general"] for cell in cells)),
+        "general_loss_max": 100 * (general - min(cell["general"] for cell in cells)),
         **{f"swap_{name}": float(value) for name, value in swap.items()},
-        **_cutoffs(stock, cells),
+        **_cutoffs(untrained[0], cells),
     }
     if labels is not None:
         best = _Questions(labels)
@@ -215,11 +225,11 @@ def _mean_of(questions: _Questions, group: str) -> float:
     return float(questions.mean[rows].mean()) if rows.any() else 0.0
 
 
-def _cutoffs(stock: list[dict[str, Any]], cells: list[dict[str, Any]]) -> dict[str, float]:
+def _cutoffs(untrained: list[dict[str, Any]], cells: list[dict[str, Any]]) -> dict[str, float]:
     """Return the share of results over each cut-off before and after, and the largest change as the gate counts it."""
     old, new = (
         cutoff_shares(np.concatenate([np.concatenate([row for row in one["top_scores"]]) for one in part]), CUTOFFS)
-        for part in (stock, cells)
+        for part in (untrained, cells)
     )
     floor = GateSettings().min_cutoff_share
     found: dict[str, float] = {}

@@ -4,6 +4,7 @@ From freely licensed persona chats, with every name and wording of the evaluatio
 training once for each seed, each kept under --work and taken up again. Scored with nothing more:
 
 sample       the packaged conversations (turns)
+sample_facts the same questions over facts that were extracted from these conversations
 preferences  "what would I like?" over third-person memories
 general      the packaged general-retrieval set
 locomo       LoCoMo's questions of categories 1 to 4 over turns, and over extracted facts
@@ -20,13 +21,14 @@ from typing import Any
 import numpy as np
 from _common import base_parser, exit_status, resolve_data, show_table, stage, write_result
 from _locomo import LOCOMO, load_locomo
-from _start import Recipe, evaluation_exclusion, figures, prior_of, train_seed
+from _start import Recipe, evaluation_exclusion, figures, prior_of, scores, train_seed
 
 from hins_memory.encoder import Encoder, resolve_model
 from hins_memory.errors import ConfigError
+from hins_memory.evaluate import BootstrapResult, paired_bootstrap
 from hins_memory.starter import starter_packaged, write_delta
 
-_SHOWN = ("sample", "preferences", "general", "locomo_turns", "locomo_facts")
+_SHOWN = ("sample", "sample_facts", "preferences", "general", "locomo_turns", "locomo_facts")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,11 +54,13 @@ def _run(arguments: Any) -> None:
     exclusion = evaluation_exclusion(load_locomo(data))
     scored = None if arguments.quick else data
     stage("scoring the stock encoder")
-    rows: list[dict[str, Any]] = [{"encoder": "stock", **figures(Encoder.load(), scored)}]
+    values = [scores(Encoder.load(), scored)]
+    rows: list[dict[str, Any]] = [{"encoder": "stock", **figures(values[0])}]
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         stage(f"seed {seed}: synthesis, mining, training")
         model, taken = train_seed(arguments.corpus, exclusion, recipe, seed, arguments.work)
-        row = {"encoder": f"seed {seed}", **figures(Encoder.load(model), scored)}
+        values.append(scores(Encoder.load(model), scored))
+        row = {"encoder": f"seed {seed}", **figures(values[-1])}
         rows.append(row | {name: taken[name] for name in ("seconds", "cpu_seconds", "examples", "ranked")})
         stage(", ".join(f"{name} {row[name]:.1f}" for name in _SHOWN if name in row))
         if arguments.starter and seed == arguments.seed:
@@ -69,21 +73,31 @@ def _run(arguments: Any) -> None:
             digest = write_delta(base, model, arguments.starter, recipe.lora_rank, about)
             stage(f"{arguments.starter}: {arguments.starter.stat().st_size} bytes, SHA-256 {digest}")
     if starter_packaged():
-        rows.append({"encoder": "starter", **figures(Encoder.starter(), scored)})
-    _report(rows, arguments)
+        rows.append({"encoder": "starter", **figures(scores(Encoder.starter(), scored))})
+    gains = {
+        name: paired_bootstrap(np.mean([one[name] for one in values[1:]], axis=0), values[0][name])
+        for name in _SHOWN
+        if name in values[0]
+    }
+    _report(rows, gains, arguments)
 
 
-def _report(rows: list[dict[str, Any]], arguments: Any) -> None:
+def _report(rows: list[dict[str, Any]], gains: dict[str, BootstrapResult], arguments: Any) -> None:
     trained = [row for row in rows if row["encoder"].startswith("seed")]
     names = [name for name in _SHOWN if name in trained[0]]
     mean = {name: float(np.mean([row[name] for row in trained])) for name in names}
     prior = prior_of([row["ranked"] for row in trained])
     found = {f"{name}_mean": mean[name] for name in names}
-    found |= {f"{name}_gain": mean[name] - rows[0][name] for name in names}
+    if len(trained) > 1:
+        found |= {f"{name}_std": float(np.std([row[name] for row in trained], ddof=1)) for name in names}
+    for name, gain in gains.items():
+        found |= {f"{name}_gain": gain.difference, f"{name}_gain_low": gain.low, f"{name}_gain_high": gain.high}
     found |= {f"prior_{tier}": share for tier, share in prior.items()}
     columns = ("encoder", *names, "seconds")
     shown = [*rows, {"encoder": "mean of the seeds", **mean}]
     show_table("nDCG@10 in percent", columns, [[row.get(name) for name in columns] for row in shown])
+    intervals = [[name, gain.difference, gain.low, gain.high] for name, gain in gains.items()]
+    show_table("Gain over stock, paired bootstrap over questions", ("set", "gain", "low", "high"), intervals)
     show_table("Share of each tier among what ranks high", list(prior), [[100 * share for share in prior.values()]])
     settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "work")}
     write_result(arguments.json, found, rows, settings | {"corpus": [one.name for one in arguments.corpus]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -9,15 +10,35 @@ from typing import TYPE_CHECKING, Any
 from hins_memory.errors import HinsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from importlib.abc import Traversable
 
-__all__ = ["packaged", "read_rows"]
+__all__ = ["packaged", "read_rows", "reading"]
 
 
 def packaged(name: str) -> Traversable:
     """Return a packaged file, whether it is there or not."""
     return resources.files("hins_memory") / "data" / name
+
+
+@contextlib.contextmanager
+def reading(path: Traversable, what: str) -> Iterator[None]:
+    """Turn what goes wrong while a packaged file is read into one clear error.
+
+    Args:
+        path: the file.
+        what: what it is, for the message.
+
+    Raises:
+        HinsError: the file is missing or damaged.
+    """
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise HinsError(
+            f"The packaged {what} {path} cannot be read: {type(error).__name__}: {error}",
+            "Reinstall hins-memory: pip install --force-reinstall hins-memory",
+        ) from error
 
 
 def read_rows(path: Traversable, what: str, columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -31,15 +52,10 @@ def read_rows(path: Traversable, what: str, columns: Sequence[str]) -> list[dict
     Raises:
         HinsError: the file is missing or damaged.
     """
-    try:
+    with reading(path, what):
         # not str.splitlines, which would also break a row at a character such as U+2028
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").strip().split("\n")]
         values = [row[name] for row in rows for name in columns]
         if wrong := [value for value in values if not isinstance(value, (str, type(None)))]:
             raise TypeError(f"{wrong[0]!r} is no text")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HinsError(
-            f"The packaged {what} {path} cannot be read: {type(error).__name__}: {error}",
-            "Reinstall hins-memory: pip install --force-reinstall hins-memory",
-        ) from error
     return rows

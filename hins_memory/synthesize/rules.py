@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from hins_memory.errors import ConfigError
@@ -54,6 +54,7 @@ class RuleSettings:
         facts: share of the conversations that are stored as extracted facts instead of turns.
         preferences: so many packaged preferences (planted.py) are put among the facts of a conversation.
         events: and so many packaged events.
+        threads: and so many packaged threads, of seven to ten facts each.
         seed: of everything that is drawn.
 
     Raises:
@@ -65,15 +66,16 @@ class RuleSettings:
     addressed: float = 0.35
     padded: float = 0.4
     dated: float = 0.5
-    facts: float = 0.45
-    preferences: int = 12
-    events: int = 24
+    facts: float = 0.5
+    preferences: int = 16
+    events: int = 16
+    threads: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.sessions < 1 or self.per_item < 1:
             raise ConfigError(f"sessions={self.sessions}, per_item={self.per_item}.", "Use at least 1 of each.")
-        for name in ("preferences", "events"):
+        for name in ("preferences", "events", "threads"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use 0 or more.")
         for name in ("addressed", "padded", "dated", "facts"):
@@ -143,6 +145,28 @@ def _people(rng: Random, exclusion: Exclusion) -> tuple[Person, Person]:
     return people[0], people[1]
 
 
+@dataclass(slots=True)
+class _Plant:
+    """Packaged facts in a conversation: of whom, in which session each is stored, and at which places of the items."""
+
+    planted: Planted
+    names: tuple[str, str]
+    sessions: Sequence[int]
+    places: list[int] = field(default_factory=list)
+
+    def store(self, session: int, items: list[Item]) -> None:
+        """Add the facts of a session to the items."""
+        for (who, text), when in zip(self.planted.stored(self.names), self.sessions, strict=True):
+            if when == session:
+                self.places.append(len(items))
+                items.append(Item(who, text, session))
+
+    def queries(self) -> Iterator[Query]:
+        """Yield what is asked about the facts, all of which are stored."""
+        for text, answers in self.planted.asked(self.names):
+            yield Query(text, tuple(self.places[one] for one in answers), self.planted.kind)
+
+
 class _Maker:
     """Makes conversations of chosen dialogues."""
 
@@ -163,12 +187,10 @@ class _Maker:
         turns: list[Said] = []
         items: list[Item] = []
         queries: list[Query] = []
-        packaged = self._planted() if as_facts else []
+        packaged = self._planted(names, len(chosen)) if as_facts else []
         for session, dialogue in enumerate(chosen):
-            for who, known in packaged[session :: len(chosen)]:
-                memory, distractor, *asked = (text.replace("{name}", names[who]) for text in known.texts)
-                queries += [Query(text, (len(items),), known.kind) for text in asked]
-                items += [Item(names[who], text, session) for text in (memory, distractor)]
+            for plant in packaged:
+                plant.store(session, items)
             for who, template in dialogue.turns:
                 text = template.replace("{0}", names[0]).replace("{1}", names[1])
                 if not self._exclusion.allows(text):
@@ -184,19 +206,30 @@ class _Maker:
                     continue
                 queries += self._questions(stated, people[who], len(items))
                 items.append(Item(said.speaker, f"{said.speaker}: {said.text}", session, source))
+        queries += [query for plant in packaged for query in plant.queries()]
         parts = (*names, *(item.text for item in items), *(query.text for query in queries))
         digest = hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return Conversation(digest, names, tuple(turns), tuple(items), tuple(queries), "rules")
 
-    def _planted(self) -> list[tuple[int, Planted]]:
-        """Return who has which of the packaged facts."""
+    def _planted(self, names: tuple[str, str], sessions: int) -> list[_Plant]:
+        """Return which packaged facts the two have, and in which session each comes."""
         chosen: list[Planted] = []
-        counts: dict[Kind, int] = {"preference": self._settings.preferences, "event": self._settings.events}
+        counts: dict[Kind, int] = {
+            "preference": self._settings.preferences,
+            "event": self._settings.events,
+            "thread": self._settings.threads,
+        }
         for kind, count in counts.items():
             found = self._packaged[kind]
             chosen += self._rng.sample(found, min(count, len(found)))
         self._rng.shuffle(chosen)
-        return [(self._rng.randrange(2), one) for one in chosen]
+        plants = []
+        for one in chosen:
+            ordered = self._rng.choice((names, names[::-1]))
+            # Told bit by bit, in their order.
+            when = sorted(self._rng.choices(range(sessions), k=len(one.facts)))
+            plants.append(_Plant(one, ordered, when))
+        return plants
 
     def _questions(self, stated: Sequence[Statement], person: Person, item: int) -> list[Query]:
         """Return questions about an item, each of another family."""

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from _locomo import documents, eval_set, load_locomo, relevant
+from _locomo import documents, eval_set, load_locomo, relevant, sample_conversations, sample_sets
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -151,3 +151,14 @@ def tiny_path_factory(tmp_path_factory):
         return load_locomo(_write(path, [{"conversation": {"session_1": turns}, "qa": [question]}]))[0]
 
     return load
+
+
+def test_the_sample_is_scored_over_turns_and_over_facts():
+    for one, over_turns in zip(sample_conversations(), sample_sets(), strict=True):
+        turns = {turn.id for turn in one.turns}
+        assert len({fact.text for fact in one.facts}) == len(one.facts) >= 100
+        for fact in one.facts:
+            assert fact.evidence
+            assert turns.issuperset(fact.evidence)
+            assert fact.speaker in fact.text
+        assert [query.text for query in eval_set(one, "facts").queries] == [query.text for query in over_turns.queries]

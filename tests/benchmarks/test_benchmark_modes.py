@@ -66,6 +66,7 @@ def test_a_run_gives_the_table_and_a_second_one_trains_nothing_twice(tiny_file, 
     for row in rows.values():
         assert row["gain_low"] <= row["gain"] <= row["gain_high"]
         assert row["gain"] == pytest.approx(row["trained"] - row["stock"])
+        assert row["before"] == row["stock"]
         assert row["swap_stored"] == 43
         assert row["swap_seconds"] > 0
         assert 0 < row["delta_mib"] < row["folder_mib"]
@@ -82,3 +83,9 @@ def test_a_run_gives_the_table_and_a_second_one_trains_nothing_twice(tiny_file, 
     assert len(trained) == 1
     again = json.loads(result.read_text(encoding="utf-8"))["rows"]
     assert [row["trained"] for row in again] == pytest.approx([row["trained"] for row in rows.values()], abs=1e-6)
+    options = [*arguments[:-3], "--modes", "query", "--base", "starter", "--no-swap", "--quick", "--json", str(result)]
+    assert modes.main(options) == 0
+    (row,) = json.loads(result.read_text(encoding="utf-8"))["rows"]
+    assert row["stock"] == rows["query"]["stock"] != row["before"]
+    assert row["gain"] == pytest.approx(row["trained"] - row["before"])
+    assert row["gain_over_stock"] == pytest.approx(row["trained"] - row["stock"])
