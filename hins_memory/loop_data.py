@@ -13,7 +13,6 @@ from hins_memory.holdout import HoldoutSettings, JudgedConversation, conversatio
 from hins_memory.log.reader import LogReader
 from hins_memory.mine import MineSettings
 from hins_memory.mix import MixSettings
-from hins_memory.starter import default_base
 from hins_memory.train.settings import TrainSettings
 from hins_memory.train.traffic import Samples, TrafficSampler
 from hins_memory.types import Scope, ScopeLog
@@ -41,7 +40,8 @@ class LoopSettings:
         holdout: how much is kept for the gate.
         train: how the encoder is trained.
         gate: what the candidate has to show.
-        base: the encoder that training starts from, as for `Encoder.load`; by default the packaged starter.
+        base: the encoder that training starts from, as for `Encoder.load`; None stands for what the serving encoder
+            was trained from, or is itself, and for the packaged starter in a new project.
         mix: how many of the synthetic examples are used beside captured ones.
     """
 
@@ -49,7 +49,7 @@ class LoopSettings:
     holdout: HoldoutSettings = field(default_factory=HoldoutSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     gate: GateSettings = field(default_factory=GateSettings)
-    base: str = field(default_factory=default_base)
+    base: str | None = None
     mix: MixSettings = field(default_factory=MixSettings)
 
 

@@ -20,7 +20,7 @@ from hins_memory.mix import mix
 from hins_memory.plugins import get_plugin_manager
 from hins_memory.registry import EncoderVersion, Registry
 from hins_memory.schedule import Rounds
-from hins_memory.starter import default_base
+from hins_memory.starter import STARTER, default_base, starter_packaged
 from hins_memory.swap import SwapPlan, SwapReport, plan_swap, retire_agent, rollback_agent, swap_agent
 from hins_memory.types import Scope
 
@@ -195,7 +195,7 @@ class Pipeline:
         settings = self.loop.train
         if self._memory is not None and (cutoffs := self._agent().cutoffs):
             settings = replace(settings, cutoffs=cutoffs)
-        base = self.loop.base
+        base = self._base()
         if self.loop.train.mode == "query":
             # The vectors that serve are kept, so the map is one for them; what they were trained on is no test of it.
             base = str(self._source(encoder.version))
@@ -307,11 +307,29 @@ class Pipeline:
         return self.registry.get(versions[-1].id)
 
     def _serving(self) -> Encoder:
-        """Return the encoder that serves: the live agent's, else the current version, else the base."""
+        return self._load(self._serving_version())
+
+    def _serving_version(self) -> str:
+        """Return what serves: the live agent's encoder, else the current version, else that of all indexes, or ""."""
         if self._memory is not None and (version := self._agent().encoder_version):
-            return self._load(version)
-        current = self.registry.current()
-        return self._load(current.id if current else "")
+            return version
+        if current := self.registry.current():
+            return current.id
+        live = {index.version for index in self.registry.indexes() if index.state == "live"}
+        return live.pop() if len(live) == 1 else ""
+
+    def _base(self) -> str:
+        """Return what training starts from: as set, else what the serving encoder was trained from, or is itself.
+
+        Another base would be judged by what it had forgotten before: the starter against the plain model, say.
+        """
+        if self.loop.base is not None:
+            return self.loop.base
+        version = self._serving_version()
+        trained_from = {one.id: str(one.manifest.get("base", "")) for one in self.registry.versions()}
+        while version in trained_from:
+            version = trained_from.pop(version)
+        return self._named(version) or default_base()
 
     def _load(self, version_id: str) -> Encoder:
         """Return a version's encoder, loaded once; names that are no version of ours stand for the base."""
@@ -325,6 +343,10 @@ class Pipeline:
         """Return what `Encoder.load` takes for a version."""
         if version_id in {version.id for version in self.registry.versions()}:
             return self.registry.get(version_id).path
-        # What an agent was opened with before anything was trained, by its name and digest.
-        names = dict.fromkeys((self.loop.base, "stock", default_base())) if version_id else ()
-        return next((name for name in names if encoder_version(name) == version_id), self.loop.base)
+        return self._named(version_id) or self.loop.base or default_base()
+
+    def _named(self, version: str) -> str | None:
+        """Return the name, as for `Encoder.load`, of what an agent was opened with before anything was trained."""
+        packaged = (STARTER,) if starter_packaged() else ()
+        known = filter(None, dict.fromkeys((self.loop.base, "stock", default_base(), *packaged)))
+        return next((name for name in known if encoder_version(name) == version), None) if version else None

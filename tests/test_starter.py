@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
+from hins_memory.encoder import Encoder, encoder_version
 from hins_memory.errors import EncoderError
 from hins_memory.lift import with_lift
 from hins_memory.starter import (
@@ -109,7 +109,7 @@ def test_new_projects_begin_with_the_starter_and_old_stores_are_served_as_before
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hins_memory.encoder_source import EncoderSource
-    from hins_memory.pipeline import LoopSettings, Pipeline
+    from hins_memory.pipeline import Pipeline
     from hins_memory.registry import Registry
 
     monkeypatch.delenv("HINS_BASE")
@@ -118,12 +118,32 @@ def test_new_projects_begin_with_the_starter_and_old_stores_are_served_as_before
     assert encoders.initial().version == starter_version() != stock
     assert encoders.by_version(starter_version()) is encoders.initial()
     assert encoders.by_version(stock) is encoders.stock()
-    assert LoopSettings().base == "starter"
     pipeline = Pipeline(settings)
+    assert pipeline._base() == "starter"
     assert [pipeline._load(one).version for one in ("", stock)] == [starter_version(), stock]
     monkeypatch.setenv("HINS_BASE", "stock")
-    assert (encoders.initial().version, LoopSettings().base) == (stock, "stock")
+    assert (encoders.initial().version, pipeline._base()) == (stock, "stock")
     assert encoders.by_version(starter_version()).version == starter_version()
+
+
+@needs_starter
+def test_training_starts_from_what_serves_or_from_what_that_was_trained_from(
+    settings: Settings, tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hins_memory.pipeline import LoopSettings, Pipeline
+
+    monkeypatch.delenv("HINS_BASE")
+    pipeline = Pipeline(settings)
+    stock = encoder_version("stock")
+    # A store that was opened with the plain model: the starter would be judged by what it has forgotten against it.
+    pipeline.registry.record_live("agent", stock, "")
+    assert (pipeline._base(), pipeline._serving().version) == ("stock", stock)
+    first = pipeline.registry.add(tuned, {"base": stock}).id
+    pipeline.registry.promote(first)
+    assert (pipeline._serving_version(), pipeline._base()) == (first, "stock")
+    assert Pipeline(settings, loop=LoopSettings(base="starter"))._base() == "starter"
+    monkeypatch.setenv("HINS_BASE", str(settings.root))
+    assert pipeline._base() == "stock"
 
 
 @needs_starter

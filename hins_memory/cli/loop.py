@@ -22,7 +22,11 @@ __all__ = ["gate", "mine", "rollback", "run", "status", "swap", "train"]
 
 _Base = Annotated[
     str | None,
-    typer.Option("--base", metavar="DIR_OR_NAME", help="The encoder that training starts from (default: the starter)."),
+    typer.Option(
+        "--base",
+        metavar="DIR_OR_NAME",
+        help="The encoder that training starts from (default: what serves, or what that was trained from).",
+    ),
 ]
 _ModeName = Annotated[
     str, typer.Option("--mode", help="What is trained: lora (a low-rank update), full, or query (a map of queries).")
