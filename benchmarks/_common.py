@@ -10,14 +10,14 @@ import platform
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
 from hins_memory.config import Settings
@@ -140,9 +140,14 @@ def stage(text: str) -> None:
     console.print(f"[bold]>[/bold] {text}", highlight=False)
 
 
-def progress(items: Sequence[T], text: str) -> Iterable[T]:
-    """Iterate over `items` with a progress bar."""
-    return track(items, description=f"  {text}", console=console, transient=True)
+def progress(items: Sequence[T], text: str) -> Iterator[T]:
+    """Iterate over `items` with a progress bar.
+
+    The bar has no thread of its own: a loop that an error ends leaves it to the garbage collector, which would wait for
+    the thread wherever it happens to run, in the midst of other output too.
+    """
+    with Progress(console=console, transient=True, auto_refresh=False) as bar:
+        yield from bar.track(items, description=f"  {text}")
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import threading
 from pathlib import Path
 
 import pytest
-from _common import DataSource, base_parser, exit_status, resolve_data, write_result
+from _common import DataSource, base_parser, exit_status, progress, resolve_data, write_result
 
 from hins_memory.errors import ConfigError, NotEnoughDataError
 
@@ -75,3 +76,11 @@ def test_our_errors_become_exit_statuses(capsys):
     assert exit_status(fail) == NotEnoughDataError.exit_code
     assert "There are 2 pairs. Ask more." in capsys.readouterr().err
     assert exit_status(lambda: None) == 0
+
+
+def test_a_loop_that_is_left_in_the_middle_leaves_no_thread_to_wait_for():
+    before = set(threading.enumerate())
+    begun = progress(range(3), "counting")
+    assert next(begun) == 0
+    assert set(threading.enumerate()) == before
+    assert list(begun) == [1, 2]

@@ -82,7 +82,7 @@ def test_conversations_join_sessions_and_ask_about_their_items(made: list[tuple[
         assert set(one.speakers) <= FIRST_NAMES
         assert one.queries
         for query in one.queries:
-            asks_for_oneself = re.search(r"\b(I|me|my)\b", query.text)
+            asks_for_oneself = re.search(r"\b(I|me|my|mine|we|us|our)\b", query.text)
             # A thread is of both; what is told about one may answer what is asked about the other.
             named = one.speakers if query.kind == "thread" else (one.items[query.items[0]].speaker,)
             assert asks_for_oneself or any(name in query.text for name in named)
