@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, metavar="DIR", required=True, help="keeps traffic and results; resumes")
     parser.add_argument("--memories", nargs="+", choices=["turns", "facts"], default=["turns"], help="what is stored")
     parser.add_argument(
-        "--base", default="stock", help="the encoder that serves at first and is trained: stock, starter"
+        "--base", choices=["stock", "starter"], default="stock", help="the encoder that serves at first, and is trained"
     )
     parser.add_argument(
         "--modes",
@@ -139,7 +139,8 @@ def _table(
     before = [untrained_cell(memories, fold, base, arguments.quick) for fold in folds]
     stock = before
     if arguments.base != "stock":
-        stock = [untrained_cell(memories, fold, Encoder.load(), arguments.quick) for fold in folds]
+        plain = Encoder.load()
+        stock = [untrained_cell(memories, fold, plain, arguments.quick) for fold in folds]
     codes = {one["code"] for runs in results.values() for seed in runs for one in seed}
     if codes != {code_digest()}:
         stage("some results are of other code than today's: remove the work folder to measure them again")
