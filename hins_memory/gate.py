@@ -31,7 +31,6 @@ class GateSettings:
         confidence: coverage of the bootstrap interval of the nDCG difference.
         samples: resamples of the bootstrap.
         seed: seed of the bootstrap.
-        by_conversation: resample whole held-out sets instead of single queries; stricter, wants many sets.
         min_queries: fewer held-out queries than this decide nothing.
         min_scope_queries: a scope with at least so many held-out queries is a large one: none of those may get
             significantly worse, whatever the others gain.
@@ -41,7 +40,6 @@ class GateSettings:
             lies wholly beyond the limit: a few dozen queries cannot tell shares that near apart.
         min_cutoff_share: shares below this count as this when a relative change is taken, so that a handful of
             results near a rarely reached cut-off does not decide.
-        cutoffs_decide: whether a failed cut-off rule refuses the candidate; otherwise it is a warning.
 
     Raises:
         ConfigError: a value is out of range.
@@ -51,13 +49,11 @@ class GateSettings:
     confidence: float = 0.95
     samples: int = 10_000
     seed: int = 0
-    by_conversation: bool = False
     min_queries: int = 20
     min_scope_queries: int = 20
     max_general_loss: float = 0.01
     max_cutoff_shift: float = 0.05
     min_cutoff_share: float = 0.01
-    cutoffs_decide: bool = True
 
     def __post_init__(self) -> None:
         counts = (self.k, self.samples, self.min_queries, self.min_scope_queries)
@@ -84,7 +80,6 @@ class GateRule:
         value: what was measured; None when the rule was skipped.
         limit: what it was compared with.
         passed: whether the rule holds; True when skipped.
-        advisory: whether a failure only warns.
         sentence: the verdict in words.
     """
 
@@ -92,7 +87,6 @@ class GateRule:
     value: float | None
     limit: float
     passed: bool
-    advisory: bool
     sentence: str
 
 
@@ -139,18 +133,13 @@ class GateReport:
 
     @property
     def passed(self) -> bool:
-        """Whether the candidate may be promoted: every rule that is not advisory holds."""
-        return all(rule.passed or rule.advisory for rule in self.rules)
+        """Whether the candidate may be promoted: every rule holds."""
+        return all(rule.passed for rule in self.rules)
 
     @property
     def failures(self) -> tuple[GateRule, ...]:
         """The rules that refuse the candidate."""
-        return tuple(rule for rule in self.rules if not rule.passed and not rule.advisory)
-
-    @property
-    def warnings(self) -> tuple[GateRule, ...]:
-        """The advisory rules that do not hold."""
-        return tuple(rule for rule in self.rules if not rule.passed and rule.advisory)
+        return tuple(rule for rule in self.rules if not rule.passed)
 
     def verdict(self) -> dict[str, Any]:
         """Return what is kept with a version of it: JSON values, and nothing that users wrote."""
@@ -205,7 +194,6 @@ def judge(
         old.ndcg[settings.k],
         samples=settings.samples,
         seed=settings.seed,
-        clusters=new.sets if settings.by_conversation else None,
         confidence=settings.confidence,
     )
     rules = [_gain_rule(gain, settings), _scope_rule(new, old, settings)]
@@ -232,16 +220,14 @@ def judge(
 
 def _gain_rule(gain: BootstrapResult, settings: GateSettings) -> GateRule:
     passed = gain.low > 0
-    unit = "conversations" if settings.by_conversation else "queries"
     return GateRule(
         name="held_out_gain",
         value=gain.low,
         limit=0.0,
         passed=passed,
-        advisory=False,
         sentence=(
             f"Held-out nDCG@{settings.k} changes by {100 * gain.difference:+.1f} points over {gain.queries} queries; "
-            f"the {100 * settings.confidence:g}% interval over {unit}, {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
+            f"the {100 * settings.confidence:g}% interval over queries, {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
             f", {'is' if passed else 'is not'} above zero."
         ),
     )
@@ -261,7 +247,7 @@ def _scope_rule(new: RankingScores, old: RankingScores, settings: GateSettings) 
     large = {group: found for group, found in rows.items() if len(found) >= settings.min_scope_queries}
     if not large:
         sentence = f"No scope has {settings.min_scope_queries} held-out queries, so that none was judged by itself."
-        return GateRule("scopes", None, 0.0, True, False, sentence)
+        return GateRule("scopes", None, 0.0, True, sentence)
     level = (1 - settings.confidence) / len(large)
     worse: dict[str, BootstrapResult] = {}
     for group, found in large.items():
@@ -282,7 +268,7 @@ def _scope_rule(new: RankingScores, old: RankingScores, settings: GateSettings) 
             f"{worst or 'the one without a name'}: {100 * change.difference:+.1f} points over {change.queries} queries "
             f"(p {change.p_value:.2g}, {level:.2g} or less counts)."
         )
-    return GateRule("scopes", float(len(worse)), 0.0, not worse, False, sentence)
+    return GateRule("scopes", float(len(worse)), 0.0, not worse, sentence)
 
 
 def _t_test(differences: NDArray[np.float64]) -> float:
@@ -298,7 +284,7 @@ def _general_rule(table: Mapping[str, Mapping[str, float]], settings: GateSettin
     limit = settings.max_general_loss
     if not table:
         sentence = "General retrieval was not measured, because no general set was given."
-        return GateRule("general_retrieval", None, limit, True, True, sentence)
+        return GateRule("general_retrieval", None, limit, True, sentence)
     name = f"ndcg@{settings.k}"
     before, after = table["incumbent"][name], table["candidate"][name]
     loss = before - after
@@ -308,7 +294,7 @@ def _general_rule(table: Mapping[str, Mapping[str, float]], settings: GateSettin
         f"General retrieval goes from {100 * before:.1f} to {100 * after:.1f} nDCG@{settings.k}; "
         f"a loss of {100 * limit:g} points is allowed{'' if passed else ', so too much was forgotten'}."
     )
-    return GateRule("general_retrieval", loss, limit, passed, False, sentence)
+    return GateRule("general_retrieval", loss, limit, passed, sentence)
 
 
 def _cutoff_rules(
@@ -328,15 +314,12 @@ def _cutoff_rules(
             f"{100 * settings.max_cutoff_shift:g}% allowed"
             f"{', and within what so few queries can tell' if passed and shift > settings.max_cutoff_shift else ''})."
         )
-        if not passed and not settings.cutoffs_decide:
-            sentence += " A warning only, because the settings say so."
         rules.append(
             GateRule(
                 name=f"cutoff_{cutoff:g}",
                 value=shift,
                 limit=settings.max_cutoff_shift,
                 passed=passed,
-                advisory=not settings.cutoffs_decide,
                 sentence=sentence,
             )
         )
@@ -356,7 +339,6 @@ def _certain_shift(new: RankingScores, old: RankingScores, cutoff: float, settin
         reached[1],
         samples=settings.samples,
         seed=settings.seed,
-        clusters=new.sets if settings.by_conversation else None,
         confidence=settings.confidence,
     )
     return max(change.low, -change.high, 0.0)

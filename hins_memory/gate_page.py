@@ -83,7 +83,7 @@ def _verdict(report: GateReport) -> tuple[str, ...]:
 def _word(rule: GateRule) -> str:
     if rule.value is None:
         return "skipped"
-    return "passed" if rule.passed else "warning" if rule.advisory else "FAILED"
+    return "passed" if rule.passed else "FAILED"
 
 
 def _scopes(report: GateReport) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ def _judged_owner(log: ScopeLog, encoder: Encoder, settings: MineSettings) -> li
     queries: dict[str, list[EvalQuery]] = {}
     retrievals: dict[str, set[str]] = {}
     for evidence in find_positives(log, owner, encoder, settings, Counter()):
-        if not evidence.positives or not evidence.asked:
+        if not evidence.positives:
             continue
         surest = max(evidence.positives, key=lambda row: evidence.positives[row].confidence)
         conversation = owner.memories[surest].conversation

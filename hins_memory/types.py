@@ -36,7 +36,7 @@ __all__ = [
 Role = Literal["query", "document"]
 Polarity = Literal["POSITIVE", "NEGATIVE"]
 #: Where the belief that a (query, memory) pair is relevant comes from.
-PositiveSource = Literal["feedback", "answer", "missed", "provenance", "synthesis", "replay"]
+PositiveSource = Literal["feedback", "answer", "missed", "synthesis", "replay"]
 
 
 #: The tenant of scopes that were synthesised, not captured.
@@ -198,14 +198,12 @@ class Tier(str, Enum):
     """How hard a negative is, by the rule of HiNS (arXiv 2601.14857), relative to the positive memory.
 
     HARD: same conversation, same topic, different speaker. MEDIUM: same conversation, different topic.
-    EASY: another conversation. Beyond the paper, and in no ratio: SIBLING: same conversation, topic and speaker,
-    another fact.
+    EASY: another conversation.
     """
 
     EASY = "easy"
     MEDIUM = "medium"
     HARD = "hard"
-    SIBLING = "sibling"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +225,8 @@ class Ratio:
             raise ValueError(f"a ratio needs three shares >= 0 that sum to 1, got {shares}")
 
     def share(self, tier: Tier) -> float:
-        """Return the share of one tier, 0 to 1; siblings have none."""
-        return {Tier.EASY: self.easy, Tier.MEDIUM: self.medium, Tier.HARD: self.hard}.get(tier, 0.0)
+        """Return the share of one tier, 0 to 1."""
+        return {Tier.EASY: self.easy, Tier.MEDIUM: self.medium, Tier.HARD: self.hard}[tier]
 
 
 @dataclass(frozen=True, slots=True)

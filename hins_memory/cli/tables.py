@@ -87,9 +87,7 @@ def gate_parts(report: GateReport) -> tuple[RenderableType, ...]:
 def _verdict(rule: GateRule) -> str:
     if rule.value is None:
         return "skipped"
-    if rule.passed:
-        return "passed"
-    return "warning" if rule.advisory else "FAILED"
+    return "passed" if rule.passed else "FAILED"
 
 
 def swap_parts(report: SwapPlan | SwapReport) -> tuple[RenderableType, ...]:

@@ -1,6 +1,5 @@
 """From captured interactions to tiered training examples."""
 
-from hins_memory.mine.judge import CrossEncoderJudge, Judge, LlmJudge
 from hins_memory.mine.miner import MineResult, mine
 from hins_memory.mine.parquet import mine_to_parquet, read_examples
 from hins_memory.mine.render import render
@@ -8,9 +7,6 @@ from hins_memory.mine.report import MineReport
 from hins_memory.mine.settings import MineSettings
 
 __all__ = [
-    "CrossEncoderJudge",
-    "Judge",
-    "LlmJudge",
     "MineReport",
     "MineResult",
     "MineSettings",

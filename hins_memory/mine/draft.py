@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from hins_memory.mine.arena import NEAREST, QUERIES, arena, around, local
 from hins_memory.mine.evidence import QueryEvidence
 from hins_memory.mine.filters import Pair, Pairs, allowed_negatives
-from hins_memory.mine.judging import Judging
 from hins_memory.mine.owner import OwnerMemories
 from hins_memory.mine.pool import Draft, owner_rng
 from hins_memory.mine.ratio import TierAllocator
@@ -26,7 +25,7 @@ __all__ = ["Drafting", "count_ranked"]
 
 # Scores of queries with memories are computed so many at a time.
 _CELLS = 1_000_000
-_ORDER = (Tier.HARD, Tier.MEDIUM, Tier.EASY, Tier.SIBLING)
+_ORDER = (Tier.HARD, Tier.MEDIUM, Tier.EASY)
 
 
 def count_ranked(
@@ -36,14 +35,14 @@ def count_ranked(
 
     Args:
         owner: the owner's memories.
-        evidence: the queries, those with positives count.
+        evidence: the queries; those with positives count.
         vectors: the queries' vectors, shape (len(evidence), dim).
         settings: the miner's settings.
     """
     import numpy as np
 
     counts: Counter[Tier] = Counter()
-    asked = [place for place, one in enumerate(evidence) if one.positives and one.asked]
+    asked = [place for place, one in enumerate(evidence) if one.positives]
     step = QUERIES if owner.neighbours else max(1, _CELLS // max(1, len(owner.texts)))
     for start in range(0, len(asked), step):
         part = asked[start : start + step]
@@ -90,7 +89,6 @@ class Drafting:
         ratio: what the negatives follow.
         settings: the miner's settings.
         outside: whether easy negatives that the owner lacks can come from outside (`pool_negatives`).
-        judging: the judge, if there is one.
     """
 
     def __init__(
@@ -100,13 +98,11 @@ class Drafting:
         ratio: Ratio,
         settings: MineSettings,
         outside: bool,
-        judging: Judging | None = None,
     ) -> None:
         self._scope = scope
         self._owner = owner
         self._settings = settings
         self._outside = outside
-        self._judging = judging
         self._rng = owner_rng(scope, settings.seed)
         self._allocator = TierAllocator(ratio, settings.negatives)
 
@@ -147,7 +143,6 @@ class Drafting:
             dict(zip(local(rows, evidence.positives), evidence.positives.values(), strict=True)),
             set(local(rows, evidence.rejected)),
             set(local(rows, evidence.plausible)),
-            evidence.asked,
             evidence.answered,
         )
         return self._owner.take(rows), Pair(local(rows, [pair.row])[0], moved)
@@ -165,18 +160,15 @@ class Drafting:
         for place, pair in enumerate(pairs):
             # What was rejected comes first.
             key[place, list(pair.evidence.rejected)] += 4.0
-        wanted = _ORDER if self._settings.siblings else _ORDER[:3]
         count = 4 * (self._settings.near_pool + self._settings.negatives)
         masks = tier_masks(owner, rows)
-        nearest = {tier: _nearest(np.where(masks[tier] & allowed, key, -np.inf), count) for tier in wanted}
+        nearest = {tier: _nearest(np.where(masks[tier] & allowed, key, -np.inf), count) for tier in _ORDER}
         repeated = len(np.unique(owner.key_codes)) < len(owner.key_codes)
         for place, pair in enumerate(pairs):
             candidates = {}
             for tier, found in nearest.items():
                 rows_here = found.rows[place, : found.counts[place]].tolist()
                 candidates[tier] = _distinct(owner, rows_here) if repeated else rows_here
-            if self._judging is not None:
-                self._judging.dismiss(owner, pair.evidence.query, candidates, self._settings)
             yield self._draft(owner, pair, candidates, block.scores[place], draws[place], queries[place])
 
     def _draft(
@@ -189,12 +181,11 @@ class Drafting:
         query: NDArray[np.float32],
     ) -> Draft:
         settings = self._settings
-        siblings = min(settings.siblings, len(candidates.get(Tier.SIBLING, ())))
         available = {tier: len(candidates[tier]) for tier in PAPER_TIERS}
         if self._outside:
             # What the owner's own conversations cannot give comes from outside.
             available[Tier.EASY] = max(available[Tier.EASY], settings.negatives)
-        dealt = self._allocator.deal(available, settings.negatives - siblings) | {Tier.SIBLING: siblings}
+        dealt = self._allocator.deal(available)
         negatives: list[Negative] = []
         for number, tier in enumerate(_ORDER):
             if not dealt[tier]:

@@ -15,14 +15,13 @@ class QueryEvidence:
 
     `positives` maps rows to positives; `rejected` are rows that feedback or a follow-up says are not relevant;
     `plausible` are the rows that an answer to the query may have come from, sure enough or not, and `answered` says
-    whether there was such an answer; `asked` says whether it was really searched for.
+    whether there was such an answer.
     """
 
     query: str
     positives: dict[int, Positive] = field(default_factory=dict)
     rejected: set[int] = field(default_factory=set)
     plausible: set[int] = field(default_factory=set)
-    asked: bool = True
     answered: bool = False
 
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from hins_memory.mine.draft import Drafting, count_ranked
 from hins_memory.mine.journal import Journal
-from hins_memory.mine.judge import Judge
-from hins_memory.mine.judging import Judging
 from hins_memory.mine.owner import OwnerMemories, build_owner
 from hins_memory.mine.pool import Draft, TextPool, make_pool, owner_rng, pool_negatives, pool_priority
 from hins_memory.mine.positives import find_positives
@@ -38,7 +36,7 @@ _OWNERS_LISTED = 50
 # Up to so many memories an owner's matrices are small.
 _SMALL = 2_000
 # Part of a journal's identity: a journal that an older miner wrote is not taken up.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,6 @@ def mine(
     encoder: Encoder,
     settings: MineSettings | None = None,
     public: Sequence[str] | None = None,
-    judge: Judge | None = None,
 ) -> MineResult:
     """Turn captured interactions into tiered training examples, in memory.
 
@@ -63,7 +60,6 @@ def mine(
         encoder: the current encoder: what it ranks high decides the ratio and which negatives are near.
         settings: what is kept and how it is sampled.
         public: texts that belong to nobody, for easy negatives of owners with too few conversations.
-        judge: what it finds relevant is not used as a negative (only candidates of the owner's own are judged).
 
     Returns:
         The examples and a report. A log without positives gives no examples and a report that says why.
@@ -71,9 +67,8 @@ def mine(
 
     Raises:
         EncoderError: the encoder cannot encode.
-        HinsError: the judge failed on several queries in a row.
     """
-    run = MinerRun(encoder, settings or MineSettings(), public or (), judge)
+    run = MinerRun(encoder, settings or MineSettings(), public or ())
     with run:
         for log in logs:
             run.add(log)
@@ -88,7 +83,6 @@ class MinerRun:
         encoder: the current encoder.
         settings: the miner's settings.
         public: texts that belong to nobody.
-        judge: the judge, if there is one.
         folder: where the journal is, so that a killed run can be taken up; None keeps it in memory.
     """
 
@@ -97,24 +91,14 @@ class MinerRun:
         encoder: Encoder,
         settings: MineSettings,
         public: Sequence[str],
-        judge: Judge | None = None,
         folder: Path | None = None,
     ) -> None:
         self._encoder = encoder
         self._settings = settings
         self._public = public
-        self._judging = Judging(judge) if judge is not None else None
         self._durable = folder is not None
         self._vectors = VectorFolder(settings, folder)
-        identity = _digest(
-            [
-                repr(settings),
-                str(encoder.version),
-                str(_VERSION),
-                getattr(judge, "name", type(judge).__qualname__),
-                *public,
-            ]
-        )
+        identity = _digest([repr(settings), str(encoder.version), str(_VERSION), *public])
         self._journal = Journal(folder / "journal.db" if folder else None, identity, settings.memory_budget)
         self._report = MineReport()
         self._skipped: Counter[str] = Counter()
@@ -134,7 +118,7 @@ class MinerRun:
         number = self._journal.add(log.scope, content)
         summary: dict[str, Any] = {"deleted": log.deleted}
         skipped: Counter[str] = Counter()
-        if not log.retrievals and not self._settings.share_scopes and not self._settings.provenance:
+        if not log.retrievals and not self._settings.share_scopes:
             # Encoding is what costs: nothing can come of an owner who never asked.
             skipped["owners without retrievals"] += 1
             summary["memories"] = len(log.memories)
@@ -167,7 +151,7 @@ class MinerRun:
             "memories": len(owner.texts),
             "conversations": owner.conversation_count,
             "topics": len(set(owner.topics.tolist())),
-            "queries": sum(one.asked for one in evidence),
+            "queries": len(evidence),
         }
         evidence = [one for one in evidence if one.positives]
         if not evidence:
@@ -178,15 +162,12 @@ class MinerRun:
         if not isinstance(ratio, Ratio):
             ratio = estimate_ratio(counts).ratio
         outside = bool(self._public) or settings.share_scopes
-        drafting = Drafting(log.scope, owner, ratio, settings, outside, self._judging)
+        drafting = Drafting(log.scope, owner, ratio, settings, outside)
         for place, draft in enumerate(drafting.drafts(evidence, vectors)):
             if draft.example.negatives or draft.lacking:
                 self._journal.add_draft(number, place, draft)
             else:
                 skipped["positives without any negative"] += 1
-        if self._judging is not None:
-            skipped += self._judging.skipped
-            self._judging.skipped.clear()
         shares = [ratio.easy, ratio.medium, ratio.hard, ratio.source, ratio.count]
         return summary | {"ranked": [counts[tier] for tier in PAPER_TIERS], "ratio": shares}
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.errors import HinsError, NotEnoughDataError
-from hins_memory.mine.judge import Judge
 from hins_memory.mine.miner import MinerRun
 from hins_memory.mine.report import MineReport
 from hins_memory.mine.settings import MineSettings
@@ -47,7 +46,6 @@ def mine_to_parquet(
     path: Path,
     settings: MineSettings | None = None,
     public: Sequence[str] | None = None,
-    judge: Judge | None = None,
 ) -> MineReport:
     """Turn captured interactions into tiered training examples, streamed to a Parquet file.
 
@@ -62,17 +60,16 @@ def mine_to_parquet(
         path: the file; one that is there is replaced at the end.
         settings: what is kept and how it is sampled.
         public: texts that belong to nobody.
-        judge: what it finds relevant is not used as a negative.
 
     Raises:
         EncoderError: the encoder cannot encode.
-        HinsError: the disk is full or not writable, another process mines into the same file, or the judge failed.
+        HinsError: the disk is full or not writable, or another process mines into the same file.
     """
     path = Path(path)
     work = path.with_name(f"{path.name}.work")
     with _disk_errors(path):
         work.mkdir(parents=True, exist_ok=True)
-        with MinerRun(encoder, settings or MineSettings(), public or (), judge, work) as run:
+        with MinerRun(encoder, settings or MineSettings(), public or (), work) as run:
             # The journal is locked now: these are not of a process that still runs.
             _remove_leftovers(work)
             for log in logs:
@@ -172,7 +169,7 @@ def read_examples(path: Path) -> Iterator[TieredExample]:
                 raise HinsError(f"{path} has other columns than a file of examples.", "Use one of mine_to_parquet's.")
             for batch in file.iter_batches(batch_size=_ROWS):
                 yield from (_example(row) for row in batch.to_pylist())
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise HinsError(f"{path} cannot be read: {error}.", "Write it with mine_to_parquet again.") from error
 
 

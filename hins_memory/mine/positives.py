@@ -1,4 +1,4 @@
-"""Positives: which memories a query was right to find, from feedback, answers and provenance, with a confidence."""
+"""Positives: which memories a query was right to find, from feedback and answers, with a confidence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hins_memory.mine.evidence import Found, QueryEvidence
 from hins_memory.mine.followups import apply_followups, find_followups, likelihood_ratios
 from hins_memory.mine.owner import OwnerMemories
 from hins_memory.mine.settings import MineSettings
-from hins_memory.mine.text import clean, normalized, words
+from hins_memory.mine.text import clean, normalized
 from hins_memory.types import Positive, PositiveSource, Retrieval, ScopeLog
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from hins_memory.encoder import Encoder
 
 __all__ = ["QueryEvidence", "find_positives"]
-
-# A memory extracted from more turns than this cannot be told to come from one of them.
-_MAX_SOURCE_TURNS = 2
 
 
 def find_positives(
@@ -58,8 +55,6 @@ def find_positives(
         followups = find_followups(log, found, owner, encoder, settings)
         ratios = likelihood_ratios(followups, found, evidence)
         apply_followups(followups, ratios, evidence, settings, skipped)
-    if settings.provenance:
-        _from_provenance(log, owner, evidence, settings)
     return list(evidence.values())
 
 
@@ -205,23 +200,3 @@ def _attributed(
     known[ranked] = True
     missed = missed_source(np.where(known, support, support.min() - 1.0), ranked) if known.any() else None
     return confidence, None if missed is None else (int(rows[missed[0]]), missed[1])
-
-
-def _from_provenance(
-    log: ScopeLog, owner: OwnerMemories, evidence: dict[str, QueryEvidence], settings: MineSettings
-) -> None:
-    """Extracted memories and their source turns: the turn is searched for the fact that was made of it."""
-    turns = {turn.id: turn for turn in log.turns}
-    for row, memory in enumerate(owner.memories):
-        sources = [turns[turn] for turn in memory.turn_ids if turn in turns]
-        if not sources or len(memory.turn_ids) > _MAX_SOURCE_TURNS:
-            continue
-        facts = set(words(memory.text))
-        shares = [len(facts & set(words(turn.text))) / max(len(facts), 1) for turn in sources]
-        share, turn = max(zip(shares, sources, strict=True), key=lambda pair: pair[0])
-        query = clean(turn.text, settings.max_chars)
-        # A turn stored as it was said teaches nothing: the query would be its own answer.
-        if not query.strip() or normalized(query) in owner.keys[row] or share < settings.min_confidence:
-            continue
-        one = evidence.setdefault(normalized(query), QueryEvidence(query, asked=False))
-        _keep(one, row, _positive(one, owner, row, "provenance", share, ""))

@@ -73,20 +73,18 @@ class TierAllocator:
         self._negatives = negatives
         self._owed = dict.fromkeys(PAPER_TIERS, 0.0)
 
-    def deal(self, available: Mapping[Tier, int], negatives: int | None = None) -> dict[Tier, int]:
-        """Return how many negatives of each of the paper's tiers the next query gets, never more than are available.
+    def deal(self, available: Mapping[Tier, int]) -> dict[Tier, int]:
+        """Return how many negatives of each tier the next query gets, never more than are available.
 
         Args:
             available: how many there are of each tier.
-            negatives: how many this query gets; None means as many as every query.
         """
-        wanted_count = self._negatives if negatives is None else negatives
         for tier in PAPER_TIERS:
             # Bounded: a tier that is missing for long must not flood the queries after it.
-            owed = self._owed[tier] + self._ratio.share(tier) * wanted_count
+            owed = self._owed[tier] + self._ratio.share(tier) * self._negatives
             self._owed[tier] = min(max(owed, -self._negatives), self._negatives)
         dealt = dict.fromkeys(PAPER_TIERS, 0)
-        for _ in range(wanted_count):
+        for _ in range(self._negatives):
             open_tiers = [tier for tier in PAPER_TIERS if dealt[tier] < available.get(tier, 0)]
             # A tier of share zero is dealt only where the others have run out.
             wanted = [tier for tier in open_tiers if self._ratio.share(tier) > 0] or open_tiers

@@ -15,7 +15,6 @@ _RULES = {
     "easy": "another conversation",
     "medium": "same conversation, another topic",
     "hard": "same conversation and topic, another speaker",
-    "sibling": "same conversation, topic and speaker, another fact",
 }
 
 
@@ -58,14 +57,11 @@ def _ratio(report: MineReport) -> Iterator[str]:
 
 
 def _negatives(report: MineReport) -> Iterator[str]:
-    counts = dict(report.negatives)
-    if report.siblings:
-        counts["sibling"] = report.siblings
-    total = sum(counts.values())
+    total = sum(report.negatives.values())
     if not total:
         return
     yield f"\nNegatives dealt: {total}"
-    for name, count in counts.items():
+    for name, count in report.negatives.items():
         yield f"  {name:<8}{100 * count / total:6.1f} %  {_bar(count / total):<{_BAR}}  {count}"
 
 

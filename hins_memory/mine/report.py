@@ -7,7 +7,7 @@ from typing import Any
 
 from hins_memory.mine.ratio import RatioEstimate
 from hins_memory.mine.tiers import PAPER_TIERS
-from hins_memory.types import Ratio, Tier, TieredExample
+from hins_memory.types import Ratio, TieredExample
 
 __all__ = ["MineReport", "TierSample"]
 
@@ -39,8 +39,6 @@ class MineReport:
     mean_confidence: dict[str, float] = field(default_factory=dict)
     #: how many negatives of each of the paper's tiers
     negatives: dict[str, int] = field(default_factory=lambda: {tier.value: 0 for tier in PAPER_TIERS})
-    #: how many negatives beyond the paper: same conversation, topic and speaker
-    siblings: int = 0
     #: how often the current encoder ranked a memory of each tier in its top k for a real query
     ranked: dict[str, int] = field(default_factory=dict)
     ratio: Ratio | None = None
@@ -69,10 +67,7 @@ class MineReport:
         self.positives[source] = count
         self.mean_confidence[source] = before + (confidence - before) / count
         for negative in example.negatives:
-            if negative.tier is Tier.SIBLING:
-                self.siblings += 1
-            else:
-                self.negatives[negative.tier.value] += 1
+            self.negatives[negative.tier.value] += 1
             chosen = self.samples.setdefault(negative.tier.value, [])
             query = example.positive.query[:_SAMPLE_CHARS]
             if len(chosen) < _SAMPLES_PER_TIER and all(sample.query != query for sample in chosen):

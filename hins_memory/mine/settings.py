@@ -20,8 +20,6 @@ class MineSettings:
     Args:
         negatives: how many negatives a query gets, at least 1.
         ratio: the share of each tier, or ``"empirical"``: counted from the log, per owner (ratio.py).
-        siblings: so many of a query's negatives, 0 to `negatives`, are of the same conversation, topic and speaker as
-            the positive where there are any; the ratio is that of the others. Beyond the paper, so off.
         guard: a negative's cosine with the query stays under this share of the positive's (NV-Retriever,
             arXiv 2407.15831); 1 only asks that it is not above the positive, None asks nothing. For queries whose
             answer tells what it may have come from, `max_plausible` does this better: what is ranked above the
@@ -36,14 +34,11 @@ class MineSettings:
         duplicate_similarity: cosine with the positive from which a text counts as the same fact restated.
         restated_words: a memory of the same speaker that is near to the positive and has this share of its rare words,
             over 0 to 1, counts as the same fact restated, say later in other words; None leaves that out.
-        judge_threshold: a candidate that the judge, if there is one, finds relevant with at least this probability is
-            no negative.
         followup_seconds: a query repeated or corrected by the user within this time says that the first search was
             not right (followups.py); 0 leaves such signals unused.
         share_scopes: whether texts of one owner may be negatives in another owner's examples.
         max_owner_share: an owner's largest share of the examples, over 0 to 1. It is held when there are more owners
             than 1 / share; fewer could only be held to it by an equal split.
-        provenance: whether (source turn, extracted memory) pairs are added.
         max_chars: longer texts are cut to this many characters in examples; encoders read far less.
         exact_rows: an owner with more memories than this is searched with faiss's inverted file, and each query is
             compared with its neighbourhood only; up to here, with all memories.
@@ -58,7 +53,6 @@ class MineSettings:
 
     negatives: int = 3
     ratio: Ratio | Literal["empirical"] = "empirical"
-    siblings: int = 0
     guard: float | None = 0.95
     min_confidence: float = 0.5
     missed: bool = True
@@ -68,11 +62,9 @@ class MineSettings:
     near_pool: int = 8
     duplicate_similarity: float = 0.9
     restated_words: float | None = 0.7
-    judge_threshold: float = 0.5
     followup_seconds: float = 300.0
     share_scopes: bool = False
     max_owner_share: float = 0.5
-    provenance: bool = False
     max_chars: int = 8000
     exact_rows: int = 20_000
     memory_budget: int = 2 * 2**30
@@ -85,15 +77,13 @@ class MineSettings:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use at least 1.")
         self._check_shares()
-        if not 0 <= self.siblings <= self.negatives:
-            raise ConfigError(f"siblings is {self.siblings}.", f"Use 0 to {self.negatives}, the number of negatives.")
         if not 0 <= self.followup_seconds <= 86_400:
             raise ConfigError(f"followup_seconds is {self.followup_seconds}.", "Use 0 (unused) to 86400, a day.")
         if self.memory_budget < _MIN_BUDGET:
             raise ConfigError(f"memory_budget is {self.memory_budget} bytes.", "Use at least 16 MiB (16777216).")
 
     def _check_shares(self) -> None:
-        for name in ("guard", "max_owner_share", "duplicate_similarity", "restated_words", "judge_threshold"):
+        for name in ("guard", "max_owner_share", "duplicate_similarity", "restated_words"):
             value = getattr(self, name)
             if value is None and name in ("guard", "restated_words"):
                 continue

@@ -23,8 +23,8 @@ def tier_masks(
     """Return which of the owner's memories fall into each tier relative to some of them.
 
     Hard: same conversation, same topic, different speaker. Medium: same conversation, different topic. Easy: another
-    conversation. Sibling, which the paper has not: same conversation, topic and speaker, another row. The same topic
-    where one of the two speakers is unknown is in no tier: it cannot be told whose fact it is.
+    conversation. Two memories of one speaker on one topic are in no tier, and neither are those of one topic where one
+    of the two speakers is unknown: it cannot be told whose fact it is.
 
     Args:
         owner: the owner's memories.
@@ -46,5 +46,4 @@ def tier_masks(
         Tier.EASY: ~same_conversation,
         Tier.MEDIUM: same_conversation & ~same_topic,
         Tier.HARD: same_topic & known & (speakers != mine),
-        Tier.SIBLING: same_topic & known & (speakers == mine) & (places != rows),
     }

@@ -7,24 +7,19 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.types import Tier, TieredExample
+from hins_memory.types import TieredExample
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = ["batch_stream", "data_digest", "to_dataset"]
 
-_PLAIN = (1.0, 1.0, 1.0)
 
-
-def to_dataset(
-    examples: Sequence[TieredExample], negatives: int, tier_weights: tuple[float, float, float] = _PLAIN
-) -> Dataset:
+def to_dataset(examples: Sequence[TieredExample], negatives: int) -> Dataset:
     """Return a dataset with the columns ``query``, ``positive``, ``negative_1`` ... in that order.
 
     An example with fewer negatives than columns repeats its own (a repetition counts once in the loss); one with
-    none repeats its positive, which the loss leaves out. Where the tiers do not all weigh 1, the column ``label`` has
-    the weights of a row's negatives.
+    none repeats its positive, which the loss leaves out.
     """
     from datasets import Dataset
 
@@ -34,8 +29,6 @@ def to_dataset(
     }
     for number in range(negatives):
         columns[f"negative_{number + 1}"] = [_negative(example, number) for example in examples]
-    if tier_weights != _PLAIN and negatives:
-        columns["label"] = [_weights(example, negatives, tier_weights) for example in examples]
     return Dataset.from_dict(columns)
 
 
@@ -43,14 +36,6 @@ def _negative(example: TieredExample, number: int) -> str:
     if not example.negatives:
         return example.positive.text
     return example.negatives[number % len(example.negatives)].text
-
-
-def _weights(example: TieredExample, count: int, tier_weights: tuple[float, float, float]) -> list[float]:
-    if not example.negatives:
-        return [1.0] * count
-    easy, medium, hard = tier_weights
-    by_tier = {Tier.EASY: easy, Tier.MEDIUM: medium, Tier.HARD: hard, Tier.SIBLING: hard}
-    return [by_tier[example.negatives[number % len(example.negatives)].tier] for number in range(count)]
 
 
 def batch_stream(examples: int, size: int, count: int, seed: int) -> Iterator[list[int]]:

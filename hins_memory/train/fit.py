@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoder import bf16_supported
-from hins_memory.errors import ConfigError
 from hins_memory.train.checkpoints import check_identity, latest_checkpoint
 from hins_memory.train.processes import from_main, is_main, process_count, wait_for_all
 from hins_memory.train.settings import TrainSettings
@@ -40,7 +39,6 @@ class Fit:
         checkpoints: the folder of the run's checkpoints, shared by all processes; None keeps none.
         identity: what the checkpoints are of, as JSON-able values; a folder of another run is refused.
         progress: called as (``train``, steps done, steps in all).
-        guide: the frozen model that the loss finds false negatives by.
     """
 
     settings: TrainSettings
@@ -49,7 +47,6 @@ class Fit:
     checkpoints: Path | None
     identity: Mapping[str, Any]
     progress: Progress | None
-    guide: SentenceTransformer | None
 
 
 def fit(model: SentenceTransformer, what: Fit) -> list[dict[str, Any]]:
@@ -61,7 +58,6 @@ def fit(model: SentenceTransformer, what: Fit) -> list[dict[str, Any]]:
     from hins_memory.train.tiered_trainer import TieredTrainer
 
     settings = what.settings
-    _check_dims(model, settings)
     # Where the card has a widget already, the trainer picks no texts of the log for one; `prepare_card` clears it.
     model.model_card_data.widget = [{"text": ""}]
     with _run_folder(what) as folder:
@@ -78,14 +74,12 @@ def fit(model: SentenceTransformer, what: Fit) -> list[dict[str, Any]]:
             temperature=settings.temperature,
             micro_batch_size=settings.micro_batch_size,
             gradient_cache=settings.gradient_cache,
-            dims=settings.dims,
-            guide_margin=settings.guide_margin or 0.0,
         )
         trainer = TieredTrainer(
             model=model,
             args=_arguments(model, what, folder),
             train_dataset=what.dataset,
-            loss=TieredInfoNCELoss(model, loss, what.guide),
+            loss=TieredInfoNCELoss(model, loss),
             evaluator=evaluator,
             callbacks=callbacks,
         )
@@ -96,12 +90,6 @@ def fit(model: SentenceTransformer, what: Fit) -> list[dict[str, Any]]:
             trainer.train(resume_from_checkpoint=str(cut) if cut else None)
         history: list[dict[str, Any]] = trainer.state.log_history
     return history
-
-
-def _check_dims(model: SentenceTransformer, settings: TrainSettings) -> None:
-    full = model.get_embedding_dimension()
-    if settings.dims and max(settings.dims) > full:
-        raise ConfigError(f"dims is {settings.dims}.", f"The encoder's vectors have {full} dimensions.")
 
 
 @contextlib.contextmanager
@@ -183,7 +171,7 @@ def _prompts(model: SentenceTransformer, columns: Sequence[str]) -> dict[str, st
     for column in columns:
         names = [name for name in known[_role(column)] if name in model.prompts]
         name = names[0] if names else model.default_prompt_name
-        if column != "label" and name is not None and model.prompts.get(name):
+        if name is not None and model.prompts.get(name):
             found[column] = model.prompts[name]
     return found or None
 
@@ -192,4 +180,4 @@ def _routes(model: SentenceTransformer, columns: Sequence[str]) -> dict[str, str
     """Return each column's route through a model that treats queries and documents differently."""
     if not any(type(module).__name__ == "Router" for module in model.children()):
         return None
-    return {column: _role(column) for column in columns if column != "label"}
+    return {column: _role(column) for column in columns}

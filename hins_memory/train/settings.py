@@ -37,11 +37,6 @@ class TrainSettings:
         learning_rate: peak rate of AdamW; 0 means the mode's default (1.5e-4 for full, 6e-4 for lora, 5e-3 for query).
         temperature: what cosine similarities are divided by in the loss.
         negatives: how many of an example's negatives are used, in their order.
-        tier_weights: how much an example's own easy, medium and hard negatives count in the loss; 1 is as much as any
-            other candidate, 0 not at all. A sibling counts as a hard one.
-        guide_margin: a candidate that the base encoder scores above the positive less this margin is taken for a
-            false negative and left out (GISTEmbed); None uses no guide, which saves a forward pass.
-        dims: shorter lengths that the vectors are trained to be useful at too (Matryoshka); the full one always is.
         lora_rank: rank of the update in `lora` mode; its alpha is twice the rank.
         query_rank: rank of the map in `query` mode.
         anchor: bring the scores back to the base encoder's scale, so that as many results reach the frameworks'
@@ -54,7 +49,6 @@ class TrainSettings:
             there is a set to measure it on (`Samples.general`); best a little under what the gate allows.
         replay: packaged examples of general retrieval that are trained on beside the others, so many for each of them,
             against forgetting; 0 adds none.
-        freeze_embeddings: leave the word embeddings as they are in `full` mode (`lora` always does).
         warmup: share of the steps over which the rate rises to its peak.
         micro_batch_size: texts per forward pass; they are sorted by length first, so little is padded.
         gradient_cache: embed twice and keep the activations of one micro-batch only, so that the batch size does not
@@ -78,9 +72,6 @@ class TrainSettings:
     learning_rate: float = 0.0
     temperature: float = 0.05
     negatives: int = 3
-    tier_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    guide_margin: float | None = None
-    dims: tuple[int, ...] = ()
     lora_rank: int = 16
     query_rank: int = 32
     anchor: bool = True
@@ -89,7 +80,6 @@ class TrainSettings:
     soup: float = 0.8
     max_general_loss: float = 0.009
     replay: float = 0.25
-    freeze_embeddings: bool = False
     warmup: float = 0.1
     micro_batch_size: int = 16
     gradient_cache: bool | None = None
@@ -116,7 +106,6 @@ class TrainSettings:
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup is {self.warmup}.", "Use a share from 0 to below 1.")
         self._check_scores()
-        self._check_loss()
 
     def _check_scores(self) -> None:
         if not 0 < self.soup <= 1:
@@ -127,14 +116,6 @@ class TrainSettings:
             raise ConfigError(f"replay is {self.replay}.", "Use 0 or more.")
         if not all(-1 < cutoff < 1 for cutoff in self.cutoffs):
             raise ConfigError(f"cutoffs is {self.cutoffs}.", "Give cosines.")
-
-    def _check_loss(self) -> None:
-        if len(self.tier_weights) != 3 or not all(0 <= weight < math.inf for weight in self.tier_weights):
-            raise ConfigError(f"tier_weights is {self.tier_weights}.", "Give three numbers, each 0 or more.")
-        if any(dim < 1 for dim in self.dims):
-            raise ConfigError(f"dims is {self.dims}.", "Give lengths of at least 1.")
-        if self.guide_margin is not None and not math.isfinite(self.guide_margin):
-            raise ConfigError(f"guide_margin is {self.guide_margin}.", "Use a number, or None for no guide.")
 
     @property
     def _queries_a_step(self) -> int:

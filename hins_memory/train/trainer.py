@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import platform
 import tempfile
 import time
@@ -89,10 +88,9 @@ def train_encoder(
     else:
         model = plain_model(encoder)
         limit = model.max_seq_length
-        guide = copy.deepcopy(model) if settings.guide_margin is not None else None
         finish = _prepare(model, settings)
         check_space(_bytes_needed(model, folder, settings, checkpoints))
-        history = _fit(model, examples, settings, (encoder.version, progress, samples.held_out, checkpoints, guide))
+        history = _fit(model, examples, settings, (encoder.version, progress, samples.held_out, checkpoints))
         finish()
         model.max_seq_length = limit
         model, scores = finished(model, base, samples, settings) if is_main() else (model, {})
@@ -130,8 +128,6 @@ def _prepare(model: SentenceTransformer, settings: TrainSettings) -> Callable[[]
     if settings.max_tokens:
         model.max_seq_length = min(settings.max_tokens, model.max_seq_length or settings.max_tokens)
     if settings.mode == "full":
-        if settings.freeze_embeddings:
-            model[0].auto_model.get_input_embeddings().requires_grad_(False)
         return lambda: None
     from peft import LoraConfig, get_peft_model
 
@@ -168,15 +164,15 @@ def _fit(
     from hins_memory.train.dataset import data_digest, to_dataset
     from hins_memory.train.fit import Fit, fit
 
-    base, progress, held_out, checkpoints, guide = rest
+    base, progress, held_out, checkpoints = rest
     identity = {
         "settings": settings.to_dict(),
         "data": data_digest(examples),
         "base": base,
         "processes": process_count(),
     }
-    dataset = to_dataset(examples, settings.negatives, settings.tier_weights)
-    return fit(model, Fit(settings, dataset, held_out, checkpoints, identity, progress, guide))
+    dataset = to_dataset(examples, settings.negatives)
+    return fit(model, Fit(settings, dataset, held_out, checkpoints, identity, progress))
 
 
 def _save(model: SentenceTransformer, folder: Path, manifest: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from hins_memory.mine.attribution import (
 from hins_memory.mine.owner import build_owner
 from hins_memory.mine.positives import find_positives
 from hins_memory.mine.settings import MineSettings
-from hins_memory.types import Answer, Feedback, Memory, Scope, ScopeLog, Turn
+from hins_memory.types import Answer, Feedback, Memory, Scope, ScopeLog
 
 
 def evidence_of(log, encoder, **options):
@@ -189,19 +189,6 @@ def test_what_was_deleted_or_changed_since_is_counted_and_left_out(stock_encoder
     assert not found["What is Ilse's dinghy called?"].positives
     assert skipped["results changed since"] == 2
     assert skipped["results deleted since or never recorded"] == 2
-
-
-def test_an_extracted_memory_is_a_positive_of_its_turn(stock_encoder):
-    scope = Scope(user="u")
-    said = Turn(scope, "c", "user", "Well, last week I finally bought a wooden dinghy in Kiel!", id="t1")
-    fact = Memory("m1", scope, "c", "Bought a wooden dinghy in Kiel last week", "user", turn_ids=("t1",))
-    copy = Memory("m2", scope, "c", said.text, "user", turn_ids=("t1",))
-    log = ScopeLog(scope, turns=(said,), memories=(fact, copy))
-    _, found, _ = evidence_of(log, stock_encoder, provenance=True)
-    positives = [positive for one in found.values() for positive in one.positives.values()]
-    assert [(one.memory_id, one.source) for one in positives] == [("m1", "provenance")]
-    assert not any(one.asked for one in found.values())
-    assert not evidence_of(log, stock_encoder)[1]
 
 
 def test_a_repeated_query_is_one_query(stock_encoder):

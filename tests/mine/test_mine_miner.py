@@ -84,7 +84,8 @@ def test_a_fact_restated_later_in_other_words_is_no_negative(stock_encoder):
     log = sailor()
     asked = log.retrievals[2]
     pan = next(memory for memory in log.memories if "cast iron" in memory.text)
-    again = replace(pan, id="again", text="Bram: Did I tell you that the one pan I have is cast iron?", time=9e5)
+    told = "Bram: Did I tell you that the one pan I have is cast iron?"
+    again = replace(pan, id="again", conversation="c1", text=told, time=9e5)
     other = replace(pan, id="other", speaker="Ilse", text="Ilse: My own pan is not made of cast iron.", time=9e5)
     log = replace(log, memories=(*log.memories, again, other), answers=())
     log = replace(log, feedback=(Feedback(pan.id, "POSITIVE", asked.id),))
@@ -96,7 +97,6 @@ def test_a_fact_restated_later_in_other_words_is_no_negative(stock_encoder):
             restated_words=share,
             negatives=14,
             near_pool=14,
-            siblings=4,
         )
         (example,) = mine([log], stock_encoder, options).examples
         assert {one.memory_id for one in example.negatives} & {"again", "other"} == expected

@@ -46,6 +46,17 @@ def test_other_tools_can_read_the_file(stock_encoder, tmp_path):
     assert data[0]["negatives"][0]["tier"] in ("easy", "medium", "hard")
 
 
+def test_a_tier_of_another_version_is_a_clear_error(stock_encoder, tmp_path):
+    import pyarrow.parquet as pq
+
+    mine_to_parquet([sailor()], stock_encoder, tmp_path / "x", MineSettings(max_owner_share=1.0))
+    table = pq.read_table(tmp_path / "x")
+    rows = [{**row, "negatives": [{**one, "tier": "sibling"} for one in row["negatives"]]} for row in table.to_pylist()]
+    pq.write_table(table.from_pylist(rows, schema=table.schema), tmp_path / "y")
+    with pytest.raises(HinsError, match="sibling"):
+        list(read_examples(tmp_path / "y"))
+
+
 def test_lone_surrogates_do_not_stop_it(stock_encoder, tmp_path):
     log = sailor("\ud800")
     mine_to_parquet([log], stock_encoder, tmp_path / "x")

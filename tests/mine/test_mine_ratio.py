@@ -68,24 +68,10 @@ def test_a_tier_of_share_zero_is_the_last_resort():
 @pytest.mark.parametrize(
     "options",
     [{"negatives": 0}, {"guard": 0.0}, {"guard": 1.5}, {"min_confidence": -0.1}, {"max_owner_share": 0.0},
-     {"ratio": "guess"}, {"siblings": -1}, {"siblings": 4}, {"followup_seconds": -1.0}, {"memory_budget": 1},
-     {"judge_threshold": 0.0}, {"restated_words": 1.5}, {"exact_rows": 0},
+     {"ratio": "guess"}, {"followup_seconds": -1.0}, {"memory_budget": 1},
+     {"restated_words": 1.5}, {"exact_rows": 0},
      {"top_k": 0}, {"max_plausible": 2.0}, {"duplicate_similarity": 0.0}],
 )  # fmt: skip
 def test_bad_settings_are_refused(options):
     with pytest.raises(ConfigError):
         MineSettings(**options)
-
-
-def test_siblings_are_in_no_ratio():
-    assert Ratio(0.2, 0.5, 0.3).share(Tier.SIBLING) == 0
-    assert estimate_ratio({Tier.HARD: 10, Tier.SIBLING: 1000}).ratio == estimate_ratio({Tier.HARD: 10}).ratio
-
-
-def test_a_query_may_get_fewer_and_the_ratio_still_holds():
-    allocator, dealt = TierAllocator(Ratio(0.5, 0.25, 0.25), 3), dict.fromkeys(PAPER_TIERS, 0)
-    for number in range(200):
-        for tier, count in allocator.deal(PLENTY, 2 + number % 2).items():
-            dealt[tier] += count
-    assert sum(dealt.values()) == 500
-    assert dealt[Tier.EASY] / 500 == pytest.approx(0.5, abs=0.02)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from mine_logs import sailor
 
 from hins_memory.mine import MineReport, MineSettings, mine, render
-from hins_memory.types import Ratio, Tier
+from hins_memory.types import Ratio
 
 
 def test_the_report_shows_bars_intervals_reasons_and_samples(stock_encoder):
@@ -32,25 +32,3 @@ def test_a_report_of_nothing_and_one_of_a_given_ratio():
     text = render(report)
     assert "given" in text
     assert "(given)" in text
-
-
-def test_siblings_are_shown_apart(stock_encoder):
-    options = MineSettings(siblings=1, negatives=3, guard=None)
-    result = mine([sailor()], stock_encoder, options)
-    dealt = [negative for one in result.examples for negative in one.negatives if negative.tier is Tier.SIBLING]
-    assert dealt
-    assert result.report.siblings == len(dealt)
-    assert set(result.report.negatives) == {"easy", "medium", "hard"}
-    assert "sibling" in render(result.report)
-    stored = {memory.id: memory for memory in sailor().memories}
-    for example in result.examples:
-        positive = stored[example.positive.memory_id]
-        assert len(example.negatives) <= 3
-        assert sum(one.tier is Tier.SIBLING for one in example.negatives) <= 1
-        for one in example.negatives:
-            if one.tier is Tier.SIBLING:
-                other = stored[one.memory_id]
-                assert (other.speaker, other.conversation) == (positive.speaker, positive.conversation)
-    assert not any(
-        one.tier is Tier.SIBLING for example in mine([sailor()], stock_encoder).examples for one in example.negatives
-    )

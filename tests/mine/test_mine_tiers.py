@@ -43,7 +43,7 @@ def test_the_rule_for_two_people(stock_encoder):
         ("c2", "boats", "Bram", "My boat leaks."),
     ]
     owner = owner_of(stock_encoder, labelled(rows))
-    assert tiers_of(owner, 0) == {"m1": "hard", "m2": "sibling", "m3": "medium", "m4": "medium", "m5": "easy"}
+    assert tiers_of(owner, 0) == {"m1": "hard", "m3": "medium", "m4": "medium", "m5": "easy"}
 
 
 def test_the_rule_for_user_and_assistant(stock_encoder):
@@ -64,7 +64,7 @@ def test_the_rule_for_several_parties_and_one_who_is_unknown(stock_encoder):
         ("c1", "boats", "ilse", "My sail is orange."),
     ]
     owner = owner_of(stock_encoder, labelled(rows))
-    assert tiers_of(owner, 0) == {"m1": "hard", "m2": "hard", "m4": "sibling"}
+    assert tiers_of(owner, 0) == {"m1": "hard", "m2": "hard"}
     assert tiers_of(owner, 3) == {}
 
 
@@ -122,7 +122,7 @@ def test_extracted_memories_of_several_parties_have_tiers(stock_encoder):
     texts = ("Ilse owns a dinghy", "Bram owns a catamaran", "Chidi wants a canoe", "It rained", "Ilse sewed a sail")
     stored = [Memory(f"m{n}", SCOPE, "c", text, topic="boats", time=float(n)) for n, text in enumerate(texts)]
     owner = owner_of(stock_encoder, stored, turns)
-    assert tiers_of(owner, 0) == {"m1": "hard", "m2": "hard", "m4": "sibling"}
+    assert tiers_of(owner, 0) == {"m1": "hard", "m2": "hard"}
 
 
 def test_the_speaker_is_inferred_from_the_conversation(stock_encoder):

@@ -24,11 +24,10 @@ base, root = Path(sys.argv[2]), Path(sys.argv[3])
 def gradients(cache: bool) -> None:
     model = SentenceTransformer(str(base), device="cpu").eval()
     wrapped = DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
-    guide = SentenceTransformer(str(base), device="cpu")
-    loss = TieredInfoNCELoss(model, LossSettings(micro_batch_size=3, gradient_cache=cache, dims=(8,)), guide)
+    loss = TieredInfoNCELoss(model, LossSettings(micro_batch_size=3, gradient_cache=cache))
     loss.model = wrapped
-    columns, weights = batch_columns(model, torch.distributed.get_rank(), process_count())
-    value = loss(columns, weights)
+    columns = batch_columns(model, torch.distributed.get_rank(), process_count())
+    value = loss(columns)
     value.backward()
     found = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
     torch.save((float(value.detach()), found), root / f"{torch.distributed.get_rank()}-{cache}.pt")

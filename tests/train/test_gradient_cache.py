@@ -37,11 +37,10 @@ def step(model: SentenceTransformer, **changes) -> tuple[float, dict[str, torch.
     return float(value.detach()), gradients
 
 
-@pytest.mark.parametrize("dims", [(), (8, 16)])
-def test_loss_and_gradients_are_those_without_the_cache(model, dims):
+def test_loss_and_gradients_are_those_without_the_cache(model):
     assert any(isinstance(module, torch.nn.Dropout) and module.p for module in model.modules())
-    plain_loss, plain = step(model, gradient_cache=False, dims=dims)
-    cached_loss, cached = step(model, gradient_cache=True, dims=dims)
+    plain_loss, plain = step(model, gradient_cache=False)
+    cached_loss, cached = step(model, gradient_cache=True)
     assert cached_loss == pytest.approx(plain_loss, abs=1e-6)
     assert cached.keys() == plain.keys()
     for name, gradient in plain.items():

@@ -9,7 +9,6 @@ from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from torch import Tensor
 
 NAMES = ["Ann", "Bo", "Cid", "Dee", "Eli", "Fay"]
 THINGS = ["cello", "chess", "pottery", "rowing"]
@@ -36,10 +35,8 @@ def quick(**changes: Any) -> TrainSettings:
     return TrainSettings(**{**values, "lora_rank": 4, "replay": 0.0, "soup": 1.0, **changes})
 
 
-def batch_columns(model: SentenceTransformer, rank: int = 0, processes: int = 1) -> tuple[list[dict[str, Any]], Tensor]:
-    """The tokenised columns of one batch, or of a process's part of it, and the weights of the negatives."""
-    import torch
-
+def batch_columns(model: SentenceTransformer, rank: int = 0, processes: int = 1) -> list[dict[str, Any]]:
+    """The tokenised columns of one batch, or of a process's part of it."""
     rows = [*examples()[:8], *examples()[:2], *examples()[8:14]]
     part = rows[rank * len(rows) // processes : (rank + 1) * len(rows) // processes]
     texts = (
@@ -48,5 +45,4 @@ def batch_columns(model: SentenceTransformer, rank: int = 0, processes: int = 1)
         [row.negatives[0].text for row in part],
         [row.negatives[-1].text for row in part],
     )
-    weights = torch.tensor([[0.5, 2.0 if len(row.negatives) > 1 else 0.5] for row in part])
-    return [model.preprocess(column) for column in texts], weights
+    return [model.preprocess(column) for column in texts]
