@@ -25,9 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from _attribution import cases, locomo_scopes, scope_log
-from _common import base_parser, exit_status, resolve_data, show_table, stage, write_result
-from _locomo import ANSWERABLE, LOCOMO, Conversation, eval_set, load_locomo
 
 from hins_memory.encoder import Encoder
 from hins_memory.errors import ConfigError
@@ -35,6 +32,12 @@ from hins_memory.evaluate import evaluate_encoder, paired_bootstrap
 from hins_memory.mine import MineSettings, mine
 from hins_memory.train import TrainSettings, train_encoder
 from hins_memory.types import Negative, Ratio, ScopeLog, Tier, TieredExample
+from parts.common.command import base_parser, exit_status
+from parts.common.files import resolve_data
+from parts.common.results import write_result
+from parts.common.screen import show_table, stage
+from parts.datasets.locomo import ANSWERABLE, LOCOMO, Conversation, eval_set, load_locomo
+from parts.mining.evidence_logs import cases, locomo_scopes, scope_log
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

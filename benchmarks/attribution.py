@@ -18,9 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _attribution import TOP_K, Case, cases, fit, followups, locomo_scopes, sample_scope, scope_log
-from _common import base_parser, exit_status, progress, resolve_data, show_table, stage, write_result
-from _locomo import LOCOMO, load_locomo
 from numpy.typing import NDArray
 
 from hins_memory.encoder import Encoder
@@ -37,6 +34,12 @@ from hins_memory.mine.attribution import (
 )
 from hins_memory.sample import load_sample
 from hins_memory.types import ScopeLog
+from parts.common.command import base_parser, exit_status
+from parts.common.files import resolve_data
+from parts.common.results import write_result
+from parts.common.screen import progress, show_table, stage
+from parts.datasets.locomo import LOCOMO, load_locomo
+from parts.mining.evidence_logs import TOP_K, Case, cases, fit, followups, locomo_scopes, sample_scope, scope_log
 
 _QUICK_CONVERSATIONS = 2
 _COVERAGES = (0.3, 0.4, 0.5, 0.55)

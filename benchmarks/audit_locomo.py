@@ -15,9 +15,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from _audit import AUDIT, find_label_errors, write_errors
-from _common import base_parser, exit_status, resolve_data, show_table, stage, write_result
-from _locomo import LOCOMO, load_locomo
+from parts.common.command import base_parser, exit_status
+from parts.common.files import resolve_data
+from parts.common.results import write_result
+from parts.common.screen import show_table, stage
+from parts.datasets.locomo import LOCOMO, load_locomo
+from parts.datasets.locomo_audit import AUDIT, find_label_errors, write_errors
 
 
 def main(argv: Sequence[str] | None = None) -> int:

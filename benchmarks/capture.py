@@ -27,8 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import base_parser, exit_status, show_table, stage, write_result
-from _swap import ASKED_FOR, PER_USER, fill_index, memory_text, user_of
 from hins_adapter_mem0.index import open_index
 from hins_adapter_mem0.stores import GuardedStore
 
@@ -39,6 +37,10 @@ from hins_memory.encoder import Encoder, resolve_model
 from hins_memory.log.database import open_database
 from hins_memory.log.reader import LogReader
 from hins_memory.types import Memory, RankedMemory, Retrieval, Scope, Turn
+from parts.common.command import base_parser, exit_status
+from parts.common.results import write_result
+from parts.common.screen import show_table, stage
+from parts.swapping.load import ASKED_FOR, PER_USER, fill_index, memory_text, user_of
 
 _SIZES, _QUICK_SIZES = (1_000, 100_000), (300,)
 # One search of embedded Qdrant takes two thirds of a second at 100k memories; a quarter of the blocks has to do.

@@ -19,13 +19,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from _common import base_parser, exit_status, show_table, stage, write_result
-from _lmeb import DEFAULT_TASKS, lmeb_tasks, run_task, task_scores
-from _locomo import eval_set, load_locomo, sample_sets
-
 from hins_memory.encoder import Encoder
 from hins_memory.errors import ConfigError, HinsError
 from hins_memory.evaluate import EvalSet, evaluate_encoder
+from parts.common.command import base_parser, exit_status
+from parts.common.results import write_result
+from parts.common.screen import show_table, stage
+from parts.datasets.locomo import eval_set, load_locomo, sample_sets
+from parts.evaluation.mteb_tasks import DEFAULT_TASKS, lmeb_tasks, run_task, task_scores
 
 _TOLERANCE = 0.1
 _METRIC = "ndcg_at_10"

@@ -26,24 +26,26 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from _audit import audited, is_known, known_errors
-from _common import base_parser, exit_status, resolve_data, show_table, stage, write_result
-from _deployment import Fold, Plan, deployment, other_file, score, settings_of, split_folds
-from _infer import Extraction
-from _llm_judge import AnswerJudge
-from _llm_proxy import LlmProxy
-from _locomo import LOCOMO, Conversation, load_locomo, relevant, sample_conversations
-from _locomo_report import report_stock
-from _mem0 import fused_parts
-from _memoryos import LLM, paged
-from _models import Models
-from _qa import sentence_splitter
-from _qa_page import write_report
-from _qa_report import report_runs
-from _side_by_side import EncoderRun, Retriever, answer, score_run
-
 from hins_memory.errors import ConfigError
 from hins_memory.llm import Usage
+from parts.agents.llm_proxy import LlmProxy
+from parts.agents.mem0 import fused_parts
+from parts.agents.mem0_extraction import Extraction
+from parts.agents.memoryos import LLM, paged
+from parts.common.command import base_parser, exit_status
+from parts.common.files import resolve_data
+from parts.common.results import write_result
+from parts.common.screen import show_table, stage
+from parts.datasets.locomo import LOCOMO, Conversation, load_locomo, relevant, sample_conversations
+from parts.datasets.locomo_audit import audited, is_known, known_errors
+from parts.locomo.deployment import Fold, Plan, deployment, other_file, score, settings_of, split_folds
+from parts.locomo.deployment_report import report_stock
+from parts.locomo.side_by_side import EncoderRun, Retriever, answer, score_run
+from parts.locomo.side_by_side_page import write_report
+from parts.locomo.side_by_side_report import report_runs
+from parts.qa.judge import AnswerJudge
+from parts.qa.models import Models
+from parts.qa.scores import sentence_splitter
 
 __all__ = ["Fold", "main", "split_folds"]
 

@@ -25,13 +25,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from _common import base_parser, exit_status, show_table, stage, write_result
-from _mining import Measured, Plan, WordVectors, chats, measured, synthetic_logs
-
 from hins_memory.encoder import Encoder
 from hins_memory.errors import HinsError
 from hins_memory.mine import MineSettings, mine_to_parquet
 from hins_memory.types import ScopeLog
+from parts.common.command import base_parser, exit_status
+from parts.common.results import write_result
+from parts.common.screen import show_table, stage
+from parts.mining.synthetic import Measured, Plan, WordVectors, chats, measured, synthetic_logs
 
 _SIZES = (10_000, 100_000, 1_000_000)
 _QUICK_SIZES = (2_000,)

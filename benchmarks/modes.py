@@ -22,23 +22,25 @@ import numpy as np
 
 os.environ.setdefault("MEM0_TELEMETRY", "False")
 
-from _common import base_parser, exit_status, resolve_data, show_table, stage, write_result
-from _deployment import split_folds
-from _locomo import ANSWERABLE, LOCOMO, Conversation, documents, load_locomo
-from _modes import CUTOFFS, Cell, K, Source, Variant, code_digest, play, run_cell, untrained_cell
-
 from hins_memory.encoder import Encoder
 from hins_memory.errors import ConfigError
 from hins_memory.evaluate import cutoff_shares, paired_bootstrap
 from hins_memory.gate import GateSettings
+from parts.common.command import base_parser, exit_status
+from parts.common.files import resolve_data
+from parts.common.results import write_result
+from parts.common.screen import show_table, stage
+from parts.datasets.locomo import ANSWERABLE, LOCOMO, Conversation, documents, load_locomo
+from parts.locomo.deployment import split_folds
+from parts.training.modes import CUTOFFS, Cell, K, Source, Variant, code_digest, play, run_cell, untrained_cell
 
 if TYPE_CHECKING:
     import argparse
 
-    from _locomo import Memories
     from numpy.typing import NDArray
 
     from hins_memory.evaluate import BootstrapResult
+    from parts.datasets.locomo import Memories
 
 _QUICK_QUESTIONS = 100
 _COLUMNS = {

@@ -25,17 +25,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from _common import base_parser, exit_status, stage, write_result
-from _histories import History, Mem0History, MemoryosHistory
-from _memoryos import LLM
-from _models import Models
-from _personamem import QUESTION_TYPES, SIZES, Contexts, Question, file_digest, find_files, load_questions
-from _personamem_choice import CHOOSE_INSTRUCTION, Chooser, make_chooser
-from _personamem_report import Answered, report
-from _personamem_tiny import write_tiny
-
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
+from parts.agents.histories import History, Mem0History, MemoryosHistory
+from parts.agents.memoryos import LLM
+from parts.common.command import base_parser, exit_status
+from parts.common.results import write_result
+from parts.common.screen import stage
+from parts.datasets.personamem import QUESTION_TYPES, SIZES, Contexts, Question, file_digest, find_files, load_questions
+from parts.datasets.personamem_tiny import write_tiny
+from parts.personamem.choice import CHOOSE_INSTRUCTION, Chooser, make_chooser
+from parts.personamem.report import Answered, report
+from parts.qa.models import Models
 
 _QUICK_QUESTIONS = 20
 

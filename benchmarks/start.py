@@ -19,14 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import base_parser, exit_status, resolve_data, show_table, stage, write_result
-from _locomo import LOCOMO, load_locomo
-from _start import Recipe, evaluation_exclusion, figures, prior_of, scores, train_seed
 
 from hins_memory.encoder import Encoder, resolve_model
 from hins_memory.errors import ConfigError
 from hins_memory.evaluate import BootstrapResult, paired_bootstrap
 from hins_memory.starter import starter_packaged, write_delta
+from parts.common.command import base_parser, exit_status
+from parts.common.files import resolve_data
+from parts.common.results import write_result
+from parts.common.screen import show_table, stage
+from parts.datasets.locomo import LOCOMO, load_locomo
+from parts.training.cold_start import Recipe, evaluation_exclusion, figures, prior_of, scores, train_seed
 
 _SHOWN = ("sample", "sample_facts", "preferences", "general", "locomo_turns", "locomo_facts")
 

@@ -19,14 +19,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _common import base_parser, exit_status, show_table, stage, write_result
-from _swap import Load, agent_behind, check_store, fill_store, memory_text, percentile, shaken_version
-
 from hins_memory import Memory
 from hins_memory.config import Settings
 from hins_memory.encoder import Encoder
 from hins_memory.registry import Registry
 from hins_memory.swap import retire_agent, rollback_agent, swap_agent
+from parts.common.command import base_parser, exit_status
+from parts.common.results import write_result
+from parts.common.screen import show_table, stage
+from parts.swapping.load import Load, agent_behind, check_store, fill_store, memory_text, percentile, shaken_version
 
 _COUNT, _QUICK_COUNT = 100_000, 1_000
 # The throughput does not depend on how many there are.

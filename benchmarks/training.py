@@ -23,14 +23,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from _common import base_parser, exit_status, resolve_data, show_table, stage, write_result
-from _locomo import ANSWERABLE, LOCOMO, load_locomo
-from _training import PEERS, Job, Runner, Split, child, hardware, locomo_splits, sample_split
 
 from hins_memory.encoder import Encoder
 from hins_memory.errors import ConfigError
 from hins_memory.evaluate import evaluate_encoder, paired_bootstrap
 from hins_memory.train import TrainSettings
+from parts.common.command import base_parser, exit_status
+from parts.common.files import resolve_data
+from parts.common.results import write_result
+from parts.common.screen import show_table, stage
+from parts.datasets.locomo import ANSWERABLE, LOCOMO, load_locomo
+from parts.training.trainers import PEERS, Job, Runner, Split, child, hardware, locomo_splits, sample_split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

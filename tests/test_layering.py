@@ -75,6 +75,10 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"encoder", "pipeline", "plugins"},
 }
 FRAMEWORKS = {"hins_adapter_mem0", "hins_adapter_memoryos", "mem0", "memoryos", "qdrant_client"}
+# The folders of benchmarks/parts, from the ground up.
+BENCHMARK_FOLDERS = [
+    *("common", "datasets", "agents", "qa", "evaluation", "mining", "locomo", "personamem", "training", "swapping"),
+]
 # Modules of training that nothing imports before a training begins.
 LATE = {"callbacks", "gathering", "gradient_cache", "held_out", "loss", "tiered_trainer"}
 HEAVY = {
@@ -192,11 +196,24 @@ def test_types_imports_the_standard_library_only() -> None:
 
 @pytest.mark.parametrize("path", sources(ROOT / "benchmarks"), ids=lambda path: path.name)
 def test_benchmarks_use_the_public_packages_only(path: Path) -> None:
-    names = {name.split(".")[0] for name in imported(parsed(path))}
-    helpers = {one.stem for one in (ROOT / "benchmarks").glob("_*.py")}
-    ours = {name for name in names if name.startswith("hins_")}
+    names = set(imported(parsed(path)))
+    ours = {name.split(".")[0] for name in names if name.startswith("hins_")}
     assert ours <= {"hins_memory", "hins_adapter_mem0", "hins_adapter_memoryos"}, f"{path.name} imports {sorted(ours)}"
-    assert {name for name in names if name.startswith("_") and name != "__future__"} <= helpers
+    private = {name for name in names - {"__future__"} if any(part.startswith("_") for part in name.split("."))}
+    assert not private, f"{path.name} imports {sorted(private)}"
+
+
+@pytest.mark.parametrize("path", sources(ROOT / "benchmarks" / "parts"), ids=lambda path: path.name)
+def test_what_benchmarks_share_imports_only_folders_above_it(path: Path) -> None:
+    folder = path.relative_to(ROOT / "benchmarks" / "parts").parts[0]
+    if folder == "__init__.py":
+        return
+    assert folder in BENCHMARK_FOLDERS, f"benchmarks/parts/{folder} is new: say in BENCHMARK_FOLDERS where it stands"
+    above = {*BENCHMARK_FOLDERS[: BENCHMARK_FOLDERS.index(folder) + 1]}
+    names = [name.split(".") for name in imported(parsed(path))]
+    assert {name[1] for name in names if name[0] == "parts"} <= above, path
+    commands = {one.stem for one in (ROOT / "benchmarks").glob("*.py")}
+    assert not {name[0] for name in names} & commands, f"{path.name} imports a command"
 
 
 @pytest.mark.parametrize("adapter", sorted(one.name for one in (ROOT / "adapters").iterdir() if one.is_dir()))

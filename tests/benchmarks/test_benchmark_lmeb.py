@@ -6,12 +6,12 @@ import sys
 import lmeb
 import numpy as np
 import pytest
-from _lmeb import task_scores
-from _locomo import sample_sets
 
 from hins_memory.encoder import Encoder
 from hins_memory.errors import ConfigError
 from hins_memory.evaluate import EvalQuery, EvalSet, evaluate_encoder, mteb_model
+from parts.datasets.locomo import sample_sets
+from parts.evaluation.mteb_tasks import task_scores
 
 pytest.importorskip("mteb", reason="the extra mteb is not installed")
 

@@ -4,10 +4,10 @@ import json
 
 import locomo
 import pytest
-from _deployment import other_file
-from _locomo import load_locomo
 
 from hins_memory.errors import ConfigError
+from parts.datasets.locomo import load_locomo
+from parts.locomo.deployment import other_file
 
 HEADLINE = {"stock_ndcg10", "hins_ndcg10", "gain_ndcg10", "gain_ci_low", "worst_fold_gain"}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _mining import Plan, WordVectors, chats, synthetic_logs
 
 from hins_memory.errors import ConfigError
+from parts.mining.synthetic import Plan, WordVectors, chats, synthetic_logs
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "mining.py"
 

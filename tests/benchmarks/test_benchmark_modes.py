@@ -2,16 +2,16 @@
 
 import json
 
-import _modes
 import modes
 import pytest
 import torch
-from _locomo import load_locomo, relevant
-from _modes import Variant, delta_bytes, labelled
 
 from hins_memory.errors import ConfigError
 from hins_memory.train import TrainSettings
 from hins_memory.types import Answer, Memory, RankedMemory, Retrieval, Scope, ScopeLog
+from parts.datasets.locomo import load_locomo, relevant
+from parts.training import modes as training_modes
+from parts.training.modes import Variant, delta_bytes, labelled
 
 
 def test_a_variant_is_a_mode_with_settings_of_its_own():
@@ -77,8 +77,8 @@ def test_a_run_gives_the_table_and_a_second_one_trains_nothing_twice(tiny_file, 
     assert len(kept) == 4
     kept[-1].unlink()
     trained = []
-    original = _modes.train_encoder
-    monkeypatch.setattr(_modes, "train_encoder", lambda *a, **k: trained.append(1) or original(*a, **k))
+    original = training_modes.train_encoder
+    monkeypatch.setattr(training_modes, "train_encoder", lambda *a, **k: trained.append(1) or original(*a, **k))
     assert modes.main([*arguments, "--quick", "--json", str(result)]) == 0
     assert len(trained) == 1
     again = json.loads(result.read_text(encoding="utf-8"))["rows"]

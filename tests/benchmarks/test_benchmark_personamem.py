@@ -5,17 +5,17 @@ import json
 
 import personamem
 import pytest
-from _histories import Mem0History, exchanges
-from _memoryos import SILENCE
-from _personamem import ADDRESS, QUESTION_TYPES, Contexts, Message, choice, find_files, load_questions
-from _personamem_tiny import write_tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_server import LLMServer
-from test_benchmark_memoryos import REPLIES
+from memoryos_replies import REPLIES
 
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
+from parts.agents.histories import Mem0History, exchanges
+from parts.agents.memoryos import SILENCE
+from parts.datasets.personamem import ADDRESS, QUESTION_TYPES, Contexts, Message, choice, find_files, load_questions
+from parts.datasets.personamem_tiny import write_tiny
 
 LETTERS = {
     "(c) because ...": "c",

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from _locomo import load_locomo
-from _start import evaluation_exclusion, preference_sets, prior_of, sample_sets
 
 from hins_memory.errors import ConfigError
 from hins_memory.synthesize import FIRST_NAMES
+from parts.datasets.locomo import load_locomo
+from parts.training.cold_start import evaluation_exclusion, preference_sets, prior_of, sample_sets
 
 
 def test_the_questions_about_tastes_are_many_and_sound() -> None:

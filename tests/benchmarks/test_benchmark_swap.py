@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _swap import Call, Load, agent_behind, check_store, fill_store, memory_text, percentile, user_of
 from capture import _compare
 
 from hins_memory import Memory
 from hins_memory.config import Settings
 from hins_memory.errors import HinsError
+from parts.swapping.load import Call, Load, agent_behind, check_store, fill_store, memory_text, percentile, user_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 

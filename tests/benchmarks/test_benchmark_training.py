@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import training
-from _locomo import load_locomo
-from _training import PEERS, hardware, locomo_splits, sample_split
+
+from parts.datasets.locomo import load_locomo
+from parts.training.trainers import PEERS, hardware, locomo_splits, sample_split
 
 SCRIPT = Path(training.__file__)
 

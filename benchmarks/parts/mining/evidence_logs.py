@@ -1,0 +1,251 @@
+"""What benchmarks/attribution.py measures on: conversations with evidence as the miner's logs, and the fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hins_memory.encoder import Encoder
+from hins_memory.mine.attribution import AttributionModel, Question, features, signals
+from hins_memory.mine.followups import FIRST_RANK_PRECISION, FOLLOWUP_RATES
+from hins_memory.mine.owner import OwnerMemories, build_owner
+from hins_memory.mine.text import Lexicon, words
+from hins_memory.sample import load_sample
+from hins_memory.types import Answer, Memory, RankedMemory, Retrieval, Scope, ScopeLog
+from parts.datasets.locomo import Conversation, documents
+
+__all__ = ["TOP_K", "Asked", "Case", "cases", "fit", "followups", "locomo_scopes", "sample_scope", "scope_log"]
+
+#: How many memories of a search the answer is attributed to.
+TOP_K = 20
+_MAX_CHARS = 8000
+# Where the fit of the support weights starts, set by hand by what a unit of each signal can mean, and its pull.
+_START = (1.0, 0.5, 0.7, 0.5, 0.15, 0.4, 0.4)
+_PULL = 0.03
+_SCALE = 4.0
+# Weight of the questions whose evidence was taken out, beside the others.
+_REMOVED_WEIGHT = 0.7
+# What a search misses is learned from searches cut to so many results: few of the sample's miss anything.
+_CUTS = (1, 2, 3, 5, 10, 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question, its answer, the ids of its evidence memories, and its category ("" where there is none)."""
+
+    text: str
+    answer: str
+    evidence: frozenset[str]
+    category: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A question over an owner's memories: rows that the search returned, best first, and which rows are gold."""
+
+    owner: OwnerMemories
+    question: Question
+    ranked: list[int]
+    # (n,)
+    gold: NDArray[np.bool_]
+    category: str
+
+
+def locomo_scopes(conversations: Sequence[Conversation]) -> Iterator[tuple[ScopeLog, list[Asked]]]:
+    """Yield each conversation's memories, one a turn, and its questions with an answer and evidence (1-4)."""
+    for one in conversations:
+        scope = Scope(user=one.id)
+        times = {turn.id: turn.time for turn in one.turns}
+        memories = tuple(
+            Memory(doc.id, scope, one.id, doc.text, speaker=doc.speaker, time=_seconds(times[doc.id], place))
+            for place, doc in enumerate(documents(one, "turns"))
+        )
+        asked = [
+            Asked(question.text, question.answer, frozenset(question.evidence), str(question.category))
+            for question in one.questions
+            if question.answer and question.evidence and question.category != 5
+        ]
+        yield ScopeLog(scope, memories=memories), asked
+
+
+def _seconds(time: datetime | None, place: int) -> float:
+    # The turns of a session have one time; a second each keeps their order.
+    return place + (time.replace(tzinfo=timezone.utc).timestamp() if time else 0.0)
+
+
+def sample_scope() -> tuple[ScopeLog, list[Asked]]:
+    """Return the packaged sample conversations as one owner's memories, so that a search has much to choose from."""
+    scope = Scope(user="sample")
+    memories: list[Memory] = []
+    asked: list[Asked] = []
+    for one in load_sample():
+        for session in one.sessions:
+            for place, turn in enumerate(session.turns):
+                text = f"{turn.speaker}: {turn.text}"
+                memory = Memory(f"{one.id}/{turn.id}", scope, one.id, text, turn.speaker, time=session.time + place)
+                memories.append(memory)
+        asked += [
+            Asked(question.question, question.answer, frozenset(f"{one.id}/{turn}" for turn in question.evidence))
+            for question in one.questions
+        ]
+    return ScopeLog(scope, memories=tuple(memories)), asked
+
+
+def cases(log: ScopeLog, asked: Sequence[Asked], encoder: Encoder) -> list[Case]:
+    """Search the memories for each question by cosine and keep the best `TOP_K`."""
+    owner = build_owner(log, encoder, _MAX_CHARS, Counter())
+    queries = encoder.encode([one.text for one in asked], role="query")
+    joint = encoder.encode([f"{one.text} {one.answer}" for one in asked], role="query")
+    answers = encoder.encode([one.answer for one in asked], role="query")
+    found = []
+    for number, one in enumerate(asked):
+        ranked = np.argsort(-(owner.vectors @ queries[number]), kind="stable")[:TOP_K].tolist()
+        gold = np.zeros(len(owner.texts), dtype=bool)
+        gold[[owner.rows[name] for name in one.evidence]] = True
+        question = Question(one.text, one.answer, joint[number], answers[number])
+        found.append(Case(owner, question, ranked, gold, one.category))
+    return found
+
+
+def scope_log(log: ScopeLog, asked: Sequence[Asked], found: Sequence[Case]) -> ScopeLog:
+    """Return the owner's log with the questions searched and answered, as capture would have recorded it."""
+    retrievals, answers = [], []
+    for number, (one, case) in enumerate(zip(asked, found, strict=True)):
+        results = tuple(
+            RankedMemory(case.owner.memories[row].id, case.owner.texts[row], 1.0 / rank)
+            for rank, row in enumerate(case.ranked, 1)
+        )
+        name = f"{log.scope.user}-{number}"
+        retrievals.append(Retrieval(log.scope, one.text, results, id=name, time=4e9 + number))
+        answers.append(Answer(name, one.answer, time=4e9 + number))
+    return replace(log, retrievals=tuple(retrievals), answers=tuple(answers))
+
+
+def followups(
+    found: Sequence[Case], confidence: Sequence[NDArray[np.float64]], threshold: float, seed: int
+) -> list[dict[str, Any]]:
+    """Check what follow-ups say against the evidence, for made-up users.
+
+    A user asks again 40% of the time when the attributed memory (where none is, the one ranked first) is no evidence,
+    and 10% when it is: the ratio that the miner assumes. What the miner then says of the memory is compared, by band,
+    with how often it is wrong; this tests the probabilities that it starts from, not the assumption about users.
+    """
+    rng = np.random.default_rng(seed)
+    wrong_rate, right_rate = FOLLOWUP_RATES["repeated"]
+    said, wrong = [], []
+    for case, sure in zip(found, confidence, strict=True):
+        best = max(case.ranked, key=lambda row: sure[row])
+        attributed = bool(sure[best] >= threshold)
+        row, before = (best, float(sure[best])) if attributed else (case.ranked[0], FIRST_RANK_PRECISION)
+        is_wrong = not bool(case.gold[row])
+        if rng.random() < (wrong_rate if is_wrong else right_rate):
+            ratio = wrong_rate / right_rate
+            said.append(ratio * (1 - before) / (ratio * (1 - before) + before))
+            wrong.append(is_wrong)
+    claimed, actual = np.asarray(said), np.asarray(wrong)
+    rows = []
+    for low, high in ((0.0, 0.3), (0.3, 0.6), (0.6, 0.85), (0.85, 1.01)):
+        band = (claimed >= low) & (claimed < high)
+        if band.any():
+            share = {"said_wrong": 100 * float(claimed[band].mean()), "was_wrong": 100 * float(actual[band].mean())}
+            rows.append({"table": "follow-ups", "from": low, "searches": int(band.sum()), **share})
+    return rows
+
+
+def fit(found: Sequence[Case]) -> AttributionModel:
+    """Fit the attribution model on cases with evidence.
+
+    The support weights: a softmax over all memories of the owner, pulled towards the weights set by hand. Then the
+    logistic model over what the search returned, and the one over the best supported memory where that was not among
+    the first few results, each question once as it is and once without its evidence among the memories: an answer
+    need not come from any.
+    """
+    values = [signals(case.owner, case.question) for case in found]
+    support = _fit_support(values, [case.gold for case in found])
+    returned, missed = _Rows(), _Rows()
+    for case, value in zip(found, values, strict=True):
+        left = np.flatnonzero(~case.gold)
+        place = {int(row): new for new, row in enumerate(left)}
+        ranked = [place[row] for row in case.ranked if row in place]
+        for supported, order, gold, weight in (
+            (value @ support, case.ranked, case.gold, 1.0),
+            (_signals_without(case, left) @ support, ranked, np.zeros(len(left), dtype=bool), _REMOVED_WEIGHT),
+        ):
+            returned.add(features(supported, order)[order], gold[order], weight)
+            best = int(np.argmax(supported))
+            for cut in _CUTS:
+                if best not in order[:cut]:
+                    strength, *_, margin = features(supported, order[:cut])[best].tolist()
+                    missed.add(np.array([[strength, margin]]), gold[[best]], weight)
+    intercept, weights = returned.fit()
+    missed_intercept, (by_support, by_margin) = missed.fit()
+    return AttributionModel(
+        support=tuple(float(value) for value in support),
+        intercept=intercept,
+        weights=weights,
+        missed_intercept=missed_intercept,
+        missed_weights=(by_support, by_margin),
+    )
+
+
+class _Rows:
+    """What a logistic model is fitted on."""
+
+    def __init__(self) -> None:
+        self._features: list[NDArray[np.float64]] = []
+        self._gold: list[NDArray[np.bool_]] = []
+        self._weights: list[NDArray[np.float64]] = []
+
+    def add(self, values: NDArray[np.float64], gold: NDArray[np.bool_], weight: float) -> None:
+        self._features.append(values)
+        self._gold.append(gold)
+        self._weights.append(np.full(len(values), weight))
+
+    def fit(self) -> tuple[float, tuple[float, ...]]:
+        """Return the intercept and a weight for each feature."""
+        from sklearn.linear_model import LogisticRegression
+
+        logistic = LogisticRegression(max_iter=2000)
+        weights = np.concatenate(self._weights)
+        logistic.fit(np.concatenate(self._features), np.concatenate(self._gold), sample_weight=weights)
+        return float(logistic.intercept_[0]), tuple(float(value) for value in logistic.coef_[0])
+
+
+def _signals_without(case: Case, left: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the signals, shape (len(left), 7), as if only the memories `left` had been stored."""
+    owner = case.owner
+    picked: dict[str, Any] = {
+        name: tuple(getattr(owner, name)[int(row)] for row in left)
+        for name in ("memories", "texts", "keys", "speakers")
+    }
+    arrays = {
+        name: getattr(owner, name)[left]
+        for name in ("vectors", "speaker_codes", "key_codes", "conversations", "topics")
+    }
+    lexicon = Lexicon(words(text) for text in picked["texts"])
+    return signals(replace(owner, **picked, **arrays, lexicon=lexicon), case.question)
+
+
+def _fit_support(values: Sequence[NDArray[np.float64]], gold: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
+    from scipy.optimize import minimize
+    from scipy.special import logsumexp, softmax
+
+    start = np.asarray(_START) * _SCALE
+    usable = [(value, right) for value, right in zip(values, gold, strict=True) if right.any()]
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        total, slope = _PULL * float(((weights - start) ** 2).sum()), 2 * _PULL * (weights - start)
+        for value, right in usable:
+            logits = value @ weights
+            total += float(logsumexp(logits) - logsumexp(logits[right])) / len(usable)
+            expected = softmax(logits) @ value - softmax(logits[right]) @ value[right]
+            slope = slope + expected / len(usable)
+        return total, slope
+
+    return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B").x) / _SCALE

@@ -1,0 +1,216 @@
+"""Cold start: from text that is free to a trained encoder, one seed at a time, each stage kept and taken up again."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from hins_memory.config import Settings
+from hins_memory.encoder import Encoder
+from hins_memory.errors import ConfigError
+from hins_memory.evaluate import EvalQuery, EvalSet, evaluate_encoder
+from hins_memory.general import load_general
+from hins_memory.log.database import open_database
+from hins_memory.log.reader import LogReader
+from hins_memory.log.writer import LogWriter
+from hins_memory.mine import MineSettings, mine
+from hins_memory.synthesize import (
+    FIRST_NAMES,
+    Exclusion,
+    FilterSettings,
+    RuleSettings,
+    conversations_by_rules,
+    read_corpus,
+    write_conversations,
+)
+from hins_memory.train import Samples, TrainSettings, train_encoder
+from hins_memory.train.traffic import Traffic, TrafficSampler
+from parts.common.files import DATA
+from parts.datasets.locomo import (
+    ANSWERABLE,
+    Conversation,
+    Memories,
+    eval_set,
+    load_locomo,
+    sample_conversations,
+    sample_sets,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["K", "Recipe", "evaluation_exclusion", "figures", "preference_sets", "prior_of", "scores", "train_seed"]
+
+_Settings = TypeVar("_Settings", RuleSettings, FilterSettings, MineSettings, TrainSettings)
+
+K = 10
+PREFERENCES = DATA / "preferences.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a cold-start encoder is trained from and how; the defaults are the packaged starter's."""
+
+    conversations: int = 260
+    questions: int = 5000
+    negatives: int = 4
+    epochs: float = 1.0
+    batch_size: int = 32
+    learning_rate: float = 4e-4
+    temperature: float = 0.03
+    max_tokens: int = 64
+    lora_rank: int = 16
+    addressed: float = 0.35
+    padded: float = 0.4
+    dated: float = 0.5
+    facts: float = 0.5
+    preferences: int = 16
+    events: int = 16
+    threads: int = 8
+    repeats: int = 20
+    replay: float = 0.0
+    soup: float = 1.0
+
+
+def evaluation_exclusion(conversations: Sequence[Conversation]) -> Exclusion:
+    """Return what must not occur in training data: the speakers and the wordings of the evaluation sets."""
+    scored = [*conversations, *sample_conversations()]
+    texts = [turn.text for one in scored for turn in one.turns]
+    texts += [fact.text for one in scored for fact in one.facts]
+    texts += [question.text for one in scored for question in one.questions]
+    names = {name for one in scored for name in one.speakers}
+    # A name that is spoken of counts as well, if it is a first name that invented speakers could get.
+    said = set(re.findall(r"\b[A-Z][a-z]+\b", " ".join(texts)))
+    return Exclusion.of(texts, names | said.intersection(FIRST_NAMES))
+
+
+def train_seed(
+    corpus: Sequence[Path], exclusion: Exclusion, recipe: Recipe, seed: int, work: Path
+) -> tuple[Path, dict[str, Any]]:
+    """Synthesise, mine and train with one seed; return the model's folder and what it took.
+
+    A folder that a run before this one finished with the same recipe is taken as it is.
+    """
+    folder = work / f"seed-{seed}"
+    record = folder / "record.json"
+    if record.is_file():
+        content: dict[str, Any] = json.loads(record.read_text())
+        if content["recipe"] != asdict(recipe):
+            raise ConfigError(f"{folder} was made by another recipe.", "Use another --work folder.")
+        return folder / "model", content
+    shutil.rmtree(folder, ignore_errors=True)
+    begun, cpu = time.perf_counter(), time.process_time()
+    settings = Settings(home=folder, project="start")
+    engine = open_database(settings.database_url)
+    encoder = Encoder.load()
+    # Log and miner look at the same texts.
+    encoder = Encoder(encoder.model, encoder.version, cache_size=200_000)
+    made = list(
+        conversations_by_rules(read_corpus(corpus), _part(RuleSettings, recipe, seed), exclusion, recipe.conversations)
+    )
+    filters = _part(FilterSettings, recipe, seed, queries=recipe.questions)
+    report = write_conversations(made, encoder, LogWriter(engine).write, filters)
+    mined = mine(LogReader(engine).scope_logs(), encoder, _part(MineSettings, recipe, seed))
+    prepared = time.perf_counter() - begun
+    samples = Samples(unseen=score_sample(seed))
+    trained = train_encoder(
+        mined.examples, folder / "model", settings=_part(TrainSettings, recipe, seed), samples=samples
+    )
+    taken = {
+        "recipe": asdict(recipe),
+        "seconds": round(time.perf_counter() - begun, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "prepare_seconds": round(prepared, 1),
+        "synthesis": report.to_dict(),
+        "examples": len(mined.examples),
+        "ratio": mined.report.to_dict()["ratio"],
+        "ranked": mined.report.to_dict()["ranked"],
+    }
+    record.write_text(json.dumps(taken, indent=1))
+    return trained.folder, taken
+
+
+def _part(kind: type[_Settings], recipe: Recipe, seed: int, **more: Any) -> _Settings:
+    """Return settings of a stage: what the recipe has of their names, and their defaults for the rest."""
+    named = {field.name: getattr(recipe, field.name) for field in fields(kind) if hasattr(recipe, field.name)}
+    return kind(**named, **more, seed=seed)
+
+
+def score_sample(seed: int) -> list[Traffic]:
+    """Return the packaged conversations as traffic, by which scores are brought back to the stock encoder's scale.
+
+    Synthetic questions are nearer to their sources than real ones. Only how high scores are is looked at, and one
+    number set that changes no ranking.
+    """
+    sampler = TrafficSampler(seed)
+    for one in sample_sets():
+        sampler.see((query.text for query in one.queries), one.documents.values())
+    return sampler.traffic()
+
+
+def prior_of(ranked: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    """Return the share of each tier among the memories that rank high, counted over all seeds."""
+    counts = {tier: sum(one[tier] for one in ranked) for tier in ranked[0]}
+    total = sum(counts.values())
+    return {tier: count / total for tier, count in counts.items()}
+
+
+def preference_sets(path: Path = PREFERENCES) -> list[EvalSet]:
+    """Return the questions about what people like, one set a person: JSON lines of ``memories`` and ``questions``.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [
+            EvalSet(
+                row["person"],
+                {str(place): text for place, text in enumerate(row["memories"])},
+                tuple(EvalQuery(text, frozenset(map(str, places)), "preference") for text, places in row["questions"]),
+            )
+            for row in rows
+        ]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error!r}.", "Restore the file.") from error
+
+
+def scores(encoder: Encoder, data: Path | None) -> dict[str, NDArray[np.float64]]:
+    """Return an encoder's nDCG@10 in percent on each question of each set; LoCoMo's where its file is given.
+
+    ``locomo_turns`` and ``locomo_facts`` are the questions of categories 1 to 4, ``locomo_turns_5`` those of one.
+    """
+    talks = sample_conversations()
+    found = {
+        "sample": _scored(encoder, sample_sets())[0],
+        "sample_facts": _scored(encoder, [eval_set(one, "facts") for one in talks])[0],
+        "preferences": _scored(encoder, preference_sets())[0],
+        "general": _scored(encoder, [load_general()])[0],
+    }
+    if data is None:
+        return found
+    conversations = load_locomo(data)
+    kinds: tuple[Memories, ...] = ("turns", "facts")
+    for memories in kinds:
+        values, groups = _scored(encoder, [eval_set(one, memories) for one in conversations])
+        found[f"locomo_{memories}"] = values[np.isin(groups, ANSWERABLE)]
+        found |= {f"locomo_{memories}_{group}": values[groups == group] for group in sorted(set(groups.tolist()))}
+    return found
+
+
+def _scored(encoder: Encoder, sets: Sequence[EvalSet]) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    found = evaluate_encoder(encoder, sets, ks=(K,))
+    return 100 * found.ndcg[K], np.asarray(found.groups)
+
+
+def figures(values: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """Return the mean of each set of `scores`."""
+    return {name: float(one.mean()) for name, one in values.items()}
