@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hins_memory.encoder import Encoder
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluate import evaluate_encoder, paired_bootstrap
-from hins_memory.mine import MineSettings, mine
-from hins_memory.train import TrainSettings, train_encoder
+from hins_memory.evaluation.evaluate import evaluate_encoder, paired_bootstrap
+from hins_memory.mining import MineSettings, mine
+from hins_memory.training import TrainSettings, train_encoder
 from hins_memory.types import Negative, Ratio, ScopeLog, Tier, TieredExample
 from parts.common.command import base_parser, exit_status
 from parts.common.files import resolve_data

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hins_memory.encoder import Encoder
-from hins_memory.evaluate import paired_bootstrap
-from hins_memory.mine import MineSettings, mine
-from hins_memory.mine.attribution import (
+from hins_memory.data.sample_conversations import load_sample
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.evaluation.evaluate import paired_bootstrap
+from hins_memory.mining import MineSettings, mine
+from hins_memory.mining.positives.attribution import (
     MODEL,
     SIGNALS,
     AttributionModel,
@@ -32,7 +33,6 @@ from hins_memory.mine.attribution import (
     missed_source,
     supports,
 )
-from hins_memory.sample import load_sample
 from hins_memory.types import ScopeLog
 from parts.common.command import base_parser, exit_status
 from parts.common.files import resolve_data

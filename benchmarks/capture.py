@@ -31,10 +31,10 @@ from hins_adapter_mem0.index import open_index
 from hins_adapter_mem0.stores import GuardedStore
 
 import hins_memory
-from hins_memory.capture import Capture, flush_all
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder, resolve_model
-from hins_memory.log.database import open_database
+from hins_memory.database.engine import open_database
+from hins_memory.encoders.encoder import Encoder, resolve_model
+from hins_memory.log.capture import Capture, flush_all
 from hins_memory.log.reader import LogReader
 from hins_memory.types import Memory, RankedMemory, Retrieval, Scope, Turn
 from parts.common.command import base_parser, exit_status

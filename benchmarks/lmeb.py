@@ -4,7 +4,7 @@
     python benchmarks/lmeb.py --tasks all                               every task of LMEB
     python benchmarks/lmeb.py --data locomo10.json                      no hub: our scorer and MTEB's on this file
 
-With ``--data`` the questions of a file in LoCoMo's format are scored twice, by `hins_memory.evaluate` and by the code
+With ``--data`` the questions of a file in LoCoMo's format are scored twice, by `hins_memory.evaluation` and by the code
 of MTEB's LoCoMo task; the largest difference of nDCG@10 in any category has to be below 0.1 points. ``--quick`` does
 the same on two conversations, of that file or of the packaged sample.
 """
@@ -19,9 +19,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hins_memory.encoder import Encoder
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError, HinsError
-from hins_memory.evaluate import EvalSet, evaluate_encoder
+from hins_memory.evaluation.evaluate import EvalSet, evaluate_encoder
 from parts.common.command import base_parser, exit_status
 from parts.common.results import write_result
 from parts.common.screen import show_table, stage

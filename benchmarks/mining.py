@@ -25,9 +25,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from hins_memory.encoder import Encoder
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import HinsError
-from hins_memory.mine import MineSettings, mine_to_parquet
+from hins_memory.mining import MineSettings, mine_to_parquet
 from hins_memory.types import ScopeLog
 from parts.common.command import base_parser, exit_status
 from parts.common.results import write_result

@@ -22,10 +22,10 @@ import numpy as np
 
 os.environ.setdefault("MEM0_TELEMETRY", "False")
 
-from hins_memory.encoder import Encoder
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluate import cutoff_shares, paired_bootstrap
-from hins_memory.gate import GateSettings
+from hins_memory.evaluation.evaluate import cutoff_shares, paired_bootstrap
+from hins_memory.evaluation.gate import GateSettings
 from parts.common.command import base_parser, exit_status
 from parts.common.files import resolve_data
 from parts.common.results import write_result
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from hins_memory.evaluate import BootstrapResult
+    from hins_memory.evaluation.evaluate import BootstrapResult
     from parts.datasets.locomo import Memories
 
 _QUICK_QUESTIONS = 100

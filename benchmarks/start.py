@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from hins_memory.encoder import Encoder, resolve_model
+from hins_memory.encoders.encoder import Encoder, resolve_model
+from hins_memory.encoders.starter import starter_packaged, write_delta
 from hins_memory.errors import ConfigError
-from hins_memory.evaluate import BootstrapResult, paired_bootstrap
-from hins_memory.starter import starter_packaged, write_delta
+from hins_memory.evaluation.evaluate import BootstrapResult, paired_bootstrap
 from parts.common.command import base_parser, exit_status
 from parts.common.files import resolve_data
 from parts.common.results import write_result

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hins_memory.encoder import Encoder
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluate import evaluate_encoder, paired_bootstrap
-from hins_memory.train import TrainSettings
+from hins_memory.evaluation.evaluate import evaluate_encoder, paired_bootstrap
+from hins_memory.training import TrainSettings
 from parts.common.command import base_parser, exit_status
 from parts.common.files import resolve_data
 from parts.common.results import write_result

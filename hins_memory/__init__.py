@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hins_memory import _old_names
+
 if TYPE_CHECKING:
     from hins_adapter_mem0 import AsyncMemory, Memory
 
     from hins_memory.config import Settings
-    from hins_memory.encoder import Encoder
+    from hins_memory.encoders.encoder import Encoder
     from hins_memory.errors import HinsError
-    from hins_memory.pipeline import Pipeline
+    from hins_memory.loop.pipeline import Pipeline
 
     __version__: str
 
@@ -32,14 +34,16 @@ __all__ = [
 
 _HOMES = {
     "AsyncMemory": "hins_adapter_mem0",
-    "Encoder": "hins_memory.encoder",
+    "Encoder": "hins_memory.encoders.encoder",
     "HinsError": "hins_memory.errors",
     "Memory": "hins_adapter_mem0",
-    "Pipeline": "hins_memory.pipeline",
+    "Pipeline": "hins_memory.loop.pipeline",
     "Settings": "hins_memory.config",
 }
 
 _AgentObject = TypeVar("_AgentObject")
+
+_old_names.install()
 
 
 def attach(memory: _AgentObject, **options: Any) -> _AgentObject:
@@ -64,7 +68,7 @@ def attach(memory: _AgentObject, **options: Any) -> _AgentObject:
         memory = mem0.Memory()
         hins_memory.attach(memory)
     """
-    from hins_memory.plugins import get_plugin_manager
+    from hins_memory.plugins.manager import get_plugin_manager
 
     attached: _AgentObject | None = get_plugin_manager().hook.hins_attach(memory=memory, options=options)
     if attached is None:
@@ -78,7 +82,7 @@ def detach(memory: _AgentObject) -> _AgentObject:
     Raises:
         AgentError: no installed plugin knows the object, or it is not attached.
     """
-    from hins_memory.plugins import get_plugin_manager
+    from hins_memory.plugins.manager import get_plugin_manager
 
     detached: _AgentObject | None = get_plugin_manager().hook.hins_detach(memory=memory)
     if detached is None:
@@ -88,7 +92,7 @@ def detach(memory: _AgentObject) -> _AgentObject:
 
 def _unknown(memory: object) -> HinsError:
     from hins_memory.errors import AgentError
-    from hins_memory.plugins import broken_plugins, get_plugin_manager
+    from hins_memory.plugins.manager import broken_plugins, get_plugin_manager
 
     names = sorted(name for found in get_plugin_manager().hook.hins_agent_names() for name in found)
     broken = "".join(

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from hins_memory.config import Settings
+from hins_memory.data.sample_conversations import SampleConversation, SampleQuestion, load_sample
 from hins_memory.errors import AgentError
-from hins_memory.evaluate import EvalQuery, EvalSet, RankingScores, paired_bootstrap, score_rankings
-from hins_memory.holdout import conversation_digest
-from hins_memory.mine import MineSettings
-from hins_memory.pipeline import LoopSettings, Pipeline, RunReport
-from hins_memory.sample import SampleConversation, SampleQuestion, load_sample
-from hins_memory.train.settings import TrainSettings
+from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, RankingScores, paired_bootstrap, score_rankings
+from hins_memory.loop.holdout import conversation_digest
+from hins_memory.loop.pipeline import LoopSettings, Pipeline, RunReport
+from hins_memory.mining import MineSettings
+from hins_memory.training.settings import TrainSettings
 from hins_memory.types import Scope, ScopeLog
 
 __all__ = ["DemoExample", "DemoReport", "Progress", "run_demo"]

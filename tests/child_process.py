@@ -10,7 +10,7 @@ from typing import Any
 
 # A server that has imported what all need forks each child; nothing of the test's own process is in it.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["sentence_transformers", "hins_adapter_mem0.memory", "hins_memory.train"])
+_context.set_forkserver_preload(["sentence_transformers", "hins_adapter_mem0.memory", "hins_memory.training"])
 _SECONDS = 240.0
 
 

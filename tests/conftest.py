@@ -27,8 +27,8 @@ import pytest  # noqa: E402
 from hins_memory.config import Settings  # noqa: E402
 
 if TYPE_CHECKING:
-    from hins_memory.encoder import Encoder
-    from hins_memory.registry import EncoderVersion
+    from hins_memory.encoders.encoder import Encoder
+    from hins_memory.registry.registry import EncoderVersion
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,7 +41,7 @@ def _scratch_folder() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def stock_encoder() -> "Encoder":
     """The packaged all-MiniLM-L6-v2, loaded once for all tests."""
-    from hins_memory.encoder import Encoder
+    from hins_memory.encoders.encoder import Encoder
 
     return Encoder.load()
 
@@ -60,7 +60,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sentence_transformers.models import Pooling, Transformer
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from hins_memory.encoder import resolve_model
+    from hins_memory.encoders.encoder import resolve_model
 
     torch.manual_seed(1)
     raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("tiny") / "encoder"
@@ -82,7 +82,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_version(tiny_folder: Path, settings: Settings, tmp_path: Path) -> "EncoderVersion":
     """The tiny encoder as a version of the project; not the current one."""
-    from hins_memory.registry import Registry
+    from hins_memory.registry.registry import Registry
 
     copy = tmp_path / "tiny"
     shutil.copytree(tiny_folder, copy)
@@ -108,9 +108,9 @@ def query_version(tiny_version: "EncoderVersion", settings: Settings, tmp_path: 
     """A version that embeds documents as the tiny encoder does, and queries otherwise."""
     import torch
 
-    from hins_memory.encoder import Encoder
-    from hins_memory.registry import Registry
-    from hins_memory.train.query_map import QueryMap, with_query_map
+    from hins_memory.encoders.encoder import Encoder
+    from hins_memory.registry.registry import Registry
+    from hins_memory.training.postprocess.query_map import QueryMap, with_query_map
 
     found = QueryMap(32, rank=4, seed=0)
     with torch.no_grad():

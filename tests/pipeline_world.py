@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from hins_memory.gate import GateSettings
-from hins_memory.holdout import HoldoutSettings
-from hins_memory.pipeline import LoopSettings
-from hins_memory.sample import SampleConversation, load_sample
-from hins_memory.train import TrainSettings
+from hins_memory.data.sample_conversations import SampleConversation, load_sample
+from hins_memory.evaluation.gate import GateSettings
+from hins_memory.loop.holdout import HoldoutSettings
+from hins_memory.loop.pipeline import LoopSettings
+from hins_memory.training import TrainSettings
 
 #: Small enough for a test: what is learnt is not the point here.
 QUICK = LoopSettings(

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from hins_memory.config import Settings
+from hins_memory.data.sample_conversations import load_sample
 from hins_memory.demo import run_demo
 from hins_memory.errors import AgentError
-from hins_memory.sample import load_sample
 
 
 @pytest.mark.slow

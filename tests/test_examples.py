@@ -17,14 +17,14 @@ _USE = """
 import shutil, sys
 from pathlib import Path
 import hins_memory
-from hins_memory.agent import Agent, Index
-from hins_memory.capture import flush_all
-from hins_memory.encoder import resolve_model
-from hins_memory.log.database import open_database
+from hins_memory.plugins.protocols import Agent, Index
+from hins_memory.log.capture import flush_all
+from hins_memory.encoders.encoder import resolve_model
+from hins_memory.database.engine import open_database
 from hins_memory.log.reader import LogReader
-from hins_memory.pipeline import Pipeline
-from hins_memory.plugins import broken_plugins, get_plugin_manager
-from hins_memory.registry import Registry
+from hins_memory.loop.pipeline import Pipeline
+from hins_memory.plugins.manager import broken_plugins, get_plugin_manager
+from hins_memory.registry.registry import Registry
 from notebook import Notebook
 
 home = Path(sys.argv[1])

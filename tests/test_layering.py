@@ -2,7 +2,7 @@
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,70 +10,44 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "hins_memory"
 
-# What anything may import.
-COMMON = {"config", "errors", "html_report", "types"}
-# Beside those: every part of the core, and what it may import. Stages (capture, mine, train, gate, swap) are not in
-# one another's lists; pipeline is the only module that joins them, and only cli and demo build on pipeline.
+# Every room of the core, and what it may import beside WORDS. The stages (mining, training, synthesis, swapping) are
+# not in one another's rows: the loop is the only room that joins them.
+WORDS = {"config", "errors", "types"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "html_report": set(),
     "types": set(),
     "config": set(),
-    "agent": set(),
-    "hookspecs": {"agent"},
-    "plugins": {"hookspecs"},
-    "metrics": set(),
-    "sample": set(),
+    "common": set(),
+    "plugins": set(),
     "data": set(),
-    "log": set(),
-    "llm": set(),
-    "lift": set(),
-    "starter": {"data", "lift"},
-    "encoder": {"starter"},
-    "version_folder": {"encoder"},
-    "lease": {"log", "version_folder"},
-    "version_store": {"encoder", "log", "version_folder"},
-    "changes": {"log"},
-    "registry": {"changes", "lease", "log", "version_store"},
-    "version_archive": {"encoder", "version_folder", "version_store"},
-    "version_diff": set(),
-    "prune": {"registry"},
-    "schedule": {"lease", "log"},
-    "encoder_source": {"encoder", "registry", "starter"},
-    "sync": {"agent", "encoder"},
-    "mteb_model": {"encoder"},
-    "evaluate": {"encoder", "metrics", "mteb_model"},
-    "general": {"data", "evaluate"},
+    "database": {"common"},
+    "llm": {"common"},
+    "encoders": {"common", "data"},
+    "log": {"common", "database", "plugins"},
+    "evaluation": {"common", "data", "encoders"},
+    "registry": {"common", "database", "encoders"},
     # the stages
-    "capture": {"log", "plugins"},
-    "mine": {"encoder", "llm"},
-    "train": {"data", "encoder", "evaluate", "html_report", "lift", "version_folder"},
-    "gate": {"encoder", "evaluate"},
-    "gate_page": {"encoder", "evaluate", "gate", "html_report"},
-    "query_flip": {"agent", "registry"},
-    "mix": set(),
-    # data for the stages from elsewhere
-    "synthesize": {"data", "encoder", "llm"},
-    "swap": {"agent", "encoder", "query_flip", "registry", "swap_plan", "sync"},
-    "swap_plan": {"agent", "encoder", "query_flip", "registry"},
-    # what is held out is decided by what the miner takes for a positive
-    "holdout": {"encoder", "evaluate", "mine"},
-    "loop_data": {
-        *("capture", "encoder", "evaluate", "gate", "holdout", "log", "mine", "mix", "sample", "starter", "train"),
+    "mining": {"common", "encoders", "llm"},
+    "training": {"common", "data", "encoders", "evaluation"},
+    "synthesis": {"common", "data", "encoders", "llm"},
+    "swapping": {"encoders", "plugins", "registry"},
+    # what joins them
+    "loop": {
+        *("data", "database", "encoders", "evaluation", "log", "mining", "plugins", "registry", "swapping", "training"),
     },
-    "pipeline": {
-        *("agent", "capture", "encoder", "gate", "general", "log", "loop_data", "mine", "mix"),
-        *("plugins", "registry", "schedule", "starter", "swap", "train", "gate_page"),
-    },
-    "demo": {"", "evaluate", "holdout", "mine", "pipeline", "sample", "train"},
     "cli": {
-        *("", "demo", "encoder", "gate", "log", "mine", "pipeline", "plugins", "prune", "registry", "schedule"),
-        *("lease", "llm", "starter", "swap", "synthesize", "train", "version_archive", "version_diff"),
+        *("common", "data", "database", "demo", "encoders", "evaluation", "llm", "log", "loop", "mining", "plugins"),
+        *("registry", "swapping", "synthesis", "training", ""),
     },
-    "__main__": {"cli"},
+    "demo": {"data", "evaluation", "loop", "mining", "training", ""},
     # the public names, lazily
-    "__init__": {"encoder", "pipeline", "plugins"},
+    "_old_names": set(),
+    "__main__": {"cli"},
+    "__init__": {"_old_names", "encoders", "loop", "plugins"},
 }
+STAGES = {"mining", "training", "synthesis", "swapping"}
+# What the adapters may import of the core.
+FOR_ADAPTERS = WORDS | {"common", "encoders", "log", "plugins", "registry", "sdk", "swapping"}
 FRAMEWORKS = {"hins_adapter_mem0", "hins_adapter_memoryos", "mem0", "memoryos", "qdrant_client"}
 # The folders of benchmarks/parts, from the ground up.
 BENCHMARK_FOLDERS = [
@@ -144,7 +118,7 @@ def test_core_modules_import_only_what_they_may(path: Path) -> None:
     own = {
         name.removeprefix("hins_memory").lstrip(".").split(".")[0] for name in imported(parsed(path)) if is_core(name)
     }
-    extra = own - ALLOWED[part] - COMMON - {part}
+    extra = own - ALLOWED[part] - WORDS - {part}
     assert not extra, f"{path.name} imports {sorted(extra)}, which hins_memory.{part} may not"
 
 
@@ -152,9 +126,49 @@ def is_core(name: str) -> bool:
     return name.split(".")[0] == "hins_memory"
 
 
-def test_stages_do_not_import_one_another() -> None:
-    stages = {"capture", "mine", "train", "gate", "swap"}
-    assert not {stage: ALLOWED[stage] & stages for stage in stages if ALLOWED[stage] & stages}
+@pytest.mark.parametrize("path", sources(CORE), ids=lambda path: str(path.relative_to(CORE)))
+def test_stages_do_not_import_one_another(path: Path) -> None:
+    part = part_of(path)
+    if part in STAGES:
+        rooms = {name.split(".")[1] for name in imported(parsed(path)) if is_core(name) and "." in name}
+        assert not rooms & (STAGES - {part})
+
+
+def module_of(path: Path) -> str:
+    root = ROOT if path.is_relative_to(CORE) else ROOT / "adapters"
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    files = {module_of(path): path for path in sources(CORE)}
+    edges = {name: set(files_imported(path, files)) - {name} for name, path in files.items()}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, f"a circle: {' -> '.join((*way[way.index(name) :], name))}"
+        if name not in done:
+            for other in sorted(edges[name]):
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in sorted(edges):
+        visit(name, ())
+
+
+def files_imported(path: Path, files: Container[str]) -> Iterator[str]:
+    """Yield the modules among `files` that a file imports anywhere in it."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in files)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = ((f"{node.module}.{alias.name}", node.module) for alias in node.names)
+            yield from (name for both in names if (name := next((one for one in both if one in files), "")))
+
+
+@pytest.mark.parametrize("room", sorted({path.parent for path in sources(CORE)} - {CORE}), ids=lambda path: path.name)
+def test_every_room_says_what_it_is_for(room: Path) -> None:
+    if "migrations" not in room.parts:
+        assert ast.get_docstring(parsed(room / "__init__.py"))
 
 
 def test_the_allowed_edges_have_no_cycle_and_no_dead_entry() -> None:
@@ -183,7 +197,7 @@ def test_the_core_imports_no_agent_framework(path: Path) -> None:
 @pytest.mark.parametrize("path", sources(CORE), ids=lambda path: str(path.relative_to(CORE)))
 def test_heavy_packages_are_imported_in_functions(path: Path) -> None:
     # Modules that nothing imports before they are needed may import them at their top.
-    if path.parent.name == "train" and path.stem in LATE:
+    if path.is_relative_to(CORE / "training") and path.stem in LATE:
         return
     found = {name.split(".")[0] for name in at_import(parsed(path))} & HEAVY
     assert not found, f"{path.name} imports {sorted(found)} as soon as it is imported"
@@ -221,3 +235,9 @@ def test_adapters_do_not_import_one_another(adapter: str) -> None:
     for path in sources(ROOT / "adapters" / adapter):
         names = {name.split(".")[0] for name in imported(parsed(path))}
         assert not {name for name in names if name.startswith("hins_adapter_")} - {adapter}, path.name
+        rooms = {[*name.split("."), ""][1] for name in names_of_core(path)}
+        assert rooms <= FOR_ADAPTERS, f"{path.name} imports {sorted(rooms - FOR_ADAPTERS)} of the core"
+
+
+def names_of_core(path: Path) -> list[str]:
+    return [name for name in imported(parsed(path)) if is_core(name)]

@@ -18,12 +18,12 @@ from hins_adapter_mem0.embedding import HinsEmbedding
 from hins_adapter_mem0.encoders import OwnEncoder
 from hins_adapter_mem0.index import StoreIndex, open_index
 from hins_adapter_mem0.stores import GuardedStore, Replica, StoreOpener, entity_collection
-from hins_memory.agent import Index
-from hins_memory.encoder_source import EncoderSource, TextEncoder
 from hins_memory.errors import AgentError, LogError
+from hins_memory.plugins.protocols import Index
+from hins_memory.registry.loader import EncoderSource, TextEncoder
 
 if TYPE_CHECKING:
-    from hins_memory.registry import IndexRecord, Registry
+    from hins_memory.registry.registry import IndexRecord, Registry
 
 __all__ = ["Binding", "Mem0Agent", "shared_agent"]
 

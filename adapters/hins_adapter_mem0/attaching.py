@@ -103,7 +103,7 @@ def _agent_for(
 
 def _reembed(agent: Mem0Agent, embedder: str) -> None:
     """Swap a store from Mem0's own embedder to hins."""
-    from hins_memory.swap import swap_agent
+    from hins_memory.swapping.swap import swap_agent
 
     encoder = agent.encoders.stock() if embedder == "stock" else agent.encoders.initial()
     swap_agent(agent, encoder.version, encoder, agent.encoders.registry)

@@ -6,8 +6,8 @@ import threading
 import weakref
 from typing import Any
 
-from hins_memory.capture import Capture
 from hins_memory.config import Settings
+from hins_memory.log.capture import Capture
 
 __all__ = ["join_capture", "leave_capture"]
 

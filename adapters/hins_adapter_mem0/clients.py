@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hins_memory.common.files import file_lock
 from hins_memory.errors import AgentError
-from hins_memory.version_folder import file_lock
 
 __all__ = ["acquire_client", "acquire_folder", "release_client"]
 

@@ -9,8 +9,8 @@ from mem0.configs.embeddings.base import BaseEmbedderConfig
 from mem0.embeddings.base import EmbeddingBase
 from mem0.utils.factory import EmbedderFactory
 
-from hins_memory.encoder import DEFAULT_MODEL, Encoder
-from hins_memory.encoder_source import shared_encoder
+from hins_memory.encoders.encoder import DEFAULT_MODEL, Encoder
+from hins_memory.registry.loader import shared_encoder
 from hins_memory.types import Role
 
 __all__ = ["PROVIDER", "HinsEmbedding", "register_embedder"]

@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hins_adapter_mem0.stores import GuardedStore, patiently, provider_of, store_client
-from hins_memory.agent import Record
 from hins_memory.errors import AgentError
+from hins_memory.plugins.protocols import Record
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hins_memory.agent import Record
+    from hins_memory.plugins.protocols import Record
 
 __all__ = ["ChromaIndex", "FaissIndex", "PgvectorIndex", "finish_faiss", "prepare_faiss"]
 

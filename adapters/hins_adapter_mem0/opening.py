@@ -14,12 +14,12 @@ from hins_adapter_mem0.config import embedded_path, store_key
 from hins_adapter_mem0.index import lacking, open_index
 from hins_adapter_mem0.stores import StoreOpener, entity_collection, store_client
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
-from hins_memory.encoder_source import EncoderSource
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError, ConfigError, SwapError
+from hins_memory.registry.loader import EncoderSource
 
 if TYPE_CHECKING:
-    from hins_memory.registry import Registry
+    from hins_memory.registry.registry import Registry
 
 __all__ = [
     "Embedder",
@@ -104,7 +104,7 @@ def _connect(provider: str, store_config: Any) -> Any:
 
 def recorded_version(memory: Any, settings: Settings) -> str:
     """Return the encoder version that a live memory's store is recorded with; "" when it is not ours."""
-    from hins_memory.registry import Registry
+    from hins_memory.registry.registry import Registry
 
     live = Registry(settings).live_index(_memory_key(memory))
     return live.version if live is not None else ""
@@ -160,7 +160,7 @@ def open_recording_agent(memory: Any, settings: Settings) -> Mem0Agent | None:
 
 
 def _new_agent(key: str, opener: StoreOpener, settings: Settings, model: str | Path | None) -> Mem0Agent:
-    from hins_memory.registry import Registry
+    from hins_memory.registry.registry import Registry
 
     return Mem0Agent(key, opener, EncoderSource(Registry(settings), model))
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hins_adapter_mem0._require import require_mem0
-from hins_memory.hookspecs import hookimpl
+from hins_memory.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from hins_memory.agent import Agent
     from hins_memory.config import Settings
+    from hins_memory.plugins.protocols import Agent
 
 __all__ = ["hins_agent", "hins_agent_names", "hins_attach", "hins_detach", "hins_open_agent"]
 

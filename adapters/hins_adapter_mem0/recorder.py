@@ -18,11 +18,11 @@ from hins_adapter_mem0.events import (
 )
 from hins_adapter_mem0.index import open_index
 from hins_adapter_mem0.stores import GuardedStore
-from hins_memory.capture import make_feedback, never_raises
+from hins_memory.log.capture import make_feedback, never_raises
 from hins_memory.types import Answer, Deletion, Scope
 
 if TYPE_CHECKING:
-    from hins_memory.capture import Capture
+    from hins_memory.log.capture import Capture
 
 __all__ = ["AgentTurn", "Recorder", "stored_payload", "stored_scopes"]
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mem0.utils.factory import VectorStoreFactory
 
 from hins_memory.errors import AgentError, LogError
-from hins_memory.sync import same_record
+from hins_memory.plugins.protocols import same_record
 
 if TYPE_CHECKING:
     from hins_adapter_mem0.index import StoreIndex
-    from hins_memory.agent import Record
-    from hins_memory.encoder_source import TextEncoder
+    from hins_memory.plugins.protocols import Record
+    from hins_memory.registry.loader import TextEncoder
 
 __all__ = ["GuardedStore", "Replica", "StoreOpener", "entity_collection", "patiently", "provider_of", "store_client"]
 

@@ -26,16 +26,16 @@ from hins_adapter_memoryos.files import (
 from hins_adapter_memoryos.index import CachedIndex, LiveIndex, StoreTexts, usable_vectors
 from hins_adapter_memoryos.part import Binding, Part
 from hins_adapter_memoryos.vectors import VectorCache
-from hins_memory.agent import Index
-from hins_memory.encoder_source import EncoderSource
 from hins_memory.errors import AgentError, LogError
+from hins_memory.plugins.protocols import Index
+from hins_memory.registry.loader import EncoderSource
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hins_memory.capture import Capture
     from hins_memory.config import Settings
+    from hins_memory.log.capture import Capture
 
 __all__ = ["MemoryosAgent"]
 
@@ -92,7 +92,7 @@ class MemoryosAgent:
 
     def join_capture(self, settings: Settings) -> Capture:
         """Return the store's capture; pair with `leave_capture`."""
-        from hins_memory.capture import Capture
+        from hins_memory.log.capture import Capture
 
         with self._lock:
             if self._capture is None:

@@ -14,7 +14,7 @@ from hins_adapter_memoryos.recorder import Recorder
 
 if TYPE_CHECKING:
     from hins_adapter_memoryos.attaching import Attachment
-    from hins_memory.encoder_source import TextEncoder
+    from hins_memory.registry.loader import TextEncoder
 
 __all__ = [
     "Attached",

@@ -17,7 +17,7 @@ from typing import Any
 
 from hins_adapter_memoryos.encoders import OwnEncoder
 from hins_adapter_memoryos.files import encodable
-from hins_memory.encoder_source import TextEncoder
+from hins_memory.registry.loader import TextEncoder
 from hins_memory.types import Role
 
 __all__ = ["Operation", "current_operation", "install", "running", "uninstall"]

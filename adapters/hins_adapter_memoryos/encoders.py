@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.encoder import DEFAULT_MODEL
-from hins_memory.encoder_source import shared_encoder
+from hins_memory.encoders.encoder import DEFAULT_MODEL
+from hins_memory.registry.loader import shared_encoder
 from hins_memory.types import Role
 
 if TYPE_CHECKING:

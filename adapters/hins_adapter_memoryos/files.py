@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hins_memory.version_folder import file_lock
+from hins_memory.common.files import file_lock
 
 __all__ = [
     "KINDS",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from hins_adapter_memoryos.files import KINDS, DamagedFileError, Entry, Kind, entries, read_json, store_files
 from hins_adapter_memoryos.vectors import VectorCache
-from hins_memory.agent import Record
 from hins_memory.errors import AgentError
+from hins_memory.plugins.protocols import Record
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,11 +16,11 @@ from hins_adapter_memoryos.files import store_files
 from hins_adapter_memoryos.index import file_entries
 from hins_adapter_memoryos.part import Binding
 from hins_memory.config import Settings
-from hins_memory.encoder_source import EncoderSource
 from hins_memory.errors import AgentError, ConfigError, SwapError
+from hins_memory.registry.loader import EncoderSource
 
 if TYPE_CHECKING:
-    from hins_memory.encoder import Encoder
+    from hins_memory.encoders.encoder import Encoder
 
 __all__ = ["choose_encoder", "open_agent", "record_own", "reembed_agent"]
 
@@ -56,7 +56,7 @@ def open_agent(root: Path, settings: Settings, own: OwnEncoder, model: str | Pat
     Raises:
         AgentError: the encoder that is recorded cannot be loaded.
     """
-    from hins_memory.registry import Registry
+    from hins_memory.registry.registry import Registry
 
     def make() -> MemoryosAgent:
         return MemoryosAgent(root, EncoderSource(Registry(settings), model), own)
@@ -116,7 +116,7 @@ def reembed_agent(agent: MemoryosAgent, encoder: Encoder) -> None:
     Raises:
         SwapError: it did not finish; MemoryOS's own encoder serves as before.
     """
-    from hins_memory.swap import swap_agent
+    from hins_memory.swapping.swap import swap_agent
 
     record_own(agent)
     swap_agent(agent, encoder.version, encoder, agent.encoders.registry)

@@ -24,7 +24,7 @@ from hins_adapter_memoryos.files import (
     writing,
 )
 from hins_adapter_memoryos.gate import FlipLock
-from hins_memory.encoder_source import TextEncoder
+from hins_memory.registry.loader import TextEncoder
 from hins_memory.types import Role
 
 if TYPE_CHECKING:

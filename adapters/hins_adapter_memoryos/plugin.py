@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from hins_adapter_memoryos._require import INSTALL
 from hins_memory.errors import AgentError, ConfigError
-from hins_memory.hookspecs import hookimpl
+from hins_memory.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from hins_adapter_memoryos.agent import MemoryosAgent
-    from hins_memory.agent import Agent
     from hins_memory.config import Settings
+    from hins_memory.plugins.protocols import Agent
 
 __all__ = [
     "OpenStore",

@@ -17,12 +17,12 @@ from hins_adapter_memoryos.events import (
     retrieval_event,
     summary_memory,
 )
-from hins_memory.capture import make_feedback, never_raises
+from hins_memory.log.capture import make_feedback, never_raises
 from hins_memory.types import Answer, Deletion, Event, Scope
 
 if TYPE_CHECKING:
     from hins_adapter_memoryos.part import Part
-    from hins_memory.capture import Capture
+    from hins_memory.log.capture import Capture
 
 __all__ = ["Recorder"]
 

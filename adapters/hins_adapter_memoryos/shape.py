@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-from hins_memory.encoder import DEFAULT_MODEL
+from hins_memory.encoders.encoder import DEFAULT_MODEL
 from hins_memory.errors import AgentError
 
 __all__ = ["PARTS", "Shape", "is_memoryos", "shape_of"]

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from hins_memory.cli import loop
-from hins_memory.cli.demo_command import demo
+from hins_memory.cli.demo import demo
 from hins_memory.cli.doctor import doctor
 from hins_memory.cli.encoders import encoders
-from hins_memory.cli.log_commands import log
+from hins_memory.cli.log import log
 from hins_memory.cli.options import Options
 from hins_memory.cli.screen import set_up_logging
-from hins_memory.cli.synthesize_command import synthesize
+from hins_memory.cli.synthesize import synthesize
 
 __all__ = ["app"]
 

@@ -17,7 +17,7 @@ from hins_memory.cli.options import settings_of
 from hins_memory.cli.screen import Bars, Result, command, table
 from hins_memory.config import Settings
 from hins_memory.errors import HinsError
-from hins_memory.plugins import broken_plugins, get_plugin_manager
+from hins_memory.plugins.manager import broken_plugins, get_plugin_manager
 
 __all__ = ["Check", "doctor", "examine"]
 
@@ -120,7 +120,7 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 
 
 def _log(settings: Settings) -> Check:
-    from hins_memory.log.database import open_database
+    from hins_memory.database.engine import open_database
     from hins_memory.log.reader import LogReader
 
     engine = open_database(settings.database_url)
@@ -132,7 +132,7 @@ def _log(settings: Settings) -> Check:
 def _torch() -> Check:
     import torch
 
-    from hins_memory.encoder import bf16_supported
+    from hins_memory.encoders.encoder import bf16_supported
 
     cuda = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if cuda else f"CPU with {torch.get_num_threads()} threads"
@@ -141,9 +141,9 @@ def _torch() -> Check:
 
 
 def _encoder(settings: Settings) -> Check:
-    from hins_memory.encoder import Encoder
-    from hins_memory.registry import Registry
-    from hins_memory.starter import default_base
+    from hins_memory.encoders.encoder import Encoder
+    from hins_memory.encoders.starter import default_base
+    from hins_memory.registry.registry import Registry
 
     current = Registry(settings).current()
     encoder = Encoder.load(current.path if current else default_base())

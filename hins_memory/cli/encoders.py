@@ -17,7 +17,7 @@ from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hins_memory.registry import EncoderVersion, Registry
+    from hins_memory.registry.registry import EncoderVersion, Registry
 
 __all__ = ["encoders"]
 
@@ -58,8 +58,8 @@ def _projects(settings: Settings) -> Iterator[Settings]:
 
 
 def _described(settings: Settings) -> Iterator[dict[str, Any]]:
-    from hins_memory.prune import folder_bytes
-    from hins_memory.registry import Registry
+    from hins_memory.registry.prune import folder_bytes
+    from hins_memory.registry.registry import Registry
 
     registry = Registry(settings)
     current, indexes = registry.current_id(), registry.indexes()
@@ -168,7 +168,7 @@ def diff(
     ] = None,
 ) -> Result:
     """Show what a version differs in from another: settings, training data, metrics, weights of each module."""
-    from hins_memory.version_diff import diff_versions
+    from hins_memory.registry.diff import diff_versions
 
     registry = _registry(context)
     found = registry.get(version)
@@ -195,7 +195,7 @@ def diff(
 
 
 def _folder(registry: Registry, name: str) -> tuple[Path, Mapping[str, Any]]:
-    from hins_memory.encoder import resolve_model
+    from hins_memory.encoders.encoder import resolve_model
 
     if name == _STOCK:
         return Path(resolve_model(name)), {}
@@ -219,7 +219,7 @@ def export(
     output: Annotated[Path, typer.Argument(metavar="FILE.zip", help="The archive; one that is there is replaced.")],
 ) -> Result:
     """Write a version to one file, with its manifest and the digests of everything."""
-    from hins_memory.version_archive import export_version
+    from hins_memory.registry.archive import export_version
 
     found = _registry(context).get(version)
     digest = export_version(found, output)
@@ -235,7 +235,7 @@ def import_(
     archive: Annotated[Path, typer.Argument(metavar="FILE.zip", help="What `hins encoders export` wrote.")],
 ) -> Result:
     """Take over a version from a file, after checking every digest; safetensors only. Nothing serves with it yet."""
-    from hins_memory.version_archive import import_version
+    from hins_memory.registry.archive import import_version
 
     found = import_version(archive, _registry(context))
     data = {"version": found.id, "path": found.path, "manifest": found.manifest}
@@ -250,7 +250,7 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> Result:
     """Remove versions that nothing needs: not current, used by no agent, nor needed for a rollback."""
-    from hins_memory.prune import prune as prune_versions
+    from hins_memory.registry.prune import prune as prune_versions
 
     report = prune_versions(_registry(context), keep, dry_run=dry_run)
     names = ", ".join((*report.removed, *report.left_over)) or "nothing"
@@ -265,6 +265,6 @@ def prune(
 
 
 def _registry(context: typer.Context) -> Registry:
-    from hins_memory.registry import Registry
+    from hins_memory.registry.registry import Registry
 
     return Registry(settings_of(context))

@@ -15,8 +15,8 @@ from hins_memory.cli.tables import gate_parts, mine_parts, status_parts, swap_pa
 from hins_memory.errors import ConfigError, GateError, NotEnoughDataError
 
 if TYPE_CHECKING:
-    from hins_memory.pipeline import LoopSettings
-    from hins_memory.train.settings import Mode
+    from hins_memory.loop.pipeline import LoopSettings
+    from hins_memory.training.settings import Mode
 
 __all__ = ["gate", "mine", "rollback", "run", "status", "swap", "train"]
 
@@ -48,9 +48,9 @@ _NEGATIVES = 3
 
 
 def _loop(base: str | None = None, seed: int = 0, negatives: int = _NEGATIVES, **train: Any) -> LoopSettings:
-    from hins_memory.mine import MineSettings
-    from hins_memory.pipeline import LoopSettings
-    from hins_memory.train.settings import TrainSettings
+    from hins_memory.loop.pipeline import LoopSettings
+    from hins_memory.mining import MineSettings
+    from hins_memory.training.settings import TrainSettings
 
     loop = LoopSettings(
         mine=MineSettings(seed=seed, negatives=negatives),
@@ -62,7 +62,7 @@ def _loop(base: str | None = None, seed: int = 0, negatives: int = _NEGATIVES, *
 @command
 def status(context: typer.Context) -> Result:
     """Show what the log holds, which encoder versions there are, and which one serves."""
-    from hins_memory.pipeline import Pipeline
+    from hins_memory.loop.pipeline import Pipeline
 
     found = Pipeline(settings_of(context)).status()
     return Result(found.to_dict(), status_parts(found))
@@ -87,8 +87,8 @@ def mine(
     """Show what training would learn from: examples, tiers, ratio, what was skipped and why. Changes no version."""
     from rich.text import Text
 
-    from hins_memory.mine import render
-    from hins_memory.pipeline import Pipeline
+    from hins_memory.loop.pipeline import Pipeline
+    from hins_memory.mining import render
 
     loop = _loop(seed=seed, negatives=negatives)
     if memory_budget is not None:
@@ -125,9 +125,9 @@ def train(
 
     Several processes: `torchrun --nproc-per-node 2 -m hins_memory train`, or `accelerate launch -m hins_memory train`.
     """
-    from hins_memory.pipeline import Pipeline
-    from hins_memory.train.processes import is_main
-    from hins_memory.train.report import write_run_report
+    from hins_memory.loop.pipeline import Pipeline
+    from hins_memory.training.fit.processes import is_main
+    from hins_memory.training.report import write_run_report
 
     settings = settings_of(context)
     if resume:
@@ -174,7 +174,7 @@ def gate(
     ] = None,
 ) -> Result:
     """Judge a version against the encoder that serves, on conversations it never saw. Exit status 4 if refused."""
-    from hins_memory.pipeline import Pipeline
+    from hins_memory.loop.pipeline import Pipeline
 
     settings = settings_of(context)
     with Bars() as bars:
@@ -194,7 +194,7 @@ def swap(
     force: Annotated[bool, typer.Option("--force", help="Swap although the gate refuses; this is recorded.")] = False,
 ) -> Result:
     """Gate a version, re-embed the agent's store beside the live one, and flip. The old index stays for rollback."""
-    from hins_memory.pipeline import Pipeline
+    from hins_memory.loop.pipeline import Pipeline
 
     settings = settings_of(context)
     if dry_run + retire + force > 1 or (retire and version):
@@ -215,7 +215,7 @@ def swap(
 @command
 def rollback(context: typer.Context, agent: AgentName = "mem0", agent_config: AgentConfig = None) -> Result:
     """Return an agent to the encoder and the index before the last swap, with the writes that came since."""
-    from hins_memory.pipeline import Pipeline
+    from hins_memory.loop.pipeline import Pipeline
 
     settings = settings_of(context)
     with Bars() as bars, opened_agent(settings, agent, agent_config, bars) as memory:
@@ -234,7 +234,7 @@ def run(
     seed: _Seed = 0,
 ) -> Result:
     """Run the whole loop once: mine, train, gate, and swap if the gate lets the version pass (else exit status 4)."""
-    from hins_memory.pipeline import Pipeline
+    from hins_memory.loop.pipeline import Pipeline
 
     settings, loop = settings_of(context), _loop(base, seed, mode=cast("Mode", mode))
     with one_round(settings, when, agent) as decision:

@@ -14,7 +14,7 @@ import typer
 from hins_memory.cli.screen import Bars
 from hins_memory.config import Settings
 from hins_memory.errors import AgentError, ConfigError
-from hins_memory.plugins import broken_plugins, get_plugin_manager
+from hins_memory.plugins.manager import broken_plugins, get_plugin_manager
 
 __all__ = ["AgentConfig", "AgentName", "Options", "opened_agent", "settings_of"]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hins_memory.config import Settings
-from hins_memory.schedule import Decision, Rounds, parse_when
+from hins_memory.loop.schedule import Decision, Rounds, parse_when
 
 __all__ = ["WhenOption", "one_round"]
 
@@ -32,8 +32,8 @@ def one_round(settings: Settings, when: str | None, agent: str) -> Iterator[Deci
         ConfigError: the condition cannot be read.
         LeaseHeldError: another round runs, and no condition was given, so that somebody waits for this one.
     """
-    from hins_memory.lease import LeaseHeldError, Leases
-    from hins_memory.log.database import open_database
+    from hins_memory.database.engine import open_database
+    from hins_memory.database.leases import LeaseHeldError, Leases
 
     condition = None if when is None else parse_when(when)
     engine = open_database(settings.database_url)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from rich.console import RenderableType
 
 from hins_memory.cli.screen import table
-from hins_memory.starter import default_base
+from hins_memory.encoders.starter import default_base
 
 if TYPE_CHECKING:
-    from hins_memory.gate import GateReport, GateRule
-    from hins_memory.mine import MineReport
-    from hins_memory.pipeline import Status
-    from hins_memory.swap import SwapPlan, SwapReport
+    from hins_memory.evaluation.gate import GateReport, GateRule
+    from hins_memory.loop.pipeline import Status
+    from hins_memory.mining import MineReport
+    from hins_memory.swapping.swap import SwapPlan, SwapReport
 
 __all__ = ["gate_parts", "mine_parts", "status_parts", "swap_parts"]
 
@@ -92,7 +92,7 @@ def _verdict(rule: GateRule) -> str:
 
 def swap_parts(report: SwapPlan | SwapReport) -> tuple[RenderableType, ...]:
     """Return what a swap, a rollback or a dry run did or would do."""
-    from hins_memory.swap import SwapPlan
+    from hins_memory.swapping.swap import SwapPlan
 
     if isinstance(report, SwapPlan):
         rows = [(one.kind, one.name, one.records, one.seconds, one.disk_bytes / 2**20) for one in report.indexes]

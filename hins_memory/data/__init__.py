@@ -1,4 +1,7 @@
-"""Packaged data: `sample/` holds the conversations of `hins_memory.sample`, and JSON lines are read by `read_rows`."""
+"""Packaged files and their readers: sample conversations, general-retrieval questions, the starter.
+
+In: names of packaged files. Out: typed rows and conversations.
+"""
 
 from __future__ import annotations
 

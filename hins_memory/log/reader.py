@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from hins_memory.database.engine import database_errors, reading
+from hins_memory.database.tables import answers, feedback, memories, retrieval_results, retrievals, turns
 from hins_memory.log import rows
-from hins_memory.log.database import database_errors, reading
-from hins_memory.log.schema import answers, feedback, memories, retrieval_results, retrievals, turns
 from hins_memory.types import Answer, Feedback, RankedMemory, Scope, ScopeLog
 
 __all__ = ["LogCounts", "LogEntry", "LogReader"]

@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 
+from hins_memory.database.engine import database_errors
+from hins_memory.database.tables import answers, feedback, memories, retrieval_results, retrievals, rounds, turns
 from hins_memory.errors import LogError
 from hins_memory.log import rows
-from hins_memory.log.database import database_errors
 from hins_memory.log.rows import EventRefusedError, Row
-from hins_memory.log.schema import answers, feedback, memories, retrieval_results, retrievals, rounds, turns
 from hins_memory.types import Answer, Deletion, Event, Feedback, Memory, Retrieval, Turn
 
 __all__ = ["EventRefusedError", "LogWriter"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hins_memory.errors import ConfigError
-from hins_memory.train import TrainSettings
+from hins_memory.training import TrainSettings
 from hins_memory.types import Answer, Memory, RankedMemory, Retrieval, Scope, ScopeLog
 from parts.datasets.locomo import load_locomo, relevant
 from parts.training import modes as training_modes

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hins_memory.errors import ConfigError
-from hins_memory.synthesize import FIRST_NAMES
+from hins_memory.synthesis import FIRST_NAMES
 from parts.datasets.locomo import load_locomo
 from parts.training.cold_start import evaluation_exclusion, preference_sets, prior_of, sample_sets
 

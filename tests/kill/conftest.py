@@ -3,6 +3,6 @@
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "swap")]
+sys.path[:0] = [str(Path(__file__).parents[1] / "swapping")]
 
 from swap_fixtures import other_folder, shared_model, world  # noqa: E402, F401

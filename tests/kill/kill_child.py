@@ -25,8 +25,8 @@ def die_at(owner, name, call):
 
 
 def arm(moment):
-    from hins_memory.encoder import Encoder
-    from hins_memory.registry import Registry
+    from hins_memory.encoders.encoder import Encoder
+    from hins_memory.registry.registry import Registry
 
     where, _, number = moment.partition(":")
     if where == "encode":
@@ -37,7 +37,7 @@ def arm(moment):
         die_at(Trainer, "training_step", int(number))
     elif where == "move":
         # os.rename and os.replace of the finished folder: before the version exists
-        from hins_memory import version_store
+        from hins_memory.registry import versions as version_store
 
         die_at(version_store, "move_durably", 1)
     else:
@@ -65,10 +65,10 @@ def full_disk(home, disk, provider):
     from hins_adapter_mem0.attaching import agent_of
 
     from hins_memory.config import Settings
-    from hins_memory.encoder import Encoder
+    from hins_memory.encoders.encoder import Encoder
     from hins_memory.errors import SwapError
-    from hins_memory.registry import Registry
-    from hins_memory.swap import swap_agent
+    from hins_memory.registry.registry import Registry
+    from hins_memory.swapping.swap import swap_agent
 
     settings = Settings(home=home, project="test")
     registry = Registry(settings)
@@ -117,9 +117,9 @@ def swap_slowly(channel, home, version):
     from small_agent import SmallAgent
 
     from hins_memory.config import Settings
-    from hins_memory.encoder import Encoder
-    from hins_memory.registry import Registry
-    from hins_memory.swap import swap_agent
+    from hins_memory.encoders.encoder import Encoder
+    from hins_memory.registry.registry import Registry
+    from hins_memory.swapping.swap import swap_agent
 
     registry = Registry(Settings(home=home, project="test"))
     agent = SmallAgent(home / "store.db", registry)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from hins_memory.config import Settings
-from hins_memory.gate import GateSettings
-from hins_memory.holdout import HoldoutSettings
-from hins_memory.log.database import open_database
+from hins_memory.data.sample_conversations import load_sample
+from hins_memory.database.engine import open_database
+from hins_memory.evaluation.gate import GateSettings
 from hins_memory.log.writer import LogWriter
-from hins_memory.pipeline import LoopSettings, Pipeline
-from hins_memory.sample import load_sample
-from hins_memory.train import TrainSettings
+from hins_memory.loop.holdout import HoldoutSettings
+from hins_memory.loop.pipeline import LoopSettings, Pipeline
+from hins_memory.training import TrainSettings
 from hins_memory.types import Answer, Event, Memory, RankedMemory, Retrieval, Scope, Turn
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hins_memory.config import Settings
-from hins_memory.log.database import open_database, reading
+from hins_memory.database.engine import open_database, reading
 from hins_memory.log.reader import LogReader
 from hins_memory.types import ScopeLog
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX sig
 
 _PRELUDE = """
 import os, resource, sys, time
-from hins_memory.capture import Capture
+from hins_memory.log.capture import Capture
 from hins_memory.config import Settings
 from hins_memory.types import *
 

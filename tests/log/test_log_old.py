@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from hins_memory.database.engine import SCHEMA_REVISION, open_database, reading
+from hins_memory.database.tables import agent_indexes, encoder_versions, metadata
 from hins_memory.errors import LogError
-from hins_memory.log.database import SCHEMA_REVISION, open_database, reading
 from hins_memory.log.reader import LogReader
-from hins_memory.log.schema import agent_indexes, encoder_versions, metadata
 from hins_memory.log.writer import LogWriter
-from hins_memory.mine import mine
+from hins_memory.mining import mine
 from hins_memory.types import Answer, RankedMemory, Retrieval, Scope
 
 FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("log-*.sqlite"))
@@ -74,7 +74,7 @@ def test_an_old_log_that_lost_its_end_is_an_error_and_left_alone(old_log):
 def test_an_old_log_on_a_full_disk_stays_as_it_was(old_log):
     import sqlite3
 
-    from hins_memory.log.database import _create_engine, _migrate
+    from hins_memory.database.engine import _create_engine, _migrate
 
     engine = _create_engine(sa.make_url(f"sqlite:///{old_log}"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hins_memory.log.database import open_database
+from hins_memory.database.engine import open_database
 from hins_memory.log.reader import LogReader
 from hins_memory.log.rows import owner_scope
 from hins_memory.log.writer import LogWriter

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from hins_memory.database.engine import open_database
+from hins_memory.database.tables import answers, feedback, memories, retrieval_results, retrievals, turns
 from hins_memory.errors import LogError
-from hins_memory.log.database import open_database
 from hins_memory.log.reader import LogReader
-from hins_memory.log.schema import answers, feedback, memories, retrieval_results, retrievals, turns
 from hins_memory.log.writer import EventRefusedError, LogWriter
 from hins_memory.types import Answer, Deletion, Feedback, Memory, RankedMemory, Retrieval, Scope, ScopeLog, Turn
 

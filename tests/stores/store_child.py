@@ -17,8 +17,8 @@ def swap_and_die(channel, world, version, moment):
     """Swap, and be killed after some records, or right behind the record of the flip."""
     from store_world import BATCH, agent
 
-    from hins_memory.registry import Registry
-    from hins_memory.swap import swap_agent
+    from hins_memory.registry.registry import Registry
+    from hins_memory.swapping.swap import swap_agent
 
     memory = world.open()
     theirs = agent(memory)

@@ -11,8 +11,8 @@ from hins_adapter_mem0 import Memory
 from hins_adapter_mem0.attaching import agent_of
 
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
-from hins_memory.registry import Registry
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.registry.registry import Registry
 
 STORES = ("qdrant", "faiss", "chroma", "chroma-server", "pgvector")
 SERVERS = ("chroma-server", "pgvector")

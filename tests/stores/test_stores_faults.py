@@ -16,10 +16,10 @@ from mem0.vector_stores.faiss import FAISS
 from qdrant_client import QdrantClient
 from store_world import ANN, agent, assert_in_one_space, fill, rows
 
-from hins_memory.agent import Index
 from hins_memory.errors import AgentError, SwapError
-from hins_memory.registry import Registry
-from hins_memory.swap import plan_swap, swap_agent
+from hins_memory.plugins.protocols import Index
+from hins_memory.registry.registry import Registry
+from hins_memory.swapping.swap import plan_swap, swap_agent
 
 
 class FlakyClient(QdrantClient):

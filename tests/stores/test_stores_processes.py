@@ -11,8 +11,8 @@ from store_child import work
 from store_world import ANN, BATCH, SERVERS, agent, assert_in_one_space, fill, rows, text_of
 
 from hins_memory.errors import AgentError, LogError, SwapError
-from hins_memory.registry import Registry
-from hins_memory.swap import retire_agent, rollback_agent, swap_agent
+from hins_memory.registry.registry import Registry
+from hins_memory.swapping.swap import retire_agent, rollback_agent, swap_agent
 
 every_server = pytest.mark.parametrize("world", SERVERS, indirect=True)
 
@@ -170,7 +170,7 @@ def test_a_process_that_only_records_follows_too(world: Any, tmp_path: Any) -> N
     from hins_adapter_mem0 import Memory
 
     import hins_memory
-    from hins_memory.encoder import resolve_model
+    from hins_memory.encoders.encoder import resolve_model
 
     embedder = {"provider": "huggingface", "config": {"model": resolve_model("stock"), "embedding_dims": 384}}
     vector_store = {"provider": world.vector_store["provider"], "config": dict(world.vector_store["config"])}

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from store_world import ANN, BATCH, agent, assert_in_one_space, fill, rows
 
-from hins_memory.registry import Registry
-from hins_memory.swap import rollback_agent, swap_agent
-from hins_memory.sync import IndexSync
+from hins_memory.registry.registry import Registry
+from hins_memory.swapping.swap import rollback_agent, swap_agent
+from hins_memory.swapping.sync import IndexSync
 
 one_store = pytest.mark.parametrize("world", ["qdrant", "pgvector"], indirect=True)
 

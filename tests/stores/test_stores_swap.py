@@ -11,11 +11,11 @@ from child_process import Child, children
 from store_child import hold, swap_and_die
 from store_world import ANN, BATCH, EMBEDDED, STORES, agent, assert_in_one_space, fill, rows, text_of
 
+from hins_memory.database.engine import open_database
 from hins_memory.errors import AgentError
-from hins_memory.log.database import open_database
 from hins_memory.log.reader import LogReader
-from hins_memory.registry import Registry
-from hins_memory.swap import plan_swap, retire_agent, rollback_agent, swap_agent
+from hins_memory.registry.registry import Registry
+from hins_memory.swapping.swap import plan_swap, retire_agent, rollback_agent, swap_agent
 
 every_store = pytest.mark.parametrize("world", STORES, indirect=True)
 

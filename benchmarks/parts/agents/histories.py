@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from hins_memory.config import Settings
-    from hins_memory.encoder import Encoder
+    from hins_memory.encoders.encoder import Encoder
 
 __all__ = ["History", "Mem0History", "MemoryosHistory", "exchanges"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from hins_memory.config import Settings
-    from hins_memory.encoder import Encoder
+    from hins_memory.encoders.encoder import Encoder
 
 __all__ = ["REFUSAL", "TOP_K", "Mem0Player", "OpenMem0", "fused_parts"]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from hins_memory.config import Settings
-    from hins_memory.encoder import Encoder
+    from hins_memory.encoders.encoder import Encoder
 
 __all__ = ["LLM", "SILENCE", "TIME_FORMAT", "MemoryosPlayer", "OpenMemoryos", "open_memoryos", "paged"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hins_memory.errors import ConfigError
-from hins_memory.evaluate import EvalQuery, EvalSet
+from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
 from parts.common.files import DATA, DataSource
 
 __all__ = [
@@ -152,7 +152,7 @@ def sample_conversations() -> list[Conversation]:
     Raises:
         ConfigError: the facts cannot be read.
     """
-    from hins_memory.sample import load_sample
+    from hins_memory.data.sample_conversations import load_sample
 
     categories = {"single-hop": 4, "multi-hop": 1, "temporal": 2, "preference": 3, "open": 3}
     facts = _sample_facts()
@@ -189,7 +189,7 @@ def _named_first(text: str, speakers: Sequence[str]) -> str:
 
 def sample_sets() -> list[EvalSet]:
     """Return the packaged sample conversations as evaluation sets over turns; the group is the kind of question."""
-    from hins_memory.sample import load_sample
+    from hins_memory.data.sample_conversations import load_sample
 
     return [
         EvalSet(

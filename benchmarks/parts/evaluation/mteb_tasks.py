@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.errors import ConfigError
-from hins_memory.evaluate import EvalSet, mteb_model
+from hins_memory.evaluation.evaluate import EvalSet, mteb_model
 
 if TYPE_CHECKING:
-    from hins_memory.encoder import Encoder
+    from hins_memory.encoders.encoder import Encoder
 
 __all__ = ["DEFAULT_TASKS", "lmeb_tasks", "run_task", "task_scores"]
 

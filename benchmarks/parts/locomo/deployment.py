@@ -23,7 +23,7 @@ from parts.locomo.deployment_report import Scored, report_deployment
 
 if TYPE_CHECKING:
     from hins_memory.config import Settings
-    from hins_memory.encoder import Encoder
+    from hins_memory.encoders.encoder import Encoder
 
 __all__ = [
     "Fold",
@@ -136,7 +136,7 @@ def score(
 
     `scoring` False only plays them, for the traffic.
     """
-    from hins_memory.evaluate import evaluate_encoder, score_rankings
+    from hins_memory.evaluation.evaluate import evaluate_encoder, score_rankings
 
     agent = plan.agent
     scored = Scored({}, {}, agent)
@@ -191,7 +191,7 @@ def trained_encoders(data: Sequence[Conversation], folds: Sequence[Fold], plan: 
 
 def _training_digest(data: Sequence[Conversation], fold: Fold, plan: Plan) -> str:
     """Return what tells encoders apart: what was played, with what, and the settings and seed of the training."""
-    from hins_memory.encoder import Encoder
+    from hins_memory.encoders.encoder import Encoder
 
     played = [conversation_digest(one) for one in data if one.id in fold.train]
     model = plan.extraction.proxy.client.settings.name if plan.extraction else plan.llm and plan.llm.model
@@ -211,7 +211,7 @@ def _training_digest(data: Sequence[Conversation], fold: Fold, plan: Plan) -> st
 
 def _roomy_encoder(model: str, texts: int) -> Encoder:
     """Return the base encoder with a cache for everything that was played, because every fold mines most of it."""
-    from hins_memory.encoder import Encoder
+    from hins_memory.encoders.encoder import Encoder
 
     encoder = Encoder.load(model)
     return Encoder(encoder.model, encoder.version, cache_size=2 * texts)
@@ -222,12 +222,12 @@ def _train(fold: Fold, plan: Plan, settings: Settings, encoder: Encoder) -> str:
 
     The stages have the loop's own settings; its hold-out and gate stay out, because the fold is what is held out.
     """
-    from hins_memory.general import load_general
-    from hins_memory.log.database import open_database
+    from hins_memory.database.engine import open_database
+    from hins_memory.evaluation.general import load_general
     from hins_memory.log.reader import LogReader
-    from hins_memory.mine import mine
-    from hins_memory.pipeline import LoopSettings, public_texts
-    from hins_memory.train import Samples, train_encoder
+    from hins_memory.loop.pipeline import LoopSettings, public_texts
+    from hins_memory.mining import mine
+    from hins_memory.training import Samples, train_encoder
 
     stage(f"fold {fold.name}: mining the traffic of {len(fold.train)} conversations")
     reader = LogReader(open_database(settings.database_url))

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hins_memory.encoder import Encoder
-from hins_memory.evaluate import ndcg, recall
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.evaluation.evaluate import ndcg, recall
 from hins_memory.llm import ReplyCache, Usage
 from parts.agents.mem0 import TOP_K
 from parts.agents.mem0_extraction import InferPlayer

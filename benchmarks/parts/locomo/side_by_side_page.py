@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hins_memory.html_report import Html, Section, Series, bar_chart, line_chart, table, write_page
+from hins_memory.common.html import Html, Section, Series, bar_chart, line_chart, table, write_page
 from hins_memory.llm import Usage
 from parts.datasets.locomo import CATEGORIES
 from parts.locomo.side_by_side import KS, EncoderRun

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hins_memory.encoder import Encoder
-from hins_memory.mine.attribution import AttributionModel, Question, features, signals
-from hins_memory.mine.followups import FIRST_RANK_PRECISION, FOLLOWUP_RATES
-from hins_memory.mine.owner import OwnerMemories, build_owner
-from hins_memory.mine.text import Lexicon, words
-from hins_memory.sample import load_sample
+from hins_memory.data.sample_conversations import load_sample
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.mining.owner.owner import OwnerMemories, build_owner
+from hins_memory.mining.owner.text import Lexicon, words
+from hins_memory.mining.positives.attribution import AttributionModel, Question, features, signals
+from hins_memory.mining.positives.followups import FIRST_RANK_PRECISION, FOLLOWUP_RATES
 from hins_memory.types import Answer, Memory, RankedMemory, Retrieval, Scope, ScopeLog
 from parts.datasets.locomo import Conversation, documents
 

@@ -14,7 +14,7 @@ from parts.qa.readers import NO_INFORMATION, ChatReader, Reader, read_all
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hins_memory.encoder import Encoder
+    from hins_memory.encoders.encoder import Encoder
     from parts.agents.histories import History
 
 __all__ = ["CHOOSE_INSTRUCTION", "Choice", "Chooser", "make_chooser"]

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from hins_adapter_mem0.attaching import agent_of
 
-from hins_memory.agent import Record
 from hins_memory.errors import HinsError
+from hins_memory.plugins.protocols import Record
 from parts.common.screen import progress
 
 if TYPE_CHECKING:
-    from hins_memory.agent import Agent, Index
-    from hins_memory.encoder import Encoder
-    from hins_memory.registry import EncoderVersion, Registry
+    from hins_memory.encoders.encoder import Encoder
+    from hins_memory.plugins.protocols import Agent, Index
+    from hins_memory.registry.registry import EncoderVersion, Registry
 
 __all__ = [
     "ASKED_FOR",
@@ -118,7 +118,7 @@ def shaken_version(registry: Registry, folder: Path, seed: int) -> EncoderVersio
     """Register an encoder of the same size in another space: the stock one with its word embeddings shaken."""
     import torch
 
-    from hins_memory.encoder import Encoder
+    from hins_memory.encoders.encoder import Encoder
 
     model = Encoder.load().model
     torch.manual_seed(seed)

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
+from hins_memory.database.engine import open_database
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluate import EvalQuery, EvalSet, evaluate_encoder
-from hins_memory.general import load_general
-from hins_memory.log.database import open_database
+from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, evaluate_encoder
+from hins_memory.evaluation.general import load_general
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
-from hins_memory.mine import MineSettings, mine
-from hins_memory.synthesize import (
+from hins_memory.mining import MineSettings, mine
+from hins_memory.synthesis import (
     FIRST_NAMES,
     Exclusion,
     FilterSettings,
@@ -31,8 +31,8 @@ from hins_memory.synthesize import (
     read_corpus,
     write_conversations,
 )
-from hins_memory.train import Samples, TrainSettings, train_encoder
-from hins_memory.train.traffic import Traffic, TrafficSampler
+from hins_memory.training import Samples, TrainSettings, train_encoder
+from hins_memory.training.postprocess.traffic import Traffic, TrafficSampler
 from parts.common.files import DATA
 from parts.datasets.locomo import (
     ANSWERABLE,

@@ -23,15 +23,15 @@ import numpy as np
 
 import hins_memory
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluate import EvalSet, RankingScores, evaluate_encoder
-from hins_memory.general import load_general
-from hins_memory.mine import mine
-from hins_memory.pipeline import LoopSettings, Pipeline, public_texts
-from hins_memory.train import Samples, TrainResult, TrainSettings, train_encoder
-from hins_memory.train.traffic import Traffic as TrafficSample
-from hins_memory.train.traffic import TrafficSampler
+from hins_memory.evaluation.evaluate import EvalSet, RankingScores, evaluate_encoder
+from hins_memory.evaluation.general import load_general
+from hins_memory.loop.pipeline import LoopSettings, Pipeline, public_texts
+from hins_memory.mining import mine
+from hins_memory.training import Samples, TrainResult, TrainSettings, train_encoder
+from hins_memory.training.postprocess.traffic import Traffic as TrafficSample
+from hins_memory.training.postprocess.traffic import TrafficSampler
 from hins_memory.types import Feedback, ScopeLog, TieredExample
 from parts.agents.mem0 import Mem0Player
 from parts.common.screen import progress, stage
@@ -156,7 +156,7 @@ def code_digest() -> str:
 
 def play(conversations: Sequence[Conversation], memories: Memories, base: str, work: Path) -> Traffic:
     """Play conversations through a real Mem0 with an encoder, or read what an earlier run left in `work`."""
-    from hins_memory.log.database import open_database
+    from hins_memory.database.engine import open_database
     from hins_memory.log.reader import LogReader
 
     digest = _digest(*conversations)

@@ -21,10 +21,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from hins_memory.encoder import Encoder
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import HinsError
-from hins_memory.evaluate import EvalQuery, EvalSet
-from hins_memory.mine import MineSettings, mine
+from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
+from hins_memory.mining import MineSettings, mine
 from hins_memory.types import ScopeLog, TieredExample
 from parts.datasets.locomo import Conversation, eval_set
 from parts.mining.evidence_logs import cases, locomo_scopes, sample_scope, scope_log
@@ -98,7 +98,7 @@ def hardware() -> dict[str, Any]:
 
     import torch
 
-    from hins_memory.encoder import bf16_supported
+    from hins_memory.encoders.encoder import bf16_supported
 
     info: dict[str, str] = {}
     with suppress(OSError):
@@ -216,7 +216,7 @@ def child(job: Job) -> None:
 
 
 def _train_hins(job: Job, examples: list[TieredExample], baton: _Baton) -> None:
-    from hins_memory.train import TrainSettings, train_encoder
+    from hins_memory.training import TrainSettings, train_encoder
 
     settings = TrainSettings(
         mode="full",
@@ -244,8 +244,8 @@ def _train_plain(job: Job, examples: list[TieredExample], baton: _Baton) -> None
     from sentence_transformers.losses import MultipleNegativesRankingLoss
     from transformers import TrainerCallback
 
-    from hins_memory.encoder import resolve_model
-    from hins_memory.train.dataset import batch_stream, to_dataset
+    from hins_memory.encoders.encoder import resolve_model
+    from hins_memory.training.fit.dataset import batch_stream, to_dataset
 
     def in_order(dataset: Any, batch_size: int, **_: Any) -> Any:
         return torch.utils.data.BatchSampler(range(len(dataset)), batch_size, drop_last=False)

@@ -1,12 +1,12 @@
-"""hins-memory for Notebook; hins_memory.agent says what the methods of an index and of an agent are for."""
+"""hins-memory for Notebook; hins_memory.plugins.protocols says what the methods of an index and of an agent are for."""
 
 import threading
 
 from hins_memory import Encoder, Settings
-from hins_memory.agent import Record
-from hins_memory.capture import Capture
-from hins_memory.hookspecs import hookimpl
-from hins_memory.registry import Registry
+from hins_memory.log.capture import Capture
+from hins_memory.plugins.hookspecs import hookimpl
+from hins_memory.plugins.protocols import Record
+from hins_memory.registry.registry import Registry
 from hins_memory.types import Memory, RankedMemory, Retrieval, Scope, new_id
 from notebook import Notebook, Table
 

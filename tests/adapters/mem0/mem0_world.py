@@ -11,7 +11,7 @@ from mem0.configs.base import MemoryConfig
 from mem0.embeddings.configs import EmbedderConfig
 
 from hins_memory.config import Settings
-from hins_memory.log.database import open_database
+from hins_memory.database.engine import open_database
 from hins_memory.log.reader import LogReader
 from hins_memory.types import ScopeLog
 

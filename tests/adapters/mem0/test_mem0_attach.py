@@ -16,7 +16,7 @@ from mem0_world import ANN, FACTS, fill, logged, own_async_memory, own_memory, p
 
 from hins_memory.config import Settings
 from hins_memory.errors import AgentError, ConfigError
-from hins_memory.registry import EncoderVersion
+from hins_memory.registry.registry import EncoderVersion
 
 
 def test_attach_captures_and_detach_restores(settings: Settings, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_discovery_needs_neither_mem0_nor_torch() -> None:
         "        if name.split('.')[0] in ('mem0', 'torch', 'sentence_transformers'):\n"
         "            raise ModuleNotFoundError(name, name=name)\n"
         "sys.meta_path.insert(0, Hidden())\n"
-        "from hins_memory.plugins import get_plugin_manager, broken_plugins\n"
+        "from hins_memory.plugins.manager import get_plugin_manager, broken_plugins\n"
         "from hins_memory.config import Settings\n"
         "hook = get_plugin_manager().hook\n"
         "assert 'mem0' in sum(hook.hins_agent_names(), []), broken_plugins()\n"

@@ -12,9 +12,9 @@ from mem0_world import ANN, FACTS, fill, texts
 from tiny_bases import INSTRUCTION, build_bge_m3, build_qwen3_embedding
 
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
-from hins_memory.pipeline import Pipeline
-from hins_memory.registry import Registry
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.loop.pipeline import Pipeline
+from hins_memory.registry.registry import Registry
 
 
 def _assert_served_by(pipeline: Pipeline, memory: Any, version: str, dim: int) -> Encoder:

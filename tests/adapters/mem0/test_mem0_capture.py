@@ -10,8 +10,8 @@ from hins_adapter_mem0 import AsyncMemory, Memory
 from mem0_world import ANN, FACTS, fill, logged, texts
 
 from hins_memory.config import Settings
+from hins_memory.database.engine import open_database
 from hins_memory.errors import ConfigError
-from hins_memory.log.database import open_database
 from hins_memory.log.reader import LogReader
 from hins_memory.types import Scope
 

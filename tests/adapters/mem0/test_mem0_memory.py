@@ -19,7 +19,7 @@ from mem0_world import ANN, FACTS, fill, logged, own_memory, plain, texts
 
 from hins_memory.config import Settings
 from hins_memory.errors import AgentError, ConfigError
-from hins_memory.registry import EncoderVersion, Registry
+from hins_memory.registry.registry import EncoderVersion, Registry
 
 
 def _play(memory: Any) -> list[Any]:

@@ -10,10 +10,10 @@ from hins_adapter_mem0.attaching import agent_of
 from mem0_world import ANN, FACTS, fill, texts
 
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
-from hins_memory.pipeline import Pipeline
-from hins_memory.registry import EncoderVersion, Registry
-from hins_memory.swap import retire_agent, swap_agent
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.loop.pipeline import Pipeline
+from hins_memory.registry.registry import EncoderVersion, Registry
+from hins_memory.swapping.swap import retire_agent, swap_agent
 
 
 def _stored(memory: Any) -> dict[str, list[float]]:

@@ -19,12 +19,12 @@ from hins_adapter_mem0.plugin import hins_open_agent
 from hins_adapter_mem0.stores import GuardedStore
 from mem0_world import ANN, FACTS, fill, texts
 
-from hins_memory.agent import Agent, Index
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError
-from hins_memory.registry import EncoderVersion, Registry
-from hins_memory.swap import retire_agent, rollback_agent, swap_agent
+from hins_memory.plugins.protocols import Agent, Index
+from hins_memory.registry.registry import EncoderVersion, Registry
+from hins_memory.swapping.swap import retire_agent, rollback_agent, swap_agent
 
 
 def _agent(memory: Any) -> Any:

@@ -25,7 +25,7 @@ from llm_server import LLMServer
 from memoryos_world import REPLIES, module
 
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
+from hins_memory.encoders.encoder import Encoder
 
 
 @pytest.fixture

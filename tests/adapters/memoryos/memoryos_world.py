@@ -15,8 +15,8 @@ from hins_adapter_memoryos.files import MARK, entries, read_json, store_files
 from llm_server import LLMServer
 
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
-from hins_memory.log.database import open_database
+from hins_memory.database.engine import open_database
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.log.reader import LogReader
 from hins_memory.types import ScopeLog
 

@@ -24,11 +24,11 @@ from llm_server import LLMServer
 from memoryos_world import NEWER, PAIRS, agent_of, ask, assert_in_one_space, module, options, own_memory, pages, talk
 
 import hins_memory
-from hins_memory.agent import Agent, Index
 from hins_memory.cli.doctor import Check, examine
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError, ConfigError
+from hins_memory.plugins.protocols import Agent, Index
 
 QUERY = "Which instrument do I play?"
 

@@ -14,9 +14,9 @@ from llm_server import LLMServer
 from memoryos_world import PAIRS, ask, logged, options, own_memory, talk
 
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.mine import mine
+from hins_memory.mining import mine
 from hins_memory.types import Scope, ScopeLog
 
 SCOPE = Scope(user="ann", agent="default_assistant_profile")

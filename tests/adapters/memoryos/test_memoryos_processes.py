@@ -16,9 +16,9 @@ from llm_server import LLMServer
 from memoryos_world import agent_of, ask, assert_in_one_space, own_memory, pages, talk
 
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
-from hins_memory.registry import EncoderVersion, Registry
-from hins_memory.swap import swap_agent
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.registry.registry import EncoderVersion, Registry
+from hins_memory.swapping.swap import swap_agent
 
 # Works on the same store as another user: asks now and then which encoder answered, until a line comes.
 CHILD = """
@@ -27,7 +27,7 @@ from pathlib import Path
 from memoryos_world import PAIRS, ask, module, own_memory, pages, talk
 from hins_adapter_memoryos.attaching import attach
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
+from hins_memory.encoders.encoder import Encoder
 
 given = json.loads(sys.argv[1])
 class Server:

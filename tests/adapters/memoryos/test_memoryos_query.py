@@ -11,10 +11,10 @@ from llm_server import LLMServer
 from memoryos_world import PAIRS, agent_of, ask, assert_in_one_space, options, pages, talk
 
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
-from hins_memory.pipeline import Pipeline
-from hins_memory.registry import EncoderVersion, Registry
-from hins_memory.swap import retire_agent, swap_agent
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.loop.pipeline import Pipeline
+from hins_memory.registry.registry import EncoderVersion, Registry
+from hins_memory.swapping.swap import retire_agent, swap_agent
 
 
 def _files(root: Path) -> dict[str, tuple[int, bytes]]:

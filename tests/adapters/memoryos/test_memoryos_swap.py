@@ -19,11 +19,11 @@ from memoryos_world import PAIRS, agent_of, ask, assert_in_one_space, module, op
 
 import hins_memory
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import SwapError
-from hins_memory.pipeline import Pipeline
-from hins_memory.registry import EncoderVersion, Registry
-from hins_memory.swap import abandon_swap, plan_swap, retire_agent, rollback_agent, swap_agent
+from hins_memory.loop.pipeline import Pipeline
+from hins_memory.registry.registry import EncoderVersion, Registry
+from hins_memory.swapping.swap import abandon_swap, plan_swap, retire_agent, rollback_agent, swap_agent
 
 ENGLISH = (PAIRS[0][0], PAIRS[1][0], PAIRS[3][0], PAIRS[4][0])
 
@@ -204,9 +204,9 @@ _SWAP_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 from hins_memory.config import Settings
-from hins_memory.encoder import Encoder
-from hins_memory.registry import Registry
-from hins_memory.swap import swap_agent
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.registry.registry import Registry
+from hins_memory.swapping.swap import swap_agent
 from hins_adapter_memoryos.agent import MemoryosAgent
 from hins_adapter_memoryos.plugin import hins_open_agent
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from llm_server import LLMServer, Raw
 
-from hins_memory.encoder import resolve_model
+from hins_memory.encoders.encoder import resolve_model
 from hins_memory.errors import ConfigError
 from hins_memory.llm import ChatClient, LlmError, LlmSettings, ReplyCache
 from parts.datasets.locomo import Question

@@ -1,0 +1,15 @@
+"""The project's database: engine, tables, migrations, and leases between processes and hosts.
+
+In: a SQLAlchemy URL. Out: an engine at the newest schema, and leases held in it.
+"""
+
+from hins_memory.database.engine import open_database, reading
+from hins_memory.database.leases import LeaseHeldError, Leases, LeaseSettings
+
+__all__ = [
+    "LeaseHeldError",
+    "LeaseSettings",
+    "Leases",
+    "open_database",
+    "reading",
+]

@@ -1,0 +1,234 @@
+"""Leases in the project's database: what only one process may do at a time, on one host or on several.
+
+A holder renews its lease while it works; a holder that dies does not, and its lease runs out. Beside the row in the
+database every holder keeps a lock on a file of its host: the kernel gives that back at the holder's end, so that after
+a kill the next process of the same host goes on at once, and no jump of a clock lets in a second one there. Between
+hosts the clock of the database counts. Should a jump of that clock let in a second holder all the same, the first
+one's token is out of date, and `Lease.check` refuses it what it was about to record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from hins_memory.common.files import file_lock
+from hins_memory.database.engine import database_errors, reading
+from hins_memory.database.tables import leases
+from hins_memory.errors import HinsError
+from hins_memory.types import now
+
+__all__ = ["Clock", "Lease", "LeaseHeldError", "LeaseLostError", "LeaseSettings", "Leases", "database_clock"]
+
+logger = logging.getLogger(__name__)
+
+#: Returns the time in seconds since the Unix epoch (UTC), as of an open connection.
+Clock = Callable[[sa.Connection], float]
+
+
+class LeaseHeldError(HinsError):
+    """Somebody else holds the lease. `holder` says who and since when, as far as it is known."""
+
+    def __init__(self, name: str, holder: str) -> None:
+        super().__init__(f"{name} is held by {holder}.", "Wait until that has ended.")
+        self.holder = holder
+
+
+class LeaseLostError(HinsError):
+    """The lease was not renewed in time and may be somebody else's by now."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The lease {name} was lost: it was not renewed in time, or another process took it over.",
+            "Repeat the command; nothing was recorded under the lost lease.",
+        )
+
+
+def database_clock(connection: sa.Connection) -> float:
+    """Return the time of the database's server; SQLite has none, its clock is this host's."""
+    if connection.dialect.name == "postgresql":
+        return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+    return now()
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSettings:
+    """Settings of leases.
+
+    Args:
+        seconds: after so long without renewal a lease may be taken over. It is renewed four times as often.
+        clock: the clock that says so.
+    """
+
+    seconds: float = 60.0
+    clock: Clock = database_clock
+
+
+class Leases:
+    """The leases of one database.
+
+    Args:
+        engine: the database, opened by `open_database`.
+        folder: where the files that are locked live; processes of one project and host use the same.
+        settings: how long a lease lasts.
+    """
+
+    def __init__(self, engine: sa.Engine, folder: Path, settings: LeaseSettings | None = None) -> None:
+        self._engine = engine
+        self._folder = folder
+        self._settings = settings or LeaseSettings()
+
+    @contextlib.contextmanager
+    def hold(self, name: str) -> Iterator[Lease]:
+        """Hold a lease, renewed by a thread, until the block ends.
+
+        Raises:
+            LeaseHeldError: somebody else holds it.
+            LogError: the database cannot be written.
+        """
+        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        path = self._folder / f"{digest}.lock"
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(file_lock(path, wait=False))
+            except BlockingIOError as error:
+                raise LeaseHeldError(name, self.holder(name) or "another process of this host") from error
+            lease = self._take(name, _place(path))
+            stop = threading.Event()
+            renewing = threading.Thread(
+                target=lease.renew_until, args=(stop,), name=f"hins-lease-{digest}", daemon=True
+            )
+            renewing.start()
+            try:
+                yield lease
+            finally:
+                stop.set()
+                renewing.join()
+                lease.release()
+
+    def holder(self, name: str) -> str:
+        """Return who holds a lease and since when, "" for nobody; an expired one is nobody's."""
+        with database_errors(self._engine.url), reading(self._engine).connect() as connection:
+            row = connection.execute(sa.select(leases).where(leases.c.name == _key(name))).first()
+            if row is None or not row.owner or row.expires <= self._settings.clock(connection):
+                return ""
+        since = datetime.fromtimestamp(row.acquired, tz=timezone.utc)
+        return f"{row.owner} since {since:%Y-%m-%d %H:%M:%S} UTC"
+
+    def _take(self, name: str, place: str) -> Lease:
+        mine, seconds = leases.c.name == _key(name), self._settings.seconds
+        with _writing(self._engine) as connection:
+            row = connection.execute(sa.select(leases).where(mine)).first()
+            time = self._settings.clock(connection)
+            # Of this place: whoever held it is gone, because its file lock is ours now.
+            taken = row is None or not row.owner or row.place == place or row.expires <= time
+            token = 1 if row is None else int(row.token) + 1
+            if row is None:
+                nobody = {"token": 0, "acquired": time, "expires": 0.0}
+                connection.execute(sa.insert(leases).values(name=_key(name), **nobody))
+            if taken:
+                owner = f"process {os.getpid()} on {socket.gethostname()}"
+                values = {"owner": owner, "place": place, "token": token, "acquired": time, "expires": time + seconds}
+                connection.execute(sa.update(leases).where(mine).values(**values))
+            elif row is not None and row.expires > time + seconds:
+                # No lease is that long: the clock went back. From now on it counts by the new time.
+                connection.execute(sa.update(leases).where(mine).values(expires=time + seconds))
+        if not taken:
+            raise LeaseHeldError(name, self.holder(name) or "another host")
+        return Lease(self._engine, name, token, self._settings)
+
+
+class Lease:
+    """A lease that is held. `token` is larger than that of every holder before."""
+
+    def __init__(self, engine: sa.Engine, name: str, token: int, settings: LeaseSettings) -> None:
+        self.name = name
+        self.token = token
+        self._engine = engine
+        self._settings = settings
+
+    def check(self, connection: sa.Connection) -> None:
+        """Make sure, in the transaction that records what the lease allows, that it is still held.
+
+        Raises:
+            LeaseLostError: somebody else took it over.
+        """
+        query = sa.select(leases.c.token).where(leases.c.name == _key(self.name))
+        if connection.dialect.name == "postgresql":
+            query = query.with_for_update()
+        if connection.execute(query).scalar() != self.token:
+            raise LeaseLostError(self.name)
+
+    def renew(self) -> None:
+        """Let the lease last from now on for its whole time again.
+
+        Raises:
+            LeaseLostError: somebody else took it over.
+            LogError: the database cannot be written now.
+        """
+        with _writing(self._engine) as connection:
+            self.check(connection)
+            expires = self._settings.clock(connection) + self._settings.seconds
+            connection.execute(sa.update(leases).where(leases.c.name == _key(self.name)).values(expires=expires))
+
+    def renew_until(self, stop: threading.Event) -> None:
+        """Renew again and again until told to stop, or until the lease is somebody else's."""
+        while not stop.wait(self._settings.seconds / 4):
+            try:
+                self.renew()
+            except LeaseLostError as error:
+                logger.warning("%s", error)
+                return
+            except Exception as error:
+                # A lease that runs out meanwhile is found out when its holder records what it did.
+                logger.warning("The lease %s could not be renewed, trying again: %s", self.name, error)
+
+    def release(self) -> None:
+        """Give the lease back; one that was lost, or a database that is away, is not an error any more."""
+        mine = (leases.c.name == _key(self.name)) & (leases.c.token == self.token)
+        try:
+            with _writing(self._engine) as connection:
+                connection.execute(sa.update(leases).where(mine).values(owner="", place="", expires=0.0))
+        except HinsError as error:
+            logger.warning("The lease %s could not be given back and will run out: %s", self.name, error)
+
+
+def _key(name: str) -> str:
+    """Return the name as it is stored: an agent's key may be a long path."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    with database_errors(engine.url), engine.begin() as connection:
+        # SQLite transactions hold the write lock from their start.
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.text("LOCK TABLE leases IN SHARE ROW EXCLUSIVE MODE"))
+        yield connection
+
+
+def _place(path: Path) -> str:
+    """Return what stands for a lock file: the host, and a number that was written into it when it was made.
+
+    Two files of the same path on two hosts, or in two containers, differ in it. The file is locked by us.
+    """
+    text = ""
+    with contextlib.suppress(OSError):
+        text = path.read_text(encoding="utf-8").strip()
+    if not text:
+        text = uuid.uuid4().hex
+        # On a full disk nobody can tell after a kill that it was this file, and the lease has to run out.
+        with contextlib.suppress(OSError):
+            path.write_text(text, encoding="utf-8")
+    return f"{socket.gethostname()} {text}"

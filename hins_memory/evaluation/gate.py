@@ -1,0 +1,350 @@
+"""The gate: candidate against incumbent on held-out traffic; named rules that all must hold before any swap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hins_memory.errors import ConfigError, NotEnoughDataError
+from hins_memory.evaluation.evaluate import (
+    BootstrapResult,
+    RankingScores,
+    cutoff_shares,
+    evaluate_encoder,
+    paired_bootstrap,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hins_memory.encoders.encoder import Encoder
+    from hins_memory.evaluation.evaluate import EvalSet
+
+__all__ = ["GateEvidence", "GateReport", "GateRule", "GateSettings", "judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class GateSettings:
+    """Settings of the gate.
+
+    Args:
+        k: the rank that nDCG is cut at.
+        confidence: coverage of the bootstrap interval of the nDCG difference.
+        samples: resamples of the bootstrap.
+        seed: seed of the bootstrap.
+        min_queries: fewer held-out queries than this decide nothing.
+        min_scope_queries: a scope with at least so many held-out queries is a large one: none of those may get
+            significantly worse, whatever the others gain.
+        max_general_loss: how much nDCG@k general retrieval may lose, 0 to 1 (0.01 is one point).
+        max_cutoff_shift: by how much the share of results that reach a cut-off may change, relative to the
+            incumbent's share (0.05 is five percent). A larger change counts only where the interval of the change
+            lies wholly beyond the limit: a few dozen queries cannot tell shares that near apart.
+        min_cutoff_share: shares below this count as this when a relative change is taken, so that a handful of
+            results near a rarely reached cut-off does not decide.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    k: int = 10
+    confidence: float = 0.95
+    samples: int = 10_000
+    seed: int = 0
+    min_queries: int = 20
+    min_scope_queries: int = 20
+    max_general_loss: float = 0.01
+    max_cutoff_shift: float = 0.05
+    min_cutoff_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        counts = (self.k, self.samples, self.min_queries, self.min_scope_queries)
+        if min(counts) < 1 or not 0 < self.confidence < 1:
+            raise ConfigError(
+                f"k={self.k}, samples={self.samples}, min_queries={self.min_queries}, "
+                f"min_scope_queries={self.min_scope_queries}, confidence={self.confidence}.",
+                "The gate needs the first four at 1 or more and 0 < confidence < 1.",
+            )
+        if min(self.max_general_loss, self.max_cutoff_shift) < 0 or not 0 < self.min_cutoff_share <= 1:
+            raise ConfigError(
+                f"max_general_loss={self.max_general_loss}, max_cutoff_shift={self.max_cutoff_shift}, "
+                f"min_cutoff_share={self.min_cutoff_share}.",
+                "The gate needs limits of 0 or more and 0 < min_cutoff_share <= 1.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class GateRule:
+    """One rule's verdict.
+
+    Attributes:
+        name: e.g. ``held_out_gain``.
+        value: what was measured; None when the rule was skipped.
+        limit: what it was compared with.
+        passed: whether the rule holds; True when skipped.
+        sentence: the verdict in words.
+    """
+
+    name: str
+    value: float | None
+    limit: float
+    passed: bool
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateEvidence:
+    """What a verdict rests on, query by query; it holds what users wrote and is in no JSON.
+
+    Attributes:
+        candidate: the candidate's scores of every held-out query.
+        incumbent: the incumbent's, in the same order.
+        held_out: the sets that the queries are from, in the same order.
+    """
+
+    candidate: RankingScores
+    incumbent: RankingScores
+    held_out: tuple[EvalSet, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """The gate's verdict on a candidate.
+
+    Attributes:
+        candidate: the candidate's encoder version.
+        incumbent: the incumbent's encoder version.
+        settings: what it was judged by.
+        gain: the paired difference of nDCG@k on held-out queries.
+        rules: every rule's verdict.
+        held_out: candidate and incumbent -> metric -> mean over held-out queries, 0 to 1.
+        groups: candidate and incumbent -> group of queries -> metric -> mean.
+        general: candidate and incumbent -> metric -> mean on general retrieval; empty when skipped.
+        evidence: the scores of every query.
+    """
+
+    candidate: str
+    incumbent: str
+    settings: GateSettings
+    gain: BootstrapResult
+    rules: tuple[GateRule, ...]
+    held_out: Mapping[str, Mapping[str, float]]
+    groups: Mapping[str, Mapping[str, Mapping[str, float]]]
+    general: Mapping[str, Mapping[str, float]]
+    evidence: GateEvidence = field(repr=False, compare=False)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the candidate may be promoted: every rule holds."""
+        return all(rule.passed for rule in self.rules)
+
+    @property
+    def failures(self) -> tuple[GateRule, ...]:
+        """The rules that refuse the candidate."""
+        return tuple(rule for rule in self.rules if not rule.passed)
+
+    def verdict(self) -> dict[str, Any]:
+        """Return what is kept with a version of it: JSON values, and nothing that users wrote."""
+        return {
+            "passed": self.passed,
+            "incumbent": self.incumbent,
+            "gain": self.gain.difference,
+            "failures": [rule.name for rule in self.failures],
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-able values, with ``passed`` in it."""
+        values = {name: getattr(self, name) for name in self.__slots__ if name != "evidence"}
+        values |= {"settings": asdict(self.settings), "gain": asdict(self.gain), "rules": [*map(asdict, self.rules)]}
+        return {"passed": self.passed, **values}
+
+
+def judge(
+    candidate: Encoder,
+    incumbent: Encoder,
+    held_out: Sequence[EvalSet],
+    general: EvalSet | None,
+    cutoffs: Sequence[float],
+    settings: GateSettings | None = None,
+) -> GateReport:
+    """Judge a candidate encoder against the one that serves.
+
+    Args:
+        candidate: the encoder that wants to serve.
+        incumbent: the encoder that serves.
+        held_out: one set a conversation (its memories, and queries with what was relevant), never trained on.
+        general: a general-retrieval set, to see what was forgotten; None skips that rule.
+        cutoffs: the cosine values that the agent's framework uses as thresholds.
+        settings: the rules' limits.
+
+    Raises:
+        NotEnoughDataError: there are fewer held-out queries than `settings.min_queries`.
+    """
+    settings = settings or GateSettings()
+    count = sum(len(one.queries) for one in held_out)
+    if count < settings.min_queries:
+        raise NotEnoughDataError(
+            f"The gate needs at least {settings.min_queries} held-out queries with a known outcome; there are {count} "
+            f"in {len(held_out)} conversations.",
+            f"Record {settings.min_queries - count} more retrievals with their answers or feedback in conversations "
+            "that are not trained on.",
+        )
+    ks = tuple(sorted({1, 5, settings.k}))
+    new, old = (evaluate_encoder(encoder, held_out, ks=ks) for encoder in (candidate, incumbent))
+    gain = paired_bootstrap(
+        new.ndcg[settings.k],
+        old.ndcg[settings.k],
+        samples=settings.samples,
+        seed=settings.seed,
+        confidence=settings.confidence,
+    )
+    rules = [_gain_rule(gain, settings), _scope_rule(new, old, settings)]
+    general_table: dict[str, dict[str, float]] = {}
+    if general is not None:
+        general_table = {
+            role: evaluate_encoder(encoder, [general], ks=ks).mean()
+            for role, encoder in (("candidate", candidate), ("incumbent", incumbent))
+        }
+    rules.append(_general_rule(general_table, settings))
+    rules += _cutoff_rules(new, old, cutoffs, settings)
+    return GateReport(
+        candidate=candidate.version,
+        incumbent=incumbent.version,
+        settings=settings,
+        gain=gain,
+        rules=tuple(rules),
+        held_out={"candidate": new.mean(), "incumbent": old.mean()},
+        groups={"candidate": new.by_group(), "incumbent": old.by_group()},
+        general=general_table,
+        evidence=GateEvidence(new, old, tuple(one for one in held_out if one.queries)),
+    )
+
+
+def _gain_rule(gain: BootstrapResult, settings: GateSettings) -> GateRule:
+    passed = gain.low > 0
+    return GateRule(
+        name="held_out_gain",
+        value=gain.low,
+        limit=0.0,
+        passed=passed,
+        sentence=(
+            f"Held-out nDCG@{settings.k} changes by {100 * gain.difference:+.1f} points over {gain.queries} queries; "
+            f"the {100 * settings.confidence:g}% interval over queries, {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
+            f", {'is' if passed else 'is not'} above zero."
+        ),
+    )
+
+
+def _scope_rule(new: RankingScores, old: RankingScores, settings: GateSettings) -> GateRule:
+    """No large scope gets significantly worse: a paired bootstrap each, with Bonferroni's correction for their number.
+
+    Without the correction one of many scopes would look worse by chance, and no candidate would ever pass. Far out in
+    the tail, where the correction leads, the bootstrap of a few dozen queries finds differences too easily; so the
+    paired t-test, which allows for the number of queries, has to find them as well.
+    """
+    after, before = new.ndcg[settings.k], old.ndcg[settings.k]
+    rows: dict[str, list[int]] = {}
+    for row, group in enumerate(new.groups):
+        rows.setdefault(group, []).append(row)
+    large = {group: found for group, found in rows.items() if len(found) >= settings.min_scope_queries}
+    if not large:
+        sentence = f"No scope has {settings.min_scope_queries} held-out queries, so that none was judged by itself."
+        return GateRule("scopes", None, 0.0, True, sentence)
+    level = (1 - settings.confidence) / len(large)
+    worse: dict[str, BootstrapResult] = {}
+    for group, found in large.items():
+        if after[found].mean() >= before[found].mean():
+            continue
+        if _t_test(after[found] - before[found]) > level:
+            continue
+        # The smallest p-value that so many samples can give has to be below the level.
+        samples = max(settings.samples, math.ceil(4 / level))
+        change = paired_bootstrap(after[found], before[found], samples=samples, seed=settings.seed)
+        if change.p_value <= level:
+            worse[group] = change
+    sentence = f"None of the {len(large)} scopes with at least {settings.min_scope_queries} queries got worse for sure."
+    if worse:
+        worst, change = min(worse.items(), key=lambda item: item[1].difference)
+        sentence = (
+            f"{len(worse)} of {len(large)} scopes with at least {settings.min_scope_queries} queries got worse, most "
+            f"{worst or 'the one without a name'}: {100 * change.difference:+.1f} points over {change.queries} queries "
+            f"(p {change.p_value:.2g}, {level:.2g} or less counts)."
+        )
+    return GateRule("scopes", float(len(worse)), 0.0, not worse, sentence)
+
+
+def _t_test(differences: NDArray[np.float64]) -> float:
+    """Return the two-sided p-value of the paired t-test; 0 where all differences are the same."""
+    from scipy.special import stdtr
+
+    count = len(differences)
+    error = float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0
+    return 2 * float(stdtr(count - 1, -abs(float(differences.mean())) / error)) if error > 0 else 0.0
+
+
+def _general_rule(table: Mapping[str, Mapping[str, float]], settings: GateSettings) -> GateRule:
+    limit = settings.max_general_loss
+    if not table:
+        sentence = "General retrieval was not measured, because no general set was given."
+        return GateRule("general_retrieval", None, limit, True, sentence)
+    name = f"ndcg@{settings.k}"
+    before, after = table["incumbent"][name], table["candidate"][name]
+    loss = before - after
+    # a loss of exactly the limit passes, whatever the last bits of the subtraction are
+    passed = loss <= limit + 1e-9
+    sentence = (
+        f"General retrieval goes from {100 * before:.1f} to {100 * after:.1f} nDCG@{settings.k}; "
+        f"a loss of {100 * limit:g} points is allowed{'' if passed else ', so too much was forgotten'}."
+    )
+    return GateRule("general_retrieval", loss, limit, passed, sentence)
+
+
+def _cutoff_rules(
+    new: RankingScores, old: RankingScores, cutoffs: Sequence[float], settings: GateSettings
+) -> list[GateRule]:
+    """Return a rule per cut-off: frameworks hard-code cosines, so scores have to keep their meaning."""
+    after, before = (cutoff_shares(scores.top_scores[:, : settings.k], cutoffs) for scores in (new, old))
+    rules = []
+    for cutoff in after:
+        usual = max(before[cutoff], settings.min_cutoff_share)
+        shift = abs(after[cutoff] - before[cutoff]) / usual
+        certain = _certain_shift(new, old, cutoff, settings) / usual
+        passed = min(shift, certain) <= settings.max_cutoff_shift + 1e-9
+        sentence = (
+            f"The share of top-{settings.k} results that reach the cut-off {cutoff:g} goes from "
+            f"{100 * before[cutoff]:.1f}% to {100 * after[cutoff]:.1f}% ({100 * shift:.1f}% relative, "
+            f"{100 * settings.max_cutoff_shift:g}% allowed"
+            f"{', and within what so few queries can tell' if passed and shift > settings.max_cutoff_shift else ''})."
+        )
+        rules.append(
+            GateRule(
+                name=f"cutoff_{cutoff:g}",
+                value=shift,
+                limit=settings.max_cutoff_shift,
+                passed=passed,
+                sentence=sentence,
+            )
+        )
+    return rules
+
+
+def _certain_shift(new: RankingScores, old: RankingScores, cutoff: float, settings: GateSettings) -> float:
+    """Return by how much a share has changed for certain: the end of its interval that is nearer to no change."""
+    reached = []
+    for scores in (new, old):
+        top = scores.top_scores[:, : settings.k]
+        found = np.isfinite(top)
+        # (queries,): of what each query got
+        reached.append(((top >= cutoff) & found).sum(axis=1) / np.maximum(found.sum(axis=1), 1))
+    change = paired_bootstrap(
+        reached[0],
+        reached[1],
+        samples=settings.samples,
+        seed=settings.seed,
+        confidence=settings.confidence,
+    )
+    return max(change.low, -change.high, 0.0)

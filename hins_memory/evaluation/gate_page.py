@@ -1,0 +1,182 @@
+"""The gate's report as a page: verdict, every scope before and after, which queries gained and lost, scores, tiers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hins_memory.common.html import Html, Section, Series, bar_chart, histogram, table, write_page
+from hins_memory.errors import GateError
+
+if TYPE_CHECKING:
+    from hins_memory.encoders.encoder import Encoder
+    from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
+    from hins_memory.evaluation.gate import GateReport, GateRule
+
+__all__ = ["write_gate_page"]
+
+_QUERIES = 10
+_RANKS = 5
+_SCOPES = 200
+_BARS = 10
+# A memory may be 100 kB long; a reader wants to know which one it is.
+_CHARS = 300
+_TIE_DECIMALS = 6
+
+
+def write_gate_page(
+    path: Path, report: GateReport, candidate: Encoder, incumbent: Encoder, manifest: Mapping[str, Any]
+) -> None:
+    """Write the page of a verdict: one file without scripts, which fetches nothing.
+
+    It holds texts of the log, so that a purge does not reach them there.
+
+    Args:
+        path: the file; one that is there is replaced.
+        report: the verdict.
+        candidate: the encoder that was judged.
+        incumbent: the one that it was judged against.
+        manifest: the candidate's, for what it was trained on.
+
+    Raises:
+        GateError: the file cannot be written.
+    """
+    changes = report.evidence.candidate.ndcg[report.settings.k] - report.evidence.incumbent.ndcg[report.settings.k]
+    order = [int(row) for row in np.argsort(-changes, kind="stable")]
+    best = [row for row in order if changes[row] > 0][:_QUERIES]
+    worst = [row for row in order[::-1] if changes[row] < 0][:_QUERIES]
+    pages = _Rankings(report, candidate, incumbent)
+    sections = (
+        Section("Verdict", _verdict(report)),
+        Section("Held-out traffic, by scope", _scopes(report)),
+        Section("Scores", _scores(report)),
+        Section("What it was trained on", _tiers(manifest)),
+        Section("Queries that gained most", pages.of(best) or ("No query gained.",)),
+        Section("Queries that lost most", pages.of(worst) or ("No query lost.",)),
+    )
+    try:
+        write_page(path, f"{report.candidate} against {report.incumbent}", sections)
+    except OSError as error:
+        raise GateError(f"{path} cannot be written: {error}.", "Name another file with --report.") from error
+
+
+def _verdict(report: GateReport) -> tuple[str, ...]:
+    k = report.settings.k
+    said = "lets pass" if report.passed else "refuses"
+    figures = [
+        (what, name, 100 * table_["incumbent"][name], 100 * table_["candidate"][name])
+        for what, table_ in (("held-out traffic", report.held_out), ("general retrieval", report.general))
+        for name in (f"ndcg@{k}", "recall@1", f"recall@{k}", "mrr")
+        if table_
+    ]
+    return (
+        f"The gate {said} {report.candidate} against {report.incumbent}.",
+        table(("rule", "verdict", "why"), [(rule.name, _word(rule), rule.sentence) for rule in report.rules]),
+        table(("", "metric", "before", "after", "change"), [(*row, row[3] - row[2]) for row in figures]),
+    )
+
+
+def _word(rule: GateRule) -> str:
+    if rule.value is None:
+        return "skipped"
+    return "passed" if rule.passed else "FAILED"
+
+
+def _scopes(report: GateReport) -> tuple[str, ...]:
+    name = f"ndcg@{report.settings.k}"
+    counts = Counter(report.evidence.candidate.groups)
+    before, after = report.groups["incumbent"], report.groups["candidate"]
+    largest = [scope for scope, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    rows = [(scope, counts[scope], 100 * before[scope][name], 100 * after[scope][name]) for scope in largest[:_SCOPES]]
+    shown = rows[:_BARS]
+    chart = bar_chart(
+        f"nDCG@{report.settings.k} of the scopes with the most queries",
+        [_cut(row[0], 14) for row in shown],
+        [Series("before", [row[2] for row in shown]), Series("after", [row[3] for row in shown])],
+        "points",
+    )
+    columns = ("scope", "queries", "before", "after", "change")
+    listed = table(columns, [(*row, row[3] - row[2]) for row in rows])
+    if len(largest) > _SCOPES:
+        return (chart, listed, f"And {len(largest) - _SCOPES} scopes with fewer queries.")
+    return (chart, listed)
+
+
+def _scores(report: GateReport) -> tuple[str, ...]:
+    old, new = (
+        [float(score) for score in scores.top_scores[:, : report.settings.k].ravel() if np.isfinite(score)]
+        for scores in (report.evidence.incumbent, report.evidence.candidate)
+    )
+    title = f"Cosines of the first {report.settings.k} results of each held-out query"
+    cutoffs = [rule for rule in report.rules if rule.name.startswith("cutoff_")]
+    chart = histogram(title, [Series("before", old), Series("after", new)], "cosine")
+    return (chart, *(rule.sentence for rule in cutoffs))
+
+
+def _tiers(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    tiers = dict(manifest.get("data", {}).get("tiers", {}))
+    ratio = manifest.get("ratio") or {}
+    total = sum(tiers.values())
+    if not total:
+        return ("The manifest does not say.",)
+    names = sorted({*tiers, *(name for name in ("hard", "medium", "easy") if name in ratio)})
+    used = [100 * tiers.get(name, 0) / total for name in names]
+    bars = [Series("negatives in training", used)]
+    if ratio:
+        bars.append(Series("measured in the log", [100 * float(ratio.get(name, 0.0)) for name in names]))
+    counts = table(
+        ("tier", "negatives", "%"), [(name, tiers.get(name, 0), share) for name, share in zip(names, used, strict=True)]
+    )
+    return (f"{manifest['data'].get('examples', 0)} examples.", bar_chart("Tier mix", names, bars, "%"), counts)
+
+
+class _Rankings:
+    """What the two encoders return for single queries; a set's vectors are kept for its next query."""
+
+    def __init__(self, report: GateReport, candidate: Encoder, incumbent: Encoder) -> None:
+        self._report = report
+        self._encoders = (incumbent, candidate)
+        self._asked = [(one, query) for one in report.evidence.held_out for query in one.queries]
+        self._vectors: dict[tuple[int, int], Any] = {}
+
+    def of(self, rows: Sequence[int]) -> tuple[str, ...]:
+        return tuple(part for row in rows for part in self._query(row))
+
+    def _query(self, row: int) -> tuple[str, str]:
+        one, query = self._asked[row]
+        k = self._report.settings.k
+        scores = [scores.ndcg[k][row] for scores in (self._report.evidence.incumbent, self._report.evidence.candidate)]
+        ranked = [self._ranked(number, one, query) for number in range(2)]
+        cells = [
+            (rank + 1, *(_cell(one, query, side[rank]) if rank < len(side) else "" for side in ranked))
+            for rank in range(max(map(len, ranked)))
+        ]
+        said = f"“{_cut(query.text, _CHARS)}”" + (f" ({query.group})" if query.group else "")
+        title = f"{said}: nDCG@{k} {100 * scores[0]:.1f} before, {100 * scores[1]:.1f} after"
+        return (title, table(("rank", "before", "after"), cells))
+
+    def _ranked(self, encoder: int, one: EvalSet, query: EvalQuery) -> list[tuple[str, float]]:
+        """Return the first documents and their cosines, in the order in which the evaluation ranks them."""
+        names = sorted(one.documents)
+        key = (encoder, id(one))
+        if key not in self._vectors:
+            self._vectors[key] = self._encoders[encoder].encode([one.documents[name] for name in names])
+        asked = self._encoders[encoder].encode([query.text], role="query")[0]
+        cosines = np.round(self._vectors[key] @ asked, _TIE_DECIMALS)
+        order = np.argsort(-cosines, kind="stable")[:_RANKS]
+        return [(names[place], float(cosines[place])) for place in order]
+
+
+def _cell(one: EvalSet, query: EvalQuery, found: tuple[str, float]) -> str | Html:
+    name, score = found
+    sign = "✓ " if name in query.relevant else ""
+    return f"{sign}{_cut(one.documents[name], _CHARS)} [{score:.2f}]"
+
+
+def _cut(text: str, chars: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= chars else text[: chars - 1] + "…"

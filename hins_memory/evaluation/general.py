@@ -1,0 +1,45 @@
+"""The packaged general-retrieval set: does an encoder trained on memories still find everything else?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hins_memory.data import packaged, read_rows
+from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
+__all__ = ["GENERAL_SET_NAME", "load_general"]
+
+#: The name of the set, as it stands in reports.
+GENERAL_SET_NAME = "general"
+
+
+def load_general() -> EvalSet:
+    """Return the packaged general-retrieval set.
+
+    It holds over 400 queries (questions, keyword searches and statements) from over 40 domains, none about anybody's
+    memories. Each has one relevant passage, which answers it mostly in other words; half have a distractor as well: a
+    passage on the same subject that does not answer the query. All of it was written for this project.
+
+    Returns:
+        A set whose documents are all passages (``g001``) and distractors (``g001d``); every query has one relevant
+        document, and its group is its domain.
+
+    Raises:
+        HinsError: the packaged file is missing or damaged.
+    """
+    return _read(packaged("general.jsonl"))
+
+
+def _read(path: Traversable) -> EvalSet:
+    documents: dict[str, str] = {}
+    queries: list[EvalQuery] = []
+    for row in read_rows(path, "general-retrieval set", ("id", "domain", "query", "passage", "distractor")):
+        name = row["id"]
+        documents[name] = row["passage"]
+        if row["distractor"] is not None:
+            documents[f"{name}d"] = row["distractor"]
+        queries.append(EvalQuery(row["query"], frozenset({name}), group=row["domain"]))
+    return EvalSet(GENERAL_SET_NAME, documents, tuple(queries))

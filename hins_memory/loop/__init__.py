@@ -1,0 +1,13 @@
+"""The loop: capture, mine, train, gate and swap, joined. The only room that knows all the stages.
+
+In: settings and, if there is one, a live agent. Out: a `RunReport`.
+"""
+
+from hins_memory.loop.pipeline import LoopSettings, Pipeline, RunReport, Status
+
+__all__ = [
+    "LoopSettings",
+    "Pipeline",
+    "RunReport",
+    "Status",
+]

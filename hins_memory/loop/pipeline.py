@@ -1,0 +1,352 @@
+"""The loop: capture -> mine -> train -> gate -> swap. The only module that knows all the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hins_memory.config import Settings
+from hins_memory.database.engine import open_database
+from hins_memory.encoders.encoder import encoder_version
+from hins_memory.encoders.starter import STARTER, default_base, starter_packaged
+from hins_memory.errors import AgentError, GateError, NotEnoughDataError
+from hins_memory.evaluation.gate import GateReport, judge
+from hins_memory.log.capture import flush_all
+from hins_memory.log.reader import LogCounts, LogReader
+from hins_memory.loop.data import LoopData, LoopSettings, Progress, public_texts
+from hins_memory.loop.mix import mix
+from hins_memory.loop.schedule import Rounds
+from hins_memory.mining import MineReport, MineResult, mine, mine_to_parquet
+from hins_memory.plugins.manager import get_plugin_manager
+from hins_memory.registry.registry import EncoderVersion, Registry
+from hins_memory.swapping.swap import SwapPlan, SwapReport, plan_swap, retire_agent, rollback_agent, swap_agent
+from hins_memory.types import Scope
+
+if TYPE_CHECKING:
+    from hins_memory.encoders.encoder import Encoder
+    from hins_memory.plugins.protocols import Agent
+    from hins_memory.training import RunContent
+
+__all__ = ["LoopSettings", "Pipeline", "Progress", "RunReport", "Status", "public_texts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a project stands. `current` is the id of the current version, "" while nothing was promoted."""
+
+    project: str
+    root: str
+    database: str
+    log: LogCounts
+    versions: tuple[str, ...]
+    current: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the status as JSON-able values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What one round of the loop did; `swap` is None when the gate refused the candidate."""
+
+    mine: dict[str, Any]
+    version: str
+    gate: GateReport
+    swap: SwapReport | None
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the agent serves with the new version now."""
+        return self.swap is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-able values."""
+        return {
+            "mine": self.mine,
+            "version": self.version,
+            "gate": self.gate.to_dict(),
+            "swap": self.swap.to_dict() if self.swap else None,
+            "swapped": self.swapped,
+        }
+
+
+class Pipeline:
+    """The stages over one project, and over one live agent where a stage needs it.
+
+    Args:
+        settings: the project; None means the defaults of `Settings`.
+        memory: a live agent object that hins is attached to, e.g. `hins_memory.Memory()`; `swap`, `rollback`,
+            `retire` and `run` need it, and `gate` uses its cut-offs and the encoder that serves it.
+        loop: settings of every stage.
+        progress: called while a stage runs.
+
+    Every method raises a `HinsError` that says what is missing when it cannot do its work.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        memory: Any = None,
+        *,
+        loop: LoopSettings | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.loop = loop or LoopSettings()
+        self._memory = memory
+        self._progress = progress
+        self._engine = open_database(self.settings.database_url)
+        self.registry = Registry(self.settings, self._engine)
+        self._data = LoopData(self._engine, self.loop, progress)
+        self._encoders: dict[str, Encoder] = {}
+
+    def status(self) -> Status:
+        """Return what the log and the registry hold."""
+        flush_all()
+        current = self.registry.current()
+        return Status(
+            project=self.settings.project,
+            root=str(self.settings.root),
+            database=self._engine.url.render_as_string(hide_password=True),
+            log=LogReader(self._engine).counts(),
+            versions=tuple(version.id for version in self.registry.versions()),
+            current=current.id if current else "",
+        )
+
+    def mine(self, owners: Sequence[Scope] | None = None) -> MineResult:
+        """Mine what training would use now: everything but the conversations held out for the gate.
+
+        Args:
+            owners: whose data; None means everybody's.
+
+        Raises:
+            NotEnoughDataError: the log holds no query with a known positive, or only one conversation with any.
+        """
+        encoder = self._serving()
+        found = self._data.to_train_on(encoder, owners)
+        return mine(found.logs, encoder, self.loop.mine, self._data.public_texts())
+
+    def mine_to(self, path: Path, owners: Sequence[Scope] | None = None) -> MineReport:
+        """Mine the same into a Parquet file, within the memory budget; a killed run is taken up by the same call.
+
+        Args:
+            path: the file; one that is there is replaced at the end.
+            owners: whose data; None means everybody's.
+
+        Raises:
+            NotEnoughDataError: as for `mine`.
+            HinsError: the file cannot be written.
+        """
+        encoder = self._serving()
+        found = self._data.to_train_on(encoder, owners)
+        return mine_to_parquet(found.logs, encoder, path, self.loop.mine, self._data.public_texts())
+
+    def train(self, *, resume: bool = False) -> EncoderVersion:
+        """Mine, train from the base encoder, and register the new version; nothing serves with it yet.
+
+        Under ``torchrun`` or ``accelerate launch`` every process calls this; the first one mines and registers.
+
+        Args:
+            resume: continue the training that was cut last, with its own settings and examples, instead.
+
+        Raises:
+            NotEnoughDataError: too few examples.
+            TrainingError: training did not end well, or there is none to continue.
+        """
+        return self._train(resume)[0]
+
+    def _train(self, resume: bool = False) -> tuple[EncoderVersion, dict[str, Any]]:
+        from hins_memory.evaluation.general import load_general
+        from hins_memory.training import open_run, train_encoder
+        from hins_memory.training.fit.processes import from_main
+
+        with open_run(self.settings.training, None if resume else self._to_train) as run:
+            # A kill may have come after the version was registered.
+            name = from_main(lambda: self._version_of(run.id))
+            if name is None:
+                trained = train_encoder(
+                    run.content.examples,
+                    run.model,
+                    base=run.content.base,
+                    settings=run.content.settings,
+                    samples=replace(run.content.samples, general=load_general()),
+                    progress=self._progress,
+                    checkpoints=run.checkpoints,
+                )
+                manifest = trained.manifest | run.content.extra["manifest"]
+                manifest["run"] = {**manifest["run"], "id": run.id}
+                name = from_main(lambda: self.registry.add(trained.folder, manifest).id)
+        return self.registry.get(name), run.content.extra["mine"]
+
+    def _to_train(self) -> RunContent:
+        from hins_memory.training import RunContent
+
+        encoder = self._serving()
+        found = self._data.to_train_on(encoder)
+        mined = mine(found.logs, encoder, self.loop.mine, self._data.public_texts())
+        report = mined.report.to_dict()
+        mixed = mix(mined.examples, self.loop.mix, self.loop.train.seed)
+        used = found.conversations
+        manifest = {"ratio": report["ratio"], "trained_conversations": used, "mix": mixed.manifest}
+        extra = {"manifest": manifest, "mine": report}
+        settings = self.loop.train
+        if self._memory is not None and (cutoffs := self._agent().cutoffs):
+            settings = replace(settings, cutoffs=cutoffs)
+        base = self._base()
+        if self.loop.train.mode == "query":
+            # The vectors that serve are kept, so the map is one for them; what they were trained on is no test of it.
+            base = str(self._source(encoder.version))
+            parents = [one.manifest for one in self.registry.versions() if one.id == encoder.version]
+            used += [digest for parent in parents for digest in parent.get("trained_conversations", ())]
+        samples = found.samples(frozenset(one.positive.query for one in mixed.examples))
+        return RunContent(mixed.examples, settings, base, samples, extra)
+
+    def _version_of(self, run: str) -> str | None:
+        """Return the version that a training gave, if it came that far."""
+        versions = self.registry.versions()
+        return next((one.id for one in versions if one.manifest.get("run", {}).get("id") == run), None)
+
+    def gate(self, version_id: str | None = None, *, page: Path | None = None) -> GateReport:
+        """Judge a version against the encoder that serves, on conversations that it was not trained on.
+
+        The verdict is recorded with the version.
+
+        Args:
+            version_id: which version; None means the newest.
+            page: where to write the verdict as an HTML page, with queries and memories in it.
+
+        Raises:
+            NotEnoughDataError: there is no version, or too little held-out traffic.
+        """
+        from hins_memory.evaluation.general import load_general
+
+        version = self._version(version_id)
+        incumbent = self._serving()
+        trained = set(version.manifest.get("trained_conversations", ()))
+        held = [one.evaluation for one in self._data.judged(incumbent) if one.digest not in trained]
+        cutoffs = self._agent().cutoffs if self._memory is not None else ()
+        candidate = self._load(version.id)
+        report = judge(candidate, incumbent, held, load_general(), cutoffs, self.loop.gate)
+        self.registry.record_gate(version.id, {"forced": False, **report.verdict()})
+        if page is not None:
+            from hins_memory.evaluation.gate_page import write_gate_page
+
+            write_gate_page(page, report, candidate, incumbent, version.manifest)
+        return report
+
+    def swap(self, version_id: str | None = None, *, force: bool = False) -> SwapReport:
+        """Gate a version and make the live agent serve with it; the old index is kept for `rollback`.
+
+        Args:
+            version_id: which version; None means the newest.
+            force: swap although the gate refuses; recorded with the version.
+
+        Raises:
+            GateError: the gate refused and `force` is not set.
+            SwapError: the swap did not finish; the agent serves as before.
+        """
+        agent = self._agent()
+        version = self._version(version_id)
+        if agent.encoder_version != version.id:
+            report = None if force else self.gate(version.id)
+            if report is not None and not report.passed:
+                reasons = " ".join(rule.sentence for rule in report.failures)
+                raise GateError(f"The gate refused {version.id}: {reasons}", "`--force` swaps all the same.")
+        return self._swap(agent, version.id, force)
+
+    def _swap(self, agent: Agent, version_id: str, force: bool) -> SwapReport:
+        encoder = self._load(version_id)
+        if force and (before := agent.encoder_version) != version_id:
+            # Before the swap, so that no kill leaves one of which nobody knows that the gate was not asked.
+            self.registry.record_gate(version_id, {"passed": None, "forced": True, "incumbent": before, "failures": []})
+        return swap_agent(agent, version_id, encoder, self.registry, progress=self._progress)
+
+    def plan(self, version_id: str | None = None) -> SwapPlan:
+        """Return what a swap would take (dry run); nothing changes."""
+        return plan_swap(self._agent(), self._load(self._version(version_id).id), self.registry)
+
+    def rollback(self) -> SwapReport:
+        """Return the live agent to the index and the encoder before the last swap, with the writes since."""
+        return rollback_agent(self._agent(), self.registry, self._load, progress=self._progress)
+
+    def retire(self) -> list[str]:
+        """Drop the index that `rollback` would return to; return the names of what was dropped."""
+        return retire_agent(self._agent(), self.registry)
+
+    def run(self) -> RunReport:
+        """Run the whole loop once: mine, train, gate, and swap when the gate lets the candidate pass."""
+        agent = self._agent()
+        flush_all()
+        with Rounds(self._engine).record(agent.name) as this:
+            version, mined = self._train()
+            report = self.gate(version.id)
+            swapped = self._swap(agent, version.id, force=False) if report.passed else None
+            this.end(swapped is not None, version.id)
+        return RunReport(mined, version.id, report, swapped)
+
+    def _agent(self) -> Agent:
+        if self._memory is None:
+            raise AgentError("No agent was given.", "Pass the live memory object: Pipeline(settings, memory).")
+        agent: Agent | None = get_plugin_manager().hook.hins_agent(memory=self._memory)
+        if agent is None:
+            raise AgentError(
+                f"hins is not attached to this {type(self._memory).__name__} as its embedder.",
+                'Use hins_memory.attach(memory, embedder="hins") first.',
+            )
+        return agent
+
+    def _version(self, version_id: str | None) -> EncoderVersion:
+        if version_id is not None:
+            return self.registry.get(version_id)
+        versions = self.registry.versions()
+        if not versions:
+            raise NotEnoughDataError("No encoder was trained yet.", "Run `hins train` first.")
+        return self.registry.get(versions[-1].id)
+
+    def _serving(self) -> Encoder:
+        return self._load(self._serving_version())
+
+    def _serving_version(self) -> str:
+        """Return what serves: the live agent's encoder, else the current version, else that of all indexes, or ""."""
+        if self._memory is not None and (version := self._agent().encoder_version):
+            return version
+        if current := self.registry.current():
+            return current.id
+        live = {index.version for index in self.registry.indexes() if index.state == "live"}
+        return live.pop() if len(live) == 1 else ""
+
+    def _base(self) -> str:
+        """Return what training starts from: as set, else what the serving encoder was trained from, or is itself.
+
+        Another base would be judged by what it had forgotten before: the starter against the plain model, say.
+        """
+        if self.loop.base is not None:
+            return self.loop.base
+        version = self._serving_version()
+        trained_from = {one.id: str(one.manifest.get("base", "")) for one in self.registry.versions()}
+        while version in trained_from:
+            version = trained_from.pop(version)
+        return self._named(version) or default_base()
+
+    def _load(self, version_id: str) -> Encoder:
+        """Return a version's encoder, loaded once; names that are no version of ours stand for the base."""
+        from hins_memory.encoders.encoder import Encoder
+
+        if version_id not in self._encoders:
+            self._encoders[version_id] = Encoder.load(self._source(version_id))
+        return self._encoders[version_id]
+
+    def _source(self, version_id: str) -> str | Path:
+        """Return what `Encoder.load` takes for a version."""
+        if version_id in {version.id for version in self.registry.versions()}:
+            return self.registry.get(version_id).path
+        return self._named(version_id) or self.loop.base or default_base()
+
+    def _named(self, version: str) -> str | None:
+        """Return the name, as for `Encoder.load`, of what an agent was opened with before anything was trained."""
+        packaged = (STARTER,) if starter_packaged() else ()
+        known = filter(None, dict.fromkeys((self.loop.base, "stock", default_base(), *packaged)))
+        return next((name for name in known if encoder_version(name) == version), None) if version else None

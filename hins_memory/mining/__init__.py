@@ -1,0 +1,17 @@
+"""From captured interactions to tiered training examples."""
+
+from hins_memory.mining.miner import MineResult, mine
+from hins_memory.mining.render import render
+from hins_memory.mining.report import MineReport
+from hins_memory.mining.settings import MineSettings
+from hins_memory.mining.storage.parquet import mine_to_parquet, read_examples
+
+__all__ = [
+    "MineReport",
+    "MineResult",
+    "MineSettings",
+    "mine",
+    "mine_to_parquet",
+    "read_examples",
+    "render",
+]

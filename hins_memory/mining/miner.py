@@ -1,0 +1,291 @@
+"""The miner: owner by owner from the log to tiered examples. Nothing of one owner reaches another by default."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hins_memory.mining.negatives.draft import Drafting, count_ranked
+from hins_memory.mining.negatives.pool import Draft, TextPool, make_pool, owner_rng, pool_negatives, pool_priority
+from hins_memory.mining.negatives.ratio import RatioEstimate, estimate_ratio
+from hins_memory.mining.negatives.tiers import PAPER_TIERS
+from hins_memory.mining.owner.owner import OwnerMemories, build_owner
+from hins_memory.mining.owner.vectors import VectorFolder
+from hins_memory.mining.positives.find import find_positives
+from hins_memory.mining.report import MineReport
+from hins_memory.mining.settings import MineSettings
+from hins_memory.mining.storage.journal import Journal
+from hins_memory.types import Ratio, ScopeLog, Tier, TieredExample
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hins_memory.encoders.encoder import Encoder
+
+__all__ = ["MineResult", "MinerRun", "mine"]
+
+_log = logging.getLogger(__name__)
+# The report lists the ratios of so many owners.
+_OWNERS_LISTED = 50
+# Up to so many memories an owner's matrices are small.
+_SMALL = 2_000
+# Part of a journal's identity: a journal that an older miner wrote is not taken up.
+_VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class MineResult:
+    """The examples, in order of the owners in the log, and the report."""
+
+    examples: list[TieredExample]
+    report: MineReport
+
+
+def mine(
+    logs: Iterable[ScopeLog],
+    encoder: Encoder,
+    settings: MineSettings | None = None,
+    public: Sequence[str] | None = None,
+) -> MineResult:
+    """Turn captured interactions into tiered training examples, in memory.
+
+    Args:
+        logs: what the log holds of each owner; read once, one owner at a time.
+        encoder: the current encoder: what it ranks high decides the ratio and which negatives are near.
+        settings: what is kept and how it is sampled.
+        public: texts that belong to nobody, for easy negatives of owners with too few conversations.
+
+    Returns:
+        The examples and a report. A log without positives gives no examples and a report that says why.
+        The same input and seed give the same examples.
+
+    Raises:
+        EncoderError: the encoder cannot encode.
+    """
+    run = MinerRun(encoder, settings or MineSettings(), public or ())
+    with run:
+        for log in logs:
+            run.add(log)
+        examples = list(run.examples())
+        return MineResult(examples, run.report())
+
+
+class MinerRun:
+    """One run of the miner: owners in, one at a time, then examples out. `mine` and `mine_to_parquet` share it.
+
+    Args:
+        encoder: the current encoder.
+        settings: the miner's settings.
+        public: texts that belong to nobody.
+        folder: where the journal is, so that a killed run can be taken up; None keeps it in memory.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        settings: MineSettings,
+        public: Sequence[str],
+        folder: Path | None = None,
+    ) -> None:
+        self._encoder = encoder
+        self._settings = settings
+        self._public = public
+        self._durable = folder is not None
+        self._vectors = VectorFolder(settings, folder)
+        identity = _digest([repr(settings), str(encoder.version), str(_VERSION), *public])
+        self._journal = Journal(folder / "journal.db" if folder else None, identity, settings.memory_budget)
+        self._report = MineReport()
+        self._skipped: Counter[str] = Counter()
+        self._threads: Any = None
+
+    def __enter__(self) -> MinerRun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._journal.close()
+
+    def add(self, log: ScopeLog) -> None:
+        """Mine one owner; one that a run before this one finished, with the same content, is passed over."""
+        content = _content(log) if self._durable else ""
+        if self._journal.known(log.scope, content):
+            return
+        number = self._journal.add(log.scope, content)
+        summary: dict[str, Any] = {"deleted": log.deleted}
+        skipped: Counter[str] = Counter()
+        if not log.retrievals and not self._settings.share_scopes:
+            # Encoding is what costs: nothing can come of an owner who never asked.
+            skipped["owners without retrievals"] += 1
+            summary["memories"] = len(log.memories)
+            summary["conversations"] = len({memory.conversation for memory in log.memories})
+        else:
+            with self._vectors.owner(), self._few_threads(len(log.memories)):
+                summary |= self._mine(log, number, skipped)
+        summary["skipped"] = {reason: count for reason, count in skipped.items() if count}
+        self._journal.finish(number, summary)
+
+    def _few_threads(self, memories: int) -> AbstractContextManager[object]:
+        """Multiply small matrices in one thread: more only wait for each other, much longer than the work takes."""
+        if memories > _SMALL:
+            return nullcontext()
+        if self._threads is None:
+            import numpy as np  # noqa: F401 - its BLAS has to be there to be found
+            from threadpoolctl import ThreadpoolController
+
+            self._threads = ThreadpoolController()
+        limits: AbstractContextManager[object] = self._threads.limit(limits=1, user_api="blas")
+        return limits
+
+    def _mine(self, log: ScopeLog, number: int, skipped: Counter[str]) -> dict[str, Any]:
+        settings = self._settings
+        owner = build_owner(log, self._encoder, settings.max_chars, skipped, self._vectors)
+        if settings.share_scopes:
+            self._offer(log.scope.owner.key, number, owner)
+        evidence = find_positives(log, owner, self._encoder, settings, skipped)
+        summary: dict[str, Any] = {
+            "memories": len(owner.texts),
+            "conversations": owner.conversation_count,
+            "topics": len(set(owner.topics.tolist())),
+            "queries": len(evidence),
+        }
+        evidence = [one for one in evidence if one.positives]
+        if not evidence:
+            return summary
+        vectors = self._vectors.encode(self._encoder, [one.query for one in evidence], "query")
+        counts = count_ranked(owner, evidence, vectors, settings)
+        ratio = settings.ratio
+        if not isinstance(ratio, Ratio):
+            ratio = estimate_ratio(counts).ratio
+        outside = bool(self._public) or settings.share_scopes
+        drafting = Drafting(log.scope, owner, ratio, settings, outside)
+        for place, draft in enumerate(drafting.drafts(evidence, vectors)):
+            if draft.example.negatives or draft.lacking:
+                self._journal.add_draft(number, place, draft)
+            else:
+                skipped["positives without any negative"] += 1
+        shares = [ratio.easy, ratio.medium, ratio.hard, ratio.source, ratio.count]
+        return summary | {"ranked": [counts[tier] for tier in PAPER_TIERS], "ratio": shares}
+
+    def _offer(self, key: str, number: int, owner: OwnerMemories) -> None:
+        chosen = []
+        for row, memory in enumerate(owner.memories):
+            priority = pool_priority(key, memory.id, self._settings.seed)
+            if self._journal.wanted(priority):
+                chosen.append((priority, memory.id, owner.texts[row], row))
+        entries = [(priority, memory, text) for priority, memory, text, _ in chosen]
+        self._journal.add_to_pool(number, entries, [owner.vectors[row] for *_, row in chosen])
+
+    def examples(self) -> Iterator[TieredExample]:
+        """Hold each owner to its share, fill in negatives from outside, and yield what has any; called once."""
+        journal, settings, report = self._journal, self._settings, self._report
+        journal.drop_absent()
+        journal.commit(now=True)
+        self._total()
+        self._hold_share()
+        shared = journal.pool() if settings.share_scopes else None
+        public: TextPool | None = None
+        current, rng, short = -1, None, 0
+        for number, draft in journal.drafts():
+            if number != current:
+                current, rng = number, owner_rng(draft.example.scope, settings.seed + 1)
+            assert rng is not None
+            example = draft.example
+            if draft.lacking:
+                if public is None and self._public:
+                    public = make_pool(self._encoder, self._public)
+                with self._few_threads(0):
+                    example = _filled(draft, shared, public, settings, rng)
+            if not example.negatives:
+                self._skipped["positives without any negative"] += 1
+                continue
+            short += len(example.negatives) < settings.negatives
+            report.add_example(example)
+            yield example
+        if short:
+            report.notes.append(f"{short} example(s) have fewer than {settings.negatives} negatives: no more passed.")
+
+    def report(self) -> MineReport:
+        """Return the report; complete once `examples` has been read to its end."""
+        self._report.skipped = {reason: count for reason, count in sorted(self._skipped.items()) if count}
+        _log.info("mined %d examples from %d owners", self._report.examples, self._report.owners)
+        return self._report
+
+    def _total(self) -> None:
+        """Add up what the owners' summaries say."""
+        report, ranked = self._report, Counter[Tier]()
+        for key, summary in self._journal.summaries():
+            report.owners += 1
+            for name in ("memories", "conversations", "topics", "queries", "deleted"):
+                setattr(report, name, getattr(report, name) + summary.get(name, 0))
+            self._skipped.update(summary["skipped"])
+            if "ratio" not in summary:
+                continue
+            ranked.update(dict(zip(PAPER_TIERS, summary["ranked"], strict=True)))
+            if len(report.owner_ratios) < _OWNERS_LISTED:
+                report.owner_ratios[key] = Ratio(*summary["ratio"])
+        report.ranked = {tier.value: ranked[tier] for tier in PAPER_TIERS}
+        if isinstance(self._settings.ratio, Ratio):
+            report.set_ratio(RatioEstimate(self._settings.ratio, {}))
+        else:
+            report.set_ratio(estimate_ratio(ranked))
+
+    def _hold_share(self) -> None:
+        """Cut each owner's drafts so that none has more than its share; the least sure ones go first."""
+        share, counts = self._settings.max_owner_share, self._journal.counts()
+        if not counts or max(counts) <= share * sum(size * owners for size, owners in counts.items()):
+            return
+        if sum(counts.values()) * share <= 1:
+            note = f"No owner can be held to {share:.0%} of the examples: only {counts.total()} owner(s) have any."
+            self._report.notes.append(note)
+            return
+        low, high = 1, max(counts)
+        # The largest owner's share of min(count, cap) grows with the cap.
+        while low < high:
+            cap = (low + high + 1) // 2
+            if cap <= share * sum(min(size, cap) * owners for size, owners in counts.items()):
+                low = cap
+            else:
+                high = cap - 1
+        self._skipped["examples over the owner's share"] += self._journal.cut(low)
+
+
+def _filled(
+    draft: Draft, shared: TextPool | None, public: TextPool | None, settings: MineSettings, rng: np.random.Generator
+) -> TieredExample:
+    """Return the example with what it lacks from other owners where they may be used, else from public texts."""
+    if shared is not None and bool((shared.owners != draft.example.scope.owner.key).any()):
+        return pool_negatives(draft, shared, settings, rng)
+    return pool_negatives(draft, public, settings, rng) if public is not None else draft.example
+
+
+def _digest(parts: Iterable[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()
+
+
+def _content(log: ScopeLog) -> str:
+    """Return a digest of what examples are made of, to tell whether an owner changed since it was mined."""
+
+    def parts() -> Iterator[str]:
+        for memory in log.memories:
+            yield f"m {memory.id} {memory.conversation} {memory.speaker} {memory.topic} {memory.time} {memory.turn_ids}"
+            yield memory.text
+        for turn in log.turns:
+            yield f"t {turn.id} {turn.conversation} {turn.speaker} {turn.time} {turn.text}"
+        for one in log.retrievals:
+            yield f"r {one.id} {one.scope.run} {one.time} {one.query} "
+            yield " ".join(result.memory_id for result in one.results)
+            yield " ".join(result.text for result in one.results)
+        for answer in log.answers:
+            yield f"a {answer.retrieval_id} {answer.text}"
+        for feedback in log.feedback:
+            yield f"f {feedback.memory_id} {feedback.polarity} {feedback.retrieval_id} {feedback.time}"
+
+    return _digest(parts())

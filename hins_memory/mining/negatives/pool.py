@@ -1,0 +1,101 @@
+"""Easy negatives from outside an owner's own memories: public texts, or a sample of other owners' where allowed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hins_memory.mining.negatives.filters import guard_limit
+from hins_memory.mining.settings import MineSettings
+from hins_memory.types import Negative, Scope, Tier, TieredExample
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hins_memory.encoders.encoder import Encoder
+
+__all__ = ["POOL_SIZE", "Draft", "TextPool", "make_pool", "owner_rng", "pool_negatives", "pool_priority"]
+
+#: Of all owners' memories together so many may be kept to draw easy negatives from.
+POOL_SIZE = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class TextPool:
+    """Texts from outside an owner's memories that easy negatives may come from.
+
+    `owners` are their scopes' keys, "" for a text that belongs to nobody; `vectors` have shape (n, dim), unit length.
+    """
+
+    texts: tuple[str, ...]
+    ids: tuple[str, ...]
+    owners: NDArray[np.str_]
+    vectors: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An example, and how many easy negatives from outside it still lacks.
+
+    `query_vector` and `positive_vector`, shape (dim,), are what those are chosen by; None where none is lacking.
+    """
+
+    example: TieredExample
+    lacking: int = 0
+    query_vector: NDArray[np.float32] | None = None
+    positive_vector: NDArray[np.float32] | None = None
+
+
+def owner_rng(scope: Scope, seed: int) -> np.random.Generator:
+    """Return an owner's own random generator: what is sampled does not depend on which owners came before."""
+    import numpy as np
+
+    digest = hashlib.blake2b(scope.owner.key.encode("utf-8", "replace"), digest_size=8).digest()
+    return np.random.default_rng([seed, int.from_bytes(digest, "big")])
+
+
+def pool_priority(key: str, memory_id: str, seed: int) -> int:
+    """Return a memory's place in a random order of all, 63 bits: the first `POOL_SIZE` are the sample.
+
+    A digest, so that the sample is the same in whatever order the owners come.
+    """
+    text = f"{seed}\n{key}\n{memory_id}".encode("utf-8", "replace")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+def make_pool(encoder: Encoder, texts: Sequence[str]) -> TextPool:
+    """Return a pool of public texts, which belong to no owner."""
+    import numpy as np
+
+    unique = tuple(dict.fromkeys(text for text in texts if text.strip()))
+    return TextPool(
+        unique, ("",) * len(unique), np.asarray([""] * len(unique)), encoder.encode(unique, role="document")
+    )
+
+
+def pool_negatives(draft: Draft, pool: TextPool, settings: MineSettings, rng: np.random.Generator) -> TieredExample:
+    """Return the draft's example with the easy negatives that it lacks, from outside the owner's own memories.
+
+    The same filters hold: the guard, and nothing that restates the positive. Texts of the owner's own are passed over.
+    """
+    import numpy as np
+
+    example = draft.example
+    assert draft.query_vector is not None
+    assert draft.positive_vector is not None
+    key = example.scope.owner.key
+    own = pool.owners == key if key else np.zeros(len(pool.texts), dtype=bool)
+    scores = pool.vectors @ draft.query_vector
+    limit = guard_limit(float(draft.positive_vector @ draft.query_vector), settings.guard)
+    restated = pool.vectors @ draft.positive_vector >= settings.duplicate_similarity
+    rows = np.flatnonzero(~own & (scores < limit) & ~restated)
+    rows = rows[np.argsort(-scores[rows], kind="stable")][: max(settings.near_pool, draft.lacking)]
+    places = rng.choice(len(rows), size=min(draft.lacking, len(rows)), replace=False) if len(rows) else ()
+    more = [
+        Negative(pool.ids[row], pool.texts[row], Tier.EASY, float(scores[row]))
+        for row in (int(rows[place]) for place in sorted(places))
+    ]
+    return TieredExample(example.scope, example.conversation, example.positive, (*example.negatives, *more))

@@ -1,0 +1,96 @@
+"""The share of each tier among negatives: counted from what the current encoder ranks high, with a prior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hins_memory.mining.negatives.tiers import PAPER_TIERS
+from hins_memory.types import Ratio, Tier
+
+__all__ = ["PRIOR", "PRIOR_COUNT", "RatioEstimate", "TierAllocator", "estimate_ratio"]
+
+#: Shares believed before anything is counted: those in synthetic conversations made of persona chats, three to an
+#: owner (benchmarks/start.py, docs/start.md).
+PRIOR = Ratio(easy=0.17, medium=0.80, hard=0.03, source="prior")
+#: How many ranked memories the prior weighs as much as.
+PRIOR_COUNT = 60
+_DRAWS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class RatioEstimate:
+    """A ratio with its Dirichlet posterior: a count for each tier, none where the ratio was given."""
+
+    ratio: Ratio
+    posterior: Mapping[Tier, float]
+
+    @property
+    def interval(self) -> dict[Tier, tuple[float, float]]:
+        """The 95% credible interval of each tier's share; empty where the ratio was given."""
+        import numpy as np
+
+        if not self.posterior:
+            return {}
+        # (draws, 3); the seed is fixed because an interval is no place for luck
+        draws = np.random.default_rng(0).dirichlet([self.posterior[tier] for tier in PAPER_TIERS], size=_DRAWS)
+        limits = np.quantile(draws, (0.025, 0.975), axis=0)
+        return {tier: (float(limits[0, place]), float(limits[1, place])) for place, tier in enumerate(PAPER_TIERS)}
+
+
+def estimate_ratio(counts: Mapping[Tier, int]) -> RatioEstimate:
+    """Estimate the ratio from counted tiers.
+
+    Args:
+        counts: how many of the memories that the encoder ranked high were in each tier.
+
+    Returns:
+        The posterior mean; its source is "prior" where nothing was counted.
+    """
+    total = sum(counts.get(tier, 0) for tier in PAPER_TIERS)
+    alpha = {tier: PRIOR.share(tier) * PRIOR_COUNT + counts.get(tier, 0) for tier in PAPER_TIERS}
+    mass = sum(alpha.values())
+    shares = {tier: alpha[tier] / mass for tier in PAPER_TIERS}
+    ratio = Ratio(
+        easy=shares[Tier.EASY],
+        medium=shares[Tier.MEDIUM],
+        hard=shares[Tier.HARD],
+        source="empirical" if total else "prior",
+        count=total,
+    )
+    return RatioEstimate(ratio, alpha)
+
+
+class TierAllocator:
+    """Deals negatives out to queries so that over many queries each tier gets its share.
+
+    With three negatives and shares of 0.5, 0.3 and 0.2 no single query can have the ratio; what a tier was owed and
+    did not get is carried to the next query.
+    """
+
+    def __init__(self, ratio: Ratio, negatives: int) -> None:
+        self._ratio = ratio
+        self._negatives = negatives
+        self._owed = dict.fromkeys(PAPER_TIERS, 0.0)
+
+    def deal(self, available: Mapping[Tier, int]) -> dict[Tier, int]:
+        """Return how many negatives of each tier the next query gets, never more than are available.
+
+        Args:
+            available: how many there are of each tier.
+        """
+        for tier in PAPER_TIERS:
+            # Bounded: a tier that is missing for long must not flood the queries after it.
+            owed = self._owed[tier] + self._ratio.share(tier) * self._negatives
+            self._owed[tier] = min(max(owed, -self._negatives), self._negatives)
+        dealt = dict.fromkeys(PAPER_TIERS, 0)
+        for _ in range(self._negatives):
+            open_tiers = [tier for tier in PAPER_TIERS if dealt[tier] < available.get(tier, 0)]
+            # A tier of share zero is dealt only where the others have run out.
+            wanted = [tier for tier in open_tiers if self._ratio.share(tier) > 0] or open_tiers
+            if not wanted:
+                break
+            tier = max(wanted, key=lambda one: self._owed[one])
+            dealt[tier] += 1
+            self._owed[tier] -= 1.0
+        return dealt

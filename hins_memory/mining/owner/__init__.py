@@ -1,0 +1,1 @@
+"""One owner's memories as the miner sees them: texts, vectors, topics."""

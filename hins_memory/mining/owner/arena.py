@@ -1,0 +1,52 @@
+"""Which memories of a very large owner a query is compared with: those near by meaning and those near by place.
+
+An owner with few memories is compared in full. With a million, what can be a source or a negative of one query is
+still among some hundreds of nearest memories, or was said around the positive in the same conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from hins_memory.mining.owner.owner import OwnerMemories
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["AROUND", "NEAREST", "QUERIES", "arena", "around", "local"]
+
+#: So many nearest memories are compared.
+NEAREST = 500
+#: And so many before and after the positive in its conversation.
+AROUND = 1_000
+#: So many queries are searched at a time.
+QUERIES = 512
+
+
+def around(owner: OwnerMemories, row: int) -> NDArray[np.int64]:
+    """Return the rows of the same conversation before and after one, ascending."""
+    import numpy as np
+
+    # Rows are in order of conversation, and so are the codes.
+    start, end = np.searchsorted(owner.conversations, owner.conversations[row] + np.asarray([0, 1])).tolist()
+    return np.arange(max(start, row - AROUND), min(end, row + AROUND + 1), dtype=np.int64)
+
+
+def arena(*parts: NDArray[np.int64] | Iterable[int]) -> NDArray[np.int64]:
+    """Return the distinct rows of all parts, ascending, without the -1 that stands for none."""
+    import numpy as np
+
+    rows = np.unique(np.concatenate([np.asarray(list(part), dtype=np.int64) for part in parts]))
+    return rows[rows >= 0]
+
+
+def local(rows: NDArray[np.int64], wanted: Iterable[int]) -> list[int]:
+    """Return where in `rows`, ascending, the wanted ones are; those that are not there are left out."""
+    import numpy as np
+
+    asked = np.asarray(list(wanted), dtype=np.int64)
+    places = np.searchsorted(rows, asked)
+    found = (places < len(rows)) & (rows[np.minimum(places, len(rows) - 1)] == asked) if len(rows) else places < 0
+    return [int(place) for place in places[found]]

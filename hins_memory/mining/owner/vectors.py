@@ -1,0 +1,140 @@
+"""The vectors of one owner: in memory where they fit, else a float16 file; and the search among very many of them."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hins_memory.errors import HinsError
+from hins_memory.mining.settings import MineSettings
+from hins_memory.types import Role
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hins_memory.encoders.encoder import Encoder
+
+__all__ = ["Neighbours", "VectorFolder"]
+
+# Texts that are encoded, and vectors that are added to an index, at a time.
+_CHUNK = 8_192
+# An owner's vectors may take this share of the budget before they are kept in a file.
+_IN_MEMORY_SHARE = 0.25
+# So many vectors for each list of the inverted file are enough to train it.
+_TRAIN_PER_LIST = 40
+
+
+class VectorFolder:
+    """Where the vectors of owners that do not fit into memory are kept while they are mined.
+
+    Args:
+        settings: `exact_rows` and `memory_budget` say what fits.
+        parent: the folder under which temporary files are made; None means the system's.
+    """
+
+    def __init__(self, settings: MineSettings, parent: Path | None = None) -> None:
+        self._settings = settings
+        self._parent = parent
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @contextmanager
+    def owner(self) -> Iterator[VectorFolder]:
+        """Remove the owner's files at the end."""
+        try:
+            yield self
+        finally:
+            if self._folder is not None:
+                self._folder.cleanup()
+                self._folder = None
+
+    def _file(self, name: str) -> Path:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="vectors-", dir=self._parent)
+        return Path(self._folder.name) / name
+
+    def encode(self, encoder: Encoder, texts: Sequence[str], role: Role = "document") -> NDArray[np.float32]:
+        """Return the texts' unit vectors, shape (n, dim): float32 in memory, or a float16 memory map.
+
+        Raises:
+            HinsError: the disk has no room for the memory map.
+        """
+        import numpy as np
+
+        first = encoder.encode(texts[:_CHUNK], role=role)
+        budget = self._settings.memory_budget * _IN_MEMORY_SHARE
+        chunks = range(_CHUNK, len(texts), _CHUNK)
+        if len(texts) <= self._settings.exact_rows and first.shape[1] * 4 * len(texts) <= budget:
+            return np.concatenate([first, *(encoder.encode(texts[at : at + _CHUNK], role=role) for at in chunks)])
+        path = self._file(f"{role}.f16")
+        try:
+            _reserve(path, len(texts) * first.shape[1] * 2)
+        except OSError as error:
+            raise HinsError(
+                f"There is no room for the vectors of {len(texts)} texts in {path.parent.parent}: {error}.",
+                "Free some disk space and run again; what was mined already is kept.",
+            ) from error
+        mapped = np.memmap(path, dtype=np.float16, mode="r+", shape=(len(texts), first.shape[1]))
+        mapped[: len(first)] = first
+        for at in chunks:
+            mapped[at : at + _CHUNK] = encoder.encode(texts[at : at + _CHUNK], role=role)
+        return mapped  # type: ignore[return-value]
+
+    def neighbours(self, vectors: NDArray[np.float32]) -> Neighbours | None:
+        """Return the search among mapped vectors; None for those in memory, which are compared in full."""
+        import numpy as np
+
+        return Neighbours(vectors) if isinstance(vectors, np.memmap) else None
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of `size` bytes with its blocks on disk: writing into a map of a full disk would kill the process."""
+    if (free := shutil.disk_usage(path.parent).free) < size:
+        raise OSError(errno.ENOSPC, f"{size} bytes are needed and {free} are free")
+    with path.open("wb") as stream:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), 0, size)
+        else:  # macOS
+            stream.truncate(size)
+
+
+class Neighbours:
+    """The nearest of very many vectors by cosine: faiss's inverted file, in memory, a byte for each dimension.
+
+    Approximate: one list of 64, at least eight, is read for a query. It only proposes rows; what is compared in the
+    end are the vectors themselves.
+
+    Args:
+        vectors: unit vectors, shape (n, dim).
+    """
+
+    def __init__(self, vectors: NDArray[np.float32]) -> None:
+        import faiss
+        import numpy as np
+
+        count, dim = vectors.shape
+        lists = max(1, round(math.sqrt(count)))
+        #: kept beside the index, which only borrows it
+        self._quantizer = faiss.IndexFlatIP(dim)
+        kind = faiss.ScalarQuantizer.QT_8bit
+        self._index: Any = faiss.IndexIVFScalarQuantizer(self._quantizer, dim, lists, kind, faiss.METRIC_INNER_PRODUCT)
+        rows = np.linspace(0, count - 1, min(count, _TRAIN_PER_LIST * lists)).astype(np.int64)
+        self._index.cp.min_points_per_centroid = 1
+        self._index.train(np.ascontiguousarray(vectors[rows], dtype=np.float32))
+        for at in range(0, count, _CHUNK):
+            self._index.add(np.ascontiguousarray(vectors[at : at + _CHUNK], dtype=np.float32))
+        self._index.nprobe = max(8, lists // 64)
+
+    def nearest(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+        """Return the rows nearest to each query, shape (len(queries), count), best first; -1 where there is no more."""
+        import numpy as np
+
+        _, rows = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), count)
+        return np.asarray(rows, dtype=np.int64)

@@ -1,0 +1,202 @@
+"""Positives: which memories a query was right to find, from feedback and answers, with a confidence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from hins_memory.mining.owner.arena import NEAREST, QUERIES, arena, local
+from hins_memory.mining.owner.owner import OwnerMemories
+from hins_memory.mining.owner.text import clean, normalized
+from hins_memory.mining.positives.attribution import (
+    Question,
+    attribute,
+    choose_sources,
+    is_refusal,
+    missed_source,
+    supports,
+)
+from hins_memory.mining.positives.evidence import Found, QueryEvidence
+from hins_memory.mining.positives.followups import apply_followups, find_followups, likelihood_ratios
+from hins_memory.mining.settings import MineSettings
+from hins_memory.types import Positive, PositiveSource, Retrieval, ScopeLog
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hins_memory.encoders.encoder import Encoder
+
+__all__ = ["QueryEvidence", "find_positives"]
+
+
+def find_positives(
+    log: ScopeLog, owner: OwnerMemories, encoder: Encoder, settings: MineSettings, skipped: Counter[str]
+) -> list[QueryEvidence]:
+    """Return the evidence for each distinct query of the owner; what is left out is counted in `skipped`."""
+    answers: dict[str, list[str]] = {}
+    for answer in log.answers:
+        answers.setdefault(answer.retrieval_id, []).append(clean(answer.text, settings.max_chars))
+    found: list[Found] = []
+    evidence: dict[str, QueryEvidence] = {}
+    for retrieval in log.retrievals:
+        if not retrieval.query.strip():
+            skipped["retrievals without a query"] += 1
+            continue
+        rows = _live_rows(retrieval, owner, settings, skipped)
+        query = clean(retrieval.query, settings.max_chars)
+        key = normalized(query)
+        found.append(Found(retrieval, key, rows, tuple(answers.pop(retrieval.id, ()))))
+        evidence.setdefault(key, QueryEvidence(query))
+    skipped["answers without their retrieval"] += sum(len(texts) for texts in answers.values())
+    _from_feedback(log, found, owner, evidence, skipped)
+    _from_answers(found, owner, evidence, encoder, settings, skipped)
+    if settings.followup_seconds:
+        followups = find_followups(log, found, owner, encoder, settings)
+        ratios = likelihood_ratios(followups, found, evidence)
+        apply_followups(followups, ratios, evidence, settings, skipped)
+    return list(evidence.values())
+
+
+def _live_rows(retrieval: Retrieval, owner: OwnerMemories, settings: MineSettings, skipped: Counter[str]) -> list[int]:
+    """Return the rows of the results that still exist with the same text, best first, each once."""
+    rows: dict[int, None] = {}
+    for result in retrieval.results[: settings.top_k]:
+        row = owner.rows.get(result.memory_id)
+        if row is None:
+            skipped["results deleted since or never recorded"] += 1
+        elif result.text != owner.memories[row].text and normalized(result.text) != owner.keys[row]:
+            skipped["results changed since"] += 1
+        else:
+            rows[row] = None
+    return list(rows)
+
+
+def _keep(evidence: QueryEvidence, row: int, positive: Positive) -> None:
+    """Keep the surer of two positives for the same memory; a rejected memory is none."""
+    known = evidence.positives.get(row)
+    if row not in evidence.rejected and (known is None or positive.confidence > known.confidence):
+        evidence.positives[row] = positive
+
+
+def _positive(
+    evidence: QueryEvidence, owner: OwnerMemories, row: int, source: PositiveSource, confidence: float, retrieval: str
+) -> Positive:
+    memory = owner.memories[row]
+    return Positive(evidence.query, memory.id, owner.texts[row], source, confidence, retrieval)
+
+
+def _from_feedback(
+    log: ScopeLog,
+    found: list[Found],
+    owner: OwnerMemories,
+    evidence: dict[str, QueryEvidence],
+    skipped: Counter[str],
+) -> None:
+    """Explicit feedback: confidence 1, or a rejection. The latest word on a memory counts."""
+    by_id = {one.retrieval.id: one for one in found}
+    returned: dict[str, list[Found]] = {}
+    if any(not feedback.retrieval_id for feedback in log.feedback):
+        for one in sorted(found, key=lambda one: one.retrieval.time):
+            for result in one.retrieval.results:
+                returned.setdefault(result.memory_id, []).append(one)
+    for feedback in sorted(log.feedback, key=lambda one: one.time):
+        about = by_id.get(feedback.retrieval_id)
+        if about is None and not feedback.retrieval_id:
+            earlier = [one for one in returned.get(feedback.memory_id, ()) if one.retrieval.time <= feedback.time]
+            about = earlier[-1] if earlier else None
+        if about is None:
+            skipped["feedback without its retrieval"] += 1
+            continue
+        row = owner.rows.get(feedback.memory_id)
+        shown = [result.text for result in about.retrieval.results if result.memory_id == feedback.memory_id]
+        if row is None or (shown and normalized(shown[0]) != owner.keys[row]):
+            skipped["feedback on a memory deleted or changed since"] += 1
+            continue
+        query = evidence[about.key]
+        if feedback.polarity == "NEGATIVE":
+            query.positives.pop(row, None)
+            query.rejected.add(row)
+        else:
+            query.rejected.discard(row)
+            source: PositiveSource = "synthesis" if log.scope.synthetic else "feedback"
+            _keep(query, row, _positive(query, owner, row, source, 1.0, about.retrieval.id))
+
+
+def _from_answers(
+    found: list[Found],
+    owner: OwnerMemories,
+    evidence: dict[str, QueryEvidence],
+    encoder: Encoder,
+    settings: MineSettings,
+    skipped: Counter[str],
+) -> None:
+    """Answer attribution: over the memories that the search returned, and the one that it should have."""
+    import numpy as np
+
+    pairs = [
+        (one, answer)
+        for one in found
+        for answer in one.answers
+        if (one.rows or (settings.missed and owner.texts)) and not is_refusal(answer)
+    ]
+    skipped["answers that say nothing was found"] += sum(is_refusal(answer) for one in found for answer in one.answers)
+    skipped["retrievals without an answer"] += sum(not one.answers for one in found)
+    skipped["retrievals that found no live memory"] += sum(not one.rows for one in found)
+    times = np.asarray([memory.time for memory in owner.memories])
+    for start in range(0, len(pairs), QUERIES):
+        part = pairs[start : start + QUERIES]
+        joint = encoder.encode([f"{one.retrieval.query} {answer}" for one, answer in part], role="query")
+        alone = encoder.encode([answer for _, answer in part], role="query")
+        near = owner.neighbours.nearest(joint, NEAREST) if owner.neighbours else [None] * len(part)
+        for number, (one, answer) in enumerate(part):
+            query = evidence[one.key]
+            question = Question(query.query, answer, joint[number], alone[number])
+            # What was stored later, perhaps out of this very answer, the search could not return.
+            known = times <= one.retrieval.time if settings.missed else None
+            confidence, missed = _attributed(owner, question, one.rows, known, near[number])
+            if missed is not None and missed[1] < settings.min_confidence:
+                missed = None
+            query.answered = True
+            query.plausible.update(row for row, sure in confidence.items() if sure >= settings.max_plausible)
+            most = settings.max_positives - (missed is not None)
+            chosen = choose_sources(confidence, one.rows, settings.min_confidence, most)
+            sources: dict[int, tuple[PositiveSource, float]] = {row: ("answer", confidence[row]) for row in chosen}
+            if missed is not None:
+                sources[missed[0]] = "missed", missed[1]
+            for row, (source, sure) in sources.items():
+                _keep(query, row, _positive(query, owner, row, source, sure, one.retrieval.id))
+            skipped["answers that point to no memory surely enough"] += not sources
+
+
+def _attributed(
+    owner: OwnerMemories,
+    question: Question,
+    ranked: list[int],
+    known: NDArray[np.bool_] | None,
+    near: NDArray[np.int64] | None,
+) -> tuple[dict[int, float], tuple[int, float] | None]:
+    """Attribute an answer to the owner's memories, or, where there are very many, to those near it or returned.
+
+    Args:
+        owner: the owner's memories.
+        question: what was asked and answered.
+        ranked: the rows that the search returned, best first.
+        known: which memories there were at the time of the search, shape (n,); None looks for none that was missed.
+        near: the rows near to question and answer; None compares with all.
+
+    Returns:
+        How surely the answer comes from each row, and the row that the search missed, with how sure that is.
+    """
+    import numpy as np
+
+    rows = np.arange(len(owner.texts)) if near is None else arena(ranked, near)
+    part, ranked = (owner, ranked) if near is None else (owner.take(rows), local(rows, ranked))
+    support = supports(part, question)
+    confidence = dict(zip(rows.tolist(), attribute(support, ranked).tolist(), strict=True))
+    if known is None:
+        return confidence, None
+    known = known[rows]
+    known[ranked] = True
+    missed = missed_source(np.where(known, support, support.min() - 1.0), ranked) if known.any() else None
+    return confidence, None if missed is None else (int(rows[missed[0]]), missed[1])

@@ -1,0 +1,1 @@
+"""Examples on disk: resumable state of a run, and Parquet."""

@@ -1,0 +1,263 @@
+"""The miner's journal: what each owner gave, in one SQLite file, so that a run can be killed and taken up again.
+
+It also keeps memory bounded: drafts wait on disk until all owners are known. Texts are stored as ASCII JSON, which
+holds any Python string. Without a path the journal is in memory and ends with the run.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hins_memory.errors import HinsError
+from hins_memory.mining.negatives.pool import POOL_SIZE, Draft, TextPool
+from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Journal"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS identity (value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS owners (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, occurrence INTEGER NOT NULL, content TEXT NOT NULL,
+    scope TEXT NOT NULL, summary TEXT NOT NULL, position INTEGER, UNIQUE (key, occurrence));
+CREATE INDEX IF NOT EXISTS owners_position ON owners (position);
+CREATE TABLE IF NOT EXISTS drafts (
+    owner INTEGER NOT NULL, place INTEGER NOT NULL, confidence REAL NOT NULL, lacking INTEGER NOT NULL,
+    body TEXT NOT NULL, vectors BLOB, PRIMARY KEY (owner, place)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pool (
+    priority INTEGER PRIMARY KEY, owner INTEGER NOT NULL, memory TEXT NOT NULL, text TEXT NOT NULL,
+    vector BLOB NOT NULL);
+"""
+# What is not committed is mined again after a kill; committing each of many small owners would cost more.
+_COMMIT_SECONDS = 1.0
+# SQLite's page cache takes this share of the budget, up to a ceiling.
+_CACHE_SHARE = 32
+_CACHE_BYTES = 64 * 2**20
+
+
+class Journal:
+    """What each owner gave so far.
+
+    Args:
+        path: the file, made if it is not there; None keeps all in memory.
+        identity: settings, encoder and public texts in one string; a journal of another identity is emptied.
+        memory_budget: bytes; the page cache takes a small share.
+
+    Raises:
+        HinsError: the file cannot be opened or written, or another process is mining with it.
+    """
+
+    def __init__(self, path: Path | None, identity: str, memory_budget: int) -> None:
+        self._path = path
+        self._position = 0
+        self._committed = time.monotonic()
+        self._pool_limit: int | None = None
+        with self._errors():
+            # Transactions are begun and ended here, not by the driver.
+            self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=1.0)
+            self._db.execute(f"PRAGMA cache_size = -{min(_CACHE_BYTES, memory_budget // _CACHE_SHARE) // 1024}")
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("BEGIN EXCLUSIVE")
+            for statement in _SCHEMA.split(";"):
+                self._db.execute(statement)
+            if self._db.execute("SELECT value FROM identity").fetchall() != [(identity,)]:
+                for table in ("identity", "owners", "drafts", "pool"):
+                    self._db.execute(f"DELETE FROM {table}")
+                self._db.execute("INSERT INTO identity VALUES (?)", (identity,))
+            self._db.execute("UPDATE owners SET position = NULL")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            if "locked" in str(error):
+                raise HinsError(
+                    f"Another process is mining with {self._path}.", "Wait for it, or mine into another file."
+                ) from error
+            raise HinsError(
+                f"The miner's journal {self._path or 'in memory'} failed: {error}.",
+                "Check the disk and run again: finished owners are kept. If it is damaged, delete it.",
+            ) from error
+
+    def close(self) -> None:
+        """Close without what was not committed: that of an owner at hand, and what `cut` removed."""
+        self._db.close()
+
+    def known(self, scope: Scope, content: str) -> bool:
+        """Say whether an owner was mined already with the same content, and take its place in the order if so.
+
+        Args:
+            scope: the owner.
+            content: a digest of what the log holds of it; "" is never known.
+        """
+        key = _ascii(scope.owner.key)
+        with self._errors():
+            found = self._db.execute(
+                "SELECT id, content FROM owners WHERE key = ? AND occurrence = ?", (key, self._occurrence(key))
+            ).fetchone()
+            if found is None:
+                return False
+            if not content or found[1] != content:
+                self._forget(found[0])
+                return False
+            self._db.execute("UPDATE owners SET position = ? WHERE id = ?", (self._position, found[0]))
+        self._position += 1
+        return True
+
+    def _occurrence(self, key: str) -> int:
+        """Return how often an owner came in this run; asked of the database, which does not grow in memory."""
+        statement = "SELECT COUNT(*) FROM owners WHERE key = ? AND position IS NOT NULL"
+        return int(self._db.execute(statement, (key,)).fetchone()[0])
+
+    def _forget(self, owner: int) -> None:
+        for table, column in (("owners", "id"), ("drafts", "owner"), ("pool", "owner")):
+            self._db.execute(f"DELETE FROM {table} WHERE {column} = ?", (owner,))
+
+    def add(self, scope: Scope, content: str) -> int:
+        """Begin an owner and return its number; it counts once `finish` was called."""
+        key = _ascii(scope.owner.key)
+        parts = _ascii([scope.user, scope.agent, scope.run, scope.tenant])
+        with self._errors():
+            cursor = self._db.execute(
+                "INSERT INTO owners (key, occurrence, content, scope, summary, position) VALUES (?, ?, ?, ?, '', ?)",
+                (key, self._occurrence(key), content, parts, self._position),
+            )
+        self._position += 1
+        return int(cursor.lastrowid or 0)
+
+    def add_draft(self, owner: int, place: int, draft: Draft) -> None:
+        """Write one example of an owner."""
+        import numpy as np
+
+        example = draft.example
+        positive = example.positive
+        body = [
+            example.conversation,
+            [positive.query, positive.memory_id, positive.text, positive.source, positive.retrieval_id],
+            [[one.memory_id, one.text, one.tier.value, one.score] for one in example.negatives],
+        ]
+        vectors = None
+        if draft.query_vector is not None and draft.positive_vector is not None:
+            vectors = np.stack([draft.query_vector, draft.positive_vector]).astype(np.float32).tobytes()
+        with self._errors():
+            self._db.execute(
+                "INSERT INTO drafts VALUES (?, ?, ?, ?, ?, ?)",
+                (owner, place, positive.confidence, draft.lacking, _ascii(body), vectors),
+            )
+
+    def add_to_pool(
+        self, owner: int, entries: Sequence[tuple[int, str, str]], vectors: Sequence[NDArray[np.float32]]
+    ) -> None:
+        """Offer memories, as (priority, id, text) with their vectors, to the pool; the first in order stay."""
+        import numpy as np
+
+        with self._errors():
+            for (priority, memory, text), vector in zip(entries, vectors, strict=True):
+                values = (priority, owner, _ascii(memory), _ascii(text), np.asarray(vector, np.float32).tobytes())
+                self._db.execute("INSERT OR REPLACE INTO pool VALUES (?, ?, ?, ?, ?)", values)
+            last = self._db.execute(
+                "SELECT priority FROM pool ORDER BY priority LIMIT 1 OFFSET ?", (POOL_SIZE - 1,)
+            ).fetchone()
+            if last is not None:
+                self._pool_limit = int(last[0])
+                self._db.execute("DELETE FROM pool WHERE priority > ?", last)
+
+    def wanted(self, priority: int) -> bool:
+        """Say whether a memory of this priority would stay in the pool."""
+        return self._pool_limit is None or priority < self._pool_limit
+
+    def finish(self, owner: int, summary: Mapping[str, Any]) -> None:
+        """End an owner; every second or so what was written becomes durable."""
+        with self._errors():
+            self._db.execute("UPDATE owners SET summary = ? WHERE id = ?", (_ascii(summary), owner))
+        self.commit()
+
+    def commit(self, *, now: bool = False) -> None:
+        """Make what finished owners gave durable, when the last time is over a second ago or `now` is set."""
+        if now or time.monotonic() - self._committed > _COMMIT_SECONDS:
+            with self._errors():
+                self._db.execute("COMMIT")
+                self._db.execute("BEGIN EXCLUSIVE")
+            self._committed = time.monotonic()
+
+    def drop_absent(self) -> None:
+        """Forget owners of an earlier run that the log has no longer."""
+        with self._errors():
+            for (owner,) in self._db.execute("SELECT id FROM owners WHERE position IS NULL").fetchall():
+                self._forget(owner)
+
+    def summaries(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield each owner's key and summary in order."""
+        with self._errors():
+            for key, summary in self._db.execute("SELECT key, summary FROM owners ORDER BY position"):
+                yield json.loads(key), json.loads(summary)
+
+    def counts(self) -> Counter[int]:
+        """Return how many owners have how many drafts."""
+        statement = "SELECT COUNT(*) FROM drafts JOIN owners ON owners.id = drafts.owner GROUP BY key"
+        with self._errors():
+            return Counter(count for (count,) in self._db.execute(statement))
+
+    def cut(self, most: int) -> int:
+        """Leave each owner its `most` surest drafts; return how many went."""
+        statement = """
+            DELETE FROM drafts WHERE (owner, place) IN (
+                SELECT owner, place FROM (
+                    SELECT drafts.owner AS owner, place, ROW_NUMBER() OVER (
+                        PARTITION BY key ORDER BY confidence DESC, position, place) AS rank
+                    FROM drafts JOIN owners ON owners.id = drafts.owner) WHERE rank > ?)
+        """
+        with self._errors():
+            return self._db.execute(statement, (most,)).rowcount
+
+    def drafts(self) -> Iterator[tuple[int, Draft]]:
+        """Yield each owner's number and its drafts, in order of the owners in the log."""
+        owners = "SELECT id, scope FROM owners ORDER BY position"
+        statement = "SELECT confidence, lacking, body, vectors FROM drafts WHERE owner = ? ORDER BY place"
+        with self._errors():
+            for owner, scope in self._db.execute(owners):
+                user, agent, run, tenant = json.loads(scope)
+                whose = Scope(user=user, agent=agent, run=run, tenant=tenant)
+                for row in self._db.execute(statement, (owner,)):
+                    yield owner, _read_draft(whose, *row)
+
+    def pool(self) -> TextPool | None:
+        """Return the pool of all owners' memories; None where it is empty."""
+        import numpy as np
+
+        statement = "SELECT text, memory, key, vector FROM pool JOIN owners ON owners.id = pool.owner ORDER BY priority"
+        with self._errors():
+            rows = self._db.execute(statement).fetchall()
+        if not rows:
+            return None
+        texts, ids, keys = (tuple(json.loads(row[column]) for row in rows) for column in range(3))
+        vectors = np.stack([np.frombuffer(row[3], dtype=np.float32) for row in rows])
+        return TextPool(texts, ids, np.asarray(keys), vectors)
+
+
+def _read_draft(scope: Scope, confidence: float, lacking: int, body: str, blob: bytes | None) -> Draft:
+    import numpy as np
+
+    conversation, (query, memory, text, source, retrieval), negatives = json.loads(body)
+    positive = Positive(query, memory, text, source, confidence, retrieval)
+    dealt = tuple(Negative(one, text, Tier(tier), score) for one, text, tier, score in negatives)
+    example = TieredExample(scope, conversation, positive, dealt)
+    if blob is None:
+        return Draft(example, lacking)
+    vectors = np.frombuffer(blob, dtype=np.float32).reshape(2, -1)
+    return Draft(example, lacking, vectors[0], vectors[1])
+
+
+def _ascii(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))

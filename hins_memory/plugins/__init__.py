@@ -1,0 +1,18 @@
+"""What a plugin is: the hooks that it may implement and the protocols that its objects satisfy.
+
+In: installed entry points of the group ``hins_memory``. Out: the plugin manager, and events after redaction.
+"""
+
+from hins_memory.plugins.hookspecs import hookimpl
+from hins_memory.plugins.manager import broken_plugins, get_plugin_manager, redact
+from hins_memory.plugins.protocols import Agent, Index, Record
+
+__all__ = [
+    "Agent",
+    "Index",
+    "Record",
+    "broken_plugins",
+    "get_plugin_manager",
+    "hookimpl",
+    "redact",
+]

@@ -1,0 +1,56 @@
+"""Plugin discovery: the plugin manager from entry points; a broken plugin is reported, never fatal."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import logging
+from typing import cast
+
+import pluggy
+
+from hins_memory.plugins import hookspecs
+from hins_memory.types import Event
+
+__all__ = ["broken_plugins", "get_plugin_manager", "redact"]
+
+ENTRY_POINT_GROUP = "hins_memory"
+logger = logging.getLogger(__name__)
+_broken: dict[str, str] = {}
+
+
+@functools.cache
+def get_plugin_manager() -> pluggy.PluginManager:
+    """Return the process-wide plugin manager, with every installed plugin that could be loaded."""
+    manager = pluggy.PluginManager("hins_memory")
+    manager.add_hookspecs(hookspecs)
+    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        # One by one, because load_setuptools_entrypoints stops at the first plugin that fails to import.
+        try:
+            plugin = entry_point.load()
+            if not manager.is_registered(plugin):
+                manager.register(plugin, name=entry_point.name)
+        except Exception as error:
+            _broken[entry_point.name] = f"{type(error).__name__}: {error}"
+            logger.warning("The plugin %r could not be loaded: %s", entry_point.name, error)
+    return manager
+
+
+def broken_plugins() -> dict[str, str]:
+    """Return the plugins that could not be loaded, name -> reason."""
+    get_plugin_manager()
+    return dict(_broken)
+
+
+def redact(event: Event) -> Event | None:
+    """Run an event through every `hins_redact` hook in turn; None means: do not write it."""
+    current: Event | None = event
+    for implementation in get_plugin_manager().hook.hins_redact.get_hookimpls():
+        try:
+            current = cast("Event | None", implementation.function(current))
+        except Exception:
+            logger.exception("hins_redact of %r failed; the event is left out", implementation.plugin_name)
+            return None
+        if current is None:
+            return None
+    return current

@@ -1,0 +1,123 @@
+"""What an adapter implements so that an agent's stored vectors can be rebuilt and flipped.
+
+The core never imports an agent framework: it sees an agent only through these protocols.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Agent", "Index", "Record", "same_record"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One stored row of an index: its id, the text that its vector encodes, and its payload, untouched."""
+
+    id: str
+    text: str
+    payload: Mapping[str, Any]
+
+
+@runtime_checkable
+class Index(Protocol):
+    """One vector index of an agent (Mem0 has two: memories and entities)."""
+
+    @property
+    def name(self) -> str:
+        """The name under which the agent's store knows it, e.g. a collection name."""
+
+    @property
+    def kind(self) -> str:
+        """What it holds, e.g. ``memories`` or ``entities``; pairs a live index with its shadow."""
+
+    def count(self) -> int:
+        """Return the number of records."""
+
+    def pages(self, size: int) -> Iterator[list[Record]]:
+        """Yield all records, at most `size` at a time; a record present throughout is yielded once."""
+
+    def get(self, ids: Sequence[str]) -> list[Record]:
+        """Return the records of those ids that exist, in any order."""
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Return the stored unit vectors by id, each of shape (dim,); missing ids are left out."""
+
+    def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
+        """Write records with their vectors, of shape (len(records), dim)."""
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Delete records; ids that do not exist are ignored."""
+
+    def drop(self) -> None:
+        """Delete the index itself with everything in it."""
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """A live agent whose encoder and indexes can be swapped."""
+
+    @property
+    def name(self) -> str:
+        """The framework's name, e.g. ``mem0``."""
+
+    @property
+    def key(self) -> str:
+        """What identifies the store this agent works on, the same in every process (no secrets in it)."""
+
+    @property
+    def cutoffs(self) -> tuple[float, ...]:
+        """The cosine values that the framework hard-codes as thresholds."""
+
+    @property
+    def encoder_version(self) -> str:
+        """The encoder version that serves now; "" when the agent embeds with an encoder of its own."""
+
+    def live(self) -> list[Index]:
+        """Return the indexes that serve now."""
+
+    def open(self, version: str, suffix: str) -> list[Index]:
+        """Open (creating what is missing) the indexes of `version` under the collection suffix `suffix`."""
+
+    def begin(self, version: str, suffix: str) -> None:
+        """From now on, send every write to the live indexes and to the shadow indexes of `version` too."""
+
+    def replicate_lock(self) -> Any:
+        """Return the context manager that excludes concurrent writes to the shadow indexes."""
+
+    def drain(self) -> None:
+        """Bring over every write that has not reached the shadow indexes yet; raise when that cannot be done."""
+
+    def flip(self, version: str, suffix: str) -> float:
+        """Serve from the indexes and encoder of `version`; operations that already run end on the old ones.
+
+        When `suffix` is the one that serves, the indexes stay, because both versions make the same vectors of
+        documents: only the encoder changes, without a `begin` before.
+
+        Returns:
+            For how many seconds the agent's other users were kept waiting.
+        """
+
+    def abandon(self) -> None:
+        """Stop writing to the shadow indexes; they stay as they are."""
+
+
+def same_record(one: Record | None, other: Record | None) -> bool:
+    """Return whether both are missing, or equal in text and payload."""
+    if one is None or other is None:
+        return one is other
+    if one.text != other.text:
+        return False
+    # As JSON in the second place, because NaN is not equal to itself.
+    return dict(one.payload) == dict(other.payload) or _canonical(one) == _canonical(other)
+
+
+def _canonical(record: Record) -> str:
+    return json.dumps(dict(record.payload), sort_keys=True, default=repr)

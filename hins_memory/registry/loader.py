@@ -1,0 +1,97 @@
+"""Encoders for adapters: from a version's id to the encoder, each model loaded once in a process."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from hins_memory.encoders.encoder import DEFAULT_MODEL, Encoder, encoder_version, resolve_model
+from hins_memory.encoders.starter import STARTER, default_base, starter_packaged
+from hins_memory.errors import AgentError, EncoderError, HinsError
+from hins_memory.types import Role
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hins_memory.registry.registry import Registry
+
+__all__ = ["EncoderSource", "TextEncoder", "shared_encoder"]
+
+_loaded: weakref.WeakValueDictionary[str, Encoder] = weakref.WeakValueDictionary()
+_loading = threading.Lock()
+
+
+def shared_encoder(name_or_dir: str | Path = DEFAULT_MODEL) -> Encoder:
+    """Load an encoder, or return the one that this process already holds for the same model or version.
+
+    Raises:
+        EncoderError: it cannot be found, verified or loaded.
+    """
+    with _loading:
+        if (known := _loaded.get(str(name_or_dir))) is not None:
+            return known
+        source = STARTER if str(name_or_dir) == STARTER else resolve_model(name_or_dir)
+        encoder = _loaded.get(source)
+        if encoder is None:
+            encoder = Encoder.load(name_or_dir)
+            _loaded[source] = _loaded[encoder.version] = encoder
+        return encoder
+
+
+class TextEncoder(Protocol):
+    """What turns texts into unit vectors: an `Encoder`, or an agent's own embedder behind the same method."""
+
+    def encode(self, texts: Sequence[str], *, role: Role = "document") -> NDArray[np.float32]:
+        """Return the vectors of texts, of shape (len(texts), dim)."""
+
+
+class EncoderSource:
+    """Loads the encoders of one project.
+
+    Args:
+        registry: the project's registry.
+        model: a sentence-transformers folder or name to start from instead of the project's current version.
+    """
+
+    def __init__(self, registry: Registry, model: str | Path | None = None) -> None:
+        self.registry = registry
+        self.model = model
+
+    def stock(self) -> Encoder:
+        """Return the plain base: the model named by the user, else the stock model."""
+        return shared_encoder(self.model or DEFAULT_MODEL)
+
+    def initial(self) -> Encoder:
+        """Return what a new store starts with: the user's model, else the current version, the starter, or stock."""
+        if self.model is not None:
+            return self.stock()
+        if current := self.registry.current():
+            return shared_encoder(current.path)
+        return shared_encoder(default_base())
+
+    def by_version(self, version: str) -> Encoder:
+        """Return the encoder whose version is `version`.
+
+        Raises:
+            AgentError: it is no version of this project, nor the user's model, the stock model or the starter.
+        """
+        try:
+            return shared_encoder(self.registry.get(version).path)
+        except EncoderError as error:
+            reason: HinsError = error
+        with _loading:
+            loaded = _loaded.get(version)
+        if loaded is not None:
+            return loaded
+        packaged = (STARTER,) if starter_packaged() else ()
+        for name in dict.fromkeys((self.model or DEFAULT_MODEL, DEFAULT_MODEL, default_base(), *packaged)):
+            if encoder_version(name) == version:
+                return shared_encoder(name)
+        raise AgentError(
+            f"The stored memories were embedded by {version!r}, which cannot be loaded. {reason.problem}",
+            "If it is a model of your own, name it with model=...; else restore the version.",
+        ) from reason

@@ -1,0 +1,141 @@
+"""Pruning: which encoder versions of a project nobody needs any more, and what else is left over beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from hins_memory.errors import ConfigError, EncoderError
+from hins_memory.registry.registry import EncoderVersion, Registry
+
+__all__ = ["PruneReport", "folder_bytes", "prune"]
+
+logger = logging.getLogger(__name__)
+
+_GOING = ".pruned-"
+# What a killed training or move left. A training that is under way touches its folder all the time.
+_LEFT_OVER = (".training-*", ".incoming-*")
+_LEFT_OVER_SECONDS = 7 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReport:
+    """What pruning removed, or with a dry run would remove.
+
+    Attributes:
+        removed: the ids of the versions, oldest first.
+        kept: version -> why it was kept, oldest first.
+        left_over: names of folders that no version is in.
+        bytes: how much disk that freed.
+        dry_run: whether nothing was removed.
+    """
+
+    removed: tuple[str, ...]
+    kept: dict[str, str]
+    left_over: tuple[str, ...]
+    bytes: int
+    dry_run: bool
+
+
+def prune(registry: Registry, keep: int = 3, *, dry_run: bool = False) -> PruneReport:
+    """Remove the encoder versions that nothing needs.
+
+    Kept are the current version and the one that it came from, every version that an agent has an index of (what
+    serves, what a rollback returns to, what a swap is building, what is not dropped yet), and the `keep` newest.
+    A kill in between leaves every version either complete or gone.
+
+    Args:
+        registry: the project's registry.
+        keep: how many of the newest to keep, at least 1.
+        dry_run: only say what would be removed.
+
+    Raises:
+        ConfigError: `keep` is below 1.
+    """
+    if keep < 1:
+        raise ConfigError(f"keep is {keep}.", "Keep at least the newest version.")
+    versions = registry.versions()
+    kept = _reasons(registry, versions, keep)
+    going = [version for version in versions if version.id not in kept]
+    left = _left_over(registry.settings.encoders)
+    size = sum(folder_bytes(version.path) for version in going) + sum(folder_bytes(path) for path in left)
+    removed: list[str] = []
+    if not dry_run:
+        for version in going:
+            try:
+                _remove(registry, version)
+                removed.append(version.id)
+            except EncoderError as error:
+                # Somebody has begun to use it since we looked.
+                kept[version.id] = error.problem
+                size -= folder_bytes(version.path)
+        for path in (*left, *registry.settings.encoders.glob(f"{_GOING}*")):
+            shutil.rmtree(path, ignore_errors=True)
+    names = tuple(version.id for version in going) if dry_run else tuple(removed)
+    order = {version.id: place for place, version in enumerate(versions)}
+    kept = dict(sorted(kept.items(), key=lambda item: order[item[0]]))
+    return PruneReport(names, kept, tuple(path.name for path in left), size, dry_run)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return how much the files of a folder hold; 0 if it is not there."""
+    size = 0
+    for path in folder.rglob("*"):
+        # Somebody else may be removing it.
+        with contextlib.suppress(OSError):
+            size += path.lstat().st_size if path.is_file() else 0
+    return size
+
+
+def _reasons(registry: Registry, versions: Collection[EncoderVersion], keep: int) -> dict[str, str]:
+    """Return {version: why it is kept}."""
+    reasons: dict[str, str] = {}
+    known = {version.id: version for version in versions}
+    current = next((version for version in versions if version.id == registry.current_id()), None)
+    if current is not None:
+        reasons[current.id] = "current"
+        for name in ("parent", "base"):
+            if (parent := str(current.manifest.get(name, ""))) in known:
+                reasons.setdefault(parent, f"{current.id} came from it")
+    for record in registry.indexes():
+        if record.version in known:
+            reasons.setdefault(record.version, f"{record.state} index of {record.agent_key}")
+    for version in list(known.values())[-keep:]:
+        reasons.setdefault(version.id, f"one of the {keep} newest")
+    return reasons
+
+
+def _remove(registry: Registry, version: EncoderVersion) -> None:
+    going = version.path.with_name(f"{_GOING}{version.id}")
+    # Under the lock of the folder, so that nobody who sees it there takes it for a version that is not recorded yet.
+    with registry.folder_lock():
+        registry.remove(version.id)
+        try:
+            shutil.rmtree(going, ignore_errors=True)
+            if version.path.exists():
+                os.rename(version.path, going)
+        except OSError as error:
+            # It stays complete, and whoever looks for versions next takes it up again.
+            raise EncoderError(f"{version.path} could not be removed: {error}.") from error
+    shutil.rmtree(going, ignore_errors=True)
+    logger.info("Pruned the encoder version %s", version.id)
+
+
+def _left_over(encoders: Path) -> list[Path]:
+    """Return the folders that a killed process left, and that nobody has touched for a week."""
+    found = sorted(path for pattern in _LEFT_OVER for path in encoders.glob(pattern))
+    return [*(path for path in found if _untouched(path)), *sorted(encoders.glob(f"{_GOING}*"))]
+
+
+def _untouched(folder: Path) -> bool:
+    try:
+        latest = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    except OSError:
+        return False
+    return time.time() - latest > _LEFT_OVER_SECONDS

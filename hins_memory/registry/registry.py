@@ -1,0 +1,339 @@
+"""The registry: a project's encoder versions, which one is current, and which index of an agent is live."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import sqlalchemy as sa
+
+from hins_memory.config import Settings
+from hins_memory.database.leases import Lease, LeaseHeldError, Leases, LeaseSettings
+from hins_memory.database.tables import agent_indexes, encoder_versions
+from hins_memory.errors import EncoderError, SwapError
+from hins_memory.registry.changes import drop_changes, note_changes, read_changes
+from hins_memory.registry.versions import EncoderVersion, VersionStore, is_version_id, record_in_manifest
+from hins_memory.registry.versions import set_current as _set_current
+from hins_memory.types import now
+
+__all__ = ["EncoderVersion", "IndexRecord", "IndexState", "Registry"]
+
+IndexState = Literal["live", "shadow", "previous", "retired"]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRecord:
+    """One generation of an agent's indexes: the encoder version of its vectors, and its collections' suffix.
+
+    `state` is live (serves), shadow (being built), previous (kept for rollback) or retired (to be dropped).
+    """
+
+    agent_key: str
+    version: str
+    suffix: str
+    state: IndexState
+
+
+class Registry(VersionStore):
+    """A project's encoder versions and the state of its agents' indexes. Safe with several threads and processes.
+
+    Args:
+        settings: the project; versions live under `settings.encoders`, the tables in its database.
+        engine: an engine that is open already; None opens the project's database.
+        lease: how long the right to swap lasts without being renewed.
+
+    Raises:
+        LogError: the database cannot be opened.
+    """
+
+    def __init__(self, settings: Settings, engine: sa.Engine | None = None, lease: LeaseSettings | None = None) -> None:
+        super().__init__(settings, engine)
+        self._leases = Leases(self._engine, self._locks, lease)
+        self._held: dict[str, Lease] = {}
+
+    def generations(self, agent_key: str) -> list[IndexRecord]:
+        """Return every generation of an agent's indexes in one read, the one that was recorded first at first."""
+        with self._snapshot() as connection:
+            return _rows(connection, agent_key)
+
+    def document_space(self, version: str) -> str:
+        """Return what names the space of a version's document vectors: versions of one space share stored vectors.
+
+        It is the version's own name, unless its manifest says otherwise (``document_space``).
+        """
+        with self._snapshot() as connection:
+            return _document_space(connection, version)
+
+    def note_changes(self, agent_key: str, kind: str, ids: Sequence[str]) -> bool:
+        """Note records that are about to be written, for a rollback; return whether there is an index to return to."""
+        with self._transaction() as connection:
+            return note_changes(connection, agent_key, kind, ids)
+
+    def changes(self, agent_key: str) -> dict[str, list[str]] | None:
+        """Return the ids that were noted since the last swap, by kind; None when it is not known what changed."""
+        with self._snapshot() as connection:
+            return read_changes(connection, agent_key)
+
+    def live_index(self, agent_key: str) -> IndexRecord | None:
+        """Return the generation that serves, or None when this agent was never recorded."""
+        return self._index(agent_key, "live")
+
+    def previous_index(self, agent_key: str) -> IndexRecord | None:
+        """Return the generation that a rollback returns to, if any."""
+        return self._index(agent_key, "previous")
+
+    def shadow_index(self, agent_key: str) -> IndexRecord | None:
+        """Return the generation that an unfinished swap is building, if any."""
+        return self._index(agent_key, "shadow")
+
+    def retired_indexes(self, agent_key: str) -> list[IndexRecord]:
+        """Return the generations whose collections are to be dropped; see `forget`."""
+        return self._indexes(agent_key, "retired")
+
+    def record_live(self, agent_key: str, version: str, suffix: str) -> None:
+        """Record what serves an agent when it is first opened; the same again is harmless.
+
+        Raises:
+            SwapError: something else is recorded as live already.
+        """
+        with self._fenced(agent_key) as connection:
+            live = _rows(connection, agent_key, "live")
+            if not live:
+                _insert_index(connection, IndexRecord(agent_key, version, suffix, "live"))
+            elif (live[0].version, live[0].suffix) != (version, suffix):
+                raise SwapError(
+                    f"{agent_key} is served by the encoder version {live[0].version!r}, not {version!r}.",
+                    "Open the agent again; use a swap to change its encoder.",
+                )
+
+    def begin_shadow(self, agent_key: str, version: str, suffix: str) -> None:
+        """Record that the generation `suffix` is being built; a generation of that suffix is taken over as it is.
+
+        Raises:
+            SwapError: that suffix serves now or belongs to another version, another shadow is unfinished, or the
+                version is gone.
+        """
+        with self._fenced(agent_key) as connection:
+            for row in _rows(connection, agent_key):
+                if row.suffix == suffix and (row.state == "live" or not _share(connection, row.version, version)):
+                    raise SwapError(
+                        f"{agent_key} has a {row.state} index {suffix!r} of the version {row.version!r}.",
+                        "Use another suffix.",
+                    )
+                if row.state == "shadow" and row.suffix != suffix:
+                    raise SwapError(
+                        f"A swap of {agent_key} to {row.version!r} is unfinished.",
+                        "Finish it by running it again, or abandon it first.",
+                    )
+            if is_version_id(version) and not _is_known(connection, version):
+                raise SwapError(f"The encoder version {version} was pruned meanwhile.", "Swap to another one.")
+            shadow = IndexRecord(agent_key, version, suffix, "shadow")
+            if not _set_state(connection, shadow, "shadow"):
+                _insert_index(connection, shadow)
+
+    def abandon_shadow(self, agent_key: str) -> None:
+        """Give up an unfinished swap: its generation becomes retired. Without one, nothing happens."""
+        with self._fenced(agent_key) as connection:
+            for row in _rows(connection, agent_key, "shadow"):
+                _set_state(connection, row, "retired")
+
+    def flip(self, agent_key: str, suffix: str) -> None:
+        """Make the shadow live, the live one previous, an older previous one retired, and its version current.
+
+        One transaction: a restart finds either all of it or nothing.
+
+        Raises:
+            SwapError: no shadow of that suffix is recorded.
+        """
+        with self._fenced(agent_key) as connection:
+            shadow = [row for row in _rows(connection, agent_key, "shadow") if row.suffix == suffix]
+            if not shadow:
+                raise SwapError(
+                    f"{agent_key} has no shadow index {suffix!r} to flip to.", "Build it with a swap first."
+                )
+            for state, after in (("previous", "retired"), ("live", "previous")):
+                for row in _rows(connection, agent_key, state):
+                    _set_state(connection, row, after)
+            _set_state(connection, shadow[0], "live")
+            drop_changes(connection, agent_key)
+            _set_current(connection, shadow[0].version)
+            _record_promotion(connection, shadow[0].version, agent_key)
+
+    def flip_queries(self, agent_key: str, version: str) -> None:
+        """Make a version live over the collections that serve already, because its documents' vectors are those.
+
+        Like `flip` in everything else; both generations have the same suffix then.
+
+        Raises:
+            SwapError: nothing serves yet, the version's documents have other vectors, or it is gone.
+        """
+        with self._fenced(agent_key) as connection:
+            live = _rows(connection, agent_key, "live")
+            if not live or not _share(connection, live[0].version, version):
+                raise SwapError(
+                    f"{agent_key} is not served by vectors that {version!r} can search.", "Re-embed it with a swap."
+                )
+            if is_version_id(version) and not _is_known(connection, version):
+                raise SwapError(f"The encoder version {version} was pruned meanwhile.", "Swap to another one.")
+            for row in _rows(connection, agent_key, "previous"):
+                _set_state(connection, row, "retired")
+            _set_state(connection, live[0], "previous")
+            record = IndexRecord(agent_key, version, live[0].suffix, "live")
+            if not _set_state(connection, record, "live"):
+                _insert_index(connection, record)
+            _set_current(connection, version)
+            _record_promotion(connection, version, agent_key)
+
+    def flip_back(self, agent_key: str) -> None:
+        """Exchange live and previous, and make the version that serves then the current one; one transaction.
+
+        Raises:
+            SwapError: there is no previous index.
+        """
+        with self._fenced(agent_key) as connection:
+            live, previous = _rows(connection, agent_key, "live"), _rows(connection, agent_key, "previous")
+            if not live or not previous:
+                raise SwapError(f"{agent_key} has no previous index to return to.", "Only a swap leaves one.")
+            _set_state(connection, live[0], "previous")
+            _set_state(connection, previous[0], "live")
+            _set_current(connection, previous[0].version)
+            drop_changes(connection, agent_key, unknown=True)
+
+    def retire(self, agent_key: str) -> list[IndexRecord]:
+        """Give up the previous generation and return all that are retired, whose collections are to be dropped."""
+        with self._fenced(agent_key) as connection:
+            for row in _rows(connection, agent_key, "previous"):
+                _set_state(connection, row, "retired")
+            drop_changes(connection, agent_key)
+            return _rows(connection, agent_key, "retired")
+
+    def forget(self, agent_key: str, suffix: str) -> None:
+        """Remove the record of a retired generation whose collections were dropped."""
+        with self._fenced(agent_key) as connection:
+            connection.execute(
+                sa.delete(agent_indexes).where(
+                    agent_indexes.c.agent_key == agent_key,
+                    agent_indexes.c.suffix == suffix,
+                    agent_indexes.c.state == "retired",
+                )
+            )
+
+    def indexes(self) -> list[IndexRecord]:
+        """Return every generation of every agent of the project, in the order in which they were first recorded."""
+        with self._snapshot() as connection:
+            return _rows(connection)
+
+    def remove(self, id: str) -> None:
+        """Take a version out of the registry, so that nothing can begin to use it; its folder stays.
+
+        Raises:
+            EncoderError: it is the current one, or an agent has an index of it; nothing was changed.
+        """
+        with self._transaction() as connection:
+            this = encoder_versions.c.id == id
+            if connection.execute(sa.select(encoder_versions.c.current).where(this)).scalar():
+                raise EncoderError(f"{id} is the current encoder version.", "Swap to another one first.")
+            users = [row for row in _rows(connection) if row.version == id]
+            if users:
+                raise EncoderError(
+                    f"{users[0].agent_key} has a {users[0].state} index of {id}.",
+                    "Swap it to another version, and drop the old index with `hins swap --retire`.",
+                )
+            connection.execute(sa.delete(encoder_versions).where(this))
+
+    @contextlib.contextmanager
+    def swap_lock(self, agent_key: str) -> Iterator[None]:
+        """Hold the right to swap, roll back or retire an agent, on any host; after a kill it can be taken anew.
+
+        Whatever is recorded of the agent's indexes meanwhile is recorded only if the right is still held.
+
+        Raises:
+            SwapError: another swap of the agent is running.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                lease = stack.enter_context(self._leases.hold(f"swap {agent_key}"))
+            except LeaseHeldError as error:
+                raise SwapError(
+                    f"Another swap, rollback or retirement of {agent_key} is running: {error.holder}.",
+                    "Wait until it has ended.",
+                ) from error
+            self._held[agent_key] = lease
+            stack.callback(self._held.pop, agent_key)
+            yield
+
+    @contextlib.contextmanager
+    def _fenced(self, agent_key: str) -> Iterator[sa.Connection]:
+        """Begin a transaction that changes an agent's indexes, if the right to swap that we had is still ours."""
+        with self._transaction() as connection:
+            if agent_key in self._held:
+                self._held[agent_key].check(connection)
+            yield connection
+
+    def _indexes(self, agent_key: str, state: IndexState) -> list[IndexRecord]:
+        with self._snapshot() as connection:
+            return _rows(connection, agent_key, state)
+
+    def _index(self, agent_key: str, state: IndexState) -> IndexRecord | None:
+        found = self._indexes(agent_key, state)
+        return found[-1] if found else None
+
+
+def _share(connection: sa.Connection, one: str, other: str) -> bool:
+    """Return whether two versions make the same vectors of documents."""
+    return one == other or _document_space(connection, one) == _document_space(connection, other)
+
+
+def _document_space(connection: sa.Connection, version: str) -> str:
+    query = sa.select(encoder_versions.c.manifest).where(encoder_versions.c.id == version)
+    manifest = connection.execute(query).scalar() or {}
+    return str(manifest.get("document_space") or version)
+
+
+def _is_known(connection: sa.Connection, version: str) -> bool:
+    query = sa.select(encoder_versions.c.id).where(encoder_versions.c.id == version)
+    return connection.execute(query).first() is not None
+
+
+def _record_promotion(connection: sa.Connection, version: str, agent_key: str) -> None:
+    """Record with a version that an agent serves with it from now on, and whether the gate was forced past."""
+    query = sa.select(encoder_versions.c.manifest).where(encoder_versions.c.id == version)
+    gates = (connection.execute(query).scalar() or {}).get("gates") or [{}]
+    entry = {"time": now(), "forced": bool(gates[-1].get("forced")), "agent": agent_key}
+    record_in_manifest(connection, version, "promotions", entry)
+
+
+def _rows(connection: sa.Connection, agent_key: str | None = None, state: str | None = None) -> list[IndexRecord]:
+    query = sa.select(agent_indexes).order_by(agent_indexes.c.seq)
+    if agent_key is not None:
+        query = query.where(agent_indexes.c.agent_key == agent_key)
+    if state is not None:
+        query = query.where(agent_indexes.c.state == state)
+    return [IndexRecord(row.agent_key, row.version, row.suffix, row.state) for row in connection.execute(query)]
+
+
+def _insert_index(connection: sa.Connection, record: IndexRecord) -> None:
+    time = now()
+    connection.execute(
+        sa.insert(agent_indexes).values(
+            agent_key=record.agent_key,
+            version=record.version,
+            suffix=record.suffix,
+            state=record.state,
+            created=time,
+            changed=time,
+        )
+    )
+
+
+def _set_state(connection: sa.Connection, record: IndexRecord, state: str) -> bool:
+    """Set the state of one generation; return whether it exists."""
+    this = (
+        agent_indexes.c.agent_key == record.agent_key,
+        agent_indexes.c.suffix == record.suffix,
+        agent_indexes.c.version == record.version,
+    )
+    result = connection.execute(sa.update(agent_indexes).where(*this).values(state=state, changed=now()))
+    return bool(result.rowcount)

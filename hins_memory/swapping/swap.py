@@ -1,0 +1,371 @@
+"""The swap: re-embed a live agent into a shadow index, verify, flip, keep the old one; roll back; retire."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.errors import AgentError, SwapError
+from hins_memory.swapping.plan import IndexPlan, SwapPlan, plan_swap
+from hins_memory.swapping.query_only import flip_queries, shares_vectors, suffixes_in_use
+from hins_memory.swapping.sync import IndexReport, IndexSync, Progress
+
+if TYPE_CHECKING:
+    from hins_memory.plugins.protocols import Agent
+    from hins_memory.registry.registry import IndexRecord, Registry
+
+__all__ = [
+    "IndexPlan",
+    "IndexReport",
+    "Progress",
+    "SwapPlan",
+    "SwapReport",
+    "abandon_swap",
+    "plan_swap",
+    "retire_agent",
+    "rollback_agent",
+    "swap_agent",
+]
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_BATCH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SwapReport:
+    """What a swap or a rollback did.
+
+    Attributes:
+        agent_key: which agent.
+        version: the encoder version that serves now.
+        previous: the one that served before.
+        suffix: the suffix of the collections that serve now.
+        changed: False when `version` served already and nothing was to be done.
+        indexes: one report an index; none where the version shares its documents' vectors with the one before, so
+            that no stored vector was touched.
+        seconds: how long all of it took.
+        flip_seconds: for how long the flip kept the agent's users waiting: with Mem0 those who write, with MemoryOS,
+            whose vectors are in its own files, all.
+    """
+
+    agent_key: str
+    version: str
+    previous: str
+    suffix: str
+    changed: bool
+    indexes: tuple[IndexReport, ...]
+    seconds: float
+    flip_seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-able values."""
+        return asdict(self)
+
+
+def swap_agent(
+    agent: Agent,
+    version_id: str,
+    encoder: Encoder,
+    registry: Registry,
+    *,
+    batch_size: int = _DEFAULT_BATCH,
+    progress: Progress | None = None,
+) -> SwapReport:
+    """Make a live agent serve with another encoder, its stored vectors included; it answers all the time.
+
+    The same call again after a kill or an error resumes: what is in the shadow already is not encoded again.
+
+    Args:
+        agent: the live agent.
+        version_id: the encoder version to serve with.
+        encoder: that version, loaded.
+        registry: where the swap is recorded.
+        batch_size: how many records are encoded and written at a time.
+        progress: told after each batch.
+
+    Raises:
+        SwapError: another swap runs, or this one did not finish; the live index serves as before.
+    """
+    started = time.perf_counter()
+    if encoder.version != version_id:
+        raise SwapError(
+            f"The encoder that was loaded is {encoder.version!r}, not {version_id!r}.",
+            "Load the encoder from that version's folder.",
+        )
+    with registry.swap_lock(agent.key):
+        _refresh(agent)
+        live = registry.live_index(agent.key)
+        if live is None and agent.encoder_version:
+            registry.record_live(agent.key, agent.encoder_version, "")
+            live = registry.live_index(agent.key)
+        before = agent.encoder_version
+        if live is not None and live.version == version_id:
+            # A flip that was recorded but not finished in this process is finished here.
+            if before != version_id:
+                agent.flip(live.version, live.suffix)
+            seconds = time.perf_counter() - started
+            return SwapReport(agent.key, version_id, before, live.suffix, before != version_id, (), seconds, 0.0)
+        _check_in_step(agent, live)
+        reports: tuple[IndexReport, ...] = ()
+        if live is not None and shares_vectors(live, version_id, registry):
+            suffix = live.suffix
+            flip_seconds = _flip_queries(agent, version_id, suffix, registry)
+        else:
+            suffix = _begin_shadow(agent, version_id, registry)
+            reports = _build(agent, version_id, suffix, _Building(encoder, batch_size, progress))
+            flip_seconds = _flip(agent, version_id, suffix, registry, partial(registry.flip, agent.key, suffix))
+        try:
+            _drop_retired(agent, registry)
+        except Exception:
+            # The swap itself is done; the next swap or `retire_agent` tries again.
+            logger.warning("An older index of %s could not be dropped", agent.key, exc_info=True)
+    seconds = time.perf_counter() - started
+    return SwapReport(agent.key, version_id, before, suffix, True, reports, seconds, flip_seconds)
+
+
+def rollback_agent(
+    agent: Agent,
+    registry: Registry,
+    load_encoder: Callable[[str], Encoder],
+    *,
+    batch_size: int = _DEFAULT_BATCH,
+    progress: Progress | None = None,
+) -> SwapReport:
+    """Return a live agent to the index and the encoder before the last swap, with the writes that came since.
+
+    Args:
+        agent: the live agent.
+        registry: where the swap was recorded.
+        load_encoder: returns the encoder of a version id.
+        batch_size: how many records are encoded and written at a time.
+        progress: told after each batch.
+
+    Raises:
+        SwapError: there is nothing to roll back to, another swap runs, or this one did not finish; the live index
+            serves as before.
+    """
+    started = time.perf_counter()
+    with registry.swap_lock(agent.key):
+        _refresh(agent)
+        previous = _rollback_target(agent, registry)
+        if not previous.version:
+            raise SwapError(
+                f"Before the swap {agent.key} embedded with an encoder of its own, which cannot be loaded from here.",
+                "Detach from the agent to return to its own index, which is as it was before the swap.",
+            )
+        before = agent.encoder_version
+        _check_in_step(agent, registry.live_index(agent.key))
+        encoder = load_encoder(previous.version)
+        if encoder.version != previous.version:
+            raise SwapError(
+                f"The previous index was made by the encoder {previous.version!r}, but {encoder.version!r} was loaded.",
+                "Restore that version, or swap to another one.",
+            )
+        reports: tuple[IndexReport, ...] = ()
+        if shares_vectors(registry.live_index(agent.key), previous.version, registry):
+            flip_seconds = _flip_queries(agent, previous.version, previous.suffix, registry)
+        else:
+            # Recorded as being built, so that other processes write to it as well.
+            shadow = registry.shadow_index(agent.key)
+            if shadow is not None and shadow.suffix != previous.suffix:
+                _give_up_shadow(agent, registry)
+            registry.begin_shadow(agent.key, previous.version, previous.suffix)
+            settings = _Building(encoder, batch_size, progress, partial(registry.changes, agent.key))
+            reports = _build(agent, previous.version, previous.suffix, settings)
+            record = partial(registry.flip, agent.key, previous.suffix)
+            flip_seconds = _flip(agent, previous.version, previous.suffix, registry, record)
+    seconds = time.perf_counter() - started
+    return SwapReport(agent.key, previous.version, before, previous.suffix, True, reports, seconds, flip_seconds)
+
+
+def retire_agent(agent: Agent, registry: Registry) -> list[str]:
+    """Drop the indexes that a rollback would return to; return their names.
+
+    Raises:
+        SwapError: another swap runs, or an index could not be dropped; calling it again goes on.
+    """
+    with registry.swap_lock(agent.key):
+        _refresh(agent)
+        registry.retire(agent.key)
+        # Other processes may be in the middle of operations that began before the flip.
+        time.sleep(getattr(agent, "follow_seconds", 0.0))
+        with _explained(f"An old index of {agent.key} could not be dropped", "Retire it again; nothing else changed."):
+            return _drop_retired(agent, registry)
+
+
+def abandon_swap(agent: Agent, registry: Registry) -> list[str]:
+    """Give up an unfinished swap and drop its shadow indexes; return their names. The live index is not touched.
+
+    Raises:
+        SwapError: the swap is running right now, or an index could not be dropped.
+    """
+    with registry.swap_lock(agent.key):
+        agent.abandon()
+        registry.abandon_shadow(agent.key)
+        with _explained(f"A shadow of {agent.key} could not be dropped", "Try again; nothing else changed."):
+            return _drop_retired(agent, registry)
+
+
+def _refresh(agent: Agent) -> None:
+    """Let an agent whose store other processes share follow what they did."""
+    refresh = getattr(agent, "refresh", None)
+    if refresh is not None:
+        refresh()
+
+
+def _rollback_target(agent: Agent, registry: Registry) -> IndexRecord:
+    """Return the generation that served before the last swap, also when a rollback to it was interrupted."""
+    states = {record.state: record for record in registry.generations(agent.key)}
+    order = list(states)
+    if "previous" in states:
+        return states["previous"]
+    if "shadow" in states and "live" in states and order.index("shadow") < order.index("live"):
+        return states["shadow"]
+    raise SwapError(f"{agent.key} has no previous index to return to.", "Only a swap leaves one.")
+
+
+def _check_in_step(agent: Agent, live: IndexRecord | None) -> None:
+    """Refuse to copy from an index that does not serve any more: another process may have swapped meanwhile."""
+    if live is not None and live.version != agent.encoder_version:
+        raise SwapError(
+            f"{agent.key} is served by {live.version!r} by now, but is open here with {agent.encoder_version!r}.",
+            "Open the agent again and repeat.",
+        )
+
+
+def _begin_shadow(agent: Agent, version_id: str, registry: Registry) -> str:
+    """Record the shadow, first giving up the unfinished one of another version; return its suffix."""
+    suffix = "_" + re.sub(r"[^A-Za-z0-9]+", "_", version_id).strip("_")
+    shadow = registry.shadow_index(agent.key)
+    if shadow is not None and shadow.version == version_id:
+        suffix = shadow.suffix
+    else:
+        _give_up_shadow(agent, registry)
+    registry.begin_shadow(agent.key, version_id, suffix)
+    return suffix
+
+
+def _give_up_shadow(agent: Agent, registry: Registry) -> None:
+    """Give up the unfinished swap of the agent, if there is one. Nobody is building it: we hold the swap lock."""
+    shadow = registry.shadow_index(agent.key)
+    if shadow is not None:
+        logger.warning("Giving up the unfinished swap of %s to %s", agent.key, shadow.version)
+        registry.abandon_shadow(agent.key)
+        with _explained(f"The unfinished shadow of {agent.key} could not be dropped", "Repeat the swap."):
+            _drop_retired(agent, registry)
+
+
+def _flip_queries(agent: Agent, version: str, suffix: str, registry: Registry) -> float:
+    """Change the queries' encoder only, whose documents' vectors are those that serve; return the seconds it took."""
+    _give_up_shadow(agent, registry)
+    with _explained(f"{agent.key} could not be flipped to {version}", "It serves as before."):
+        return flip_queries(agent, version, suffix, registry)
+
+
+@dataclass(frozen=True, slots=True)
+class _Building:
+    """How an index is built. `changes` returns the ids that can differ, by kind; None: any can."""
+
+    encoder: Encoder
+    batch_size: int
+    progress: Progress | None
+    changes: Callable[[], dict[str, list[str]] | None] | None = None
+
+
+def _build(agent: Agent, version: str, suffix: str, how: _Building) -> tuple[IndexReport, ...]:
+    """Bring the indexes of `version` to the content of the live ones, with writes going to both from now on.
+
+    Afterwards the agent still writes to both. On any failure it does not, and what was built stays for a resume.
+    """
+    problem = f"{agent.key} could not be re-embedded with {version}"
+    with _explained(problem, "The live index serves as before. Run the same command again: it resumes."):
+        try:
+            targets = {index.kind: index for index in agent.open(version, suffix)}
+            sources = {index.kind: index for index in agent.live()}
+            if sources.keys() != targets.keys():
+                raise SwapError(f"The agent has the indexes {sorted(sources)}, but opened {sorted(targets)}.")
+            agent.begin(version, suffix)
+            # Asked after the beginning: from there on, what is written reaches both.
+            noted = how.changes() if how.changes is not None and getattr(agent, "notes_changes", False) else None
+            return tuple(
+                IndexSync(
+                    source,
+                    targets[kind],
+                    how.encoder,
+                    agent.replicate_lock,
+                    batch_size=how.batch_size,
+                    progress=how.progress,
+                ).run(None if noted is None else noted.get(kind, []))
+                for kind, source in sources.items()
+            )
+        except BaseException:
+            with contextlib.suppress(Exception):
+                agent.abandon()
+            raise
+
+
+def _flip(agent: Agent, version: str, suffix: str, registry: Registry, record: Callable[[], None]) -> float:
+    """Record the flip, then do it; return the seconds for which the agent's users were kept waiting.
+
+    In this order, because until the agent flips its writes reach both indexes: a kill in between loses nothing,
+    and a restart opens what is recorded. The other way round, writes after the flip would be missing from the index
+    that a restart opens. When the agent cannot flip, the record is taken back.
+    """
+    with _explained(f"{agent.key} could not be flipped to {version}", "Run the same command again: it resumes."):
+        recorded = False
+        try:
+            # What the shadow lacks must reach it first: after a kill behind the record a restart opens the shadow.
+            agent.drain()
+            shadow = registry.shadow_index(agent.key)
+            if shadow is None or shadow.suffix != suffix:
+                raise SwapError("another process that has the agent open gave the swap up, and its log says why.")
+            record()
+            recorded = True
+            return agent.flip(version, suffix)
+        except BaseException:
+            if recorded and agent.encoder_version != version:
+                registry.flip_back(agent.key)
+                agent.abandon()
+            elif not recorded:
+                agent.abandon()
+            raise
+
+
+def _drop_retired(agent: Agent, registry: Registry) -> list[str]:
+    """Drop the collections of every retired generation that we made, then forget it; return their names."""
+    dropped: list[str] = []
+    serving = {index.name for index in agent.live()}
+    kept = suffixes_in_use(agent.key, registry)
+    for record in registry.retired_indexes(agent.key):
+        # An index with the agent's own encoder (no version) was there before us, and is not ours to drop; one that
+        # another generation serves from too is still needed.
+        ours = record.version and record.suffix not in kept
+        for index in agent.open(record.version, record.suffix) if ours else ():
+            if index.name in serving:
+                raise SwapError(f"The retired index {index.name} serves.", "Open the agent again and repeat.")
+            index.drop()
+            dropped.append(index.name)
+        registry.forget(agent.key, record.suffix)
+        kept.add(record.suffix)
+    return dropped
+
+
+@contextlib.contextmanager
+def _explained(problem: str, hint: str) -> Iterator[None]:
+    """Turn any error into a SwapError that says what happened and what to do."""
+    try:
+        yield
+    except AgentError as error:
+        # What the agent cannot do at all has a hint of its own.
+        raise SwapError(f"{problem}: {error.problem.rstrip('.')}.", error.hint or hint) from error
+    except Exception as error:
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise SwapError(f"{problem}: {reason}.", hint) from error

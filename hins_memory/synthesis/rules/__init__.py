@@ -1,0 +1,1 @@
+"""Conversations and questions by rules, without a language model."""

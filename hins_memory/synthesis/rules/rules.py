@@ -1,0 +1,264 @@
+"""Synthetic conversations by rules alone: dialogues joined into long conversations, with questions on what was said."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from hins_memory.errors import ConfigError
+from hins_memory.synthesis.conversation import Conversation, Item, Query, Said
+from hins_memory.synthesis.filters import Exclusion
+from hins_memory.synthesis.rules.clauses import Person, fact
+from hins_memory.synthesis.rules.corpus import Dialogue
+from hins_memory.synthesis.rules.planted import Kind, Planted, planted
+from hins_memory.synthesis.rules.questions import questions
+from hins_memory.synthesis.rules.statements import Statement, sentences, statements
+from hins_memory.synthesis.rules.words import FEMALE, MALE
+
+__all__ = ["RuleSettings", "converse"]
+
+_PAST_TIMES = (
+    *("yesterday", "last week", "last weekend", "last month", "two days ago", "last Friday", "a few days ago"),
+    *("last Tuesday", "last summer", "two weeks ago", "last night", "this morning", "last year", "on Sunday"),
+)
+_COMING_TIMES = ("next month", "next week", "this weekend", "tomorrow", "next summer", "on Saturday", "soon")
+_GREETINGS = ("Hey {}!", "Hi {}!", "{}!", "Wow, {}!", "Thanks, {}!", "Hey {}, how are you?", "Good to hear, {}.")
+_CLOSINGS = ("How about you, {}?", "What about you, {}?", "What do you think, {}?", "Thanks for asking, {}!")
+_GREETED = 0.7
+# How often a family of questions is chosen, where a statement's other families count 1.
+_WEIGHTS = {
+    **{"what": 2.0, "when": 2.0, "who": 3.0, "how": 3.0, "how many": 3.0},
+    **{"where": 1.5, "preference": 0.8, "whether": 0.3},
+}
+_SMALL_TALK_FROM = 400
+_SMALL_TALK_WORDS = (2, 9)
+_OWN = re.compile(r"\b(?:my|I|I'm|I've|we|named?)\b|[\[{]")
+# So far back a dialogue is looked for whose personas share no fact with those chosen.
+_LOOKAHEAD = 60
+_SHORTEST_QUESTION = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSettings:
+    """How conversations and questions are made.
+
+    Args:
+        sessions: dialogues that one conversation consists of.
+        per_item: at most so many questions about one turn or fact.
+        addressed: share of the turns, 0 to 1, in which the other speaker is addressed by name.
+        padded: share of the turns that small talk is added before, and after.
+        dated: share of the statements about the past or the future without a time that get one.
+        facts: share of the conversations that are stored as extracted facts instead of turns.
+        preferences: so many packaged preferences (planted.py) are put among the facts of a conversation.
+        events: and so many packaged events.
+        threads: and so many packaged threads, of seven to ten facts each.
+        seed: of everything that is drawn.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    sessions: int = 6
+    per_item: int = 2
+    addressed: float = 0.35
+    padded: float = 0.4
+    dated: float = 0.5
+    facts: float = 0.5
+    preferences: int = 16
+    events: int = 16
+    threads: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sessions < 1 or self.per_item < 1:
+            raise ConfigError(f"sessions={self.sessions}, per_item={self.per_item}.", "Use at least 1 of each.")
+        for name in ("preferences", "events", "threads"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}.", "Use 0 or more.")
+        for name in ("addressed", "padded", "dated", "facts"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}.", "Use a share from 0 to 1.")
+
+
+def converse(
+    dialogues: Sequence[Dialogue], settings: RuleSettings, exclusion: Exclusion | None = None
+) -> Iterator[Conversation]:
+    """Yield conversations made of the dialogues, each dialogue used once; the same input and seed give the same.
+
+    Args:
+        dialogues: what was said.
+        settings: how conversations are made.
+        exclusion: what must not occur in them.
+
+    Raises:
+        ConfigError: there are fewer dialogues than one conversation needs.
+    """
+    if len(dialogues) < settings.sessions:
+        raise ConfigError(
+            f"There are {len(dialogues)} dialogues; a conversation needs {settings.sessions}.", "Give a larger corpus."
+        )
+    rng = Random(settings.seed)
+    order = list(dialogues)
+    rng.shuffle(order)
+    maker = _Maker(settings, exclusion or Exclusion(), _small_talk(order), rng)
+    while len(order) >= settings.sessions:
+        yield maker.make(_compatible(order, settings.sessions))
+
+
+def _compatible(order: list[Dialogue], count: int) -> list[Dialogue]:
+    """Take dialogues from the end whose personas share no fact, as far as the next ones allow it."""
+    chosen = [order.pop()]
+    known: set[str] = set()
+    while len(chosen) < count:
+        known.update(*chosen[-1].facts)
+        near = range(len(order) - 1, max(-1, len(order) - 1 - _LOOKAHEAD), -1)
+        place = next((n for n in near if known.isdisjoint(order[n].facts[0] + order[n].facts[1])), len(order) - 1)
+        chosen.append(order.pop(place))
+    return chosen
+
+
+def _small_talk(dialogues: Sequence[Dialogue]) -> list[str]:
+    """Return short sentences of the corpus that state nothing of the speaker."""
+    least, most = _SMALL_TALK_WORDS
+    found: dict[str, None] = {}
+    for dialogue in dialogues[:_SMALL_TALK_FROM]:
+        for _, text in dialogue.turns:
+            for sentence in sentences(text):
+                if least <= len(sentence.split()) <= most and not _OWN.search(sentence):
+                    found[sentence] = None
+    return list(found)
+
+
+def _people(rng: Random, exclusion: Exclusion) -> tuple[Person, Person]:
+    people: list[Person] = []
+    while len(people) < 2:
+        female = rng.random() < 0.5
+        taken = {one.name for one in people}
+        free = [name for name in (FEMALE if female else MALE) if name not in taken and exclusion.allows(name)]
+        if not free:
+            raise ConfigError("Every known first name is excluded.", "Exclude fewer names.")
+        pronouns = ("she", "her", "her") if female else ("he", "his", "him")
+        people.append(Person(rng.choice(free), *pronouns))
+    return people[0], people[1]
+
+
+@dataclass(slots=True)
+class _Plant:
+    """Packaged facts in a conversation: of whom, in which session each is stored, and at which places of the items."""
+
+    planted: Planted
+    names: tuple[str, str]
+    sessions: Sequence[int]
+    places: list[int] = field(default_factory=list)
+
+    def store(self, session: int, items: list[Item]) -> None:
+        """Add the facts of a session to the items."""
+        for (who, text), when in zip(self.planted.stored(self.names), self.sessions, strict=True):
+            if when == session:
+                self.places.append(len(items))
+                items.append(Item(who, text, session))
+
+    def queries(self) -> Iterator[Query]:
+        """Yield what is asked about the facts, all of which are stored."""
+        for text, answers in self.planted.asked(self.names):
+            yield Query(text, tuple(self.places[one] for one in answers), self.planted.kind)
+
+
+class _Maker:
+    """Makes conversations of chosen dialogues."""
+
+    def __init__(self, settings: RuleSettings, exclusion: Exclusion, small_talk: Sequence[str], rng: Random) -> None:
+        self._settings = settings
+        self._exclusion = exclusion
+        self._small_talk = [one for one in small_talk if exclusion.allows(one)]
+        self._packaged: dict[Kind, list[Planted]] = {
+            kind: [one for one in found if all(map(exclusion.allows, one.texts))] for kind, found in planted().items()
+        }
+        self._rng = rng
+
+    def make(self, chosen: Sequence[Dialogue]) -> Conversation:
+        """Return one conversation of the dialogues, in their order."""
+        people = _people(self._rng, self._exclusion)
+        names = (people[0].name, people[1].name)
+        as_facts = self._rng.random() < self._settings.facts
+        turns: list[Said] = []
+        items: list[Item] = []
+        queries: list[Query] = []
+        packaged = self._planted(names, len(chosen)) if as_facts else []
+        for session, dialogue in enumerate(chosen):
+            for plant in packaged:
+                plant.store(session, items)
+            for who, template in dialogue.turns:
+                text = template.replace("{0}", names[0]).replace("{1}", names[1])
+                if not self._exclusion.allows(text):
+                    continue
+                stated = list(statements(text))
+                said = Said(names[who], self._dressed(text, stated, names[1 - who]), session)
+                source = (len(turns),)
+                turns.append(said)
+                if as_facts:
+                    for one in stated:
+                        queries += self._questions([one], people[who], len(items))
+                        items.append(Item(said.speaker, fact(one, people[who]), session, source))
+                    continue
+                queries += self._questions(stated, people[who], len(items))
+                items.append(Item(said.speaker, f"{said.speaker}: {said.text}", session, source))
+        queries += [query for plant in packaged for query in plant.queries()]
+        parts = (*names, *(item.text for item in items), *(query.text for query in queries))
+        digest = hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return Conversation(digest, names, tuple(turns), tuple(items), tuple(queries), "rules")
+
+    def _planted(self, names: tuple[str, str], sessions: int) -> list[_Plant]:
+        """Return which packaged facts the two have, and in which session each comes."""
+        chosen: list[Planted] = []
+        counts: dict[Kind, int] = {
+            "preference": self._settings.preferences,
+            "event": self._settings.events,
+            "thread": self._settings.threads,
+        }
+        for kind, count in counts.items():
+            found = self._packaged[kind]
+            chosen += self._rng.sample(found, min(count, len(found)))
+        self._rng.shuffle(chosen)
+        plants = []
+        for one in chosen:
+            ordered = self._rng.choice((names, names[::-1]))
+            # Told bit by bit, in their order.
+            when = sorted(self._rng.choices(range(sessions), k=len(one.facts)))
+            plants.append(_Plant(one, ordered, when))
+        return plants
+
+    def _questions(self, stated: Sequence[Statement], person: Person, item: int) -> list[Query]:
+        """Return questions about an item, each of another family."""
+        asked = [question for one in stated for question in questions(one, person, self._rng)]
+        by_kind: dict[str, list[str]] = {}
+        for question in asked:
+            if len(question.text.split()) >= _SHORTEST_QUESTION:
+                by_kind.setdefault(question.kind, []).append(question.text)
+        # Weighted sampling without replacement (Efraimidis and Spirakis 2006).
+        keys = {kind: self._rng.random() ** (1 / _WEIGHTS.get(kind, 1.0)) for kind in by_kind}
+        chosen = sorted(by_kind, key=lambda kind: keys[kind], reverse=True)[: self._settings.per_item]
+        return [Query(self._rng.choice(by_kind[kind]), (item,), kind) for kind in chosen]
+
+    def _dressed(self, text: str, stated: Sequence[Statement], other: str) -> str:
+        """Return a turn as longer chats have it: with times, small talk and the other's name."""
+        rng, settings = self._rng, self._settings
+        for one in stated:
+            times = _PAST_TIMES if one.tense == "past" else _COMING_TIMES if one.tense == "future" else ()
+            if times and "used to" not in one.source and rng.random() < settings.dated:
+                bare = one.source.rstrip(".!")
+                text = text.replace(one.source, f"{bare} {rng.choice(times)}{one.source[len(bare) :]}")
+        parts = [text]
+        if self._small_talk and rng.random() < settings.padded:
+            parts.insert(0, rng.choice(self._small_talk))
+        if self._small_talk and rng.random() < settings.padded:
+            parts.append(rng.choice(self._small_talk))
+        if rng.random() < settings.addressed:
+            if rng.random() < _GREETED:
+                parts.insert(0, rng.choice(_GREETINGS).format(other))
+            else:
+                parts.append(rng.choice(_CLOSINGS).format(other))
+        return " ".join(parts)

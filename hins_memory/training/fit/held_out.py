@@ -1,0 +1,46 @@
+"""Scoring held-out traffic while training, for early stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sentence_transformers.evaluation import SentenceEvaluator
+
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.evaluation.evaluate import EvalSet, evaluate_encoder
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+__all__ = ["METRIC", "HeldOutEvaluator"]
+
+#: What early stopping looks at, 0 to 1.
+METRIC = "held_out_ndcg@10"
+
+
+class HeldOutEvaluator(SentenceEvaluator):  # type: ignore[misc]
+    """nDCG@10 of a model on held-out sets, as the gate measures it.
+
+    Args:
+        sets: queries with what was relevant, of conversations that are not trained on.
+    """
+
+    def __init__(self, sets: Sequence[EvalSet]) -> None:
+        super().__init__()
+        self.name = "held_out"
+        self.primary_metric = METRIC
+        self._sets = sets
+
+    def __call__(
+        self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
+    ) -> dict[str, float]:
+        """Return {"held_out_ndcg@10": mean over queries}; nothing is written."""
+        found = evaluate_encoder(Encoder(model, "in training", cache_size=0), self._sets, ks=(10,)).mean()
+        metrics = {METRIC: found["ndcg@10"]}
+        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
+        return metrics
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return what the model card shows: how much was held out."""
+        return {"queries": sum(len(one.queries) for one in self._sets), "sets": len(self._sets)}

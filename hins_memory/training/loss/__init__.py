@@ -1,0 +1,1 @@
+"""The contrastive loss and how its gradients are computed in little memory."""

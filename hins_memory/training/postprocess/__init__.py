@@ -1,0 +1,1 @@
+"""What happens to trained weights: interpolation, score calibration, the query map."""

@@ -1,0 +1,185 @@
+"""The `query` mode: a small residual map on queries only, trained on vectors; documents keep the vectors they have."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hins_memory.encoders.score_offset import rebuilt
+from hins_memory.errors import TrainingError
+from hins_memory.training.fit.dataset import batch_stream
+from hins_memory.training.postprocess.calibration import share_difference, shares_above
+from hins_memory.training.postprocess.candidates import Candidates
+from hins_memory.training.postprocess.traffic import TrafficVectors
+from hins_memory.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from torch import Tensor
+
+__all__ = ["QueryMap", "fit_query_map", "level", "with_query_map", "without_query_map"]
+
+# The shifts that are tried along the mean of the texts: up to so many steps of so much, either way.
+_LEVELS, _LEVEL = 60, 0.01
+Progress = Callable[[str, int, int], None]
+
+
+class QueryMap:
+    """The map q -> normalise(q + U V q + b): the identity at first, of rank `rank`, with a shift b.
+
+    Args:
+        dim: length of the vectors.
+        rank: rank of the update.
+        seed: seeds V; U and b begin at zero.
+    """
+
+    def __init__(self, dim: int, rank: int, seed: int) -> None:
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        self.down = torch.nn.Parameter(torch.randn(min(rank, dim), dim, generator=generator) / math.sqrt(dim))
+        self.up = torch.nn.Parameter(torch.zeros(dim, min(rank, dim)))
+        self.shift = torch.nn.Parameter(torch.zeros(dim))
+
+    def parameters(self) -> list[Tensor]:
+        """Return what is trained."""
+        return [self.down, self.up, self.shift]
+
+    def __call__(self, queries: Tensor) -> Tensor:
+        """Map unit vectors of shape (n, dim) to unit vectors of shape (n, dim)."""
+        import torch
+
+        return torch.nn.functional.normalize(queries + (queries @ self.down.T) @ self.up.T + self.shift, dim=-1)
+
+    def weaken(self, kept: float) -> None:
+        """Keep that share of the map, 0 to 1, and for the rest the identity."""
+        import torch
+
+        with torch.no_grad():
+            self.up.mul_(kept)
+            self.shift.mul_(kept)
+
+    def matrix(self) -> tuple[Tensor, Tensor]:
+        """Return the map before the normalisation as a matrix, of shape (dim, dim), and a shift, of shape (dim,)."""
+        import torch
+
+        with torch.no_grad():
+            return torch.eye(self.up.shape[0]) + self.up @ self.down, self.shift.clone()
+
+
+def fit_query_map(
+    candidates: Candidates, traffic: TrafficVectors, settings: TrainSettings, progress: Progress | None = None
+) -> tuple[QueryMap, list[dict[str, Any]]]:
+    """Train the map on vectors: InfoNCE over the batch's positives and negatives, with scores held to the base's scale.
+
+    The second term of the loss is `settings.anchor_weight` times the mean squared difference between the scores of a
+    query's best results and those that they had before, sorted: which texts they belong to may change, how high they
+    are may not. It is taken over the traffic, most of which is not learned from.
+
+    Args:
+        candidates: the examples as vectors.
+        traffic: queries with the texts that they were asked of, as vectors of the same encoder.
+        settings: how; rank, rate, temperature, batch size, number of passes, anchor weight, seed.
+        progress: called as (``train``, steps done, steps in all).
+
+    Returns:
+        The map, and a dictionary for each step: ``step``, ``loss``, ``learning_rate``, ``grad_norm``, ``seconds``.
+
+    Raises:
+        TrainingError: the loss is no longer a number.
+    """
+    import numpy as np
+    import torch
+
+    started = time.perf_counter()
+    found = QueryMap(candidates.queries.shape[1], settings.query_rank, settings.seed)
+    optimizer = torch.optim.AdamW(found.parameters(), lr=settings.rate, weight_decay=0.01)
+    count = len(candidates.queries)
+    steps = settings.steps(count)
+    before = [traffic.best_scores(owner) for owner in range(len(traffic))]
+    draw = np.random.default_rng(settings.seed)
+    history: list[dict[str, Any]] = []
+    for step, rows in enumerate(batch_stream(count, settings.batch(count), steps, settings.seed), start=1):
+        rate = settings.rate * min(1.0, step / max(1.0, settings.warmup * steps)) * (steps - step + 1) / steps
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = candidates.loss(found(candidates.queries[rows]), rows, settings.temperature)
+        if settings.anchor and settings.anchor_weight:
+            owner = int(draw.integers(len(traffic)))
+            drift = traffic.best_scores(owner, found(traffic.queries[owner])) - before[owner]
+            loss = loss + settings.anchor_weight * drift.square().mean()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(f"The loss became {value} at step {step} of {steps}.", "Lower the learning rate.")
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = math.sqrt(sum(float(one.grad.square().sum()) for one in found.parameters() if one.grad is not None))
+        optimizer.step()
+        history.append({"step": step, "loss": value, "learning_rate": rate, "grad_norm": norm})
+        history[-1]["seconds"] = round(time.perf_counter() - started, 3)
+        if progress:
+            progress("train", step, steps)
+    found.weaken(settings.soup)
+    return found, history
+
+
+def level(found: QueryMap, sample: TrafficVectors, cutoffs: Sequence[float]) -> None:
+    """Shift the map along the mean of the texts, so that scores reach the cut-offs as often as without the map.
+
+    All scores rise or fall by about as much, so that rankings hardly change. The largest relative difference of a
+    share is made as small as one number can.
+
+    Args:
+        found: the map; its shift is changed.
+        sample: queries with the texts that they were asked of, best of conversations that are not trained on.
+        cutoffs: the cosines that matter.
+    """
+    import torch
+
+    with torch.no_grad():
+        mean = torch.nn.functional.normalize(torch.cat(sample.texts).mean(dim=0), dim=0)
+        start, wanted = found.shift.clone(), shares_above(sample.all_best_scores(), cutoffs)
+        costs = {}
+        for step in range(-_LEVELS, _LEVELS + 1):
+            found.shift.copy_(start + step * _LEVEL * mean)
+            scores = [sample.best_scores(owner, found(one)).flatten() for owner, one in enumerate(sample.queries)]
+            costs[step] = share_difference(wanted, shares_above(torch.cat(scores), cutoffs)), abs(step)
+        found.shift.copy_(start + min(costs, key=costs.__getitem__) * _LEVEL * mean)
+
+
+def with_query_map(model: SentenceTransformer, found: QueryMap) -> SentenceTransformer:
+    """Return a model of sentence-transformers' own modules that maps queries after embedding them.
+
+    The last module is a Router: queries go through a Dense layer with the map's matrix, documents (and texts of no
+    named role) are left as they are. Any program that loads sentence-transformers folders loads it, without code of
+    ours.
+    """
+    import torch
+    from sentence_transformers.models import Dense, Normalize, Router
+
+    trunk = without_query_map(model)
+    weight, shift = found.matrix()
+    dense = Dense(len(shift), len(shift), bias=True, activation_function=torch.nn.Identity())
+    with torch.no_grad():
+        dense.linear.weight.copy_(weight)
+        dense.linear.bias.copy_(shift)
+    # The map is made for unit vectors, which not every model ends with.
+    modules = [module for module in trunk.children() if not isinstance(module, Normalize)]
+    router = Router({"query": [Normalize(), dense, Normalize()], "document": [Normalize()]}, default_route="document")
+    return rebuilt(model, [*modules, router])
+
+
+def without_query_map(model: SentenceTransformer) -> SentenceTransformer:
+    """Return the model without the Router that `with_query_map` put last; any other model as it is."""
+    from sentence_transformers.models import Normalize, Router
+
+    modules = list(model.children())
+    last = modules[-1]
+    if not isinstance(last, Router) or len(modules) == 1:
+        return model
+    routes = {name: [type(module) for module in route] for name, route in last.sub_modules.items()}
+    if routes.get("document") != [Normalize] or set(routes) != {"query", "document"}:
+        return model
+    return rebuilt(model, [*modules[:-1], Normalize()])

@@ -1,0 +1,229 @@
+"""A training as a folder: what is learned, how, and the checkpoints, so that a kill costs a minute and not the run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hins_memory.common.files import file_lock
+from hins_memory.errors import TrainingError
+from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
+from hins_memory.training.fit.checkpoints import latest_checkpoint
+from hins_memory.training.fit.processes import from_main, is_main, wait_for_all
+from hins_memory.training.postprocess.traffic import Samples, Traffic
+from hins_memory.training.settings import TrainSettings
+from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
+
+__all__ = ["RunContent", "TrainingRun", "discard_runs", "open_run"]
+
+logger = logging.getLogger(__name__)
+
+_PREFIX = "run-"
+_CONTENT = "run.json"
+_EXAMPLES = "examples.jsonl"
+_HELD_OUT = "held_out.json"
+_LOCK = "lock"
+_TRAFFIC = ("traffic", "unseen")
+
+
+@dataclass(frozen=True, slots=True)
+class RunContent:
+    """What a run is made of, kept beside its checkpoints: an interrupted run depends on nothing else.
+
+    Attributes:
+        examples: what is learned.
+        settings: how.
+        base: the encoder that it starts from, as for `Encoder.load`.
+        samples: what is looked at beside the examples.
+        extra: what the manifest of the version is to say beside the trainer's own, as JSON-able values.
+    """
+
+    examples: Sequence[TieredExample]
+    settings: TrainSettings
+    base: str = "stock"
+    samples: Samples = field(default_factory=Samples)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """A run that is open in this process, see `open_run`."""
+
+    folder: Path
+    content: RunContent
+
+    @property
+    def id(self) -> str:
+        """The run's own name; the manifest of its version has it, so that no run is registered twice."""
+        return self.folder.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """Where the trained model is to be written."""
+        return self.folder / "model"
+
+
+@contextlib.contextmanager
+def open_run(parent: Path, make: Callable[[], RunContent] | None) -> Iterator[TrainingRun]:
+    """Begin a run, or continue the newest one that was cut, in all processes that train together.
+
+    At its end the run is removed. When an exception ends it, it stays if it has a checkpoint to continue from. It holds
+    texts of the log, so only its owner can read it. A new run removes those that were cut before it.
+
+    Args:
+        parent: the folder of the project's runs, shared by all processes.
+        make: returns what to train, called in the first process only; None continues.
+
+    Raises:
+        TrainingError: there is nothing to continue, or the folder cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> str:
+            content = None if make is None else make()
+            with _disk_errors(parent):
+                return str(_resume(parent, stack) if content is None else _begin(parent, content, stack))
+
+        folder = Path(from_main(begin))
+        run = TrainingRun(folder, _read(folder))
+        try:
+            yield run
+        except BaseException:
+            if is_main() and latest_checkpoint(run.checkpoints) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        wait_for_all()
+        if is_main():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def discard_runs(parent: Path) -> int:
+    """Remove the runs that were cut, because of the texts that they hold; return how many. Those that run stay."""
+    if not parent.is_dir():
+        return 0
+    with file_lock(parent / _LOCK):
+        cut = [folder for folder in _folders(parent) if _is_free(folder)]
+        for folder in cut:
+            shutil.rmtree(folder, ignore_errors=True)
+    return sum(folder.name.startswith(_PREFIX) for folder in cut)
+
+
+def _folders(parent: Path) -> list[Path]:
+    """Return the folders of runs, oldest first; those not yet complete begin with a dot."""
+    return sorted(path for path in parent.glob("*") if path.is_dir() and path.name.lstrip(".").startswith(_PREFIX))
+
+
+def _is_free(folder: Path) -> bool:
+    """Return whether no process has the run open."""
+    try:
+        with file_lock(folder / _LOCK, wait=False):
+            return True
+    except BlockingIOError:
+        return False
+
+
+def _resume(parent: Path, stack: contextlib.ExitStack) -> Path:
+    with file_lock(parent / _LOCK):
+        cut = [folder for folder in _folders(parent) if folder.name.startswith(_PREFIX) and _is_free(folder)]
+        if not cut:
+            raise TrainingError("There is no unfinished training to continue.", "Start one without --resume.")
+        stack.enter_context(file_lock(cut[-1] / _LOCK, wait=False))
+    # What was being saved when the run was cut is saved again.
+    shutil.rmtree(cut[-1] / "model", ignore_errors=True)
+    return cut[-1]
+
+
+def _begin(parent: Path, content: RunContent, stack: contextlib.ExitStack) -> Path:
+    if dropped := discard_runs(parent):
+        logger.warning("Removed %d unfinished training(s); --resume would have continued the last.", dropped)
+    name = f"{_PREFIX}{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+    half, folder = parent / f".{name}", parent / name
+    with file_lock(parent / _LOCK):
+        half.mkdir(mode=0o700)
+        stack.enter_context(file_lock(half / _LOCK, wait=False))
+    with (half / _EXAMPLES).open("w", encoding="utf-8") as stream:
+        for example in content.examples:
+            stream.write(json.dumps(asdict(example)) + "\n")
+    (half / _HELD_OUT).write_text(json.dumps(_sets_to_json(content.samples.held_out)), encoding="utf-8")
+    record: dict[str, Any] = {"settings": content.settings.to_dict(), "base": content.base, "extra": content.extra}
+    for name in _TRAFFIC:
+        record[name] = [asdict(one) for one in getattr(content.samples, name)]
+    (half / _CONTENT).write_text(json.dumps(record), encoding="utf-8")
+    for written in (_EXAMPLES, _HELD_OUT, _CONTENT):
+        with (half / written).open("rb") as stream_written:
+            os.fsync(stream_written.fileno())
+    half.rename(folder)
+    return folder
+
+
+def _read(folder: Path) -> RunContent:
+    record = json.loads((folder / _CONTENT).read_text(encoding="utf-8"))
+    with (folder / _EXAMPLES).open(encoding="utf-8") as stream:
+        examples = [_example(json.loads(line)) for line in stream]
+    held_out = _sets_from_json(json.loads((folder / _HELD_OUT).read_text(encoding="utf-8")))
+    settings = TrainSettings.from_dict(record["settings"])
+    traffic, unseen = (
+        [Traffic(tuple(one["queries"]), tuple(one["texts"]), one["results"]) for one in record[name]]
+        for name in _TRAFFIC
+    )
+    return RunContent(examples, settings, record["base"], Samples(traffic, unseen, held_out), record["extra"])
+
+
+def _example(values: dict[str, Any]) -> TieredExample:
+    negatives = tuple(Negative(**{**one, "tier": Tier(one["tier"])}) for one in values["negatives"])
+    return TieredExample(Scope(**values["scope"]), values["conversation"], Positive(**values["positive"]), negatives)
+
+
+def _sets_to_json(sets: Sequence[EvalSet]) -> dict[str, Any]:
+    """Return evaluation sets as JSON-able values; documents that several sets share are kept once."""
+    places: dict[int, int] = {}
+    documents: list[dict[str, str]] = []
+    for one in sets:
+        if id(one.documents) not in places:
+            places[id(one.documents)] = len(documents)
+            documents.append(dict(one.documents))
+    rows = [
+        {
+            "name": one.name,
+            "documents": places[id(one.documents)],
+            "queries": [[query.text, sorted(query.relevant), query.group] for query in one.queries],
+        }
+        for one in sets
+    ]
+    return {"documents": documents, "sets": rows}
+
+
+def _sets_from_json(values: dict[str, Any]) -> list[EvalSet]:
+    return [
+        EvalSet(
+            one["name"],
+            values["documents"][one["documents"]],
+            tuple(EvalQuery(text, frozenset(relevant), group) for text, relevant, group in one["queries"]),
+        )
+        for one in values["sets"]
+    ]
+
+
+@contextlib.contextmanager
+def _disk_errors(parent: Path) -> Iterator[None]:
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"The folder of the training, {parent}, cannot be used: {error}", "Free disk space or fix its permissions."
+        ) from error

@@ -1,0 +1,234 @@
+"""The gate's rules, each with encoders for which it must hold and must not hold."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.errors import ConfigError, GateError, NotEnoughDataError
+from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, RankingScores
+from hins_memory.evaluation.gate import GateSettings, _scope_rule, judge
+from hins_memory.evaluation.gate_page import _Rankings, write_gate_page
+
+FACTS = {
+    "instrument": ("Ann practises the cello every morning.", "Which instrument does Ann play?"),
+    "pet": ("Her cat Mochi sleeps on the piano.", "What animal lives with Ann?"),
+    "job": ("Bob repairs bicycles in a small workshop.", "How does Bob earn his living?"),
+    "food": ("Bob cannot eat anything with peanuts.", "What is Bob allergic to?"),
+    "trip": ("They took the night train to Vienna in May.", "How did they travel to Austria?"),
+    "garden": ("The tomatoes on the balcony were eaten by snails.", "What happened to the vegetables?"),
+    "sister": ("Ann's sister is expecting a baby in October.", "Who is pregnant?"),
+    "book": ("Bob is reading a novel about lighthouse keepers.", "What is Bob's book about?"),
+    "sport": ("On Sundays Ann swims two kilometres in the lake.", "What exercise does Ann do at weekends?"),
+    "house": ("The landlord is raising the rent by a tenth.", "Why might they move out?"),
+}
+
+
+def sets(number=3):
+    documents = {name: text for name, (text, _) in FACTS.items()}
+    queries = tuple(EvalQuery(query, frozenset([name]), name[0]) for name, (_, query) in FACTS.items())
+    return [EvalSet(f"conversation {n}", documents, queries) for n in range(number)]
+
+
+@pytest.fixture(scope="module")
+def broken_encoder():
+    """A real encoder that has forgotten most of what it knew: its upper layers are random."""
+    import torch
+
+    encoder = Encoder.load()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in encoder.model.named_parameters():
+            if "layer.4" in name or "layer.5" in name:
+                parameter.add_(torch.randn_like(parameter) * parameter.std() * 2)
+    encoder.version = "broken"
+    return encoder
+
+
+def rule(report, name):
+    return next(rule for rule in report.rules if rule.name == name)
+
+
+def test_a_better_encoder_passes(stock_encoder, broken_encoder):
+    report = judge(stock_encoder, broken_encoder, sets(), sets()[0], (0.1, 0.5), GateSettings(max_cutoff_shift=1e3))
+    assert report.passed
+    assert report.failures == ()
+    assert report.gain.low > 0
+    assert rule(report, "held_out_gain").value == report.gain.low
+    assert rule(report, "general_retrieval").value < 0
+    names = ["held_out_gain", "scopes", "general_retrieval", "cutoff_0.1", "cutoff_0.5"]
+    assert [r.name for r in report.rules] == names
+    assert (report.candidate, report.incumbent) == (stock_encoder.version, "broken")
+
+
+def test_a_worse_encoder_fails_two_rules(stock_encoder, broken_encoder):
+    report = judge(broken_encoder, stock_encoder, sets(), sets()[0], ())
+    assert not report.passed
+    assert [r.name for r in report.failures] == ["held_out_gain", "general_retrieval"]
+    assert "is not above zero" in rule(report, "held_out_gain").sentence
+    assert "forgotten" in rule(report, "general_retrieval").sentence
+
+
+def test_the_same_encoder_does_not_pass_but_keeps_everything(stock_encoder):
+    report = judge(stock_encoder, stock_encoder, sets(), sets()[0], (0.1, 0.5, 0.95))
+    assert not report.passed
+    assert [r.name for r in report.failures] == ["held_out_gain"]
+    assert rule(report, "general_retrieval").value == 0
+    assert all(rule(report, f"cutoff_{cutoff}").value == 0 for cutoff in (0.1, 0.5, 0.95))
+
+
+def test_moved_scores_refuse(stock_encoder, broken_encoder):
+    strict = judge(stock_encoder, broken_encoder, sets(), None, (0.5,))
+    assert not strict.passed
+    assert [r.name for r in strict.failures] == ["cutoff_0.5"]
+
+
+LIFTS = [0.02 * step for step in range(1, 30)]
+
+
+def shifted(stock_encoder, lift):
+    """An encoder whose rankings are the stock one's and whose cosines s are (s + lift) / (1 + lift)."""
+    import torch
+
+    from hins_memory.encoders.score_offset import with_lift
+
+    direction = torch.zeros(384)
+    direction[7] = 1.0
+    return Encoder(with_lift(stock_encoder.model, lift, direction), "lifted", cache_size=0)
+
+
+def test_a_change_that_few_queries_cannot_tell_does_not_refuse(stock_encoder):
+    # The smallest lift by which more than 5% more results reach the cut-off: one or two of twenty queries get one.
+    reports = ((lift, judge(shifted(stock_encoder, lift), stock_encoder, sets(2), None, (0.5,))) for lift in LIFTS)
+    lift, few = next(found for found in reports if rule(found[1], "cutoff_0.5").value > 0.05)
+    assert rule(few, "cutoff_0.5").passed
+    assert "what so few queries can tell" in rule(few, "cutoff_0.5").sentence
+    many = judge(shifted(stock_encoder, lift), stock_encoder, sets(40), None, (0.5,))
+    assert rule(many, "cutoff_0.5").value == pytest.approx(rule(few, "cutoff_0.5").value)
+    assert not rule(many, "cutoff_0.5").passed
+
+
+def test_without_a_general_set_the_rule_is_skipped_and_says_so(stock_encoder, broken_encoder):
+    report = judge(stock_encoder, broken_encoder, sets(), None, ())
+    skipped = rule(report, "general_retrieval")
+    assert skipped.passed
+    assert skipped.value is None
+    assert "not measured" in skipped.sentence
+    assert report.general == {}
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_too_few_queries_say_how_many_are_missing(stock_encoder, number):
+    with pytest.raises(NotEnoughDataError, match=f"at least 20 .* there are {10 * number} in {number} conv"):
+        judge(stock_encoder, stock_encoder, sets(number), None, ())
+
+
+def test_the_report_is_json(stock_encoder, broken_encoder):
+    report = judge(stock_encoder, broken_encoder, sets(), sets()[0], (0.1,), GateSettings(max_cutoff_shift=1e3))
+    content = json.loads(json.dumps(report.to_dict()))
+    assert content["passed"] is True
+    assert content["rules"][0]["name"] == "held_out_gain"
+    assert content["held_out"]["candidate"]["ndcg@10"] > content["held_out"]["incumbent"]["ndcg@10"]
+    assert content["settings"]["confidence"] == 0.95
+
+
+class Ranks:
+    """Scores as if a set of queries had been ranked: a scope, how many queries, nDCG before and after."""
+
+    def __init__(self, *scopes, noise=0.2):
+        random = np.random.default_rng(0)
+        groups = tuple(scope for scope, count, _, _ in scopes for _ in range(count))
+        shared = random.normal(0, noise, len(groups))
+        self.scores = []
+        for place in (2, 3):
+            means = np.array([row[place] for row in scopes for _ in range(row[1])])
+            ndcg = np.clip(means + shared + random.normal(0, 0.02, len(groups)), 0, 1)
+            self.scores.append(RankingScores({10: ndcg}, {10: ndcg}, ndcg, groups, groups, np.zeros((len(groups), 10))))
+
+    def rule(self, **options):
+        before, after = self.scores
+        return _scope_rule(after, before, GateSettings(**options))
+
+
+def test_no_large_scope_may_get_worse_whatever_the_others_gain():
+    found = Ranks(("ann", 40, 0.4, 0.8), ("bob", 40, 0.6, 0.5), ("cyd", 40, 0.3, 0.7)).rule()
+    assert not found.passed
+    assert (found.value, found.limit) == (1.0, 0.0)
+    assert "1 of 3 scopes with at least 20 queries got worse, most bob: -" in found.sentence
+    fine = Ranks(("ann", 40, 0.4, 0.8), ("bob", 40, 0.5, 0.5), ("cyd", 40, 0.3, 0.7)).rule()
+    assert fine.passed
+    assert "None of the 3 scopes" in fine.sentence
+
+
+def test_a_small_scope_does_not_decide():
+    ranks = Ranks(("ann", 40, 0.4, 0.8), ("bob", 19, 0.6, 0.3))
+    assert ranks.rule().passed
+    assert not ranks.rule(min_scope_queries=19).passed
+    none = Ranks(("bob", 19, 0.6, 0.3)).rule()
+    assert none.passed
+    assert none.value is None
+    assert "none was judged by itself" in none.sentence
+
+
+def test_among_many_scopes_chance_refuses_nobody_and_a_real_loss_is_found():
+    same = [(f"s{number}", 20, 0.5, 0.5) for number in range(300)]
+    by_chance = Ranks(*same).rule(samples=1000)
+    assert by_chance.passed, by_chance.sentence
+    # 300 scopes want a p-value that a thousand samples cannot give; the rule looks closer by itself.
+    found = Ranks(*same, ("lost", 30, 0.6, 0.5)).rule(samples=1000)
+    assert found.value == 1.0
+    assert "most lost" in found.sentence
+
+
+def test_the_page_shows_scopes_queries_scores_and_tiers_and_escapes_what_users_wrote(
+    stock_encoder, broken_encoder, tmp_path
+):
+    evil = "<script>alert('x')</script> & \ud800 " + "long " * 30_000
+    held = sets(2)
+    held[0] = EvalSet(
+        "c", {**held[0].documents, "evil": evil}, (*held[0].queries, EvalQuery(evil, frozenset(["evil"])))
+    )
+    report = judge(stock_encoder, broken_encoder, held, sets()[0], (0.5,))
+    manifest = {"data": {"examples": 7, "tiers": {"hard": 3, "easy": 1}}, "ratio": {"hard": 0.5, "easy": 0.5}}
+    path = tmp_path / "new" / "gate.html"
+    write_gate_page(path, report, stock_encoder, broken_encoder, manifest)
+    text = path.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(" in text
+    assert len(text) < 200_000
+    for title in ("Verdict", "Held-out traffic, by scope", "Scores", "What it was trained on"):
+        assert f"<h2>{title}</h2>" in text
+    assert text.count("<svg") == 3
+    assert "Queries that gained most" in text
+    assert "✓ " in text
+    assert "the cut-off 0.5 goes from" in text
+    assert "http" not in text.replace("http://www.w3.org", "")
+    worse = judge(broken_encoder, stock_encoder, held, None, ())
+    write_gate_page(path, worse, broken_encoder, stock_encoder, {})
+    assert "The manifest does not say." in path.read_text(encoding="utf-8")
+    with pytest.raises(GateError, match="cannot be written"):
+        write_gate_page(path / "under a file.html", worse, broken_encoder, stock_encoder, {})
+
+
+def test_a_page_ranks_as_the_evaluation_does(stock_encoder, broken_encoder, tmp_path):
+    report = judge(stock_encoder, broken_encoder, sets(2), None, ())
+    pages = _Rankings(report, stock_encoder, broken_encoder)
+    for row, (one, query) in enumerate(pages._asked):
+        found = [name in query.relevant for name, _ in pages._ranked(1, one, query)]
+        expected = report.evidence.candidate.recall[1][row]
+        assert found[0] == bool(expected)
+
+
+def test_what_is_kept_of_a_verdict_names_no_user(stock_encoder, broken_encoder):
+    verdict = judge(broken_encoder, stock_encoder, sets(), sets()[0], ()).verdict()
+    assert verdict["passed"] is False
+    assert verdict["failures"] == ["held_out_gain", "general_retrieval"]
+    assert verdict["gain"] < 0
+    assert not {"groups", "evidence"} & verdict.keys()
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"confidence": 1.0}, {"max_general_loss": -1}, {"min_cutoff_share": 0}])
+def test_settings_are_validated(wrong):
+    with pytest.raises(ConfigError):
+        GateSettings(**wrong)

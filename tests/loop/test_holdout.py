@@ -1,0 +1,137 @@
+"""What is held out: the latest conversations, whole, and nothing of them is left to train on."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hins_memory.errors import ConfigError
+from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
+from hins_memory.loop.holdout import HoldoutSettings, JudgedConversation, conversation_digest, judged, latest, without
+from hins_memory.mining import MineSettings
+from hins_memory.types import Answer, Memory, RankedMemory, Retrieval, Scope, ScopeLog, Turn
+
+FACTS = {
+    "c1": ["Ann: I play the cello in a quartet.", "Bo: My bakery opens at five.", "Ann: I flew to Quito in May."],
+    "c2": ["Cid: My dog Rufus chews shoes.", "Dee: I teach pottery on Mondays.", "Cid: I repaired the old tractor."],
+}
+ASKED = {
+    "c1": [("Which instrument does Ann play?", "the cello in a quartet", 0)],
+    "c2": [("What does Dee teach?", "pottery on Mondays", 1), ("What did Cid repair?", "the old tractor", 2)],
+}
+
+
+def make_log() -> ScopeLog:
+    scope = Scope(user="u")
+    memories, turns, retrievals, answers = [], [], [], []
+    for number, (conversation, texts) in enumerate(FACTS.items()):
+        rows = []
+        for place, text in enumerate(texts):
+            time = 100.0 * number + place
+            speaker = text.split(":")[0]
+            rows.append(Memory(f"{conversation}-{place}", scope, conversation, text, speaker, time=time))
+            turns.append(Turn(scope, conversation, speaker, text, time))
+        memories += rows
+        for query, answer, _ in ASKED[conversation]:
+            results = tuple(RankedMemory(row.id, row.text, 0.5) for row in rows)
+            retrieval = Retrieval(scope, query, results, time=1000.0)
+            retrievals.append(retrieval)
+            answers.append(Answer(retrieval.id, answer, 1001.0))
+    return ScopeLog(scope, tuple(turns), tuple(memories), tuple(retrievals), tuple(answers))
+
+
+LOG = make_log()
+
+
+def test_judged_conversations_hold_their_own_queries_over_all_of_the_owners_memories(stock_encoder):
+    found = {one.digest: one for one in judged([LOG], stock_encoder, MineSettings())}
+    assert found.keys() == {conversation_digest(LOG, name) for name in FACTS}
+    for name, asked in ASKED.items():
+        one = found[conversation_digest(LOG, name)]
+        assert {query.text: query.relevant for query in one.evaluation.queries} == {
+            query: frozenset([f"{name}-{place}"]) for query, _, place in asked
+        }
+        assert len(one.evaluation.documents) == 6
+        assert len(one.retrievals) == len(asked)
+    assert found[conversation_digest(LOG, "c2")].time > found[conversation_digest(LOG, "c1")].time
+
+
+def test_nothing_of_a_held_out_conversation_is_left(stock_encoder):
+    held = latest(judged([LOG], stock_encoder, MineSettings()), HoldoutSettings(share=0.1, min_queries=1))
+    assert [one.digest for one in held] == [conversation_digest(LOG, "c2")]
+    rest = without(LOG, held)
+    assert rest.conversations().keys() == {"c1"}
+    assert [one.query for one in rest.retrievals] == [query for query, _, _ in ASKED["c1"]]
+    everything = repr(rest.turns) + repr(rest.memories)
+    assert not any(text in everything for text in FACTS["c2"])
+
+
+def test_the_digest_names_nobody_and_tells_owners_apart():
+    one = conversation_digest(ScopeLog(Scope(user="ann@example.org")), "talk")
+    assert "ann" not in one
+    assert one != conversation_digest(ScopeLog(Scope(user="bo")), "talk")
+
+
+def conversation(number: int, time: float, queries: int, owner: str = "") -> JudgedConversation:
+    asked = tuple(EvalQuery(f"q{place}", frozenset(["m"]), owner) for place in range(queries))
+    return JudgedConversation(f"{number:016x}", time, frozenset(), EvalSet(str(number), {"m": "text"}, asked))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 1e9), st.integers(1, 30)), min_size=1, max_size=12),
+    st.floats(0.05, 0.95),
+    st.integers(1, 60),
+)
+def test_latest_takes_the_latest_as_few_as_suffice_and_leaves_one(rows, share, minimum):
+    conversations = [conversation(number, *row) for number, row in enumerate(rows)]
+    held = latest(conversations, HoldoutSettings(share, minimum))
+    assert len(held) < len(conversations)
+    rest = [one for one in conversations if one not in held]
+    if held:
+        assert min(one.time for one in held) >= max(one.time for one in rest)
+    counts = [len(one.evaluation.queries) for one in held]
+    wanted = max(share * sum(queries for _, queries in rows), minimum)
+    assert sum(counts) >= wanted or len(rest) == 1
+    assert sum(counts[:-1]) < wanted
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 1e9), st.integers(1, 30), st.sampled_from("abc")), min_size=2, max_size=12),
+    st.floats(0.05, 0.95),
+    st.integers(1, 60),
+)
+def test_every_owner_with_several_conversations_gives_its_latest_and_keeps_some(rows, share, minimum):
+    conversations = [conversation(number, *row) for number, row in enumerate(rows)]
+    held = latest(conversations, HoldoutSettings(share, minimum))
+    rest = [one for one in conversations if one not in held]
+    assert 0 < len(held) < len(conversations)
+    assert len({one.digest for one in held}) == len(held)
+    assert held == latest(conversations[::-1], HoldoutSettings(share, minimum))
+    for owner in "abc":
+        own = [one for one in conversations if one.owner == owner]
+        given = [one for one in own if one in held]
+        if len(own) > 1:
+            assert given
+            assert min(one.time for one in given) >= max([one.time for one in own if one in rest], default=0)
+            enough = sum(len(one.evaluation.queries) for one in given) >= share * sum(
+                len(one.evaluation.queries) for one in own
+            )
+            assert enough or len(given) == len(own) - 1
+    wanted = max(share * sum(row[1] for row in rows), minimum)
+    assert sum(len(one.evaluation.queries) for one in held) >= wanted or len(rest) == 1
+
+
+def test_an_owner_that_came_first_is_judged_too():
+    old = [conversation(number, number, 10, "old") for number in range(4)]
+    new = [conversation(10 + number, 100 + number, 10, "new") for number in range(8)]
+    held = latest([*old, *new], HoldoutSettings(share=0.25, min_queries=20))
+    assert [(one.owner, one.time) for one in held] == [("new", 107), ("new", 106), ("old", 3)]
+
+
+@pytest.mark.parametrize("bad", [{"share": 0.0}, {"share": 1.0}, {"min_queries": 0}])
+def test_bad_settings_are_refused(bad):
+    with pytest.raises(ConfigError):
+        HoldoutSettings(**bad)

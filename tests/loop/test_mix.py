@@ -1,0 +1,52 @@
+"""Synthetic and captured examples together."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hins_memory.errors import ConfigError
+from hins_memory.loop.mix import MixSettings, mix
+from hins_memory.types import SYNTHETIC_TENANT, Negative, Positive, Scope, Tier, TieredExample
+
+
+def example(number: int, synthetic: bool) -> TieredExample:
+    scope = Scope(user="u", tenant=SYNTHETIC_TENANT if synthetic else "")
+    positive = Positive(f"q{number}", f"m{number}", "text", "synthesis" if synthetic else "answer", 1.0)
+    return TieredExample(scope, "c", positive, (Negative("n", "other", Tier.EASY),))
+
+
+def test_all_is_used_before_there_is_traffic() -> None:
+    examples = [example(number, True) for number in range(20)]
+    found = mix(examples, MixSettings())
+    assert found.examples == examples
+    assert found.manifest["synthetic_share"] == 1.0
+    assert mix([], MixSettings()).manifest["synthetic_share"] == 0.0
+
+
+def test_half_is_left_at_half_and_order_and_captured_stay() -> None:
+    examples = [example(number, number % 3 != 0) for number in range(300)]
+    found = mix(examples, MixSettings(half=100), seed=3)
+    assert found.manifest == {
+        **{"captured": 100, "synthetic": 100, "synthetic_available": 200, "synthetic_share": 0.5},
+        **{"weight": 1.0, "half": 100},
+    }
+    assert [one for one in examples if one in found.examples] == found.examples
+    assert sum(not one.scope.synthetic for one in found.examples) == 100
+    assert found.examples == mix(examples, MixSettings(half=100), seed=3).examples
+    assert found.examples != mix(examples, MixSettings(half=100), seed=4).examples
+
+
+@given(st.integers(0, 10_000), st.integers(0, 100_000), st.floats(0, 1), st.integers(1, 10_000))
+def test_the_share_falls_with_traffic_and_never_exceeds_what_is_there(
+    synthetic: int, captured: int, weight: float, half: int
+) -> None:
+    settings = MixSettings(weight, half)
+    assert 0 <= settings.used(synthetic, captured) <= synthetic
+    assert settings.used(synthetic, captured + 1) <= settings.used(synthetic, captured)
+
+
+def test_wrong_settings_are_clear_errors() -> None:
+    with pytest.raises(ConfigError, match="weight"):
+        MixSettings(weight=2)
+    with pytest.raises(ConfigError, match="half"):
+        MixSettings(half=0)

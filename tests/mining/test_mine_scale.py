@@ -1,0 +1,189 @@
+"""Very large owners: bounded work a query, float16 files, and nearly what a full comparison gives."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hins_memory.mining import MineSettings, mine
+from hins_memory.mining.owner.arena import AROUND, NEAREST, arena, local
+from hins_memory.mining.owner.owner import build_owner
+from hins_memory.mining.owner.topics import WINDOW, assign_topics
+from hins_memory.mining.owner.vectors import VectorFolder, _reserve
+from hins_memory.types import Answer, Feedback, Memory, RankedMemory, Retrieval, Scope, ScopeLog, Tier
+
+DIM = 32
+
+
+class TopicVectors:
+    """Vectors near one of some directions, which the text's first word names; texts differ by their last word."""
+
+    version = "topic vectors"
+
+    def __init__(self, dim=DIM):
+        self.rows, self.dim = 0, dim
+
+    def encode(self, texts, role="document"):
+        self.rows += len(texts)
+        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
+        for place, text in enumerate(texts):
+            first, last = text.split()[0], text.split()[-1]
+            for word, weight in ((first, 1.0), (last, 0.6)):
+                seed = [ord(letter) for letter in word]
+                vectors[place] += weight * np.random.default_rng(seed).normal(size=self.dim)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def big_log(count, queries=40, conversations=4, answers=False):
+    """An owner of `count` memories in equal conversations; every query asks for one of them."""
+    scope, each = Scope(user="big"), count // conversations
+    memories = tuple(
+        Memory(
+            f"m{row}", scope, f"c{row // each:02}", f"topic{row // 10 % 50} said number{row}",
+            ("Ann", "Bo")[row % 2], time=float(row),
+        )
+        for row in range(count)
+    )  # fmt: skip
+    asked, feedback, said = [], [], []
+    for place in range(queries):
+        target = memories[place * (count // queries)]
+        shown = (target, *memories[place * 3 : place * 3 + 5])
+        results = tuple(RankedMemory(one.id, one.text, 1.0) for one in shown)
+        query = f"{target.text.split()[0]} asked {target.text.split()[-1]}"
+        asked.append(Retrieval(scope, query, results, id=f"r{place}", time=1e6 * (place + 1)))
+        feedback.append(Feedback(target.id, "POSITIVE", f"r{place}"))
+        said.append(Answer(f"r{place}", target.text.split()[-1]))
+    outcome = {"answers": tuple(said)} if answers else {"feedback": tuple(feedback)}
+    return ScopeLog(scope, memories=memories, retrievals=tuple(asked), **outcome)
+
+
+SMALL = MineSettings(exact_rows=500, guard=None, restated_words=None, max_plausible=1.0)
+
+
+def test_a_large_owner_gets_nearly_the_negatives_of_a_full_comparison(tmp_path):
+    log = big_log(2000)
+    options = replace(SMALL, near_pool=3, max_owner_share=1.0)
+    near = mine([log], TopicVectors(), options)
+    full = mine([log], TopicVectors(), replace(options, exact_rows=20_000))
+    assert [one.positive for one in near.examples] == [one.positive for one in full.examples]
+    assert all(len(one.negatives) == 3 for one in near.examples)
+    for tier in (Tier.EASY, Tier.MEDIUM, Tier.HARD):
+        scores = [
+            [one.score for example in result.examples for one in example.negatives if one.tier is tier]
+            for result in (near, full)
+        ]
+        assert len(scores[0]) == pytest.approx(len(scores[1]), abs=0.1 * len(scores[1]) + 2)
+        assert np.mean(scores[0]) == pytest.approx(np.mean(scores[1]), abs=0.05)
+    ratio = [result.report.ratio for result in (near, full)]
+    assert ratio[0].hard == pytest.approx(ratio[1].hard, abs=0.03)
+
+
+def test_a_large_owners_tiers_follow_the_rule():
+    log = big_log(2000)
+    stored = {memory.id: memory for memory in log.memories}
+    for example in mine([log], TopicVectors(), SMALL).examples:
+        positive = stored[example.positive.memory_id]
+        for negative in example.negatives:
+            other = stored[negative.memory_id]
+            assert (negative.tier is Tier.EASY) == (other.conversation != positive.conversation)
+            assert negative.tier is not Tier.HARD or other.speaker != positive.speaker
+
+
+def test_answers_of_a_large_owner_are_attributed():
+    log = big_log(2000, answers=True)
+    near = mine([log], TopicVectors(), SMALL)
+    full = mine([log], TopicVectors(), replace(SMALL, exact_rows=20_000))
+    assert near.examples
+    assert {one.positive.memory_id for one in near.examples} == {one.positive.memory_id for one in full.examples}
+
+
+def test_the_same_seed_gives_the_same_examples_of_a_large_owner():
+    log = big_log(1500)
+    assert mine([log], TopicVectors(), SMALL).examples == mine([log], TopicVectors(), SMALL).examples
+
+
+@pytest.mark.parametrize("conversations", [1, 20])
+def test_the_work_for_a_query_does_not_grow_with_the_owner(tmp_path, conversations):
+    """Counted: vectors that the search compares, memories around a positive, pairs that joining topics compares."""
+    import faiss
+
+    compared, joined = [], []
+    for count in (2000, 4000, 8000):
+        encoder, folder = TopicVectors(), VectorFolder(SMALL, tmp_path)
+        with folder.owner():
+            owner = build_owner(big_log(count, conversations=conversations), encoder, 100, Counter(), folder)
+            assert encoder.rows == count
+            assert isinstance(owner.vectors, np.memmap)
+            assert owner.vectors.dtype == np.float16
+            faiss.cvar.indexIVF_stats.reset()
+            queries = encoder.encode([f"topic{place} x number{place}" for place in range(50)])
+            near = owner.neighbours.nearest(queries, NEAREST)
+            compared.append(faiss.cvar.indexIVF_stats.ndis / 50)
+            assert near.shape == (50, NEAREST)
+        sizes = np.bincount(owner.conversations)
+        joined.append(sum((min(WINDOW, size) / 4) ** 2 * -(-size // WINDOW) for size in sizes.tolist()))
+        for code in set(owner.topics.tolist()):
+            rows = np.flatnonzero(owner.topics == code)
+            assert rows[-1] - rows[0] < WINDOW
+    # Twice the memories: the square root of two more vectors, not twice as many.
+    assert compared[2] < 2.6 * compared[0]
+    assert joined[2] <= 4 * joined[0] * (1 if conversations == 1 else 4)
+    assert not list(tmp_path.iterdir())
+    rows = arena(range(NEAREST), range(10_000, 10_000 + 2 * AROUND), [5, -1])
+    assert len(rows) == NEAREST + 2 * AROUND
+
+
+def test_time_to_segment_is_not_quadratic_over_windows():
+    vectors = np.random.default_rng(0).normal(size=(2 * WINDOW + 7, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    topics = assign_topics(vectors)
+    parts = [set(topics[start : start + WINDOW].tolist()) for start in range(0, len(vectors), WINDOW)]
+    assert len(parts) == 3
+    assert not parts[0] & parts[1]
+    assert not parts[1] & parts[2]
+
+
+def test_segments_are_those_of_scikit_learn():
+    from sklearn.cluster import AgglomerativeClustering
+    from sklearn.feature_extraction.image import grid_to_graph
+
+    from hins_memory.mining.owner.topics import _centred, _segment
+
+    for count, seed in ((9, 0), (25, 1), (26, 2), (120, 3)):
+        vectors = np.random.default_rng(seed).normal(size=(count, 24)).astype(np.float32)
+        centred = _centred(vectors)
+        padded = np.concatenate([centred[:1], centred, centred[-1:]])
+        smooth = padded[:-2] * 0.5 + padded[1:-1] + padded[2:] * 0.5
+        wanted = round(count / 4)
+        chain = grid_to_graph(count, 1)
+        theirs = AgglomerativeClustering(n_clusters=wanted, linkage="ward", connectivity=chain).fit_predict(smooth)
+        ours = _segment(centred)
+        assert len(set(ours.tolist())) == wanted
+        assert (np.diff(ours) != 0).tolist() == (np.diff(theirs) != 0).tolist()
+
+
+def test_vectors_that_do_not_fit_into_the_budget_go_into_a_file(tmp_path):
+    options = MineSettings(memory_budget=16 * 2**20)
+    texts = [f"topic{row} number{row}" for row in range(300)]
+    narrow, wide = TopicVectors(), TopicVectors(4096)
+    with VectorFolder(options, tmp_path).owner() as folder:
+        assert not isinstance(folder.encode(narrow, texts), np.memmap)
+        mapped = folder.encode(wide, texts)
+        assert isinstance(mapped, np.memmap)
+        assert np.allclose(mapped, wide.encode(texts), atol=1e-3)
+        assert list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path):
+    with pytest.raises(OSError, match="are free"):
+        _reserve(tmp_path / "vectors.f16", 2**60)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_found_again_in_an_arena():
+    rows = arena([7, 3, -1], np.asarray([3, 9]))
+    assert rows.tolist() == [3, 7, 9]
+    assert local(rows, [9, 4, 3]) == [2, 0]
+    assert local(arena([]), [1]) == []

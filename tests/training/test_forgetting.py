@@ -1,0 +1,70 @@
+"""What is kept of what was learned: less, until general retrieval loses no more than is allowed."""
+
+import pytest
+import torch
+from train_world import examples, quick
+
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, evaluate_encoder
+from hins_memory.training import Samples, train_encoder
+from hins_memory.training.postprocess.forgetting import hold_general
+from hins_memory.training.postprocess.soup import blend
+
+WORDS = ("harbour", "violin", "granite", "pepper", "tunnel", "feather", "compass", "lantern", "saddle", "thimble")
+PAIRS = [(one, other) for one in WORDS for other in WORDS if one < other]
+GENERAL = EvalSet(
+    "general",
+    {f"{one} {other}": f"The {one} is in the {other}." for one, other in PAIRS},
+    tuple(EvalQuery(f"{one} in the {other}", frozenset({f"{one} {other}"})) for one, other in PAIRS),
+)
+
+
+def score(encoder: Encoder) -> float:
+    return evaluate_encoder(encoder, [GENERAL], ks=(10,)).mean()["ndcg@10"]
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.2, 1.0])
+def test_no_more_is_given_up_than_the_limit_asks_for(tiny_folder, limit):
+    base, model = Encoder.load(tiny_folder), Encoder.load(tiny_folder).model
+    with torch.no_grad():
+        # It knows no word any more.
+        model.get_parameter("0.auto_model.embeddings.word_embeddings.weight").zero_()
+    lost: list[float] = []
+
+    def trained() -> Encoder:
+        now = Encoder(model, "trained", cache_size=0)
+        lost.append(score(base) - score(now))
+        return now
+
+    found = hold_general(base, GENERAL, limit, trained, lambda share: blend(model, base.model, share))
+    assert found["before"] == pytest.approx(score(base), abs=1e-4)
+    assert found["before"] - found["after"] == pytest.approx(lost[-1], abs=1e-4)
+    assert found["kept"] == pytest.approx(0.75 ** (len(lost) - 1), abs=1e-4)
+    assert lost[-1] <= limit or len(lost) == 7
+    assert all(one > limit for one in lost[:-1])
+    assert lost[0] > 0.2
+    assert (len(lost) == 1) is (limit == 1.0)
+
+
+@pytest.mark.parametrize(("mode", "rate"), [("full", 0.01), ("lora", 0.03), ("query", 0.01)])
+def test_what_is_forgotten_is_held_to_the_limit_in_the_saved_encoder(tmp_path, tiny_folder, mode, rate):
+    """At a rate that ruins the encoder: with a limit, most of what it did is taken back."""
+    found = {}
+    for limit in (1.0, 0.01):
+        settings = quick(mode=mode, learning_rate=rate, anchor=False, max_general_loss=limit)
+        samples = Samples(general=GENERAL)
+        trained = train_encoder(examples(), tmp_path / f"{limit}", base=tiny_folder, settings=settings, samples=samples)
+        found[limit] = trained.manifest["scores"]["general"]
+        assert found[limit]["after"] == pytest.approx(score(Encoder.load(trained.folder)), abs=0.02)
+        card = (trained.folder / "README.md").read_text(encoding="utf-8")
+        assert f"| general nDCG@10, after | {found[limit]['after']:.4f} |" in card
+    assert found[1.0]["kept"] == 1
+    assert found[1.0]["before"] - found[1.0]["after"] > 0.05
+    assert found[0.01]["kept"] < 1
+    assert found[0.01]["before"] - found[0.01]["after"] < 0.02
+
+
+def test_without_a_set_all_is_kept(tmp_path, tiny_folder):
+    settings = quick(learning_rate=0.3, anchor=False, max_general_loss=0.0)
+    trained = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=settings)
+    assert "general" not in trained.manifest["scores"]
