@@ -42,6 +42,8 @@ class LLMServer:
         self.status = status
         #: the bodies of all requests so far
         self.requests: list[dict[str, Any]] = []
+        #: and their headers
+        self.headers: list[Mapping[str, str]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
 
@@ -76,6 +78,7 @@ class LLMServer:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
                 server.requests.append(body)
+                server.headers.append(self.headers)
                 if not self.path.endswith("/chat/completions"):
                     self._send(404, {"error": {"message": f"no {self.path} here"}})
                 elif server.status != 200:
@@ -93,6 +96,9 @@ class LLMServer:
 
             def _send_bytes(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
                 self.send_response(status)
+                if status != 200 and not headers:
+                    # The openai SDK pauses for half a second and more where it is told nothing.
+                    headers = {"retry-after-ms": "1"}
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.send_header("content-type", "application/json")

@@ -1,60 +1,151 @@
-"""Replies kept on disk under the digest of what was asked; safe for many processes at once and for kill -9."""
+"""Replies kept on disk under the digest of what was asked; safe for many threads and processes and for kill -9."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib
 import json
 import logging
 import os
-import threading
+import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ReplyCache"]
+from hins_memory.errors import ConfigError
+from hins_memory.llm.budget import LlmError
+
+__all__ = ["ReplyCache", "clear_cache", "package"]
 
 logger = logging.getLogger(__name__)
+
+_FILE = "cache.db"
 
 
 class ReplyCache:
     """A content-addressed store: the same question finds the reply that was given before.
 
-    Each reply is a file of its own that appears whole or not at all. A file that cannot be read counts as absent and
-    is written anew. A reply that cannot be written is not kept, which costs a later run and nothing else.
+    It holds digests of the questions, and replies as JSON. A reply that cannot be read counts as absent. A reply that
+    cannot be written is not kept, which costs a later run and nothing else.
 
     Args:
-        folder: where the replies are; made when the first one is kept.
+        folder: where the replies are; made for its owner alone.
+
+    Raises:
+        ConfigError: the package diskcache is not installed.
     """
 
     def __init__(self, folder: Path | str) -> None:
+        package("diskcache")
         self._folder = Path(folder).expanduser()
+        self._store: Any = None
         self._warned = False
 
     def get(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the reply kept for a question, any JSON object; None where there is none."""
+        text = self._tried("get", _digest(question))
         try:
-            found = json.loads(self._path(question).read_text(encoding="utf-8"))["reply"]
-        except (OSError, ValueError, LookupError, TypeError):
+            found = json.loads(text)
+        except (TypeError, ValueError):
             return None
         return found if isinstance(found, dict) else None
 
     def put(self, question: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
         """Keep the reply to a question."""
-        path = self._path(question)
-        # Two threads of a process may keep the same reply at once, so the temporary name has both.
-        half = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+        self._tried("set", _digest(question), json.dumps(reply))
+
+    def _tried(self, name: str, *arguments: str) -> Any:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                half.write_bytes(json.dumps({"question": question, "reply": reply}).encode())
-                os.replace(half, path)
-            finally:
-                half.unlink(missing_ok=True)
-        except OSError as error:
+            if self._store is None:
+                self._store = _opened(self._folder)
+            return getattr(self._store, name)(*arguments)
+        except _failures() as error:
             if not self._warned:
                 logger.warning("Replies cannot be kept in %s: %s", self._folder, error)
             self._warned = True
 
-    def _path(self, question: Mapping[str, Any]) -> Path:
-        digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
-        return self._folder / digest[:2] / f"{digest}.json"
+
+def clear_cache(folder: Path | str) -> int:
+    """Remove every reply that is kept in a folder, also for processes that use it; return how many there were.
+
+    Nothing of them is left in the folder's files, those of versions before 0.2 (a file a reply) included.
+
+    Raises:
+        LlmError: they cannot be removed.
+        ConfigError: there are replies, but the package diskcache is not installed.
+    """
+    folder, removed = Path(folder).expanduser(), 0
+    try:
+        for path in folder.glob("[0-9a-f][0-9a-f]/*.json"):
+            path.unlink()
+            removed += 1
+        if (folder / _FILE).exists():
+            with _opened(folder) as store:
+                removed += store.clear()
+    except _failures() as error:
+        raise LlmError(
+            f"The replies kept in {folder} cannot be removed: {error}.", "Stop what uses them and delete the folder."
+        ) from error
+    return removed
+
+
+def _digest(question: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
+
+
+def package(name: str) -> Any:
+    """Return a package that only those need who ask language models; an extra installs it.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        hint = 'Install it: pip install "hins-memory[synthesis]", or [bench] for the benchmarks.'
+        raise ConfigError(f"Asking a language model needs the package {name}.", hint) from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what diskcache raises when a folder is not writable, busy, damaged or tampered with."""
+    return (OSError, ValueError, TypeError, AttributeError, AssertionError, sqlite3.Error, package("diskcache").Timeout)
+
+
+@functools.cache
+def _texts_only() -> type[Any]:
+    """Return diskcache's storage without pickle, which runs code when it reads, and without files of its own.
+
+    diskcache's JSONDisk unpickles what the database says is pickled (CVE-2025-69872), and removes the files it names.
+    """
+    diskcache = package("diskcache")
+
+    class Texts(diskcache.Disk):  # type: ignore[misc, name-defined]
+        def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
+            if mode != diskcache.core.MODE_RAW:
+                raise ValueError("a reply is not a text; delete the folder")
+            return value
+
+        def remove(self, file_path: str) -> None:
+            """Remove nothing: no reply has a file of its own."""
+
+    return Texts
+
+
+def _opened(folder: Path) -> Any:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        # Before SQLite makes it for everybody. An existing one is not opened: closing it would drop SQLite's locks.
+        os.close(os.open(folder / _FILE, os.O_CREAT | os.O_EXCL, 0o600))
+    return package("diskcache").Cache(
+        str(folder),
+        disk=_texts_only(),
+        # Nothing is ever dropped by itself, and all is in the database.
+        eviction_policy="none",
+        cull_limit=0,
+        disk_min_file_size=2**40,
+        # What is removed is gone from the files at once: overwritten, and in no journal.
+        sqlite_secure_delete=1,
+        sqlite_journal_mode="truncate",
+    )

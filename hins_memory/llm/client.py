@@ -1,47 +1,38 @@
-"""A chat client for any OpenAI-compatible endpoint, for many threads at once.
+"""A chat client for any OpenAI-compatible endpoint, for many threads at once: the openai SDK, with replies kept.
 
-A question that was answered before is answered from disk. A busy or failing endpoint is asked again after a pause, a
-reply that does not validate is handed back to the model with what is wrong; what fails then costs that question only.
+A question that was answered before is answered from disk. The SDK asks a busy or failing endpoint again, a reply that
+does not validate is handed back to the model with what is wrong; what fails then costs that question only.
 """
 
 from __future__ import annotations
 
-import email.utils
 import json
-import logging
-import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hins_memory.llm.cache import ReplyCache
-from hins_memory.llm.limits import LlmError, Meter, RateLimit, Usage
+from hins_memory.llm.budget import Budget, LlmError, Usage
+from hins_memory.llm.cache import ReplyCache, package
 from hins_memory.llm.settings import LlmSettings
 
 if TYPE_CHECKING:
-    import httpx
     from pydantic import BaseModel
     from typing_extensions import Self
 
 __all__ = ["ChatClient", "Reply"]
 
-T = TypeVar("T")
 M = TypeVar("M", bound="BaseModel")
 Messages = Sequence[Mapping[str, str]]
 
-logger = logging.getLogger(__name__)
-
-# What the endpoint may allow later: too early, too many requests, conflict, request timeout.
-_BUSY = frozenset({408, 409, 425, 429})
-# What it refuses whatever is asked: no key, a wrong one, no such address or model.
+# What the endpoint refuses whatever is asked: no key, a wrong one, no such address or model.
 _REFUSED = frozenset({401, 403, 404})
-_FIRST_PAUSE = 0.5
+# What it may allow later; the SDK has tried again.
+_BUSY = frozenset({408, 409, 429})
 _CHARS_A_TOKEN = 4
 # Set aside for a reply whose length is not limited.
 _REPLY_TOKENS = 512
 _SHOWN = 200
-_KEPT = ("text", "finish_reason", "prompt_tokens", "completion_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +60,26 @@ class ChatClient:
     Args:
         settings: the model, its endpoint, limits, prices and the folder of replies kept.
 
+    Raises:
+        ConfigError: the packages openai or diskcache are not installed.
+
     Example:
         with ChatClient(LlmSettings("gpt-4.1-mini", cache=Path("replies"))) as client:
             print(client.chat([{"role": "user", "content": "Who are you?"}]).text)
     """
 
     def __init__(self, settings: LlmSettings) -> None:
-        import httpx
-
+        openai = package("openai")
         self.settings = settings
-        headers = {"authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
-        self._client = httpx.Client(base_url=settings.base_url, headers=headers, timeout=settings.timeout)
         self._cache = ReplyCache(settings.cache) if settings.cache is not None else None
-        self._meter = Meter(settings)
-        self._requests = RateLimit(settings.requests_per_minute)
-        self._tokens = RateLimit(settings.tokens_per_minute)
+        self._budget = Budget(settings)
+        self._sdk = openai.OpenAI(
+            base_url=settings.base_url,
+            api_key=settings.api_key or "none",
+            timeout=settings.timeout,
+            max_retries=settings.tries - 1,
+            http_client=openai.DefaultHttpxClient(event_hooks={"request": [self._before_a_try]}),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -93,12 +89,12 @@ class ChatClient:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._sdk.close()
 
     @property
     def usage(self) -> Usage:
         """What was used so far, by this client."""
-        return self._meter.usage
+        return self._budget.usage
 
     def chat(self, messages: Messages, **options: Any) -> Reply:
         """Return the model's reply.
@@ -113,13 +109,13 @@ class ChatClient:
             BudgetError: asking would exceed the budget.
         """
         body = self._body(messages, options)
-        return self._counted(lambda: self._kept(body) or self._keep(body, self._ask(body)))
+        return self._kept(body) or self._keep(body, self._ask(body))
 
     def structured(self, messages: Messages, schema: type[M], *, repairs: int = 2, **options: Any) -> M:
         """Return the model's reply as an object of a pydantic class.
 
-        The class's JSON schema is added to the instruction. A reply that does not validate goes back to the model with
-        what is wrong. Only replies that validate are kept.
+        The class's JSON schema is added to the instruction, which every endpoint understands. A reply that does not
+        validate goes back to the model with what is wrong. Only replies that validate are kept.
 
         Args:
             messages: ``{"role": ..., "content": ...}`` each.
@@ -131,17 +127,13 @@ class ChatClient:
             LlmError: no reply validated.
             BudgetError: asking would exceed the budget.
         """
+        from pydantic import ValidationError
+
         form = json.dumps(schema.model_json_schema())
         instruction = f"Reply with one JSON object and nothing else. It follows this JSON schema: {form}"
         # In the last message, because not every model takes an instruction of its own.
         talk = [*messages[:-1], {**messages[-1], "content": f"{messages[-1]['content']}\n\n{instruction}"}]
-        return self._counted(lambda: self._validated(talk, schema, repairs, options))
-
-    def _validated(self, talk: list[Mapping[str, str]], schema: type[M], repairs: int, options: Mapping[str, Any]) -> M:
-        from pydantic import ValidationError
-
         first = body = self._body(talk, options)
-        problem = ""
         for _ in range(repairs + 1):
             reply = self._kept(body) or self._ask(body)
             try:
@@ -156,7 +148,7 @@ class ChatClient:
                 if not reply.cached:
                     self._keep(first, reply)
                 return found
-        raise LlmError(
+        raise self._failure(
             f"{self.settings.model!r} gave no valid {schema.__name__} in {repairs + 1} replies: {problem}.",
             "Use a model that follows the instruction, or allow longer replies.",
         )
@@ -187,149 +179,94 @@ class ChatClient:
         }
 
     def _body(self, messages: Messages, options: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "model": self.settings.model,
-            "messages": [dict(message) for message in messages],
-            "temperature": 0,
-            **options,
-        }
-
-    def _counted(self, ask: Callable[[], T]) -> T:
-        try:
-            return ask()
-        except LlmError:
-            self._meter.count(failures=1)
-            raise
-
-    def _question(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """What a kept reply is found by: two endpoints may serve different models by the same name."""
-        return {"base_url": self.settings.base_url, **body}
+        body = {"model": self.settings.model, "messages": list(messages), "temperature": 0, **options}
+        # Without lone surrogates, which cannot be sent.
+        return dict(json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")))
 
     def _kept(self, body: Mapping[str, Any]) -> Reply | None:
-        found = self._cache.get(self._question(body)) if self._cache is not None else None
-        if found is None:
-            return None
+        # Two endpoints may serve different models by the same name.
+        found = self._cache.get({"base_url": self.settings.base_url, **body}) if self._cache is not None else None
         try:
-            reply = Reply(
-                str(found["text"]),
-                str(found["finish_reason"]),
-                int(found["prompt_tokens"]),
-                int(found["completion_tokens"]),
-                cached=True,
+            reply = Reply(**{**(found or {}), "cached": True})
+            self._budget.count(
+                cached=1, kept_prompt_tokens=reply.prompt_tokens, kept_completion_tokens=reply.completion_tokens
             )
-        except (LookupError, TypeError, ValueError):
+        except TypeError:  # none, or a damaged one
             return None
-        self._meter.count(
-            cached=1, kept_prompt_tokens=reply.prompt_tokens, kept_completion_tokens=reply.completion_tokens
-        )
         return reply
 
     def _keep(self, body: Mapping[str, Any], reply: Reply) -> Reply:
         if self._cache is not None:
-            kept = {name: getattr(reply, name) for name in _KEPT}
-            self._cache.put(self._question(body), kept)
+            self._cache.put({"base_url": self.settings.base_url, **body}, asdict(reply))
         return reply
 
     def _ask(self, body: Mapping[str, Any]) -> Reply:
-        """Send a request, again after a pause where that may help, within the limits and the budget."""
-        problem, pause = "", 0.0
-        for number in range(self.settings.tries):
-            if number:
-                time.sleep(min(pause, self.settings.longest_pause))
-                self._meter.count(retries=1)
-            sent = self._send(body)
-            if isinstance(sent, Reply):
-                return sent
-            problem = sent.problem
-            # The jitter keeps readers that failed together from coming back together.
-            backoff = _FIRST_PAUSE * 2**number * random.uniform(0.75, 1.25)
-            pause = backoff if sent.retry_after is None else max(sent.retry_after, 0.0)
-            logger.debug("%s: %s", self.settings.name, problem)
-        raise LlmError(
-            f"{self.settings.name} did not answer in {self.settings.tries} tries: {problem}.",
-            "Check the endpoint, or allow more time or tries.",
-        )
+        """Return the endpoint's reply; one that cannot be used is asked for again."""
+        problem = ""
+        with self._budget.reserved(*_expected(body)):
+            for number in range(self.settings.tries):
+                self._budget.count(retries=int(number > 0))
+                text = self._answer(body)
+                try:
+                    reply = _read(text, body)
+                    self._budget.count(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
+                    if body.get("response_format") or not reply.text.strip():
+                        json.loads(_json_in(reply.text), strict=False)
+                except (LookupError, TypeError, ValueError) as error:
+                    problem = f"the reply cannot be read ({type(error).__name__}: {error})"
+                else:
+                    return reply
+        raise self._failure(f"{self.settings.name} did not answer in {self.settings.tries} tries: {problem}.")
 
-    def _send(self, body: Mapping[str, Any]) -> Reply | _Failed:
-        """Send one request; return what came of it, unless it is refused."""
-        import httpx
-
-        content = json.dumps(body).encode()
-        reserved = (len(content) // _CHARS_A_TOKEN, int(body.get("max_tokens") or _REPLY_TOKENS))
-        self._meter.reserve(*reserved)
-        used = (0, 0)
+    def _answer(self, body: Mapping[str, Any]) -> str:
+        """Return the body of the endpoint's answer, after the SDK's retries."""
+        openai = package("openai")
+        raw = self._sdk.chat.completions.with_raw_response
         try:
-            self._requests.take(1)
-            self._tokens.take(sum(reserved))
-            self._meter.count(requests=1)
-            answer = self._client.post(
-                "/chat/completions", content=content, headers={"content-type": "application/json"}
-            )
-            if answer.status_code in _BUSY or answer.status_code >= 500:
-                return _Failed(f"status {answer.status_code}", _retry_after(answer))
-            if answer.status_code != httpx.codes.OK:
-                raise LlmError(
-                    f"{self.settings.name} refused the request with status {answer.status_code}: "
-                    f"{answer.text[:_SHOWN]}.",
-                    "Check the model's name, the key and the address.",
-                    refused=answer.status_code in _REFUSED,
-                )
-            reply = _read(answer, reserved[0])
-            used = (reply.prompt_tokens, reply.completion_tokens)
-        except httpx.HTTPError as error:
-            return _Failed(f"{type(error).__name__} {error}".strip())
-        except (LookupError, TypeError, ValueError) as error:
-            return _Failed(f"the reply cannot be read ({type(error).__name__}: {error})")
-        finally:
-            self._meter.settle(reserved, used)
-        if not reply.text.strip():
-            return _Failed(f"the reply is empty (finish_reason {reply.finish_reason})")
-        if body.get("response_format") and not _is_json(reply.text):
-            return _Failed(f"the reply is no JSON (finish_reason {reply.finish_reason})")
-        return reply
+            # As extra_body, because an endpoint may know options that the SDK does not.
+            answer = raw.create(model=body["model"], messages=body["messages"], extra_body=dict(body))
+        except openai.APIStatusError as error:
+            status = error.status_code
+            if status not in _BUSY and status < 500:
+                said = error.response.text[:_SHOWN]
+                problem = f"{self.settings.name} refused the request with status {status}: {said}."
+                hint = "Check the model's name, the key and the address."
+                raise self._failure(problem, hint, refused=status in _REFUSED) from None
+            problem, tries = f"status {status}", 1 + int(error.request.headers.get("x-stainless-retry-count", 0))
+        except openai.OpenAIError as error:
+            cause = error.__cause__ or error
+            problem, tries = f"{type(cause).__name__} {cause}".strip(), self.settings.tries
+        else:
+            return str(answer.http_response.text)
+        raise self._failure(f"{self.settings.name} did not answer in {tries} tries: {problem}.")
+
+    def _before_a_try(self, request: Any) -> None:
+        """Count a request, each try of the SDK, and hold it back until it is within the rates."""
+        if not self.settings.api_key:
+            request.headers.pop("authorization", None)
+        self._budget.wait(sum(_expected(json.loads(request.content))))
+        self._budget.count(requests=1, retries=int(request.headers.get("x-stainless-retry-count", "0") != "0"))
+
+    def _failure(self, problem: str, hint: str = "", *, refused: bool = False) -> LlmError:
+        """Count a failure and return its error; without the key, which some endpoints send back."""
+        self._budget.count(failures=1)
+        hidden = problem.replace(self.settings.api_key, "(key)") if self.settings.api_key else problem
+        return LlmError(hidden, hint or "Check the endpoint, or allow more time or tries.", refused=refused)
 
 
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    """A try that came to nothing, and the seconds that the endpoint asks to wait."""
-
-    problem: str
-    retry_after: float | None = None
+def _expected(body: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the (prompt, completion) tokens that a request may use."""
+    longest = body.get("max_tokens") or body.get("max_completion_tokens") or _REPLY_TOKENS
+    return len(json.dumps(body)) // _CHARS_A_TOKEN, int(longest)
 
 
-def _read(answer: httpx.Response, prompt_estimate: int) -> Reply:
-    content = answer.json()
+def _read(text: str, body: Mapping[str, Any]) -> Reply:
+    content = json.loads(text)
     choice = content["choices"][0]
-    text = choice["message"]["content"]
-    text = "" if text is None else str(text)
-    usage = content.get("usage") or {}
-    return Reply(
-        text,
-        str(choice.get("finish_reason") or "stop"),
-        int(usage.get("prompt_tokens") or prompt_estimate),
-        int(usage.get("completion_tokens") or len(text) // _CHARS_A_TOKEN),
-    )
-
-
-def _retry_after(answer: httpx.Response) -> float | None:
-    """Return the seconds of the Retry-After header, which may be a date."""
-    value = answer.headers.get("retry-after", "")
-    try:
-        return float(value)
-    except ValueError:
-        pass
-    try:
-        return email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-    except (ValueError, TypeError):
-        return None
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(_json_in(text), strict=False)
-    except ValueError:
-        return False
-    return True
+    said = str(choice["message"]["content"] or "")
+    used, expected = content.get("usage") or {}, (_expected(body)[0], len(said) // _CHARS_A_TOKEN)
+    prompt, completion = used.get("prompt_tokens") or expected[0], used.get("completion_tokens") or expected[1]
+    return Reply(said, str(choice.get("finish_reason") or "stop"), int(prompt), int(completion))
 
 
 def _json_in(text: str) -> str:

@@ -30,8 +30,8 @@ class LlmSettings:
         base_url: the endpoint, up to and with ``/v1``; empty means ``OPENAI_BASE_URL``, else OpenAI's.
         api_key: empty means ``OPENAI_API_KEY``; an endpoint of one's own may need none.
         timeout: seconds until a request is given up.
-        tries: how often a request is sent at most, while the endpoint is busy, fails, or replies something unreadable.
-        longest_pause: seconds between two tries at most, whatever the endpoint's Retry-After says.
+        tries: how often a request is sent at most while the endpoint is busy or fails, after growing pauses or those
+            that it asks for (Retry-After); and how many replies that cannot be read are taken.
         requests_per_minute: 0 means no limit.
         tokens_per_minute: prompt and completion together; 0 means no limit.
         cache: the folder of the replies kept, shared by any number of processes; None keeps none.
@@ -41,7 +41,8 @@ class LlmSettings:
         max_total_tokens: what all requests may use together; 0 means no limit.
 
     Raises:
-        ConfigError: a value is out of range, a limit of cost comes without prices, or OpenAI's endpoint without a key.
+        ConfigError: a value is out of range, a limit of cost comes without prices, OpenAI's endpoint without a key, or
+            a password in the address.
     """
 
     model: str
@@ -49,7 +50,6 @@ class LlmSettings:
     api_key: str = field(default="", repr=False)
     timeout: float = 60.0
     tries: int = 5
-    longest_pause: float = 60.0
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
     cache: Path | None = None
@@ -60,15 +60,20 @@ class LlmSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base_url", (self.base_url or _default_url()).rstrip("/"))
-        object.__setattr__(self, "api_key", self.api_key or _default_key())
+        object.__setattr__(self, "api_key", (self.api_key or _default_key()).strip())
         if not self.model:
             raise ConfigError("No language model is named.", "Give the name that the endpoint knows it by.")
         if not self.base_url.startswith(("http://", "https://")):
             raise ConfigError(f"{self.base_url!r} is not an address.", "Give one like http://localhost:8000/v1.")
+        if "@" in self.base_url:
+            raise ConfigError("The address of the language model holds a password.", "Pass it as api_key.")
+        if not (self.api_key.isascii() and self.api_key.isprintable()):
+            # It could not be sent, and the error of the HTTP library would show it.
+            raise ConfigError("The key of the language model holds characters that no key has.", "Copy it again.")
         if not self.api_key and self.base_url == _OPENAI:
             raise ConfigError("OpenAI's endpoint needs a key.", "Pass api_key, set OPENAI_API_KEY, or pass base_url.")
-        if self.timeout <= 0 or self.tries < 1 or self.longest_pause < 0:
-            raise ConfigError("timeout, tries and longest_pause are positive.", "Use e.g. 60, 5 and 60.")
+        if self.timeout <= 0 or self.tries < 1:
+            raise ConfigError("timeout and tries are positive.", "Use e.g. 60 and 5.")
         limits = (self.requests_per_minute, self.tokens_per_minute, self.max_cost, self.max_total_tokens)
         if min(*limits, self.input_price, self.output_price) < 0:
             raise ConfigError("A limit or a price of the language model is negative.", "Use 0 for none.")

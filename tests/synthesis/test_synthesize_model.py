@@ -81,7 +81,7 @@ def written(
 ) -> tuple[list[Conversation], list[str]]:
     failures: list[str] = []
     llm = {name: options.pop(name) for name in list(options) if name in ("cache", "max_total_tokens", "tries")}
-    with ChatClient(LlmSettings("loopback", server.base_url, longest_pause=0.01, **llm)) as client:  # type: ignore[arg-type]
+    with ChatClient(LlmSettings("loopback", server.base_url, **llm)) as client:  # type: ignore[arg-type]
         found = list(converse_by_model(client, settings, failed=lambda e: failures.append(str(e)), **options))  # type: ignore[arg-type]
     return found, failures
 

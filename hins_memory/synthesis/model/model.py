@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -87,12 +86,7 @@ def converse_by_model(
 
     Raises:
         LlmError: the endpoint refuses every request.
-        ConfigError: pydantic is not installed.
     """
-    if importlib.util.find_spec("pydantic") is None:
-        raise ConfigError(
-            "Synthesis by a language model needs pydantic.", 'Install it: pip install "hins-memory[synthesis]"'
-        )
     writer = _Writer(client, settings, exclusion or Exclusion())
     try:
         people = writer.people(given)

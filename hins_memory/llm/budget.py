@@ -1,0 +1,144 @@
+"""What a language model is used for, counted and limited: requests and tokens a minute, tokens and cost in all."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+
+from hins_memory.errors import HinsError
+from hins_memory.llm.settings import LlmSettings
+
+__all__ = ["Budget", "BudgetError", "LlmError", "Usage"]
+
+
+class LlmError(HinsError):
+    """A language model did not answer, or not in the form that was asked for.
+
+    Attributes:
+        refused: whether the endpoint refuses every request of the kind, e.g. for a wrong key; asking on is no use.
+    """
+
+    def __init__(self, problem: str, hint: str = "", *, refused: bool = False) -> None:
+        super().__init__(problem, hint)
+        self.refused = refused
+
+
+class BudgetError(LlmError):
+    """Asking would exceed the budget; replies that are kept are still given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was used so far.
+
+    Attributes:
+        requests: requests sent, each try counted.
+        retries: of those, tries after the first.
+        cached: replies that were kept already and cost nothing.
+        failures: questions that got no usable reply.
+        prompt_tokens: as the endpoint counts them; estimated where it says nothing.
+        completion_tokens: likewise.
+        kept_prompt_tokens: what the kept replies had used when they were asked for.
+        kept_completion_tokens: likewise.
+        cost: by the settings' prices.
+        full_cost: what it would have cost had nothing been kept.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    cached: int = 0
+    failures: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    kept_prompt_tokens: int = 0
+    kept_completion_tokens: int = 0
+    cost: float = 0.0
+    full_cost: float = 0.0
+
+    def since(self, earlier: Usage) -> Usage:
+        """Return what was used since an earlier moment."""
+        return Usage(*(getattr(self, one.name) - getattr(earlier, one.name) for one in fields(self)))
+
+
+class Budget:
+    """Counts usage, and keeps it within the rates and the total of the settings; for many threads.
+
+    Args:
+        settings: prices and limits.
+        period: seconds that the rates are counted over.
+
+    Attributes:
+        usage: what was used so far.
+    """
+
+    def __init__(self, settings: LlmSettings, period: float = 60.0) -> None:
+        self.usage = Usage()
+        self._settings = settings
+        self._period = period
+        self._reserved = (0, 0)
+        self._recent: deque[tuple[float, int]] = deque()
+        self._lock = threading.Lock()
+
+    def count(self, **more: int) -> None:
+        """Add to counters of `Usage`, by their names."""
+        with self._lock:
+            new = replace(self.usage, **{name: getattr(self.usage, name) + n for name, n in more.items()})
+            cost = self._cost(new.prompt_tokens, new.completion_tokens)
+            kept = self._cost(new.kept_prompt_tokens, new.kept_completion_tokens)
+            self.usage = replace(new, cost=cost, full_cost=cost + kept)
+
+    @contextmanager
+    def reserved(self, prompt: int, completion: int) -> Iterator[None]:
+        """Set aside the tokens that a question may use, so that questions asked at once stay within the total.
+
+        Raises:
+            BudgetError: they do not fit.
+        """
+        settings = self._settings
+        with self._lock:
+            prompts = self.usage.prompt_tokens + self._reserved[0] + prompt
+            completions = self.usage.completion_tokens + self._reserved[1] + completion
+            too_many = settings.max_total_tokens and prompts + completions > settings.max_total_tokens
+            if too_many or (settings.max_cost and self._cost(prompts, completions) > settings.max_cost):
+                self.usage = replace(self.usage, failures=self.usage.failures + 1)
+                limit = f"{settings.max_total_tokens} tokens" if too_many else f"{settings.max_cost:g}"
+                raise BudgetError(
+                    f"The budget of {limit} for {settings.model!r} is spent.",
+                    "Raise it and start again: replies that are kept cost nothing.",
+                )
+            self._reserved = (self._reserved[0] + prompt, self._reserved[1] + completion)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._reserved = (self._reserved[0] - prompt, self._reserved[1] - completion)
+
+    def wait(self, tokens: int) -> None:
+        """Return as soon as a request of so many tokens is within the rates.
+
+        One that is over the rate by itself waits for an idle period.
+        """
+        while (pause := self._pause(tokens)) > 0:
+            time.sleep(pause)
+
+    def _pause(self, tokens: int) -> float:
+        """Note the request and return 0, or return the seconds after which to try again."""
+        requests, most = self._settings.requests_per_minute, self._settings.tokens_per_minute
+        if not requests and not most:
+            return 0.0
+        with self._lock:
+            now = time.monotonic()
+            while self._recent and self._recent[0][0] <= now - self._period:
+                self._recent.popleft()
+            busy = requests and len(self._recent) >= requests
+            if self._recent and (busy or (most and sum(one for _, one in self._recent) + tokens > most)):
+                return max(self._recent[0][0] + self._period - now, 0.001)
+            self._recent.append((now, tokens))
+            return 0.0
+
+    def _cost(self, prompts: int, completions: int) -> float:
+        return (prompts * self._settings.input_price + completions * self._settings.output_price) / 1_000_000
