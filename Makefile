@@ -49,7 +49,9 @@ bench: setup
 # The encoder that new users begin with, from freely licensed text; the names and wordings of LOCOMO are kept out of it.
 starter: setup
 	$(BIN)/python benchmarks/start.py --corpus $(CORPUS) $(if $(LOCOMO),--data $(LOCOMO)) --seeds 1 \
-		--work $(VENV)/starter --starter hins_memory/data/starter.safetensors
+		--work $(VENV)/starter --json $(VENV)/starter/result.json
+	$(BIN)/python tools/starter/write_starter.py --work $(VENV)/starter --result $(VENV)/starter/result.json \
+		--to hins_memory/data/starter.safetensors
 
 setup: $(STAMP)
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from hins_memory.encoders.encoder import Encoder, resolve_model
-from hins_memory.encoders.starter import starter_packaged, write_delta
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.encoders.starter import starter_packaged
 from hins_memory.errors import ConfigError
 from hins_memory.evaluation.evaluate import BootstrapResult, paired_bootstrap
 from parts.common.command import base_parser, exit_status
@@ -41,7 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, metavar="FILE", help="locomo10.json or a file of its format")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from --seed on (default 3)")
     parser.add_argument("--work", type=Path, metavar="DIR", default=Path("start-work"), help="keep each seed there")
-    parser.add_argument("--starter", type=Path, metavar="FILE", help="write the delta of the first seed there")
     for name, value in asdict(Recipe()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"default {value}")
     return exit_status(lambda: _run(parser.parse_args(argv)))
@@ -66,15 +65,6 @@ def _run(arguments: Any) -> None:
         row = {"encoder": f"seed {seed}", **figures(values[-1])}
         rows.append(row | {name: taken[name] for name in ("seconds", "cpu_seconds", "examples", "ranked")})
         stage(", ".join(f"{name} {row[name]:.1f}" for name in _SHOWN if name in row))
-        if arguments.starter and seed == arguments.seed:
-            about = {
-                "recipe": asdict(recipe),
-                "seed": seed,
-                "figures": {name: row[name] for name in _SHOWN if name in row},
-            }
-            base = Path(resolve_model("stock"))
-            digest = write_delta(base, model, arguments.starter, recipe.lora_rank, about)
-            stage(f"{arguments.starter}: {arguments.starter.stat().st_size} bytes, SHA-256 {digest}")
     if starter_packaged():
         rows.append({"encoder": "starter", **figures(scores(Encoder.starter(), scored))})
     gains = {
