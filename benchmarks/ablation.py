@@ -33,7 +33,7 @@ from hins_memory.mining import MineSettings, mine
 from hins_memory.training import TrainSettings, train_encoder
 from hins_memory.types import Negative, Ratio, ScopeLog, Tier, TieredExample
 from parts.common.command import base_parser, exit_status
-from parts.common.files import resolve_data
+from parts.common.files import resolve_data, write_whole
 from parts.common.results import write_result
 from parts.common.screen import show_table, stage
 from parts.datasets.locomo import ANSWERABLE, LOCOMO, Conversation, eval_set, load_locomo
@@ -150,8 +150,7 @@ def _score(
         trained = train_encoder(examples, Path(folder) / "model", settings=settings)
         found = evaluate_encoder(Encoder.load(trained.folder), [eval_set(one, "turns") for one in fold.unseen], ks=(K,))
     if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps({"ndcg": found.ndcg[K].tolist(), "groups": found.groups}))
+        write_whole(kept, json.dumps({"ndcg": found.ndcg[K].tolist(), "groups": found.groups}).encode())
     return found.ndcg[K], found.groups
 
 

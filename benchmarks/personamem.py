@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hins_memory.common.files import file_digest
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
 from parts.agents.histories import History, Mem0History, MemoryosHistory
@@ -32,7 +33,7 @@ from parts.agents.memoryos import LLM
 from parts.common.command import base_parser, exit_status
 from parts.common.results import write_result
 from parts.common.screen import stage
-from parts.datasets.personamem import QUESTION_TYPES, SIZES, Contexts, Question, file_digest, find_files, load_questions
+from parts.datasets.personamem import QUESTION_TYPES, SIZES, Contexts, Question, find_files, load_questions
 from parts.datasets.personamem_tiny import write_tiny
 from parts.personamem.choice import CHOOSE_INSTRUCTION, Chooser, make_chooser
 from parts.personamem.report import Answered, report

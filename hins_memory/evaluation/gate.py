@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -259,7 +260,7 @@ def _scope_rule(new: RankingScores, old: RankingScores, settings: GateSettings) 
     for group, found in large.items():
         if after[found].mean() >= before[found].mean():
             continue
-        if _t_test(after[found] - before[found]) > level:
+        if _t_test(after[found], before[found]) > level:
             continue
         # The smallest p-value that so many samples can give has to be below the level.
         samples = max(settings.samples, math.ceil(4 / level))
@@ -277,13 +278,14 @@ def _scope_rule(new: RankingScores, old: RankingScores, settings: GateSettings) 
     return GateRule("scopes", float(len(worse)), 0.0, not worse, sentence)
 
 
-def _t_test(differences: NDArray[np.float64]) -> float:
-    """Return the two-sided p-value of the paired t-test; 0 where all differences are the same."""
-    from scipy.special import stdtr
+def _t_test(after: NDArray[np.float64], before: NDArray[np.float64]) -> float:
+    """Return the two-sided p-value of the paired t-test; 0 where every pair differs by the same, nan for one pair."""
+    from scipy.stats import ttest_rel
 
-    count = len(differences)
-    error = float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0
-    return 2 * float(stdtr(count - 1, -abs(float(differences.mean())) / error)) if error > 0 else 0.0
+    with warnings.catch_warnings():
+        # It warns of equal differences, which are no fault here.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return float(ttest_rel(after, before).pvalue)
 
 
 def _general_rule(table: Mapping[str, Mapping[str, float]], settings: GateSettings) -> GateRule:

@@ -23,6 +23,14 @@ def test_a_variant_is_a_mode_with_settings_of_its_own():
             Variant.parse(wrong)
 
 
+def test_the_digest_of_the_code_is_that_of_files_that_are_there(monkeypatch, tmp_path):
+    found = training_modes.code_digest()
+    monkeypatch.setattr(training_modes.hins_memory, "__file__", str(tmp_path / "__init__.py"))
+    training_modes.code_digest.cache_clear()
+    assert training_modes.code_digest() != found, "no file of the miner and the trainer was read"
+    training_modes.code_digest.cache_clear()
+
+
 def test_labels_take_the_place_of_answers(tiny_file):
     conversation = load_locomo(tiny_file)[0]
     scope = Scope(user=conversation.id)

@@ -171,6 +171,17 @@ def test_a_small_scope_does_not_decide():
     assert "none was judged by itself" in none.sentence
 
 
+def test_a_scope_that_loses_the_same_on_every_query_is_refused_without_a_warning(recwarn):
+    groups = ("bob",) * 20
+    before, after = (
+        RankingScores({10: ndcg}, {10: ndcg}, ndcg, groups, groups, np.zeros((20, 10)))
+        for ndcg in (np.full(20, 0.5), np.full(20, 0.25))
+    )
+    assert not _scope_rule(after, before, GateSettings()).passed
+    assert _scope_rule(before, before, GateSettings()).passed
+    assert not recwarn.list
+
+
 def test_among_many_scopes_chance_refuses_nobody_and_a_real_loss_is_found():
     same = [(f"s{number}", 20, 0.5, 0.5) for number in range(300)]
     by_chance = Ranks(*same).rule(samples=1000)

@@ -43,7 +43,7 @@ def test_a_result_of_another_run_writes_nothing(run, tiny_folder, tmp_path):
     work, result = run
     target = tmp_path / "starter.safetensors"
     (work / "seed-3" / "record.json").write_text(json.dumps({"recipe": {**RECIPE, "conversations": 5}}))
-    with pytest.raises(ConfigError, match="another recipe than .*: conversations"):
+    with pytest.raises(ConfigError, match=r"another recipe than .*: conversations"):
         write_starter.write_starter(work, result, target, tiny_folder)
     for damaged in ("{", "[]", '{"settings": {"seed": 9}}'):
         result.write_text(damaged)

@@ -9,6 +9,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from hins_memory.common.files import file_digest
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
 from parts.common.screen import stage
@@ -46,7 +47,7 @@ def resolve_data(path: Path | None, source: DataSource) -> Path:
             raise ConfigError(f"There is no file {path}.", "Check the path, or leave it out to download the file.")
         return path
     target = Settings().home / "benchmarks" / source.name
-    if target.is_file() and _digest(target.read_bytes()) == source.sha256:
+    if target.is_file() and file_digest(target) == source.sha256:
         return target
     stage(f"downloading {source.url} ({source.licence})")
     try:
@@ -57,17 +58,13 @@ def resolve_data(path: Path | None, source: DataSource) -> Path:
             f"{source.name} is not at {target} and could not be downloaded from {source.url}: {error}.",
             "Download it elsewhere and name it with --data FILE.",
         ) from error
-    if (found := _digest(content)) != source.sha256:
+    if (found := hashlib.sha256(content).hexdigest()) != source.sha256:
         raise ConfigError(
             f"{source.url} gave a file with SHA-256 {found}, expected {source.sha256}.",
             "Try again later, or name your own copy with --data FILE.",
         )
     write_whole(target, content)
     return target
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def write_whole(path: Path, content: bytes) -> None:

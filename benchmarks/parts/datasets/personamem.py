@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hins_memory.common.files import file_digest
 from hins_memory.errors import ConfigError
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "Message",
     "Question",
     "choice",
-    "file_digest",
     "find_files",
     "load_questions",
 ]
@@ -114,15 +113,6 @@ def find_files(size: str, folder: Path, questions: Path | None, contexts: Path |
             f"Download it again from {ADDRESS}, or name your own with --questions FILE.",
         )
     return found[0], found[1]
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def load_questions(path: Path) -> list[Question]:

@@ -33,7 +33,7 @@ from hins_memory.synthesis import (
 )
 from hins_memory.training import Samples, TrainSettings, train_encoder
 from hins_memory.training.postprocess.traffic import Traffic, TrafficSampler
-from parts.common.files import DATA
+from parts.common.files import DATA, write_whole
 from parts.datasets.locomo import (
     ANSWERABLE,
     Conversation,
@@ -134,7 +134,7 @@ def train_seed(
         "ratio": mined.report.to_dict()["ratio"],
         "ranked": mined.report.to_dict()["ranked"],
     }
-    record.write_text(json.dumps(taken, indent=1))
+    write_whole(record, json.dumps(taken, indent=1).encode())
     return trained.folder, taken
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -34,6 +33,7 @@ from hins_memory.training.postprocess.traffic import Traffic as TrafficSample
 from hins_memory.training.postprocess.traffic import TrafficSampler
 from hins_memory.types import Feedback, ScopeLog, TieredExample
 from parts.agents.mem0 import Mem0Player
+from parts.common.files import write_whole
 from parts.common.screen import progress, stage
 from parts.datasets.locomo import Conversation, Memories, documents, eval_set, relevant
 from parts.locomo.deployment import Fold
@@ -150,7 +150,7 @@ def _digest(*parts: Any) -> str:
 def code_digest() -> str:
     """Return a digest of the miner's and the trainer's source, as it was at the first call."""
     root = Path(hins_memory.__file__).parent
-    files = sorted([*(root / "mine").glob("*.py"), *(root / "train").glob("*.py")])
+    files = sorted([*(root / "mining").rglob("*.py"), *(root / "training").rglob("*.py")])
     return _digest(*(file.read_bytes() for file in files))
 
 
@@ -214,10 +214,7 @@ def run_cell(cell: Cell, base: Encoder, work: Path) -> dict[str, Any]:
         return dict(known)
     with tempfile.TemporaryDirectory(prefix="hins-modes-") as scratch:
         result = _measure(cell, base, Path(scratch))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, json.dumps(result).encode())
     return result
 
 
