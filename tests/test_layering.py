@@ -208,8 +208,8 @@ def test_types_imports_the_standard_library_only() -> None:
     assert found <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("path", sources(ROOT / "benchmarks"), ids=lambda path: path.name)
-def test_benchmarks_use_the_public_packages_only(path: Path) -> None:
+@pytest.mark.parametrize("path", [*sources(ROOT / "benchmarks"), *sources(ROOT / "tools")], ids=lambda path: path.name)
+def test_benchmarks_and_tools_use_the_public_packages_only(path: Path) -> None:
     names = set(imported(parsed(path)))
     ours = {name.split(".")[0] for name in names if name.startswith("hins_")}
     assert ours <= {"hins_memory", "hins_adapter_mem0", "hins_adapter_memoryos"}, f"{path.name} imports {sorted(ours)}"

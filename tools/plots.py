@@ -56,7 +56,7 @@ def _by_memories(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _ndcg(axes: Any, results: Results) -> None:
     """Draw four bars for turns and for facts; whiskers are the 95% interval of the gain over stock."""
     plain, started = _by_memories(results("modes")), _by_memories(results("modes-starter"))
-    bars = {
+    bars: dict[str, tuple[str, list[tuple[float, tuple[float, float] | None]]]] = {
         "stock": (_GREY, [(plain[kind]["stock"], None) for kind in plain]),
         "starter, no traffic yet": (_LIGHT, [(started[kind]["before"], None) for kind in plain]),
         "stock, trained on traffic": (
