@@ -1,10 +1,19 @@
 """The command line ``hins``."""
 
+import traceback
+
 from hins_memory.cli.app import app
+from hins_memory.cli.terminal import guard_streams
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    app()
+    guard_streams()
+    try:
+        app()
+    except Exception:
+        # Not left to the interpreter, which from Python 3.13 on writes colours to whatever stands for stderr.
+        traceback.print_exc()
+        raise SystemExit(1) from None

@@ -13,8 +13,9 @@ from hins_memory.cli.doctor import doctor
 from hins_memory.cli.encoders import encoders
 from hins_memory.cli.log import log
 from hins_memory.cli.options import Options
-from hins_memory.cli.screen import set_up_logging
+from hins_memory.cli.screen import say_version
 from hins_memory.cli.synthesize import synthesize
+from hins_memory.cli.terminal import set_up_logging
 
 __all__ = ["app"]
 
@@ -37,7 +38,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         import hins_memory
 
-        typer.echo(f"hins-memory {hins_memory.__version__}")
+        say_version(hins_memory.__version__)
         raise typer.Exit
 
 

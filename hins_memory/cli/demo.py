@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import RenderableType
 
 from hins_memory.cli.options import Options
-from hins_memory.cli.screen import Bars, Result, command, error_console, table
+from hins_memory.cli.screen import Bars, Part, Result, command, note, table
 from hins_memory.cli.tables import gate_parts
 from hins_memory.errors import GateError
 
@@ -51,13 +50,13 @@ class _Steps:
     def __call__(self, stage: str, done: int, total: int) -> None:
         if stage not in self._seen:
             self._seen.add(stage)
-            error_console().print(f"> {stage}", highlight=False)
+            note(f"> {stage}")
         self._bars(stage, done, total)
 
 
-def _parts(report: DemoReport) -> tuple[RenderableType, ...]:
+def _parts(report: DemoReport) -> tuple[Part, ...]:
     count = report.conversations
-    parts: list[RenderableType] = [
+    parts: list[Part] = [
         f"{count} conversations, {report.memories} memories and {report.questions} questions went through Mem0; "
         f"{report.run.mine['examples']} training examples came of them in {report.seconds:.0f} seconds all in all.",
         *gate_parts(report.run.gate),

@@ -8,13 +8,14 @@ import platform
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import typer
-from rich.console import RenderableType
 
 from hins_memory.cli.options import settings_of
-from hins_memory.cli.screen import Bars, Result, command, table
+from hins_memory.cli.screen import Bars, Part, Result, command, table
 from hins_memory.config import Settings
 from hins_memory.errors import HinsError
 from hins_memory.plugins.manager import broken_plugins, get_plugin_manager
@@ -22,12 +23,20 @@ from hins_memory.plugins.manager import broken_plugins, get_plugin_manager
 __all__ = ["Check", "doctor", "examine"]
 
 _DISTRIBUTION = "hins-memory"
+_HYBRID = 'pip install "mem0ai[nlp]" fastembed && python -m spacy download en_core_web_sm'
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+).*;.*extra *== *['\"]([^'\"]+)['\"]")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at. `ok` is None for what is only told; `fix` says how to repair what failed."""
+    """One thing that was looked at.
+
+    Attributes:
+        name: what it is.
+        ok: whether it works; None for what is only told.
+        detail: what was found.
+        fix: the command that repairs what failed, or adds what is optional.
+    """
 
     name: str
     ok: bool | None
@@ -39,33 +48,68 @@ def examine(settings: Settings) -> Iterator[Check]:
     """Yield every check in turn; the slow ones come last."""
     yield Check("python", None, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield Check("hins-memory", None, importlib.metadata.version(_DISTRIBUTION))
-    yield from _plugins()
+    yield from _plugins(settings)
+    yield from _hybrid_search()
     yield _guarded("log", lambda: _log(settings))
     yield _guarded("torch", _torch)
     yield _guarded("encoder", lambda: _encoder(settings))
 
 
-def _plugins() -> Iterator[Check]:
-    broken = broken_plugins()
-    for name, reason in broken.items():
+def _plugins(settings: Settings) -> Iterator[Check]:
+    for name, reason in broken_plugins().items():
         yield Check(f"plugin {name}", False, reason, _fix(name, reason))
-    missing = _missing_extras()
+    missing, used = _missing_extras(), _frameworks_used(settings)
     for name, plugin in get_plugin_manager().list_name_plugin():
-        if plugin is None:
-            continue
-        if name in missing:
-            lacking = ", ".join(missing[name])
-            yield Check(f"plugin {name}", False, f"loaded, but {lacking} is not installed", _install(name))
-        elif command := _missing(plugin):
-            yield Check(f"plugin {name}", False, "loaded, but its framework is not installed", command)
-        else:
-            yield Check(f"plugin {name}", True, "loaded" + _framework(name))
+        if plugin is not None:
+            yield _guarded(f"plugin {name}", partial(_plugin, name, missing.get(name, []), used))
 
 
-def _missing(plugin: Any) -> str:
-    """Return the command that installs what a plugin says it lacks, or ""."""
-    hook = getattr(plugin, "hins_missing", None)
-    return str(hook()) if hook is not None else ""
+def _plugin(name: str, lacking: list[str], used: set[str]) -> Check:
+    """Return the verdict on a plugin that was loaded.
+
+    Args:
+        name: the plugin's name.
+        lacking: distributions of its extra that are not installed.
+        used: the frameworks that the project holds indexes of.
+    """
+    title, hooks = f"plugin {name}", get_plugin_manager().hook
+    # The command that installs what the plugin lacks; "" if it lacks nothing, None if it does not say.
+    command = next((str(one.function()) for one in hooks.hins_missing.get_hookimpls() if one.plugin_name == name), None)
+    namers: list[Any] = [one for one in hooks.hins_agent_names.get_hookimpls() if one.plugin_name == name]
+    frameworks = {str(agent) for one in namers for agent in one.function()}
+    absent = command != "" if command is not None else lacking == _extras().get(name)
+    if not absent and not lacking:
+        return Check(title, True, "loaded" + _framework(name))
+    fix = command or _install(name)
+    if not absent:
+        return Check(title, False, f"its framework is there, but {', '.join(lacking)} is not installed", fix)
+    if used & frameworks:
+        return Check(title, False, "not installed, but agents of this project use it", fix)
+    return Check(title, None, "not installed, optional", fix)
+
+
+def _frameworks_used(settings: Settings) -> set[str]:
+    """Return the frameworks whose indexes the project knows, by the first part of their keys."""
+    from hins_memory.registry.registry import Registry
+
+    try:
+        return {index.agent_key.split(":")[0] for index in Registry(settings).indexes()}
+    except HinsError:
+        # The check of the log says what is wrong with it.
+        return set()
+
+
+def _hybrid_search() -> Iterator[Check]:
+    """Yield what Mem0's own search by keywords and entities lacks; Mem0 warns of it, and searches by vectors alone."""
+    modules = {"spacy": "spaCy", "en_core_web_sm": "spaCy's model en_core_web_sm", "fastembed": "fastembed"}
+    lacking = [name for module, name in modules.items() if find_spec(module) is None]
+    if _installed("mem0ai") is not None and lacking:
+        yield Check(
+            "mem0 hybrid search",
+            None,
+            f"without {', '.join(lacking)} Mem0 searches by vectors alone, not by keywords and entities; optional",
+            _HYBRID,
+        )
 
 
 def _fix(plugin: str, reason: str) -> str:
@@ -161,6 +205,7 @@ def doctor(context: typer.Context) -> Result:
     signs = {True: "ok", False: "FAILED", None: ""}
     failed = [check for check in checks if check.ok is False]
     rows = [(check.name, signs[check.ok], check.detail) for check in checks]
-    parts: list[RenderableType] = [table(("", "", ""), rows)]
+    parts: list[Part] = [table(("", "", ""), rows)]
     parts += [f"{check.name}: {check.fix}" for check in failed]
+    parts += [f"{check.name}, if you want it: {check.fix}" for check in checks if check.ok is None and check.fix]
     return Result({"ok": not failed, "checks": [asdict(check) for check in checks]}, tuple(parts), 1 if failed else 0)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import RenderableType
 
 from hins_memory.cli.options import settings_of
-from hins_memory.cli.screen import Result, command, table
+from hins_memory.cli.screen import Part, Result, command, table
+from hins_memory.common.printable import moment
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
 
@@ -100,8 +99,8 @@ def _cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def _when(time: float | None) -> str | None:
-    return None if time is None else datetime.fromtimestamp(time, tz=timezone.utc).strftime("%Y-%m-%d %H:%M")
+def _when(time: object) -> str | None:
+    return None if time is None else moment(time, seconds=False)
 
 
 @encoders.command()
@@ -122,7 +121,7 @@ def show(context: typer.Context, version: _Version) -> Result:
     return Result(data, tuple(_shown(found, current, users)))
 
 
-def _shown(version: EncoderVersion, current: bool, users: list[dict[str, Any]]) -> Iterator[RenderableType]:
+def _shown(version: EncoderVersion, current: bool, users: list[dict[str, Any]]) -> Iterator[Part]:
     manifest = version.manifest
     yield table(
         ("", ""),

@@ -6,14 +6,14 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hins_memory.cli.options import settings_of
-from hins_memory.cli.screen import Result, command, table
+from hins_memory.cli.screen import Result, command, json_line, table
+from hins_memory.common.printable import moment
 from hins_memory.database.engine import open_database
 from hins_memory.errors import ConfigError, LogError
 from hins_memory.log.reader import LogReader
@@ -62,10 +62,9 @@ def show(
 
 
 def _row(entry: LogEntry) -> tuple[str, ...]:
-    when = datetime.fromtimestamp(entry.time, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
     text = " ".join(entry.text.split())
     return (
-        when,
+        moment(entry.time),
         entry.kind,
         entry.scope.key,
         text[:_SHOWN_CHARS] + ("..." if len(text) > _SHOWN_CHARS else ""),
@@ -87,14 +86,14 @@ def export(
         count = _write(output, reader)
         return Result({"path": output, "events": count}, (f"{count} events written to {output}",))
     as_json = bool(context.params.get("as_json"))
-    return Result(lines=_as_object(reader) if as_json else (json.dumps(event) + "\n" for event in reader.export()))
+    return Result(lines=_as_object(reader) if as_json else (json_line(event) + "\n" for event in reader.export()))
 
 
 def _as_object(reader: LogReader) -> Iterator[str]:
     """Yield one JSON object piece by piece: the log may be larger than the memory."""
     separator = '{"events": [\n'
     for event in reader.export():
-        yield separator + json.dumps(event)
+        yield separator + json_line(event)
         separator = ",\n"
     yield "\n]}\n" if separator.startswith(",") else '{"events": []}\n'
 

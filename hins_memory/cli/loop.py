@@ -85,8 +85,6 @@ def mine(
     ] = None,
 ) -> Result:
     """Show what training would learn from: examples, tiers, ratio, what was skipped and why. Changes no version."""
-    from rich.text import Text
-
     from hins_memory.loop.pipeline import Pipeline
     from hins_memory.mining import render
 
@@ -97,7 +95,7 @@ def mine(
         bars.waiting("loading the encoder")
         pipeline = Pipeline(settings_of(context), loop=loop, progress=bars)
         found = pipeline.mine_to(output) if output else pipeline.mine().report
-    return Result(found.to_dict(), (Text(render(found)),) if report else mine_parts(found))
+    return Result(found.to_dict(), (render(found),) if report else mine_parts(found))
 
 
 @command

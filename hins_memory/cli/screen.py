@@ -5,29 +5,30 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import json
-import logging
 import math
-import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, TextIO, get_type_hints
+from typing import Annotated, Any, TextIO, Union, get_type_hints
 
 import typer
-from rich.console import Console, RenderableType
-from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from hins_memory.cli.terminal import PrintableStream, error_console, json_text, output_console
+from hins_memory.common.printable import one_line, printable
 from hins_memory.errors import HinsError
 
-__all__ = ["Bars", "Result", "command", "error_console", "set_up_logging", "table"]
+__all__ = ["Bars", "Part", "Result", "command", "json_line", "note", "say_version", "table"]
 
+#: What people see of a result: a text as it is, without markup, or what `table` makes.
+Part = Union[str, Table]  # noqa: UP007  # an alias is evaluated, and Python 3.10 has no | for a str and a class of rich
+
+# From here on a number's digits say less than its size.
+_PLAIN = 1e15
 _AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")]
 
 
@@ -43,27 +44,9 @@ class Result:
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
-    parts: tuple[RenderableType, ...] = ()
+    parts: tuple[Part, ...] = ()
     exit_code: int = 0
     lines: Iterable[str] | None = None
-
-
-def error_console() -> Console:
-    """Return a console on stderr; stdout is for results only."""
-    return Console(stderr=True, highlight=False)
-
-
-def set_up_logging(verbose: bool) -> None:
-    """Send the log to stderr: warnings, and with `verbose` what hins-memory does."""
-    if not verbose:
-        warnings.simplefilter("ignore", FutureWarning)
-    handler = RichHandler(console=error_console(), show_path=False, show_time=verbose)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
-    # Mem0 warns of optional packages that nothing here needs; libraries' own bars would tear ours.
-    logging.getLogger("mem0").setLevel(logging.WARNING if verbose else logging.ERROR)
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    logging.getLogger("hins_memory").setLevel(logging.INFO if verbose else logging.WARNING)
-    logging.getLogger("hins_adapter_mem0").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 def command(function: Callable[..., Result]) -> Callable[..., None]:
@@ -84,7 +67,8 @@ def command(function: Callable[..., Result]) -> Callable[..., None]:
         except HinsError as error:
             if as_json:
                 sys.stdout.write(_dumps({"error": _described(error)}))
-            error_console().print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
+            text = Text.assemble(("Error: ", "bold red"), printable(str(error)))
+            error_console().print(text, soft_wrap=True)
             raise typer.Exit(error.exit_code) from error
         if result.exit_code:
             raise typer.Exit(result.exit_code)
@@ -105,9 +89,9 @@ def _print(result: Result, as_json: bool, stdout: TextIO) -> None:
     elif as_json:
         stdout.write(_dumps(result.data))
     else:
-        console = Console(highlight=False)
+        console = output_console(stdout)
         for part in result.parts:
-            console.print(part)
+            console.print(Text(printable(part)) if isinstance(part, str) else part)
     stdout.flush()
 
 
@@ -121,8 +105,12 @@ def _described(error: HinsError) -> dict[str, Any]:
 
 
 def _dumps(data: Mapping[str, Any]) -> str:
-    # ASCII only: a terminal of any encoding can show it.
-    return json.dumps(_plain(data), indent=2, allow_nan=False) + "\n"
+    return json_text(_plain(data), indent=2) + "\n"
+
+
+def json_line(value: Any) -> str:
+    """Return a value as JSON on one line, without the line's end; what JSON does not know becomes null or text."""
+    return json_text(_plain(value))
 
 
 def _plain(value: Any) -> Any:
@@ -143,16 +131,26 @@ def _plain(value: Any) -> Any:
     return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
+def note(text: str) -> None:
+    """Tell people something beside the result, on stderr."""
+    error_console().print(Text(printable(text)), soft_wrap=True)
+
+
+def say_version(version: str) -> None:
+    """Print the version on stdout."""
+    output_console(sys.stdout).print(Text(one_line(f"hins-memory {version}")))
+
+
 def table(columns: Iterable[str], rows: Iterable[Iterable[Any]], title: str | None = None) -> Table:
     """Return a plain table: the first column left, numbers right; a float gets one decimal, None is a dash."""
     cells = [list(row) for row in rows]
-    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    named = None if title is None else Text(one_line(title), "bold")
+    made = Table(title=named, title_justify="left", box=None, pad_edge=False)
     for number, column in enumerate(columns):
         numeric = bool(cells) and all(_is_number(row[number]) or row[number] is None for row in cells)
-        made.add_column(column, justify="right" if numeric and number else "left", overflow="fold")
+        made.add_column(Text(one_line(column)), justify="right" if numeric and number else "left", overflow="fold")
     for row in cells:
-        # As Text, because what users wrote may look like rich's markup.
-        made.add_row(*(Text(_cell(value)) for value in row))
+        made.add_row(*(Text(one_line(_cell(value))) for value in row))
     return made
 
 
@@ -165,7 +163,9 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.1f}" if abs(value) < _PLAIN else f"{value:.4g}"
+    return str(value)
 
 
 class Bars:
@@ -182,33 +182,40 @@ class Bars:
     def __init__(self) -> None:
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=error_console(),
             transient=True,
+            # Not rich's way, which would carry out what it finds of escape sequences in the texts.
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._tasks: dict[str, Any] = {}
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Bars:
         self._progress.start()
+        self._open.callback(self._progress.stop)
+        if isinstance(sys.stderr, PrintableStream) and self._progress.console.is_terminal:
+            self._open.enter_context(sys.stderr.above(self._progress.console))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._open.close()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show that `done` of `total` steps of a stage are done."""
         if stage not in self._tasks:
             self._finish_waiting()
-            self._tasks[stage] = self._progress.add_task(stage, total=total or None)
+            self._tasks[stage] = self._progress.add_task(one_line(stage), total=total or None)
         self._progress.update(self._tasks[stage], completed=done, total=total or None)
 
     def waiting(self, stage: str) -> None:
         """Show that a stage without countable steps runs, until the next one begins."""
         self._finish_waiting()
-        self._tasks[stage] = self._progress.add_task(stage, total=None)
+        self._tasks[stage] = self._progress.add_task(one_line(stage), total=None)
 
     def _finish_waiting(self) -> None:
         for task in self._progress.tasks:

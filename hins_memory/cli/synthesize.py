@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hins_memory.cli.options import settings_of
-from hins_memory.cli.screen import Bars, Result, command, error_console, table
+from hins_memory.cli.screen import Bars, Result, command, note, table
 from hins_memory.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _by_model(
         f"{usage.cached} replies were kept from before."
     )
     if problems:
-        error_console().print("Run the same command again to go on: what was replied is kept.")
+        note("Run the same command again to go on: what was replied is kept.")
     return report
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
-
-from hins_memory.cli.screen import table
+from hins_memory.cli.screen import Part, table
 from hins_memory.encoders.starter import default_base
 
 if TYPE_CHECKING:
@@ -20,7 +18,7 @@ __all__ = ["gate_parts", "mine_parts", "status_parts", "swap_parts"]
 _METRICS = ("ndcg@10", "recall@1", "recall@10", "mrr")
 
 
-def status_parts(status: Status) -> tuple[RenderableType, ...]:
+def status_parts(status: Status) -> tuple[Part, ...]:
     """Return where a project stands."""
     log = status.log
     rows = [
@@ -36,7 +34,7 @@ def status_parts(status: Status) -> tuple[RenderableType, ...]:
         ("encoder versions", ", ".join(status.versions) or "none yet"),
         ("serving", status.current or f"no version yet; new stores begin with {default_base()!r}"),
     ]
-    parts: list[RenderableType] = [table(("", ""), rows)]
+    parts: list[Part] = [table(("", ""), rows)]
     if not log.retrievals:
         parts.append('Nothing was searched yet: use Memory(embedder="hins"), or attach(memory), and it is recorded.')
     elif not log.answers + log.feedback:
@@ -44,9 +42,9 @@ def status_parts(status: Status) -> tuple[RenderableType, ...]:
     return tuple(parts)
 
 
-def mine_parts(report: MineReport) -> tuple[RenderableType, ...]:
+def mine_parts(report: MineReport) -> tuple[Part, ...]:
     """Return what the miner found."""
-    parts: list[RenderableType] = [
+    parts: list[Part] = [
         f"{report.examples} examples from {report.queries} queries over {report.memories} memories in "
         f"{report.conversations} conversations ({report.topics} topics) of {report.owners} owners."
     ]
@@ -68,7 +66,7 @@ def _interval(limits: tuple[float, float] | None) -> str | None:
     return f"{100 * limits[0]:.1f} to {100 * limits[1]:.1f}" if limits else None
 
 
-def gate_parts(report: GateReport) -> tuple[RenderableType, ...]:
+def gate_parts(report: GateReport) -> tuple[Part, ...]:
     """Return the gate's verdict, with every rule and both encoders' figures in percent."""
     verdict = "lets pass" if report.passed else "refuses"
     before, after = report.held_out["incumbent"], report.held_out["candidate"]
@@ -90,7 +88,7 @@ def _verdict(rule: GateRule) -> str:
     return "passed" if rule.passed else "FAILED"
 
 
-def swap_parts(report: SwapPlan | SwapReport) -> tuple[RenderableType, ...]:
+def swap_parts(report: SwapPlan | SwapReport) -> tuple[Part, ...]:
     """Return what a swap, a rollback or a dry run did or would do."""
     from hins_memory.swapping.swap import SwapPlan
 

@@ -1,6 +1,6 @@
-"""What any room may use: files, locks and pages.
+"""What any room may use: files, locks, pages, and texts made fit to be looked at.
 
-In: paths and plain values. Out: digests, locks and HTML. It knows nothing of memories or encoders.
+In: paths and plain values. Out: digests, locks, HTML and printable texts. It knows nothing of memories or encoders.
 """
 
 __all__: list[str] = []

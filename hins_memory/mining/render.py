@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
+from hins_memory.common.printable import one_line
 from hins_memory.mining.negatives.tiers import PAPER_TIERS
 from hins_memory.mining.report import MineReport
 
@@ -26,7 +27,7 @@ def render(report: MineReport, width: int = 100) -> str:
         width: columns; the samples' texts are cut to it.
     """
     parts = [_summary(report), *_ratio(report), *_negatives(report), *_owners(report), *_skipped(report)]
-    parts += [*report.notes, *_samples(report, width)]
+    parts += [*map(one_line, report.notes), *_samples(report, width)]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -71,7 +72,7 @@ def _owners(report: MineReport) -> Iterator[str]:
     yield "\nRatio of each owner, in % (easy, medium, hard)"
     for key, ratio in list(report.owner_ratios.items())[:10]:
         shares = ", ".join(f"{100 * ratio.share(tier):.0f}" for tier in PAPER_TIERS)
-        yield f"  {key or '(no scope)'}: {shares} ({ratio.source}, {ratio.count} counted)"
+        yield f"  {one_line(key) or '(no scope)'}: {shares} ({ratio.source}, {ratio.count} counted)"
     if (more := report.owners - 10) > 0:
         yield f"  ... and {more} more owners"
 
@@ -80,7 +81,7 @@ def _skipped(report: MineReport) -> Iterator[str]:
     if report.skipped or report.deleted:
         yield "\nSkipped"
     for reason, count in sorted(report.skipped.items(), key=lambda item: -item[1]):
-        yield f"  {count:>8}  {reason}"
+        yield f"  {count:>8}  {one_line(reason)}"
     if report.deleted:
         yield f"  {report.deleted:>8}  memories deleted from the agent"
 
@@ -93,5 +94,6 @@ def _samples(report: MineReport, width: int) -> Iterator[str]:
         for sample in samples:
             texts = (("query", sample.query), ("positive", sample.positive), ("negative", sample.negative))
             for label, text in texts:
-                yield f"  {label:<9} {textwrap.shorten(text, max(20, width - 12), placeholder=' ...')}"
+                words = one_line(" ".join(text.split()))
+                yield f"  {label:<9} {textwrap.shorten(words, max(20, width - 12), placeholder=' ...')}"
             yield ""

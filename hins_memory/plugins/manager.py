@@ -12,7 +12,7 @@ import pluggy
 from hins_memory.plugins import hookspecs
 from hins_memory.types import Event
 
-__all__ = ["broken_plugins", "get_plugin_manager", "redact"]
+__all__ = ["broken_plugins", "get_plugin_manager", "plugin_packages", "redact"]
 
 ENTRY_POINT_GROUP = "hins_memory"
 logger = logging.getLogger(__name__)
@@ -40,6 +40,12 @@ def broken_plugins() -> dict[str, str]:
     """Return the plugins that could not be loaded, name -> reason."""
     get_plugin_manager()
     return dict(_broken)
+
+
+def plugin_packages() -> list[str]:
+    """Return the top-level packages that installed plugins come from, which their loggers are named by; loads none."""
+    found = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    return sorted({entry_point.module.split(".")[0] for entry_point in found})
 
 
 def redact(event: Event) -> Event | None:
