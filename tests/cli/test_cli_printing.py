@@ -18,14 +18,14 @@ from nasty_texts import EVERYTHING, arguments, harmful, texts
 
 from hins_memory.cli import main
 from hins_memory.cli.screen import Bars, Result, command, note, table
-from hins_memory.cli.synthesize_command import _parts as synthesis_parts
+from hins_memory.cli.synthesize import _parts as synthesis_parts
 from hins_memory.cli.tables import mine_parts, swap_parts
 from hins_memory.cli.terminal import guard_streams, set_up_logging
 from hins_memory.config import Settings
-from hins_memory.log.database import open_database
-from hins_memory.log.schema import turns
+from hins_memory.database.engine import open_database
+from hins_memory.database.tables import turns
 from hins_memory.log.writer import LogWriter
-from hins_memory.mine import render
+from hins_memory.mining import render
 from hins_memory.types import Answer, Feedback, Memory, RankedMemory, Retrieval, Scope, Turn
 
 CLI = Path(__file__).resolve().parents[2] / "hins_memory"
@@ -155,7 +155,7 @@ def test_where_a_folder_has_an_evil_name(tmp_path, text):
         _, out, err = hins("--home", home, *arguments_)
         assert "Traceback" not in err
         assert not harmful(out + err)
-    code, out, err = hins("--home", home, "--project", text, "status")
+    _, out, err = hins("--home", home, "--project", text, "status")
     assert not harmful(out + err)
     assert "Traceback" not in err
 
@@ -189,10 +189,11 @@ def nasty_of(kind, text):
 def test_what_reports_say(text, tty):
     from collections import Counter
 
-    from hins_memory.mine import MineReport
-    from hins_memory.mine.report import TierSample
-    from hins_memory.swap import SwapPlan, SwapReport
-    from hins_memory.synthesize import SynthesisReport
+    from hins_memory.mining import MineReport
+    from hins_memory.mining.report import TierSample
+    from hins_memory.swapping.plan import SwapPlan
+    from hins_memory.swapping.swap import SwapReport
+    from hins_memory.synthesis import SynthesisReport
     from hins_memory.types import Ratio
 
     mined = MineReport(
@@ -239,7 +240,7 @@ def test_what_reports_say(text, tty):
 
 
 def test_what_encoders_say(tiny_version, settings):
-    from hins_memory.registry import Registry
+    from hins_memory.registry.registry import Registry
 
     registry = Registry(settings)
     registry.record_gate(
