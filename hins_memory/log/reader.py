@@ -65,6 +65,8 @@ class LogReader:
     def scope_logs(self, owners: Collection[Scope] | None = None) -> Iterator[ScopeLog]:
         """Yield everything of one owner after the other, each as one snapshot.
 
+        To read many owners, give them in one call: each call looks up which owners there are.
+
         Args:
             owners: whose logs to read (a run in them is ignored), in the order given; None means all. An owner that
                 the log does not know is left out.
@@ -120,16 +122,15 @@ class LogReader:
 
         A retrieval carries its results; a deleted memory carries ``deleted_at``; outcomes name their retrieval.
         """
-        for owner in self.owners():
-            for log in self.scope_logs([owner]):
-                with database_errors(self._engine.url), self._engine.connect() as connection:
-                    deleted = _deleted_memories(connection, owner)
-                yield from (_exported("turn", turn) for turn in log.turns)
-                yield from (_exported("memory", memory) for memory in log.memories)
-                yield from deleted
-                yield from (_exported("retrieval", retrieval) for retrieval in log.retrievals)
-                yield from (_exported("answer", answer) for answer in log.answers)
-                yield from (_exported("feedback", item) for item in log.feedback)
+        for log in self.scope_logs():
+            with database_errors(self._engine.url), self._engine.connect() as connection:
+                deleted = _deleted_memories(connection, log.scope)
+            yield from (_exported("turn", turn) for turn in log.turns)
+            yield from (_exported("memory", memory) for memory in log.memories)
+            yield from deleted
+            yield from (_exported("retrieval", retrieval) for retrieval in log.retrievals)
+            yield from (_exported("answer", answer) for answer in log.answers)
+            yield from (_exported("feedback", item) for item in log.feedback)
 
 
 def _owner_keys() -> sa.CompoundSelect[Any]:

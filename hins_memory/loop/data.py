@@ -169,8 +169,12 @@ class LoopData:
     def _logs(self, owners: Sequence[Scope] | None, stage: str) -> Iterator[ScopeLog]:
         flush_all()
         reader = LogReader(self._engine)
-        wanted = [scope.owner for scope in owners] if owners is not None else reader.owners()
-        for done, owner in enumerate(wanted):
-            yield from reader.scope_logs([owner])
+        wanted = reader.owners()
+        if owners is not None:
+            present = set(wanted)
+            wanted = [owner for owner in dict.fromkeys(scope.owner for scope in owners) if owner in present]
+        # One call for all owners: each looks up which owners there are, which takes as long as there are many.
+        for done, log in enumerate(reader.scope_logs(wanted), 1):
+            yield log
             if self._progress:
-                self._progress(stage, done + 1, len(wanted))
+                self._progress(stage, done, len(wanted))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import sqlalchemy as sa
+
 from hins_memory.log.reader import LogCounts, LogReader
 from hins_memory.log.writer import LogWriter
 from hins_memory.types import Answer, Deletion, Feedback, Memory, RankedMemory, Retrieval, Scope, ScopeLog, Turn
@@ -115,3 +117,34 @@ def test_stored_knows_the_texts_of_memories_however_many_are_asked_for(engine):
     asked = [f"nothing {number}" for number in range(1200)] + ["Ann likes tea", "Ann likes milk", "hello"]
     assert LogReader(engine).stored(asked) == {"Ann likes tea", "Ann likes milk"}
     assert LogReader(engine).stored([]) == set()
+
+
+def _statements(engine, read):
+    """How many statements reading takes."""
+    counted = []
+
+    def count(*arguments):
+        counted.append(arguments[2])
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", count)
+    try:
+        read()
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", count)
+    return counted
+
+
+def test_owners_are_looked_up_once_however_many_are_exported(engine):
+    def owners(statements):
+        return sum("DISTINCT" in one for one in statements)
+
+    def turn(number):
+        return Turn(Scope(user=f"u{number}"), "c", "x", "hello", time=float(number), id=f"t{number}")
+
+    LogWriter(engine).write([turn(number) for number in range(4)])
+    few = _statements(engine, lambda: list(LogReader(engine).export()))
+    LogWriter(engine).write([turn(number) for number in range(4, 12)])
+    many = _statements(engine, lambda: list(LogReader(engine).export()))
+    assert owners(many) == owners(few) > 0
+    # three times the owners, at most three times as much of all
+    assert len(many) <= 3 * len(few)
