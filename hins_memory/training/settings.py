@@ -42,7 +42,8 @@ class TrainSettings:
         anchor: bring the scores back to the base encoder's scale, so that as many results reach the frameworks'
             thresholds as before: after training (`full` and `lora`), or while training (`query`).
         anchor_weight: weight of the drift of the scores in the loss of `query` mode.
-        cutoffs: the cosines that frameworks have as thresholds.
+        cutoffs: the cosines that matter. A pipeline with an agent takes those that its framework has as thresholds;
+            the default is a scale in even steps, which favours none.
         soup: how much of what was learned is kept at most, above 0 and up to 1, the rest being the base's (weight
             averaging), against forgetting.
         max_general_loss: less than `soup` is kept where general retrieval would lose more nDCG@10 than this, 0 to 1, if
@@ -76,7 +77,7 @@ class TrainSettings:
     query_rank: int = 32
     anchor: bool = True
     anchor_weight: float = 100.0
-    cutoffs: tuple[float, ...] = (0.1, 0.5, 0.6, 0.95)
+    cutoffs: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     soup: float = 0.8
     max_general_loss: float = 0.009
     replay: float = 0.25

@@ -21,6 +21,7 @@ from hins_memory.log.writer import LogWriter
 from hins_memory.loop.holdout import conversation_digest
 from hins_memory.loop.pipeline import Pipeline, public_texts
 from hins_memory.registry.registry import EncoderVersion
+from hins_memory.training import TrainSettings
 from hins_memory.types import Scope, ScopeLog
 
 OPEN_AGAIN = """
@@ -85,6 +86,16 @@ def logs(settings: Settings) -> list[ScopeLog]:
 
 
 @pytest.mark.slow
+def test_training_takes_the_thresholds_of_the_agents_framework(world: World) -> None:
+    measured = world.version.manifest["scores"]["cutoffs"]
+    assert set(measured) == {"0.1", "0.5", "0.95"}, "those of Mem0"
+    # without an agent, a scale that favours no framework
+    steps = [
+        round(later - one, 6) for one, later in zip(TrainSettings().cutoffs, TrainSettings().cutoffs[1:], strict=False)
+    ]
+    assert set(steps) == {0.1}
+
+
 def test_training_leaves_the_latest_conversation_out_and_the_gate_judges_on_it(world: World) -> None:
     digests = [conversation_digest(log, name) for log in logs(world.settings) for name in log.conversations()]
     trained = world.version.manifest["trained_conversations"]
