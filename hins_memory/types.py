@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
+from hins_memory.errors import ConfigError
+
 __all__ = [
     "SYNTHETIC_TENANT",
     "Answer",
@@ -28,6 +30,7 @@ __all__ = [
     "Tier",
     "TieredExample",
     "Turn",
+    "name_of",
     "new_id",
     "now",
 ]
@@ -53,11 +56,39 @@ def now() -> float:
     return _time.time()
 
 
+def name_of(value: object) -> str | None:
+    """Return an id of whatever type as a name for a `Scope`.
+
+    Equal names are one owner, so two ids that a framework keeps apart must not become one name, and nothing is made
+    up for what has none.
+
+    Args:
+        value: a string, or anything that a framework takes for one with `str`: a number, a UUID.
+
+    Returns:
+        The id as a plain string; "" for None, which means "not given"; None for what cannot be a name: the empty
+        string, what has no text, and texts with NUL or half a surrogate pair, which no database holds as they are.
+    """
+    if value is None:
+        return ""
+    try:
+        # A member of an Enum of strings is its value here; `str` of it is another text.
+        text = str.__str__(value if isinstance(value, str) else str(value))
+        text.encode("utf-8")
+    except Exception:
+        return None
+    return text if text and "\x00" not in text else None
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Scope:
     """Whose data something is. Nothing crosses a scope except what the owner allows.
 
-    Empty strings stand for "not given". `run` is one session of an owner; `owner` drops it.
+    Empty strings stand for "not given". `run` is one session of an owner; `owner` drops it. `of` makes a scope from
+    ids of other types.
+
+    Raises:
+        ConfigError: a part is no string.
     """
 
     user: str = ""
@@ -65,9 +96,42 @@ class Scope:
     run: str = ""
     tenant: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("user", "agent", "run", "tenant"):
+            value = getattr(self, name)
+            if type(value) is str:
+                continue
+            if not isinstance(value, str):
+                raise ConfigError(
+                    f"The {name} of a scope is a {type(value).__name__}.", "Give a string, or use Scope.of(...)."
+                )
+            object.__setattr__(self, name, str.__str__(value))
+
+    @classmethod
+    def of(
+        cls, *, user: object = None, agent: object = None, run: object = None, tenant: object = None
+    ) -> Scope | None:
+        """Return the scope of ids as `name_of` takes them.
+
+        Returns:
+            None when an id cannot be a name, and when no user, agent or run is given: nobody is named then, and what
+            is recorded under nobody's scope would be shared by all that have none.
+        """
+        parts = {"user": name_of(user), "agent": name_of(agent), "run": name_of(run), "tenant": name_of(tenant)}
+        names = {part: name for part, name in parts.items() if name is not None}
+        if len(names) < len(parts):
+            return None
+        scope = cls(**names)
+        return scope if scope.user or scope.agent or scope.run else None
+
     @property
     def owner(self) -> Scope:
-        """The same scope without its run: the unit that data never leaves by default."""
+        """The same scope without its run: the unit that data never leaves by default.
+
+        A run of nobody is its own owner: two sessions without a user or agent may be of two people.
+        """
+        if not (self.user or self.agent):
+            return self
         return Scope(user=self.user, agent=self.agent, tenant=self.tenant)
 
     @property

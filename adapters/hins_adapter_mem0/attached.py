@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,10 +16,16 @@ import mem0
 
 from hins_adapter_mem0.agent import Mem0Agent
 from hins_adapter_mem0.captures import leave_capture
-from hins_adapter_mem0.events import scope_of
-from hins_adapter_mem0.recorder import AgentTurn, Recorder, stored_payload, stored_scopes
+from hins_adapter_mem0.recorder import (
+    AgentTurn,
+    Recorder,
+    Stored,
+    deleting,
+    deletions,
+    doomed,
+    stored_memories,
+)
 from hins_memory.config import Settings
-from hins_memory.types import Scope
 
 __all__ = ["Attachment", "attached_class", "attachment_of"]
 
@@ -196,17 +202,25 @@ class _Common:
         memory.db = SQLiteManager(memory.config.history_db_path)
         capture_event("mem0.reset", self, {"sync_type": kind})
 
-    def _hins_stored_scopes(self) -> list[Scope]:
-        """Return every scope that holds a memory, before a `reset` deletes them."""
-        return stored_scopes(self.vector_store)
+    @contextlib.contextmanager
+    def _hins_deletions(self, capture: bool) -> Iterator[None]:
+        """Record what is deleted inside, also when an error ends it."""
+        if not (capture and self._hins_recorder.on):
+            yield
+            return
+        with deletions() as gone:
+            try:
+                yield
+            finally:
+                self._hins_recorder.deleted(gone)
+
+    def _hins_stored(self, capture: bool) -> list[Stored]:
+        """Return everything that is stored, before a `reset` deletes it."""
+        return stored_memories(self.vector_store) if capture and self._hins_recorder.on else []
 
 
 def _memory_id(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
     return arguments[0] if arguments else options.get("memory_id")
-
-
-def _delete_all_options(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:
-    return {**dict(zip(("user_id", "agent_id", "run_id"), arguments, strict=False)), **options}
 
 
 class _SyncMethods(_Common):
@@ -239,38 +253,36 @@ class _SyncMethods(_Common):
     def update(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
         """Update as Mem0 does, and record the memory as it is then."""
         with self._hins_pin():
-            result = _mem0(self).update(*arguments, **options)
-            if capture and self._hins_recorder.on:
-                self._hins_recorder.updated(self, _memory_id(arguments, options))
-        return result
+            try:
+                return _mem0(self).update(*arguments, **options)
+            finally:
+                # Also after an error: Mem0's history may fail when the store has the new text already.
+                if capture and self._hins_recorder.on:
+                    self._hins_recorder.updated(self, _memory_id(arguments, options))
 
     def delete(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
         """Delete as Mem0 does, and record it."""
-        with self._hins_pin():
-            recorded = capture and self._hins_recorder.on
-            memory_id = _memory_id(arguments, options)
-            payload: Mapping[str, Any] = stored_payload(self, memory_id) if recorded else {}
-            result = _mem0(self).delete(*arguments, **options)
-            if recorded:
-                self._hins_recorder.deleted(memory_id, payload)
-        return result
+        with self._hins_pin(), self._hins_deletions(capture):
+            return _mem0(self).delete(*arguments, **options)
 
     def delete_all(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
-        """Delete all memories of a scope as Mem0 does, and record it."""
-        with self._hins_pin():
-            result = _mem0(self).delete_all(*arguments, **options)
-        if capture:
-            self._hins_recorder.deleted_all([scope_of(_delete_all_options(arguments, options))])
-        return result
+        """Delete all memories of a scope as Mem0 does, and record each that is gone."""
+        with self._hins_pin(), self._hins_deletions(capture):
+            return _mem0(self).delete_all(*arguments, **options)
+
+    def _delete_memory(self, memory_id: Any, existing_memory: Any = None, **options: Any) -> Any:
+        # Every deletion of Mem0's goes through here, whoever asks for it.
+        with deleting(self, doomed(self, memory_id, existing_memory)):
+            return _mem0(self)._delete_memory(memory_id, existing_memory, **options)
 
     def reset(self, *, capture: bool = True) -> Any:
         """Delete everything as Mem0 does, and record it."""
-        scopes = self._hins_stored_scopes() if capture and self._hins_recorder.on else []
+        stored = self._hins_stored(capture)
         if self._hins_agent is None:
             _mem0(self).reset()
         else:
             self._hins_reset("sync")
-        self._hins_recorder.deleted_all(scopes)
+        self._hins_recorder.deleted(stored)
 
 
 class _AsyncMethods(_Common):
@@ -312,38 +324,33 @@ class _AsyncMethods(_Common):
     async def update(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
         """Update as Mem0 does, and record the memory as it is then."""
         async with self._hins_following():
-            result = await _mem0(self).update(*arguments, **options)
-            if capture and self._hins_recorder.on:
-                await asyncio.to_thread(self._hins_recorder.updated, self, _memory_id(arguments, options))
-        return result
+            try:
+                return await _mem0(self).update(*arguments, **options)
+            finally:
+                if capture and self._hins_recorder.on:
+                    await asyncio.to_thread(self._hins_recorder.updated, self, _memory_id(arguments, options))
 
     async def delete(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
         """Delete as Mem0 does, and record it."""
         async with self._hins_following():
-            recorded = capture and self._hins_recorder.on
-            memory_id = _memory_id(arguments, options)
-            payload: Mapping[str, Any] = {}
-            if recorded:
-                payload = await asyncio.to_thread(stored_payload, self, memory_id)
-            result = await _mem0(self).delete(*arguments, **options)
-            if recorded:
-                self._hins_recorder.deleted(memory_id, payload)
-        return result
+            with self._hins_deletions(capture):
+                return await _mem0(self).delete(*arguments, **options)
 
     async def delete_all(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
-        """Delete all memories of a scope as Mem0 does, and record it."""
+        """Delete all memories of a scope as Mem0 does, and record each that is gone."""
         async with self._hins_following():
-            result = await _mem0(self).delete_all(*arguments, **options)
-        if capture:
-            self._hins_recorder.deleted_all([scope_of(_delete_all_options(arguments, options))])
-        return result
+            with self._hins_deletions(capture):
+                return await _mem0(self).delete_all(*arguments, **options)
+
+    async def _delete_memory(self, memory_id: Any, existing_memory: Any = None, **options: Any) -> Any:
+        with deleting(self, await asyncio.to_thread(doomed, self, memory_id, existing_memory)):
+            return await _mem0(self)._delete_memory(memory_id, existing_memory, **options)
 
     async def reset(self, *, capture: bool = True) -> Any:
         """Delete everything as Mem0 does, and record it."""
-        recorded = capture and self._hins_recorder.on
-        scopes = await asyncio.to_thread(self._hins_stored_scopes) if recorded else []
+        stored = await asyncio.to_thread(self._hins_stored, capture)
         if self._hins_agent is None:
             await _mem0(self).reset()
         else:
             await asyncio.to_thread(self._hins_reset, "async")
-        self._hins_recorder.deleted_all(scopes)
+        self._hins_recorder.deleted(stored)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hins_memory.types import Deletion, Event, Memory, RankedMemory, Retrieval, Scope, Turn, now
+from hins_memory.types import Deletion, Event, Memory, RankedMemory, Retrieval, Scope, Turn, name_of, now
 
 __all__ = [
     "deletion_event",
@@ -15,20 +15,75 @@ __all__ = [
     "result_items",
     "retrieval_event",
     "scope_of",
+    "search_scope",
 ]
+
+_IDS = ("user_id", "agent_id", "run_id")
+# What stands for any value in Mem0's filters.
+_ANY = "*"
 
 # Messages of one call happen in their order; this is the least step that a float of today's time can hold well.
 _STEP_SECONDS = 1e-6
 
 
-def scope_of(ids: Mapping[str, Any]) -> Scope:
-    """Return the scope that Mem0 sees in user_id, agent_id and run_id, which it turns into trimmed strings."""
+def _entity_id(value: Any) -> Any:
+    """Return an id as Mem0 takes it: trimmed, and turned into a string first if it is none; "" for what it refuses."""
+    if value is None:
+        return None
+    text = (value if isinstance(value, str) else str(value)).strip()
+    return "" if any(letter.isspace() for letter in text) else text
 
-    def text(name: str) -> str:
-        value = ids.get(name)
-        return str(value).strip() if isinstance(value, (str, int)) else ""
 
-    return Scope(user=text("user_id"), agent=text("agent_id"), run=text("run_id"))
+def _scope(ids: Mapping[str, Any]) -> Scope | None:
+    return Scope.of(user=ids.get("user_id"), agent=ids.get("agent_id"), run=ids.get("run_id"))
+
+
+def scope_of(ids: Mapping[str, Any]) -> Scope | None:
+    """Return the scope that Mem0 sees in user_id, agent_id and run_id; None when they name nobody.
+
+    Args:
+        ids: the arguments of a call, or a stored payload.
+    """
+    # In a payload, Mem0 takes an empty id for one that is not there.
+    return _scope({name: _entity_id(ids.get(name)) for name in _IDS if ids.get(name) != ""})
+
+
+def search_scope(filters: Mapping[str, Any]) -> Scope | None:
+    """Return the scope that a search with these filters looks in; None for one across users, or that names nobody.
+
+    Mem0 takes the ids beside one another and those under AND together, the last one of a name counting; what is under
+    OR and NOT only narrows what these name. An agent or run that is left open, by a wildcard or by several values, is
+    not part of the scope.
+    """
+    given: dict[str, Any] = {}
+    for key, value in filters.items():
+        if key in _IDS:
+            given[key] = _entity_id(value)
+        elif key == "AND" and isinstance(value, Sequence):
+            for condition in value:
+                given |= {name: _equal_to(condition[name]) for name in _IDS if name in condition}
+    open_ids = {name for name in _IDS if given.get(name) == _ANY or (name not in given and _narrowed(filters, name))}
+    if "user_id" in open_ids:
+        return None
+    return _scope({name: value for name, value in given.items() if name not in open_ids})
+
+
+def _equal_to(condition: Any) -> Any:
+    """Return the one value that a condition on an id under AND allows; `_ANY` when it may be several."""
+    if isinstance(condition, Mapping):
+        if set(condition) == {"eq"}:
+            condition = condition["eq"]
+        elif set(condition) == {"in"} and isinstance(condition["in"], list) and len(condition["in"]) == 1:
+            condition = condition["in"][0]
+    # Mem0 neither trims nor converts what is nested: nothing but a string equals a stored id.
+    return condition if isinstance(condition, str) else _ANY
+
+
+def _narrowed(filters: Mapping[str, Any], name: str) -> bool:
+    """Return whether an id is restricted in a nested condition, to more than one value then."""
+    nested = ("OR", "NOT", "$or", "$not", "$and")
+    conditions = [one for key in nested for one in filters.get(key) or () if isinstance(one, Mapping)]
+    return any(name in one for one in conditions)
 
 
 def message_turns(messages: Any, scope: Scope) -> list[tuple[str, Turn]]:
@@ -49,8 +104,8 @@ def message_turns(messages: Any, scope: Scope) -> list[tuple[str, Turn]]:
         # A system message is an instruction to the model, not something that was said.
         if not isinstance(role, str) or role == "system" or not text:
             continue
-        name = message.get("name")
-        speaker = name if isinstance(name, str) and name else role
+        # Mem0 stores a name of any type as the actor.
+        speaker = name_of(message.get("name") or None) or role
         time = start + len(turns) * _STEP_SECONDS
         turns.append((role, Turn(scope=scope, conversation=scope.key, speaker=speaker, text=text, time=time)))
     return turns
@@ -74,7 +129,7 @@ def result_items(result: Any) -> list[Mapping[str, Any]]:
     return [
         item
         for item in items
-        if isinstance(item, Mapping) and item.get("id") is not None and isinstance(item.get("memory"), str)
+        if isinstance(item, Mapping) and item.get("id") not in (None, "") and isinstance(item.get("memory"), str)
     ]
 
 
@@ -114,8 +169,7 @@ def result_events(
 
 def _speaker(fields: Mapping[str, Any], turns: Sequence[tuple[str, Turn]]) -> str:
     """Return whom a memory is by or about: the actor's name, else the name behind the role if only one has it."""
-    actor = fields.get("actor_id")
-    if isinstance(actor, str) and actor:
+    if actor := name_of(fields.get("actor_id") or None):
         return actor
     role = fields.get("attributed_to") or fields.get("role")
     if not isinstance(role, str):
@@ -133,17 +187,25 @@ def retrieval_event(query: str, scope: Scope, result: Any, encoder_version: str)
     return Retrieval(scope=scope, query=query, results=ranked, encoder_version=encoder_version)
 
 
-def memory_event(memory_id: str, payload: Mapping[str, Any]) -> Memory:
-    """Return the event of a memory as it is stored now, e.g. after an update.
+def memory_event(memory_id: str, payload: Mapping[str, Any]) -> Memory | None:
+    """Return the event of a memory as it is stored now, e.g. after an update; None when it names no owner.
 
     Its turns, and a speaker who is not in the payload, are left empty: the log keeps what it knew of them.
     """
     scope = scope_of(payload)
-    actor = payload.get("actor_id")
-    speaker = actor if isinstance(actor, str) else ""
-    return Memory(memory_id, scope, scope.key, str(payload.get("data", "")), speaker)
+    if scope is None:
+        return None
+    return Memory(
+        memory_id, scope, scope.key, str(payload.get("data", "")), name_of(payload.get("actor_id") or None) or ""
+    )
 
 
 def deletion_event(memory_id: str, payload: Mapping[str, Any]) -> Deletion:
-    """Return the event of a deleted memory."""
-    return Deletion(scope=scope_of(payload), memory_id=memory_id)
+    """Return the event of a deleted memory, which its id names well enough when the payload does not say whose it was.
+
+    Raises:
+        ValueError: the id is empty; such an event would mean everything in the scope.
+    """
+    if not memory_id:
+        raise ValueError("a memory without an id was deleted")
+    return Deletion(scope=scope_of(payload) or Scope(), memory_id=memory_id)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hins_adapter_mem0.events import (
     deletion_event,
@@ -15,16 +16,17 @@ from hins_adapter_mem0.events import (
     result_items,
     retrieval_event,
     scope_of,
+    search_scope,
 )
 from hins_adapter_mem0.index import open_index
 from hins_adapter_mem0.stores import GuardedStore
 from hins_memory.log.capture import make_feedback, never_raises
-from hins_memory.types import Answer, Deletion, Scope
+from hins_memory.types import Answer
 
 if TYPE_CHECKING:
     from hins_memory.log.capture import Capture
 
-__all__ = ["AgentTurn", "Recorder", "stored_payload", "stored_scopes"]
+__all__ = ["AgentTurn", "Recorder", "Stored", "deleting", "deletions", "doomed", "stored_memories"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,8 @@ class Recorder:
 
     def __init__(self, capture: Capture | None) -> None:
         self.capture = capture
+        #: how many calls named no owner, and were not recorded
+        self.unnamed = 0
 
     @property
     def on(self) -> bool:
@@ -52,20 +56,23 @@ class Recorder:
     def added(self, memory: Any, messages: Any, arguments: Mapping[str, Any], result: Any) -> None:
         """Record an `add`. Reads the store for memories that an LLM wrote, because the result leaves out whose."""
         scope = scope_of(arguments)
+        if scope is None:
+            self._left_out()
+            return
         items = result_items(result)
         inferred = arguments.get("infer", True) or arguments.get("memory_type")
         payloads: dict[str, Mapping[str, Any]] = {}
         if inferred:
-            payloads = {str(item["id"]): stored_payload(memory, item["id"]) for item in items}
+            found = {str(item["id"]): stored_memory(memory, item["id"]) for item in items}
+            payloads = {id_: stored.payload for id_, stored in found.items() if stored is not None}
         for event in result_events(items, message_turns(messages, scope), scope, payloads):
             self._record(event)
 
     @never_raises("")
     def searched(self, query: str, filters: Mapping[str, Any] | None, result: Any, encoder_version: str) -> str:
-        """Record a `search` and return the retrieval's id; "" when it is not recorded."""
-        scope = scope_of(filters or {})
-        # A wildcard searches across owners; it belongs to none of them.
-        if "*" in (scope.user, scope.agent, scope.run) or not isinstance(query, str):
+        """Record a `search` and return the retrieval's id; "" when it is not recorded, as when it is across users."""
+        scope = search_scope(filters or {})
+        if scope is None or not isinstance(query, str):
             return ""
         event = retrieval_event(query, scope, result, encoder_version)
         self._record(event)
@@ -77,20 +84,18 @@ class Recorder:
     @never_raises(None)
     def updated(self, memory: Any, memory_id: Any) -> None:
         """Record a memory as it is stored after an `update`."""
-        payload = stored_payload(memory, memory_id)
-        if payload:
-            self._record(memory_event(str(memory_id), payload))
+        stored = stored_memory(memory, memory_id)
+        event = None if stored is None else memory_event(stored.id, stored.payload)
+        if event is not None:
+            self._record(event)
+        elif stored is not None:
+            self._left_out()
 
     @never_raises(None)
-    def deleted(self, memory_id: Any, payload: Mapping[str, Any]) -> None:
-        """Record a `delete`; `payload` is what was stored before."""
-        self._record(deletion_event(str(memory_id), payload))
-
-    @never_raises(None)
-    def deleted_all(self, scopes: Sequence[Scope]) -> None:
-        """Record that everything in these scopes was deleted."""
-        for scope in scopes:
-            self._record(Deletion(scope=scope))
+    def deleted(self, gone: Iterable[Stored]) -> None:
+        """Record what was deleted, one memory at a time: the log may hold more of the same scope than this store."""
+        for stored in gone:
+            self._record(deletion_event(stored.id, stored.payload))
 
     @never_raises(None)
     def answered(self, retrieval_id: str, text: str) -> None:
@@ -106,30 +111,94 @@ class Recorder:
         """
         self._record(make_feedback(memory_id, polarity, retrieval_id))
 
+    def _left_out(self) -> None:
+        self.unnamed += 1
+        if self.unnamed == 1:
+            logger.warning("A call whose ids cannot be the name of an owner is not recorded, nor are others like it")
+
     def _record(self, event: Any) -> None:
         if self.capture is not None:
             self.capture.record(event)
 
 
-def stored_payload(memory: Any, memory_id: Any) -> Mapping[str, Any]:
-    """Return what a memory's store holds under an id; {} when there is nothing, or it cannot be read."""
+class Stored(NamedTuple):
+    """A memory as it is stored: its id in the store's own spelling, and its payload."""
+
+    id: str
+    payload: Mapping[str, Any]
+
+
+def stored_memory(memory: Any, memory_id: Any) -> Stored | None:
+    """Return what a memory's store holds under an id; None when there is nothing, or it cannot be read."""
     try:
         row = memory.vector_store.get(vector_id=memory_id)
     except Exception:
         # Mem0 meets the same error next, and says it to the caller.
         logger.debug("%s could not be read", memory_id, exc_info=True)
-        return {}
-    return dict(getattr(row, "payload", None) or {})
+        return None
+    return None if row is None else _stored(row)
 
 
-def stored_scopes(store: Any) -> list[Scope]:
-    """Return every scope that holds a memory in a store; [] when it cannot be read."""
+def _stored(row: Any) -> Stored:
+    return Stored(str(row.id), dict(row.payload or {}))
+
+
+def stored_memories(store: Any) -> list[Stored]:
+    """Return every memory in a store; [] when it cannot be read."""
     try:
         index = open_index(store if isinstance(store, GuardedStore) else GuardedStore(store, None), "memories")
-        return sorted({scope_of(record.payload) for page in index.pages(1000) for record in page})
+        return [Stored(record.id, record.payload) for page in index.pages(1000) for record in page]
     except Exception:
-        logger.warning("The scopes of a store could not be read", exc_info=True)
+        logger.warning("What a store holds could not be read", exc_info=True)
         return []
+
+
+# What the running call has deleted so far, here and in the tasks started from here.
+_deletions: ContextVar[list[Stored] | None] = ContextVar("hins_mem0_deletions", default=None)
+
+
+@contextmanager
+def deletions() -> Iterator[list[Stored]]:
+    """Collect what `deleting` sees deleted inside."""
+    gone: list[Stored] = []
+    token = _deletions.set(gone)
+    try:
+        yield gone
+    finally:
+        _deletions.reset(token)
+
+
+def doomed(memory: Any, memory_id: Any, existing: Any = None) -> Stored | None:
+    """Return a memory that is about to be deleted, if that shall be recorded; `existing` is its row, if it was read."""
+    if _deletions.get() is None:
+        return None
+    return stored_memory(memory, memory_id) if existing is None else _stored(existing)
+
+
+@contextmanager
+def deleting(memory: Any, stored: Stored | None) -> Iterator[None]:
+    """Around the deletion of one memory: note it when it is done.
+
+    An error after the store has deleted it, e.g. of Mem0's history, does not bring it back.
+    """
+    gone = _deletions.get()
+    if gone is None or stored is None:
+        yield
+        return
+    try:
+        yield
+    except Exception:
+        if _is_gone(memory, stored.id):
+            gone.append(stored)
+        raise
+    gone.append(stored)
+
+
+def _is_gone(memory: Any, memory_id: Any) -> bool:
+    try:
+        return memory.vector_store.get(vector_id=memory_id) is None
+    except Exception:
+        return False
 
 
 class AgentTurn:

@@ -22,13 +22,13 @@ from hins_adapter_memoryos.attached import (
     attachment_of,
 )
 from hins_adapter_memoryos.encoders import OwnEncoder
+from hins_adapter_memoryos.events import scope_of
 from hins_adapter_memoryos.opening import choose_encoder, open_agent, record_own, reembed_agent
 from hins_adapter_memoryos.part import Part, PartKind
 from hins_adapter_memoryos.recorder import Recorder
 from hins_adapter_memoryos.shape import Shape, is_memoryos, shape_of
 from hins_memory.config import Settings
 from hins_memory.errors import AgentError, ConfigError
-from hins_memory.types import Scope
 
 __all__ = ["Attachment", "Options", "agent_of", "attach", "attach_with", "detach", "install"]
 
@@ -166,7 +166,7 @@ def install(memory: Any, options: Options, original: type | None) -> None:
         agent = open_agent(root, settings, own, options.model)
         missing = choose_encoder(agent, options.embedder, options.reembed)
         capture = agent.join_capture(settings) if options.capture and settings.capture else None
-        recorder = Recorder(capture, Scope(user=str(memory.user_id), agent=str(memory.assistant_id)))
+        recorder = Recorder(capture, scope_of(memory.user_id, memory.assistant_id))
         parts = {name: Part(getattr(memory, name), kind, agent, recorder) for name, (kind, _) in _MEMORIES.items()}
         attachment = Attachment(agent, recorder, parts, shape, original)
         for part in parts.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ __all__ = [
     "page_turns",
     "result_lists",
     "retrieval_event",
+    "scope_of",
     "summary_memory",
     "topic_of",
 ]
@@ -29,6 +31,17 @@ result_lists: Mapping[str, str] = {
     "retrieved_user_knowledge": "knowledge_embedding",
     "retrieved_assistant_knowledge": "knowledge_embedding",
 }
+
+
+def scope_of(user_id: Any, assistant_id: Any) -> Scope | None:
+    """Return the scope of a Memoryos; None when its ids cannot be the name of an owner.
+
+    MemoryOS makes folders of its ids, so it takes what is a path: a string, and also a `pathlib.Path`.
+    """
+    named = [os.fspath(one) if isinstance(one, os.PathLike) else one for one in (user_id, assistant_id)]
+    if not all(isinstance(one, str) for one in named):
+        return None
+    return Scope.of(user=named[0], agent=named[1])
 
 
 def memory_id(entry: Mapping[str, Any]) -> str:
@@ -132,5 +145,6 @@ def retrieval_event(
     results: dict[str, RankedMemory] = {}
     for entry, score in sorted(found, key=lambda pair: pair[1], reverse=True):
         text = str(entry["knowledge"]) if "knowledge" in entry else page_text(entry)
-        results.setdefault(memory_id(entry), RankedMemory(memory_id(entry), text, score))
+        if id_ := memory_id(entry):
+            results.setdefault(id_, RankedMemory(id_, text, score))
     return Retrieval(scope=scope, query=query, results=tuple(results.values()), encoder_version=encoder_version)

@@ -18,7 +18,7 @@ from hins_adapter_memoryos.events import (
     summary_memory,
 )
 from hins_memory.log.capture import make_feedback, never_raises
-from hins_memory.types import Answer, Deletion, Event, Scope
+from hins_memory.types import Answer, Deletion, Event, Feedback, Scope
 
 if TYPE_CHECKING:
     from hins_adapter_memoryos.part import Part
@@ -42,12 +42,15 @@ class Recorder:
 
     Args:
         capture: where events go; None records nothing.
-        scope: the user and the assistant.
+        scope: the user and the assistant; None when they cannot be the name of an owner: nothing is recorded then.
     """
 
-    def __init__(self, capture: Capture | None, scope: Scope) -> None:
+    def __init__(self, capture: Capture | None, scope: Scope | None) -> None:
         self.capture = capture
-        self.scope = scope
+        self.scope = scope or Scope()
+        #: how many events named no owner or no memory, and were not recorded
+        self.unnamed = 0
+        self._named = scope is not None
         # The memories that the log knows from here. What was stored before is recorded when it is first found.
         self._known: set[str] = set()
 
@@ -77,8 +80,11 @@ class Recorder:
     def forgotten(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Record that MemoryOS dropped segments, pages or knowledge, for want of space."""
         for entry in entries:
-            self._known.discard(memory_id(entry))
-            self._record(Deletion(self.scope, memory_id(entry)))
+            id_ = memory_id(entry)
+            self._known.discard(id_)
+            # Without an id it would mean everything that the owner has.
+            if id_:
+                self._record(Deletion(self.scope, id_))
 
     @never_raises("")
     def retrieved(self, query: str, found: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
@@ -92,7 +98,7 @@ class Recorder:
             found: what `retrieve_context` returned.
             parts: the part that each of its lists came from.
         """
-        if self.capture is None or not isinstance(query, str):
+        if self.capture is None or not self._named or not isinstance(query, str):
             return ""
         scored: list[tuple[Mapping[str, Any], float]] = []
         version = ""
@@ -170,11 +176,23 @@ class Recorder:
 
     def _memory(self, event: Any) -> None:
         self._known.add(event.id)
-        self._record(event)
+        if event.id:
+            self._record(event)
+        else:
+            self._left_out()
 
     def _record(self, event: Event) -> None:
-        if self.capture is not None:
+        if self.capture is None:
+            return
+        if self._named or isinstance(event, (Answer, Feedback)):
             self.capture.record(event)
+        else:
+            self._left_out()
+
+    def _left_out(self) -> None:
+        self.unnamed += 1
+        if self.unnamed == 1:
+            logger.warning("What has no id, or an owner without a name, is not recorded")
 
 
 def _scored(

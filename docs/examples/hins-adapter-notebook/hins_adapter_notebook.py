@@ -28,11 +28,12 @@ class NoteIndex(Table):  # has count, delete and drop
 
 
 class NotebookAgent:
-    name, cutoffs, scope = "notebook", (), Scope(user="me")
+    name, cutoffs = "notebook", ()
     encoder_version = property(lambda self: self.serving[0].version)
 
     def __init__(self, notebook, settings):
         self.key, self.lock = f"notebook:{notebook.path}", threading.RLock()
+        self.scope = Scope.of(user=notebook.path)  # two notebooks may be of two people
         self.registry, self.capture = Registry(settings), Capture(settings)
         self.open = lambda version, suffix: [NoteIndex(notebook.db, f"hins_notes{suffix}")]
         self.live, self.replicate_lock, self.drain = lambda: [self.serving[1]], lambda: self.lock, lambda: None

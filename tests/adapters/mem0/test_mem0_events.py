@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hins_adapter_mem0.events import message_turns, result_events, result_items, retrieval_event, scope_of
+from hins_adapter_mem0.events import message_turns, result_events, result_items, retrieval_event, scope_of, search_scope
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,7 +44,8 @@ def test_any_messages_give_well_formed_events(messages: object, result: object) 
 
 @given(st.dictionaries(st.sampled_from(["user_id", "agent_id", "run_id", "x"]), _JSON))
 def test_any_filters_give_a_scope(filters: dict[str, object]) -> None:
-    assert all(isinstance(part, str) for part in (scope_of(filters).user, scope_of(filters).key))
+    for scope in (scope_of(filters), search_scope(filters)):
+        assert scope is None or scope.owner.key
 
 
 @given(st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=8))
