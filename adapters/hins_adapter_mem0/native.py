@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hins_adapter_mem0.faiss_files import stored_vectors
 from hins_adapter_mem0.index import StoreIndex
 from hins_adapter_mem0.stores import patiently
-from hins_memory.errors import AgentError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
     from hins_memory.plugins.protocols import Record
 
-__all__ = ["ChromaIndex", "FaissIndex", "PgvectorIndex", "finish_faiss", "prepare_faiss"]
+__all__ = ["ChromaIndex", "FaissIndex", "PgvectorIndex"]
 
 
 class _Counted(StoreIndex):
@@ -246,7 +244,7 @@ class FaissIndex(_Snapshot):
             faiss.normalize_L2(rows)
         with self.store.guard:
             known = self._places([record.id for record in records])
-            stored = _writable(raw.index)
+            stored = stored_vectors(raw.index)
             new = [number for number, record in enumerate(records) if record.id not in known]
             # Known ones keep their places: a kill between the two files that Mem0 saves must not shift the others.
             for number, record in enumerate(records):
@@ -257,7 +255,7 @@ class FaissIndex(_Snapshot):
                 raw.index.add(rows[new])
             raw.index_to_id.update({first + place: records[number].id for place, number in enumerate(new)})
             raw.docstore.update({record.id: dict(record.payload) for record in records})
-            self._save()
+            raw._save()
 
     def delete(self, ids: Iterable[str]) -> None:
         """Delete records; ids that do not exist are ignored."""
@@ -268,24 +266,14 @@ class FaissIndex(_Snapshot):
                 return
             gone = set(places.values())
             kept = [place for place in sorted(raw.index_to_id) if place not in gone]
-            vectors = _writable(raw.index)[kept].copy()
+            vectors = stored_vectors(raw.index)[kept].copy()
             names = [raw.index_to_id[place] for place in kept]
             raw.index.reset()
             if kept:
                 raw.index.add(vectors)
             raw.index_to_id = dict(enumerate(names))
             raw.docstore = {id_: payload for id_, payload in raw.docstore.items() if id_ not in places}
-            self._save()
-
-    def _save(self) -> None:
-        raw = self._raw
-        try:
             raw._save()
-        except OSError:
-            # What is not on disk must not look as if it were: back to what is.
-            folder, name = raw.path, raw.collection_name
-            raw._load(f"{folder}/{name}.faiss", f"{folder}/{name}.pkl")
-            raise
 
     @property
     def _raw(self) -> Any:
@@ -298,83 +286,3 @@ class FaissIndex(_Snapshot):
     def _places(self, ids: Sequence[str]) -> dict[str, int]:
         wanted = set(ids)
         return {id_: place for place, id_ in self._raw.index_to_id.items() if id_ in wanted}
-
-
-def _writable(index: Any) -> NDArray[np.float32]:
-    """Return the vectors of a flat faiss index as an array over its own memory, shape (ntotal, d)."""
-    import faiss
-    import numpy as np
-
-    if not index.ntotal:
-        return np.empty((0, index.d), dtype=np.float32)
-    pointer = index.get_xb()
-    array: NDArray[np.float32] = faiss.rev_swig_ptr(pointer, index.ntotal * index.d).reshape(index.ntotal, index.d)
-    return array
-
-
-# The files of one faiss collection, those that will replace them, and the mark that says that these are complete.
-_ENDINGS = (".faiss", ".json")
-_NEW, _READY = ".new", ".ready"
-
-
-def finish_faiss(folder: str, collection: str) -> None:
-    """Finish a save that was killed between its two files; to be called before Mem0 reads them."""
-    ready = Path(folder) / f"{collection}{_READY}"
-    if ready.exists():
-        _replace(Path(folder), collection)
-
-
-def prepare_faiss(raw: Any) -> None:
-    """Make one of Mem0's faiss stores save both of its files or none, and check that it could read what is there.
-
-    Mem0 writes them in place and only logs when it cannot: a kill or a full disk would leave half of one.
-
-    Raises:
-        AgentError: the files are damaged or do not belong together; Mem0 would go on with an empty store.
-    """
-    if raw.index is None or not raw.path:
-        return
-    vectors, listed = (Path(raw.path) / f"{raw.collection_name}{ending}" for ending in _ENDINGS)
-    try:
-        stored = len(json.loads(listed.read_text(encoding="utf-8"))["index_to_id"]) if listed.exists() else 0
-    except (OSError, ValueError, KeyError) as error:
-        raise AgentError(f"{listed} is damaged: {error}", "Restore it and the .faiss file from a backup.") from error
-    if not stored == len(raw.index_to_id) == raw.index.ntotal:
-        raise AgentError(
-            f"{vectors} has {raw.index.ntotal} vectors, but {listed} names {stored}.", "Restore both from a backup."
-        )
-    raw._save = partial(_save_faiss, raw)
-
-
-def _save_faiss(raw: Any) -> None:
-    """Save as Mem0 does, but both files or none, and with an error when that is not possible.
-
-    Raises:
-        OSError: the disk is full or not writable; the files are as they were before.
-    """
-    import faiss
-
-    folder = Path(raw.path)
-    names = {str(place): id_ for place, id_ in raw.index_to_id.items()}
-    contents = (
-        faiss.serialize_index(raw.index).tobytes(),
-        json.dumps({"docstore": raw.docstore, "index_to_id": names}, indent=2).encode(),
-    )
-    new = [folder / f"{raw.collection_name}{ending}{_NEW}" for ending in _ENDINGS]
-    try:
-        for path, content in zip(new, contents, strict=True):
-            path.write_bytes(content)
-        (folder / f"{raw.collection_name}{_READY}").touch()
-    except OSError:
-        for path in new:
-            path.unlink(missing_ok=True)
-        raise
-    _replace(folder, raw.collection_name)
-
-
-def _replace(folder: Path, collection: str) -> None:
-    for ending in _ENDINGS:
-        new = folder / f"{collection}{ending}{_NEW}"
-        if new.exists():
-            os.replace(new, folder / f"{collection}{ending}")
-    (folder / f"{collection}{_READY}").unlink()

@@ -129,9 +129,10 @@ class StoreOpener:
     def _create(self, collection: str, changes: dict[str, Any]) -> Any:
         config = self.config.model_copy(update=changes)
         if self.provider == "faiss":
-            from hins_adapter_mem0.native import finish_faiss, prepare_faiss
+            from hins_adapter_mem0.faiss_files import finish_faiss, prepare_faiss, start_faiss
 
             finish_faiss(str(config.path), collection)
+            start_faiss(config, collection)
             raw = VectorStoreFactory.create(self.provider, config)
             prepare_faiss(raw)
             return raw
@@ -341,6 +342,10 @@ class GuardedStore:
         """Delete the collection itself."""
         with self.guard:
             self.raw.delete_col()
+            if provider_of(self.raw) == "faiss":
+                from hins_adapter_mem0.faiss_files import forget_faiss
+
+                forget_faiss(self.raw)
         self._dropped(str(self.raw.collection_name))
 
     def _about_to_write(self, ids: Sequence[Any]) -> None:

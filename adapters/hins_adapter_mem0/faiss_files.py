@@ -1,0 +1,185 @@
+"""Mem0's faiss stores saved whole: a kill at any moment leaves what was there before a write, or what is there after it.
+
+Mem0 writes an index and its payloads to two files in place, and only logs when it cannot; it updates a row by a saved
+deletion and a saved insertion.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hins_memory.errors import AgentError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["finish_faiss", "forget_faiss", "prepare_faiss", "release_faiss", "start_faiss", "stored_vectors"]
+
+# The files of one collection, those that will replace them, and the mark that says that these are complete.
+_ENDINGS = (".faiss", ".json")
+_NEW, _READY = ".new", ".ready"
+# What is replaced in a store.
+_METHODS = ("_save", "update", "reset")
+
+
+def stored_vectors(index: Any) -> NDArray[np.float32]:
+    """Return the vectors of a flat faiss index as an array over its own memory, shape (ntotal, d)."""
+    import faiss
+    import numpy as np
+
+    if not index.ntotal:
+        return np.empty((0, index.d), dtype=np.float32)
+    pointer = index.get_xb()
+    array: NDArray[np.float32] = faiss.rev_swig_ptr(pointer, index.ntotal * index.d).reshape(index.ntotal, index.d)
+    return array
+
+
+def start_faiss(config: Any, collection: str) -> None:
+    """Make the files of a collection that is not there yet, empty, so that Mem0 finds both and writes neither.
+
+    Args:
+        config: Mem0's configuration of the store.
+        collection: its name.
+
+    Raises:
+        OSError: the folder is not writable.
+        AgentError: there are vectors without the texts that they belong to; Mem0 would write over them.
+    """
+    import faiss
+
+    if not config.path:
+        return
+    folder = Path(config.path)
+    vectors, listed = (folder / f"{collection}{ending}" for ending in _ENDINGS)
+    if listed.exists() and vectors.exists() or (folder / f"{collection}.pkl").exists():
+        return
+    if vectors.exists() and faiss.read_index(str(vectors)).ntotal:
+        raise AgentError(f"{vectors} has vectors, but {listed} is missing.", "Restore both from a backup.")
+    flat = faiss.IndexFlatL2 if config.distance_strategy.lower() == "euclidean" else faiss.IndexFlatIP
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write(folder, collection, flat(config.embedding_model_dims), {}, {})
+
+
+def finish_faiss(folder: str, collection: str) -> None:
+    """Finish a save that was killed between its two files; to be called before Mem0 reads them."""
+    ready = Path(folder) / f"{collection}{_READY}"
+    if ready.exists():
+        _replace(Path(folder), collection)
+
+
+def prepare_faiss(raw: Any) -> None:
+    """Make one of Mem0's faiss stores save both of its files or none, and check that it could read what is there.
+
+    Raises:
+        AgentError: the files are damaged or do not belong together; Mem0 would go on with an empty store.
+    """
+    if raw.index is None or not raw.path:
+        return
+    vectors, listed = (Path(raw.path) / f"{raw.collection_name}{ending}" for ending in _ENDINGS)
+    try:
+        stored = len(json.loads(listed.read_text(encoding="utf-8"))["index_to_id"]) if listed.exists() else 0
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AgentError(f"{listed} is damaged: {error}", "Restore it and the .faiss file from a backup.") from error
+    if not stored == len(raw.index_to_id) == raw.index.ntotal:
+        raise AgentError(
+            f"{vectors} has {raw.index.ntotal} vectors, but {listed} names {stored}.", "Restore both from a backup."
+        )
+    raw._save = partial(_save, raw)
+    raw.update = partial(_update, raw)
+    raw.reset = partial(_reset, raw)
+
+
+def release_faiss(raw: Any) -> None:
+    """Give a store back as Mem0 made it."""
+    for name in _METHODS:
+        vars(raw).pop(name, None)
+
+
+def forget_faiss(raw: Any) -> None:
+    """Remove what a save that was killed left behind of a collection that is dropped."""
+    for ending in (*(f"{one}{_NEW}" for one in _ENDINGS), _READY):
+        (Path(raw.path) / f"{raw.collection_name}{ending}").unlink(missing_ok=True)
+
+
+def _update(raw: Any, vector_id: str, vector: Any = None, payload: Mapping[str, Any] | None = None) -> None:
+    """Update a row as Mem0 does, but in its place and with one save."""
+    import faiss
+    import numpy as np
+
+    if vector_id not in raw.docstore:
+        raise ValueError(f"Vector {vector_id} not found")
+    if vector is not None:
+        row = np.array(vector, dtype=np.float32).reshape(1, -1)
+        if row.shape[1] != raw.index.d:
+            raise ValueError(f"The vector has {row.shape[1]} numbers, not {raw.index.d}")
+        if raw._should_normalize():
+            faiss.normalize_L2(row)
+        stored = stored_vectors(raw.index)
+        for place in [place for place, id_ in raw.index_to_id.items() if id_ == vector_id]:
+            stored[place] = row[0]
+    if payload is not None:
+        raw.docstore[vector_id] = dict(payload)
+    raw._save()
+
+
+def _reset(raw: Any) -> None:
+    """Delete every row as Mem0 does, but with one save."""
+    raw.index.reset()
+    raw.docstore, raw.index_to_id = {}, {}
+    raw._save()
+
+
+def _save(raw: Any) -> None:
+    """Save as Mem0 does, but both files or none, and with an error when that is not possible.
+
+    Raises:
+        OSError: the disk is full or not writable; the files and the store are as they were before.
+    """
+    folder, name = Path(raw.path), raw.collection_name
+    try:
+        _write(folder, name, raw.index, raw.docstore, raw.index_to_id)
+    except OSError:
+        # What is not on disk must not look as if it were: back to what is.
+        raw._load(f"{folder}/{name}.faiss", f"{folder}/{name}.pkl")
+        raise
+
+
+def _write(folder: Path, name: str, index: Any, payloads: Mapping[str, Any], names: Mapping[int, str]) -> None:
+    import faiss
+
+    listed = {"docstore": payloads, "index_to_id": {str(place): id_ for place, id_ in names.items()}}
+    contents = (faiss.serialize_index(index).tobytes(), json.dumps(listed, indent=2).encode())
+    new = [folder / f"{name}{ending}{_NEW}" for ending in _ENDINGS]
+    try:
+        for path, content in zip(new, contents, strict=True):
+            _write_private(path, content)
+        (folder / f"{name}{_READY}").touch(mode=0o600)
+    except OSError:
+        for path in new:
+            path.unlink(missing_ok=True)
+        raise
+    _replace(folder, name)
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a file that nobody else can read, and have it on the disk when this returns."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _replace(folder: Path, collection: str) -> None:
+    for ending in _ENDINGS:
+        new = folder / f"{collection}{ending}{_NEW}"
+        if new.exists():
+            os.replace(new, folder / f"{collection}{ending}")
+    (folder / f"{collection}{_READY}").unlink()
