@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from hins_memory.errors import ConfigError
-
 __all__ = [
     "SYNTHETIC_TENANT",
     "Answer",
@@ -84,11 +82,11 @@ def name_of(value: object) -> str | None:
 class Scope:
     """Whose data something is. Nothing crosses a scope except what the owner allows.
 
-    Empty strings stand for "not given". `run` is one session of an owner; `owner` drops it. `of` makes a scope from
-    ids of other types.
+    Empty strings stand for "not given". `run` is one session of an owner; `owner` drops it. Parts of other types become
+    strings as `name_of` says.
 
     Raises:
-        ConfigError: a part is no string.
+        ValueError: a part cannot be a name.
     """
 
     user: str = ""
@@ -97,15 +95,16 @@ class Scope:
     tenant: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("user", "agent", "run", "tenant"):
-            value = getattr(self, name)
+        for part in ("user", "agent", "run", "tenant"):
+            value = getattr(self, part)
             if type(value) is str:
                 continue
-            if not isinstance(value, str):
-                raise ConfigError(
-                    f"The {name} of a scope is a {type(value).__name__}.", "Give a string, or use Scope.of(...)."
+            name = str.__str__(value) if isinstance(value, str) else name_of(value)
+            if name is None:
+                raise ValueError(
+                    f"the {part} of a scope cannot be {value!r}; Scope.of gives None for what names nobody"
                 )
-            object.__setattr__(self, name, str.__str__(value))
+            object.__setattr__(self, part, name)
 
     @classmethod
     def of(

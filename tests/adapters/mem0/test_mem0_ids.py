@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from mem0.memory.main import _validate_and_trim_entity_id
 from mem0_world import logged
 
-from hins_memory.capture import flush_all
 from hins_memory.config import Settings
+from hins_memory.log.capture import flush_all
 from hins_memory.types import Scope
 
 
