@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hins_adapter_mem0.clients import release_client
 from hins_adapter_mem0.embedding import HinsEmbedding
 from hins_adapter_mem0.encoders import OwnEncoder
+from hins_adapter_mem0.faiss_files import prepare_faiss, release_faiss
 from hins_adapter_mem0.index import StoreIndex, open_index
 from hins_adapter_mem0.stores import GuardedStore, Replica, StoreOpener, entity_collection
 from hins_memory.errors import AgentError, LogError
@@ -128,6 +129,9 @@ class Mem0Agent:
             for name, agent in list(_agents.items()):
                 if agent is self:
                     del _agents[name]
+            if self._own is not None and self.opener.provider == "faiss":
+                release_faiss(self._own.memories.raw)
+                release_faiss(self._own.entities.raw)
             if self._closer is not None:
                 self._closer()
 
@@ -212,7 +216,14 @@ class Mem0Agent:
         self._current = self._noting(self.bind(version, suffix))
 
     def serve_own(self, embedding: Any, memories: Any, entities: Any) -> None:
-        """Serve from a Memory's own embedder and stores, so that they can be swapped."""
+        """Serve from a Memory's own embedder and stores, so that they can be swapped.
+
+        Raises:
+            AgentError: the files of a store are damaged.
+        """
+        if self.opener.provider == "faiss":
+            prepare_faiss(memories)
+            prepare_faiss(entities)
         self._own = self._current = Binding(
             embedding=embedding,
             encoder=OwnEncoder(embedding),

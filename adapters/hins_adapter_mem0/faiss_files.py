@@ -1,4 +1,4 @@
-"""Mem0's faiss stores saved whole: a kill at any moment leaves what was there before a write, or what is there after it.
+"""Mem0's faiss stores saved whole: whenever a write is killed, the store is as it was before it or after it.
 
 Mem0 writes an index and its payloads to two files in place, and only logs when it cannot; it updates a row by a saved
 deletion and a saved insertion.
@@ -57,7 +57,7 @@ def start_faiss(config: Any, collection: str) -> None:
         return
     folder = Path(config.path)
     vectors, listed = (folder / f"{collection}{ending}" for ending in _ENDINGS)
-    if listed.exists() and vectors.exists() or (folder / f"{collection}.pkl").exists():
+    if (listed.exists() and vectors.exists()) or (folder / f"{collection}.pkl").exists():
         return
     if vectors.exists() and faiss.read_index(str(vectors)).ntotal:
         raise AgentError(f"{vectors} has vectors, but {listed} is missing.", "Restore both from a backup.")

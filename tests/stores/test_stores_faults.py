@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hins_adapter_mem0.faiss_files import finish_faiss
 from hins_adapter_mem0.index import StoreIndex, open_index
-from hins_adapter_mem0.native import finish_faiss
 from hins_adapter_mem0.stores import GuardedStore, StoreOpener
 from mem0.configs.vector_stores.faiss import FAISSConfig
 from mem0.vector_stores.faiss import FAISS
