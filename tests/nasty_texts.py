@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+import html5lib
 from hypothesis import strategies as st
 
 NASTY = (
@@ -71,6 +72,16 @@ arguments = texts.map(lambda text: re.sub("[\x00\ud800-\udfff]", "", text))
 #: All of them at once.
 EVERYTHING = " ".join(NASTY)
 
+_ELEMENTS = {
+    *("html", "head", "meta", "title", "link", "style", "body", "h1", "h2", "section", "p", "br", "div", "span", "i"),
+    *("table", "thead", "tbody", "tr", "th", "td"),
+    *("figure", "figcaption", "svg", "line", "text", "polyline", "circle", "rect"),
+}
+_ATTRIBUTES = {
+    *("lang", "charset", "http-equiv", "content", "name", "rel", "href", "scope", "class", "style", "role"),
+    *("aria-label", "viewBox", "width", "height", "font-size", "fill", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy"),
+    *("r", "points", "stroke", "stroke-width", "text-anchor"),
+}
 _BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 _UNSEEN = set("\u200b\u200e\u200f\u061c\u2060\ufeff\u00ad")
 # What rich tells a terminal: styles, erase, cursor up, cursor shown or hidden, begin of line.
@@ -97,3 +108,17 @@ def harmful(text: str, *, drawn: bool = False) -> set[str]:
             or "\U000e0000" <= one <= "\U000e007f"
         )
     }
+
+
+def check_page(text: str) -> None:
+    """Fail unless a page is valid HTML of the elements that reports are made of, fetches nothing and hides nothing."""
+    assert not harmful(text)
+    # Strict: an error of the kinds that the HTML standard lists ends it.
+    tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(text)
+    for element in tree.iter():
+        # A comment would have a function for its tag.
+        assert isinstance(element.tag, str)
+        assert element.tag.rpartition("}")[2] in _ELEMENTS
+        assert set(element.attrib) <= _ATTRIBUTES
+        assert element.attrib.get("href", "data:,") == "data:,"
+        assert "url" not in element.attrib.get("style", "")

@@ -1,16 +1,23 @@
 """Self-contained HTML pages for reports: sections, tables and inline SVG charts, no scripts and nothing fetched.
 
-Every text that comes in is escaped here, because memories and queries are what users typed.
+Memories and queries are what users typed. Everything comes out of the templates of this folder, which escape every
+value and show characters that act or cannot be seen as their codes; a page tells the browser to run and fetch nothing.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup as Html
+
+from hins_memory.common.printable import printable
 
 __all__ = [
     "Html",
@@ -28,22 +35,9 @@ __all__ = [
 _COLORS = ("#2563eb", "#f97316", "#16a34a", "#9333ea", "#dc2626", "#0891b2", "#a16207", "#475569")
 _WIDTH, _HEIGHT = 640, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 28, 44
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1e293b; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 1px solid #e2e8f0; }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #e2e8f0; text-align: left; vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-figure { margin: 1rem 0; } figcaption { font-weight: 600; } svg { max-width: 100%; height: auto; }
-.legend span { display: inline-block; margin-right: 1rem; } .legend i { display: inline-block; width: .8rem;
-height: .8rem; margin-right: .3rem; } pre { white-space: pre-wrap; }
-"""
-
-
-class Html(str):
-    """A text that is HTML already and is not escaped again."""
-
-    __slots__ = ()
+_GRID, _BASE = "#e2e8f0", "#64748b"
+# From here on a number's digits say less than its size, and a chart's scale leaves the range of floats.
+_PLAIN, _LARGEST = 1e15, 1e100
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +57,32 @@ class Series:
     x: Sequence[float] = ()
 
 
-def page(title: str, sections: Sequence[Section]) -> str:
-    """Return a whole HTML page."""
-    body = [f"<h1>{escape(title)}</h1>"]
-    for section in sections:
-        inner = "\n".join(part if isinstance(part, Html) else paragraph(part) for part in section.content)
-        body.append(f"<section>\n<h2>{escape(section.title)}</h2>\n{inner}\n</section>")
-    head = (
-        f'<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">\n<title>{escape(title)}</title>'
-        f'\n<link rel="icon" href="data:,">\n<style>{_STYLE}</style>'
+@functools.cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("hins_memory.common"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    content = "\n".join(body)
-    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{content}\n</body>\n</html>\n'
+
+
+def _rendered(template: str, values: Mapping[str, Any]) -> Html:
+    return Html(_templates().get_template(template).render(values))
+
+
+def page(title: str, sections: Sequence[Section]) -> str:
+    """Return a whole HTML page, which can be encoded as UTF-8."""
+    made = [
+        {
+            "title": section.title,
+            "parts": [part if isinstance(part, Html) else paragraph(part) for part in section.content],
+        }
+        for section in sections
+    ]
+    return f"{_rendered('page.html', {'title': title, 'sections': made})}\n"
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
@@ -86,8 +94,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        # A lone surrogate in a user's text must not cost the page.
-        half.write_bytes(page(title, sections).encode("utf-8", "replace"))
+        half.write_text(page(title, sections), encoding="utf-8")
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)
@@ -95,7 +102,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
 
 def paragraph(text: str) -> Html:
     """Return a paragraph; line breaks are kept."""
-    return Html("<p>" + "<br>".join(escape(line) for line in text.splitlines()) + "</p>")
+    return _rendered("paragraph.html", {"lines": text.replace("\r\n", "\n").split("\n")})
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], digits: int = 1) -> Html:
@@ -106,25 +113,24 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], digits: int 
         rows: the cells; floats are shown with `digits` decimals, None as a dash, the rest by `str`.
         digits: decimals of floats.
     """
-    top = "".join(f"<th>{escape(name)}</th>" for name in headers)
-    lines = "\n".join("<tr>" + "".join(_cell(value, digits) for value in row) + "</tr>" for row in rows)
-    return Html(f"<table>\n<thead><tr>{top}</tr></thead>\n<tbody>\n{lines}\n</tbody>\n</table>")
+    return _rendered(
+        "table.html", {"headers": headers, "rows": [[_cell(value, digits) for value in row] for row in rows]}
+    )
 
 
-def _cell(value: object, digits: int) -> str:
-    if isinstance(value, Html):
-        return f"<td>{value}</td>"
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "<td>–</td>"
+def _cell(value: object, digits: int) -> dict[str, Any]:
     if isinstance(value, float):
-        return f'<td class="number">{value:.{digits}f}</td>'
+        if not math.isfinite(value):
+            return {"text": "–", "number": False}
+        return {"text": f"{value:.{digits}f}" if abs(value) < _PLAIN else f"{value:.4g}", "number": True}
     if isinstance(value, int) and not isinstance(value, bool):
-        return f'<td class="number">{value}</td>'
-    return f"<td>{escape(str(value))}</td>"
+        return {"text": str(value), "number": True}
+    text = "–" if value is None else value if isinstance(value, Html) else str(value)
+    return {"text": text, "number": False}
 
 
 def line_chart(title: str, series: Sequence[Series], x_label: str = "", y_label: str = "") -> Html:
-    """Return a line chart; points that are not finite are left out.
+    """Return a line chart; points that are not finite, or beyond 1e100, are left out.
 
     Args:
         title: the caption.
@@ -135,26 +141,25 @@ def line_chart(title: str, series: Sequence[Series], x_label: str = "", y_label:
     lines = []
     for one in series:
         x = one.x or range(1, len(one.y) + 1)
-        points = [(float(a), float(b)) for a, b in zip(x, one.y, strict=True) if math.isfinite(a) and math.isfinite(b)]
+        points = [(float(a), float(b)) for a, b in zip(x, one.y, strict=True) if _shown(a) and _shown(b)]
         lines.append((one.name, points))
     every = [point for _, points in lines for point in points]
     if not every:
         return paragraph(f"{title}: nothing to show.")
     x_axis = _Axis.over([x for x, _ in every], _LEFT, _WIDTH - _RIGHT)
     y_axis = _Axis.over([y for _, y in every], _HEIGHT - _BOTTOM, _TOP)
-    parts = [_grid(x_axis, y_axis, x_label, y_label)]
+    drawn, dots = [], []
     for number, (_, points) in enumerate(lines):
-        path = " ".join(f"{x_axis.place(x):.1f},{y_axis.place(y):.1f}" for x, y in points)
-        color = _COLORS[number % len(_COLORS)]
-        parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="2" points="{path}"/>')
-        if len(points) == 1:
-            left, top = path.split(",")
-            parts.append(f'<circle cx="{left}" cy="{top}" r="3" fill="{color}"/>')
-    return _figure(title, parts, [name for name, _ in lines])
+        places = [(_pixel(x_axis.place(x)), _pixel(y_axis.place(y))) for x, y in points]
+        drawn.append({"color": _color(number), "points": " ".join(f"{x},{y}" for x, y in places)})
+        if len(places) == 1:
+            dots.append({"x": places[0][0], "y": places[0][1], "color": _color(number)})
+    chart = _grid(x_axis, y_axis, x_label, y_label) | {"lines": drawn, "dots": dots}
+    return _drawn(title, chart, [name for name, _ in lines])
 
 
 def bar_chart(title: str, labels: Sequence[str], series: Sequence[Series], y_label: str = "") -> Html:
-    """Return a chart of grouped bars.
+    """Return a chart of grouped bars; values that are not finite, or beyond 1e100, are left out.
 
     Args:
         title: the caption.
@@ -162,30 +167,28 @@ def bar_chart(title: str, labels: Sequence[str], series: Sequence[Series], y_lab
         series: one bar a group each, `y` as long as `labels`.
         y_label: what the bars show, with its unit.
     """
-    values = [float(value) for one in series for value in one.y if math.isfinite(value)]
+    values = [float(value) for one in series for value in one.y if _shown(value)]
     if not values or not labels:
         return paragraph(f"{title}: nothing to show.")
     y_axis = _Axis.over([0.0, *values], _HEIGHT - _BOTTOM, _TOP)
-    parts = [_grid(None, y_axis, "", y_label)]
+    chart = _grid(None, y_axis, "", y_label)
     width = (_WIDTH - _LEFT - _RIGHT) / len(labels)
-    bar = 0.8 * width / len(series)
+    thickness = 0.8 * width / len(series)
     base = y_axis.place(0.0)
-    for place, label in enumerate(labels):
-        left = _LEFT + place * width
-        middle = left + width / 2
-        parts.append(f'<text x="{middle:.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">{escape(label)}</text>')
+    bars = []
+    for group, label in enumerate(labels):
+        left = _LEFT + group * width
+        chart["labels"].append(_label(left + width / 2, _HEIGHT - _BOTTOM + 16, label, "middle"))
         for number, one in enumerate(series):
-            value = float(one.y[place])
-            if not math.isfinite(value):
+            value = float(one.y[group])
+            if not _shown(value):
                 continue
             top = y_axis.place(value)
-            x = left + 0.1 * width + number * bar
-            tip = f"<title>{escape(one.name)}, {escape(label)}: {value:.4g}</title>"
-            parts.append(
-                f'<rect x="{x:.1f}" y="{min(top, base):.1f}" width="{bar:.1f}" height="{abs(base - top):.1f}" '
-                f'fill="{_COLORS[number % len(_COLORS)]}">{tip}</rect>'
-            )
-    return _figure(title, parts, [one.name for one in series])
+            bar = {"x": left + 0.1 * width + number * thickness, "y": min(top, base), "width": thickness}
+            bar |= {"height": abs(base - top)}
+            tip = f"{one.name}, {label}: {value:.4g}"
+            bars.append({**{name: _pixel(size) for name, size in bar.items()}, "color": _color(number), "tip": tip})
+    return _drawn(title, chart | {"bars": bars}, [one.name for one in series])
 
 
 def histogram(title: str, series: Sequence[Series], x_label: str = "", bins: int = 40) -> Html:
@@ -197,14 +200,14 @@ def histogram(title: str, series: Sequence[Series], x_label: str = "", bins: int
         x_label: what the values are, with their unit.
         bins: how many.
     """
-    values = [float(value) for one in series for value in one.y if math.isfinite(value)]
+    values = [float(value) for one in series for value in one.y if _shown(value)]
     if not values:
         return paragraph(f"{title}: nothing to show.")
     low, high = min(values), max(values)
     width = (high - low) / bins or 1.0
     lines = []
     for one in series:
-        finite = [float(value) for value in one.y if math.isfinite(value)]
+        finite = [float(value) for value in one.y if _shown(value)]
         counts = [0] * bins
         for value in finite:
             counts[min(int((value - low) / width), bins - 1)] += 1
@@ -243,30 +246,36 @@ class _Axis:
         return [self.low + number * self.step for number in range(round((self.high - self.low) / self.step) + 1)]
 
 
-def _grid(x_axis: _Axis | None, y_axis: _Axis, x_label: str, y_label: str) -> str:
-    bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-    parts = []
-    for value in y_axis.ticks():
-        y = y_axis.place(value)
-        parts.append(f'<line x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e2e8f0"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}</text>')
-    for value in x_axis.ticks() if x_axis else ():
-        x = x_axis.place(value) if x_axis else 0.0
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{value:.4g}</text>')
-    parts.append(f'<line x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}" stroke="#64748b"/>')
-    parts.append(f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>')
-    parts.append(f'<text x="{_LEFT - 48}" y="{_TOP - 12}">{escape(y_label)}</text>')
-    return "\n".join(parts)
+def _shown(value: float) -> bool:
+    return math.isfinite(value) and abs(value) <= _LARGEST
 
 
-def _figure(title: str, parts: Sequence[str], names: Sequence[str]) -> Html:
-    legend = "".join(
-        f'<span><i style="background:{_COLORS[number % len(_COLORS)]}"></i>{escape(name)}</span>'
-        for number, name in enumerate(names)
-    )
-    svg = "\n".join(parts)
-    return Html(
-        f"<figure>\n<figcaption>{escape(title)}</figcaption>\n"
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" aria-label="{escape(title)}" '
-        f'font-size="12" fill="#334155">\n{svg}\n</svg>\n<div class="legend">{legend}</div>\n</figure>'
-    )
+def _color(number: int) -> str:
+    return _COLORS[number % len(_COLORS)]
+
+
+def _pixel(place: float) -> str:
+    return f"{place:.1f}"
+
+
+def _label(x: float, y: float, text: str, anchor: str) -> dict[str, str]:
+    return {"x": _pixel(x), "y": _pixel(y), "text": text, "anchor": anchor}
+
+
+def _grid(x_axis: _Axis | None, y_axis: _Axis, x_label: str, y_label: str) -> dict[str, Any]:
+    """Return the lines and labels of a chart's axes, as chart.html draws them."""
+    bottom = _HEIGHT - _BOTTOM
+    rules = [{"y": _pixel(y_axis.place(value)), "color": _GRID} for value in y_axis.ticks()]
+    rules.append({"y": _pixel(bottom), "color": _BASE})
+    labels = [_label(_LEFT - 6, y_axis.place(value) + 4, f"{value:.4g}", "end") for value in y_axis.ticks()]
+    if x_axis is not None:
+        labels += [_label(x_axis.place(value), bottom + 16, f"{value:.4g}", "middle") for value in x_axis.ticks()]
+    labels.append(_label((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 8, x_label, "middle"))
+    labels.append(_label(_LEFT - 48, _TOP - 12, y_label, "start"))
+    return {"rules": rules, "labels": labels, "lines": [], "dots": [], "bars": []}
+
+
+def _drawn(title: str, chart: Mapping[str, Any], names: Sequence[str]) -> Html:
+    legend = [{"color": _color(number), "name": name} for number, name in enumerate(names)]
+    frame = {"width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "right": _WIDTH - _RIGHT}
+    return _rendered("chart.html", frame | {"chart": {**chart, "title": title, "legend": legend}})

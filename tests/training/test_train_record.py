@@ -8,6 +8,7 @@ import platform
 from pathlib import Path
 
 import pytest
+from nasty_texts import EVERYTHING, check_page
 from safetensors.torch import load_file
 from train_world import NAMES, THINGS, examples, quick
 
@@ -86,7 +87,13 @@ def test_the_page_shows_the_curves(tmp_path, tiny_folder):
     page = (tmp_path / "run.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 3
     assert "v0001-12345678" in page
-    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "://" not in page
+    check_page(page)
+    evil = {"base": EVERYTHING, "settings": {EVERYTHING: EVERYTHING}, "versions": {EVERYTHING: EVERYTHING}}
+    evil["data"] = {**manifest["data"], "sources": {EVERYTHING: 1}, "tiers": {EVERYTHING: EVERYTHING}}
+    evil["run"] = {**manifest["run"], "hardware": {EVERYTHING: EVERYTHING}}
+    write_run_report(tmp_path / "evil.html", EVERYTHING, {**manifest, **evil})
+    check_page((tmp_path / "evil.html").read_text(encoding="utf-8"))
     with pytest.raises(TrainingError, match="no record"):
         write_run_report(tmp_path / "run.html", "v1", {"base": "b"})
     (tmp_path / "file").write_text("in the way")

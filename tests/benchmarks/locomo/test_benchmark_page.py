@@ -10,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from nasty_texts import check_page
 
 from hins_memory.llm import Usage
 from parts.datasets.locomo import Question
@@ -79,8 +80,7 @@ def test_the_page_shows_examples_won_and_lost_escaped(runs, tmp_path):
     figures, rows = report_runs(runs, 0, {}, lambda *one: None)
     write_report(path, runs, figures, rows, {"seed": 0, "data": EVIL})
     page = path.read_text(encoding="utf-8")
-    assert "<script" not in page
-    assert "<img" not in page
+    check_page(page)
     won, lost = page.split("Won by hins against stock")[1].split("Lost by hins against stock")
     assert "What 1?" in won
     assert "What 0?" not in won
