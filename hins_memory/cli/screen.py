@@ -196,10 +196,11 @@ class Bars:
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Bars:
-        self._progress.start()
-        self._open.callback(self._progress.stop)
-        if isinstance(sys.stderr, PrintableStream) and self._progress.console.is_terminal:
-            self._open.enter_context(sys.stderr.above(self._progress.console))
+        if self._progress.console.is_terminal:
+            self._progress.start()
+            self._open.callback(self._progress.stop)
+            if isinstance(sys.stderr, PrintableStream):
+                self._open.enter_context(sys.stderr.above(self._progress.console))
         return self
 
     def __exit__(self, *_: object) -> None:

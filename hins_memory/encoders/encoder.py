@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import re
+import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
@@ -30,6 +33,8 @@ __all__ = [
     "encoder_version",
     "resolve_model",
 ]
+
+logger = logging.getLogger(__name__)
 
 #: The base encoder that everything starts from unless another is named.
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -117,6 +122,10 @@ def encoder_version(name_or_dir: str | Path) -> str:
 
 
 def _load_model(source: str, device: str | None) -> SentenceTransformer:
+    started = time.perf_counter()
+    if "sentence_transformers" not in sys.modules:
+        # Most of what the first memory of a process waits for.
+        logger.info("Importing torch and sentence-transformers, once in a process: this takes seconds.")
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
 
@@ -139,6 +148,7 @@ def _load_model(source: str, device: str | None) -> SentenceTransformer:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
+    logger.info("Loaded the model %s after %.1f seconds.", source, time.perf_counter() - started)
     return _without_float16(model)
 
 

@@ -1,11 +1,13 @@
 """The command line: help, documentation, JSON, exit statuses, the log's commands, and the loop on a real Mem0."""
 
 import json
+import logging
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -15,10 +17,13 @@ from pipeline_world import play, sample
 from typer.testing import CliRunner
 
 from hins_memory.cli import app
+from hins_memory.cli.doctor import _hybrid_search
+from hins_memory.cli.terminal import set_up_logging
 from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.log.writer import LogWriter
 from hins_memory.mining import read_examples
+from hins_memory.registry.registry import Registry
 from hins_memory.types import Answer, Memory, RankedMemory, Retrieval, Scope, Turn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -254,6 +259,39 @@ def test_doctor_names_the_command_that_repairs_a_plugin(tmp_path: Path) -> None:
     assert failed[0]["fix"] == "pip install a_module_that_is_missing"
 
 
+@pytest.mark.slow
+def test_doctor_takes_what_is_not_installed_for_optional_unless_the_project_uses_it(
+    settings: Settings, tmp_path: Path
+) -> None:
+    # A framework that is not there: its adapter looks for the module, and a path that hides it is all that differs.
+    program = (
+        "import importlib.util, sys; found = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, package=None: None if name == 'memoryos' else found(name, package)\n"
+        "from hins_memory.cli import main; main()"
+    )
+    options = ["--home", str(settings.home), "--project", settings.project]
+    command = [sys.executable, "-c", program, *options, "doctor", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    check = next(one for one in json.loads(done.stdout)["checks"] if one["name"] == "plugin memoryos")
+    assert (check["ok"], check["detail"]) == (None, "not installed, optional")
+    assert "memoryos-pro" in check["fix"]
+
+    Registry(settings).record_live(f"memoryos:{tmp_path}", "stock", "")
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    check = next(one for one in json.loads(done.stdout)["checks"] if one["name"] == "plugin memoryos")
+    assert (check["ok"], check["detail"]) == (False, "not installed, but agents of this project use it")
+
+
+def test_doctor_explains_hybrid_search_by_one_command() -> None:
+    checks = list(_hybrid_search())
+    if find_spec("spacy") is None:
+        assert [check.ok for check in checks] == [None]
+        assert "spaCy" in checks[0].detail
+        assert checks[0].fix.startswith("pip install ")
+
+
 def test_the_reader_of_a_pipe_may_leave(recorded: Settings) -> None:
     options = f"--home {recorded.home} --project {recorded.project}"
     line = f"{sys.executable} -c 'from hins_memory.cli import main; main()' {options} log export | true"
@@ -315,3 +353,31 @@ def test_the_loop_on_a_real_mem0(hins: Hins, settings: Settings) -> None:
 
 def _options(settings: Settings, *arguments: str) -> list[str]:
     return ["--home", str(settings.home), "--project", settings.project, *arguments]
+
+
+def test_every_plugin_and_the_telemetry_are_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MEM0_TELEMETRY", raising=False)
+    names = ("hins_memory", "hins_adapter_mem0", "hins_adapter_memoryos")
+    for verbose, level in ((True, logging.INFO), (False, logging.WARNING)):
+        set_up_logging(verbose)
+        assert [logging.getLogger(name).level for name in names] == [level] * 3
+    assert os.environ["MEM0_TELEMETRY"] == "False"
+    monkeypatch.setenv("MEM0_TELEMETRY", "True")
+    set_up_logging(False)
+    assert os.environ["MEM0_TELEMETRY"] == "True"
+
+
+@pytest.mark.slow
+def test_a_first_memory_says_what_it_waits_for(settings: Settings) -> None:
+    options = ["--home", str(settings.home), "--project", settings.project]
+    program = "from hins_memory.cli import main; main()"
+    command = [sys.executable, "-c", program, *options, "-v", "swap", "--retire"]
+    environment = {name: value for name, value in os.environ.items() if name != "MEM0_TELEMETRY"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    said = " ".join(done.stderr.split())
+    assert "Importing torch and sentence-transformers, once in a process: this takes seconds." in said
+    assert "Loaded the model" in said
+    # Mem0's own remarks and its telemetry's errors are not the user's business here.
+    quiet = subprocess.run([one for one in command if one != "-v"], capture_output=True, text=True, env=environment)
+    assert quiet.stderr == ""
+    assert "no old index" in quiet.stdout
