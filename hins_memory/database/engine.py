@@ -7,15 +7,16 @@ import os
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from hins_memory.errors import LogError
+from hins_memory.log.connections import LOCK_SECONDS, create_file, shared_engine, sqlite_engine
+from hins_memory.log.schema import metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -26,13 +27,12 @@ __all__ = ["SCHEMA_REVISION", "database_errors", "open_database", "reading"]
 SCHEMA_REVISION = "0003"
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_LOCK_SECONDS = 30.0
 #: Any fixed number: it names the advisory lock that PostgreSQL holds while a migration runs.
 _POSTGRESQL_LOCK = 0x68696E73
 _READ_ONLY = "hins_read_only"
 # Alembic keeps the running migration in module-wide state.
 _migrating = threading.Lock()
-_engines: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
+_URL_HINT = "Use e.g. sqlite:////folder/log.db or postgresql://user:password@host/name in HINS_LOG_URL."
 
 _HINTS = (
     ("full", "Free disk space and try again; nothing that was written before is lost."),
@@ -48,9 +48,11 @@ _HINTS = (
 def open_database(url: str) -> sa.Engine:
     """Open a project's database, creating it or bringing it to the newest schema first.
 
-    Any number of processes and threads may do so at once. On SQLite (WAL mode) a transaction takes the write lock
-    when it begins, so that a read followed by a write in one ``engine.begin()`` is safe between processes; what only
-    reads should use `reading(engine)`, which never waits for a writer.
+    Any number of processes and threads may do so at once. All who open one database in a process share one engine; a
+    forked child has connections of its own. On SQLite (WAL mode) a transaction takes the write lock when it begins,
+    so that a read followed by a write in one ``engine.begin()`` is safe between processes; what only reads should use
+    `reading(engine)`, which never waits for a writer. A thread must not fork inside of a transaction: the child is
+    refused the database.
 
     Args:
         url: SQLAlchemy URL, e.g. ``sqlite:////home/ann/.hins/default/log.db`` or ``postgresql://host/name``.
@@ -59,17 +61,15 @@ def open_database(url: str) -> sa.Engine:
         LogError: the URL, the folder, the file, the server or the schema is not usable; says what to do.
     """
     parsed = _parse(url)
-    engine = _create_engine(parsed)
-    if engine.dialect.name == "sqlite":
-        _make_file(parsed)
-    try:
-        with database_errors(parsed):
-            _migrate(engine)
-    except BaseException:
-        engine.dispose()
-        raise
-    if engine.dialect.name != "sqlite" or _is_file(parsed):
-        _engines.add(engine)
+    if parsed.get_backend_name() == "sqlite":
+        path = Path(str(parsed.database))
+        _make_file(path)
+        # By the file itself: a link to it, or another way of writing its path, is the same database.
+        engine = shared_engine(f"sqlite {os.path.realpath(path)}", lambda: _sqlite(parsed, path))
+    else:
+        engine = shared_engine(parsed.render_as_string(hide_password=False), lambda: _postgresql(parsed))
+    with database_errors(parsed):
+        _migrate(engine)
     return engine
 
 
@@ -102,52 +102,52 @@ def _parse(url: str) -> URL:
         parsed = make_url(url)
     except sa.exc.ArgumentError as error:
         # The URL is not repeated: it may hold a password.
-        raise LogError(
-            "The interaction log's URL cannot be parsed.",
-            "Use e.g. sqlite:////folder/log.db or postgresql://user:password@host/name in HINS_LOG_URL.",
-        ) from error
+        raise LogError("The interaction log's URL cannot be parsed.", _URL_HINT) from error
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        name = parsed.database or ""
+        if parsed.host or parsed.query or name in ("", ":memory:") or name.startswith("file:"):
+            raise LogError(
+                f"The interaction log {_shown(parsed)} is not a file.",
+                f"What is kept in memory only is lost with the process. {_URL_HINT}",
+            )
+        # Absolute: connections that open later must not follow a change of the working directory.
+        return parsed.set(drivername="sqlite", database=os.path.abspath(name))
+    if backend != "postgresql":
+        raise LogError(f"The interaction log cannot be kept in {backend}.", _URL_HINT)
     # Which driver a bare "postgresql" means differs between SQLAlchemy 2.0 and 2.1.
     return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
 
 
-def _is_file(url: URL) -> bool:
-    return url.database not in (None, "", ":memory:") and not str(url.database).startswith("file:")
-
-
-def _make_file(url: URL) -> None:
+def _make_file(path: Path) -> None:
     """Create the folder and an empty file that only its owner may read: it will hold conversations."""
-    if not _is_file(url):
-        return
-    path = Path(str(url.database))
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except OSError as error:
+        create_file(path)
+    except (OSError, sqlite3.Error) as error:
         raise LogError(
-            f"The interaction log {path} cannot be opened: {error.strerror or error}.",
+            f"The interaction log {path} cannot be opened: {getattr(error, 'strerror', None) or error}.",
             "Make the folder writable for this user, or set HINS_HOME or HINS_LOG_URL to another place.",
         ) from error
 
 
-def _create_engine(url: URL) -> sa.Engine:
+def _sqlite(url: URL, path: Path) -> sa.Engine:
+    engine = sqlite_engine(url, str(path), _prepare_connection)
+    sa.event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _postgresql(url: URL) -> sa.Engine:
     # hide_parameters: an error message must not repeat what people said.
     try:
-        if url.get_backend_name() != "sqlite":
-            return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True)
-        # isolation_level None: transactions begin where we say so (below), not where Python's sqlite3 guesses.
-        arguments = {"timeout": _LOCK_SECONDS, "isolation_level": None}
-        engine = sa.create_engine(url, hide_parameters=True, connect_args=arguments)
+        return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True)
     except (ModuleNotFoundError, sa.exc.ArgumentError) as error:
         raise LogError(
             f"The interaction log {_shown(url)} cannot be opened: {error}.",
             'Check HINS_LOG_URL; PostgreSQL needs a driver: pip install "psycopg[binary]".',
         ) from error
-    sa.event.listen(engine, "connect", _prepare_connection)
-    sa.event.listen(engine, "begin", _begin)
-    return engine
 
 
-def _prepare_connection(connection: sqlite3.Connection, _record: Any) -> None:
+def _prepare_connection(connection: sqlite3.Connection) -> None:
     _use_wal(connection)
     # WAL with NORMAL survives kill -9 whole; a power cut may cost the last commits, never the consistency.
     connection.execute("PRAGMA synchronous=NORMAL")
@@ -158,7 +158,7 @@ def _prepare_connection(connection: sqlite3.Connection, _record: Any) -> None:
 
 def _use_wal(connection: sqlite3.Connection) -> None:
     """Switch to WAL; SQLite answers "locked" at once, without waiting, while another process does the same."""
-    deadline = time.monotonic() + _LOCK_SECONDS
+    deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -186,16 +186,40 @@ def _migrate(engine: sa.Engine) -> None:
     with reading(engine).connect() as connection:
         if _revision(connection) == SCHEMA_REVISION:
             return
-    # Imported here because an up-to-date database, the usual case, needs none of it.
-    from alembic import command
-
     with _migrating, engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_POSTGRESQL_LOCK)))
-        config = migration_config(connection)
-        # Read again under the lock: another process may have migrated meanwhile, or a newer one may own it.
-        _check_known(config, _revision(connection), engine.url)
-        command.upgrade(config, "head")
+        # Read again under the lock: another process may have migrated meanwhile.
+        revision = _revision(connection)
+        if revision is None:
+            _create_tables(connection)
+        elif revision != SCHEMA_REVISION:
+            _upgrade(connection, revision)
+
+
+def _create_tables(connection: sa.Connection) -> None:
+    """Create everything at once: what the migrations lead to, without the second that importing Alembic takes.
+
+    Events wait for it, and would be lost with a process that is killed meanwhile.
+    """
+    metadata.create_all(connection, checkfirst=False)
+    version = sa.Table(
+        "alembic_version",
+        sa.MetaData(),
+        sa.Column("version_num", sa.String(32), nullable=False),
+        sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+    )
+    version.create(connection)
+    connection.execute(sa.insert(version).values(version_num=SCHEMA_REVISION))
+
+
+def _upgrade(connection: sa.Connection, revision: str) -> None:
+    # Imported here because an up-to-date database, the usual case, needs none of it.
+    from alembic import command
+
+    config = migration_config(connection)
+    _check_known(config, revision, connection.engine.url)
+    command.upgrade(config, "head")
 
 
 def migration_config(connection: sa.Connection) -> Config:
@@ -207,22 +231,15 @@ def migration_config(connection: sa.Connection) -> Config:
     return config
 
 
-def _check_known(config: Config, revision: str | None, url: URL) -> None:
+def _check_known(config: Config, revision: str, url: URL) -> None:
     from alembic.script import ScriptDirectory
 
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision not in known:
         raise LogError(
             f"The interaction log {_shown(url)} has the schema {revision}, which this version does not know.",
             "A newer hins-memory wrote it: upgrade with `pip install -U hins-memory`, or use another HINS_HOME.",
         )
-
-
-def _close_before_fork() -> None:
-    # SQLite must not be open across a fork: the child would believe that it holds the parent's file locks, and the
-    # log could be truncated under it. A shared server connection is no better. Engines reconnect by themselves.
-    for engine in list(_engines):
-        engine.dispose()
 
 
 def _renew_lock_in_child() -> None:
@@ -231,4 +248,4 @@ def _renew_lock_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_close_before_fork, after_in_child=_renew_lock_in_child)
+    os.register_at_fork(after_in_child=_renew_lock_in_child)

@@ -141,12 +141,57 @@ def test_tables_of_somebody_else_are_not_touched(tmp_path):
         assert sa.inspect(connection).get_table_names() == ["turns"]
 
 
-@pytest.mark.parametrize("url", ["log.db", "", "nonsense://host/name", "sqlite://host/path"])
+@pytest.mark.parametrize("url", ["log.db", "", "nonsense://host/name", "sqlite://host/path", "mysql://host/name"])
 def test_a_url_that_is_none_is_refused(url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(LogError):
+    with pytest.raises(LogError, match="HINS_LOG_URL"):
         open_database(url)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true", "sqlite:///a.db?uri=1"]
+)
+def test_a_log_in_memory_is_refused(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LogError, match=r"not a file.*in memory only is lost.*sqlite:////folder/log.db"):
+        open_database(url)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fresh_database_is_what_the_migrations_make_of_one(log_url):
+    from alembic import command
+
+    engine = open_database(log_url)
+    fresh = _shape(engine)
+    with engine.begin() as connection:
+        metadata.drop_all(connection)
+        connection.exec_driver_sql("DROP TABLE alembic_version")
+    with engine.begin() as connection:
+        command.upgrade(migration_config(connection), "head")
+    assert _shape(engine) == fresh
+
+
+def _shape(engine: sa.Engine) -> dict[str, object]:
+    """Return everything that the database says of its tables; columns in their order, the rest in any."""
+    with engine.connect() as connection:
+        found = sa.inspect(connection)
+        return {
+            name: {
+                "columns": [{**column, "type": str(column["type"])} for column in found.get_columns(name)],
+                "key": found.get_pk_constraint(name),
+                "foreign": sorted(map(str, found.get_foreign_keys(name))),
+                "unique": sorted(map(str, found.get_unique_constraints(name))),
+                "indexes": sorted(map(str, found.get_indexes(name))),
+            }
+            for name in found.get_table_names()
+        }
+
+
+def test_making_a_fresh_database_needs_no_alembic(tmp_path):
+    # Importing it takes a second on a slow machine, and what was recorded waits for the database.
+    code = f"{_OPEN}; assert 'alembic' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, f"sqlite:///{tmp_path / 'log.db'}"], check=True, timeout=60)
 
 
 def test_a_server_that_is_not_there_is_an_error_without_the_password():
@@ -159,7 +204,7 @@ def test_a_server_that_is_not_there_is_an_error_without_the_password():
 def test_a_missing_driver_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(LogError, match=r"pip install .psycopg"):
-        open_database("postgresql://ann:secret@127.0.0.1:1/log")
+        open_database("postgresql://bob:secret@127.0.0.1:1/log")
 
 
 def test_migrations_are_part_of_the_package():

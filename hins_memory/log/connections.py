@@ -1,0 +1,241 @@
+"""SQLite connections that keep their file locks: one engine a file and process, and none open across a fork.
+
+POSIX file locks belong to a process and a file, not to a descriptor, and SQLite relies on them. What follows from
+that, and why each part here is as it is, is in docs/decisions/0012.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sqlite3
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+
+__all__ = ["LOCK_SECONDS", "create_file", "shared_engine", "sqlite_engine"]
+
+#: How long a statement waits for a lock that another connection holds.
+LOCK_SECONDS = 30.0
+#: How long a fork waits for the transactions of other threads.
+_FORK_SECONDS = 10.0
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that knows which file it is open on, and that a forked child cannot use by mistake."""
+
+    file: tuple[int, int] | None = None
+    #: Open since before this process was forked from another: it belongs to that one.
+    foreign = False
+
+    def cursor(self, *args: Any, **kwargs: Any) -> sqlite3.Cursor:
+        self._check()
+        return super().cursor(*args, **kwargs)
+
+    def commit(self) -> None:
+        self._check()
+        super().commit()
+
+    def rollback(self) -> None:
+        # Neither rolled back nor closed in a child: both would change memory that the parent's transaction uses.
+        if not self.foreign:
+            super().rollback()
+
+    def close(self) -> None:
+        if not self.foreign:
+            super().close()
+            _connections.closed(self)
+
+    def _check(self) -> None:
+        if self.foreign:
+            raise sqlite3.ProgrammingError("the connection was opened before this process was forked")
+
+
+class _Connections:
+    """The open SQLite connections of this process, and the gate that keeps them closed while it forks."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.RLock())
+        self._open: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        # connection -> the thread that uses it
+        self._used: weakref.WeakKeyDictionary[_Connection, int] = weakref.WeakKeyDictionary()
+        self._forking = False
+        # Files that were in use in the parent while this process was forked.
+        self._lost: set[tuple[int, int]] = set()
+
+    def connect(self, path: str) -> _Connection:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._forking)
+            if _identity(path) in self._lost:
+                raise sqlite3.OperationalError(
+                    "this process was forked while a transaction was open, and cannot share the database's locks"
+                )
+            # mode=rw: a file that is missing is an error here, and made with the right mode and tables by open_database.
+            uri = f"file:{quote(os.fsencode(path))}?mode=rw"
+            # isolation_level None: transactions begin where we say so, not where Python's sqlite3 guesses.
+            connection = sqlite3.connect(
+                uri, LOCK_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection, uri=True
+            )
+            connection.file = _identity(path)
+            self._open.add(connection)
+            self._used[connection] = threading.get_ident()
+            return connection
+
+    def taken(self, connection: _Connection, path: str) -> None:
+        """Note that a thread begins to use a connection; one that must not be used any more is replaced."""
+        with self._changed:
+            fresh = connection in self._used
+            if not fresh and (self._forking or connection not in self._open or connection.file != _identity(path)):
+                raise sa.exc.DisconnectionError("closed for a fork, or the file was replaced")
+            self._used[connection] = threading.get_ident()
+
+    def given_back(self, connection: _Connection) -> None:
+        with self._changed:
+            self._used.pop(connection, None)
+            self._changed.notify_all()
+
+    def closed(self, connection: _Connection) -> None:
+        with self._changed:
+            self._open.discard(connection)
+            self._used.pop(connection, None)
+            self._changed.notify_all()
+
+    def before_fork(self) -> None:
+        """Close every connection, waiting a while for those that other threads use; none opens until the fork is done."""
+        self._changed.acquire()
+        self._forking = True
+        # Nobody can end a transaction of the forking thread, nor one that waits for its locks.
+        alone = threading.get_ident() not in self._used.values()
+        self._changed.wait_for(self._close_unused, _FORK_SECONDS if alone else 0)
+
+    def _close_unused(self) -> bool:
+        for connection in [one for one in self._open if one not in self._used]:
+            connection.close()
+        return not self._open
+
+    def after_fork_in_parent(self) -> None:
+        self._forking = False
+        self._changed.notify_all()
+        self._changed.release()
+
+    def in_child(self) -> _Connections:
+        """Return what a forked child has instead: its own, and no way to the files that could not be closed in time."""
+        new = _Connections()
+        new._lost = set(self._lost)
+        for connection in self._open:
+            connection.foreign = True
+            # Never freed: that would end its transaction, in memory that the parent shares.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+            if connection.file is not None:
+                new._lost.add(connection.file)
+        return new
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+_connections = _Connections()
+_engines: weakref.WeakValueDictionary[str, sa.Engine] = weakref.WeakValueDictionary()
+_engines_lock = threading.RLock()
+
+
+def shared_engine(key: str, make: Callable[[], sa.Engine]) -> sa.Engine:
+    """Return this process's engine of a database, made by the first who asks; it ends with its last user."""
+    with _engines_lock:
+        engine = _engines.get(key)
+        if engine is None:
+            engine = _engines[key] = make()
+        return engine
+
+
+def sqlite_engine(url: sa.URL, path: str, prepare: Callable[[sqlite3.Connection], None]) -> sa.Engine:
+    """Return an engine of a SQLite file that exists.
+
+    Args:
+        url: names the database in messages.
+        path: the file, absolute.
+        prepare: what is done with each new connection.
+    """
+    # hide_parameters: an error message must not repeat what people said.
+    engine = sa.create_engine(url, creator=lambda: _connections.connect(path), hide_parameters=True)
+    sa.event.listen(engine, "connect", lambda connection, _record: _prepared(connection, prepare))
+    sa.event.listen(engine, "checkout", lambda connection, _record, _proxy: _connections.taken(connection, path))
+    sa.event.listen(engine, "checkin", lambda connection, _record: _given_back(connection))
+    return engine
+
+
+def _prepared(connection: _Connection, prepare: Callable[[sqlite3.Connection], None]) -> None:
+    try:
+        prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _given_back(connection: _Connection | None) -> None:
+    # None: it was invalidated, and closed by that.
+    if connection is not None:
+        _connections.given_back(connection)
+
+
+def create_file(path: Path) -> None:
+    """Create an empty file that only its owner may read, unless there is one; a database is never opened for it.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.exists():
+        return
+    # Made and closed under another name: closing a descriptor of the file itself would drop the locks of whoever in
+    # this process has opened it meanwhile.
+    descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    os.close(descriptor)
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        pass
+    except OSError:
+        # A file system without hard links, such as exFAT, has no modes to set either.
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA schema_version")
+    finally:
+        os.unlink(scratch)
+
+
+def _before_fork() -> None:
+    _engines_lock.acquire()
+    _connections.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    _connections.after_fork_in_parent()
+    _engines_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _engines_lock, _connections
+    _engines_lock = threading.RLock()
+    _connections = _connections.in_child()
+    for engine in list(_engines.values()):
+        # The parent goes on with its connections: here they are forgotten, not closed.
+        engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )
