@@ -114,7 +114,7 @@ def side_folder(root: Path) -> Path:
     return root / ".hins"
 
 
-def writing(root: Path, path: Path) -> AbstractContextManager[None]:
+def writing(root: Path, path: Path) -> AbstractContextManager[object]:
     """Return the lock that excludes every other thread and process of hins-memory that writes a file of a store."""
     digest = hashlib.sha256(os.path.realpath(path).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return file_lock(side_folder(root) / "locks" / digest)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
+from hins_memory.database.connections import LOCK_SECONDS, create_file, shared_engine, sqlite_engine
+from hins_memory.database.tables import metadata
 from hins_memory.errors import LogError
-from hins_memory.log.connections import LOCK_SECONDS, create_file, shared_engine, sqlite_engine
-from hins_memory.log.schema import metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config

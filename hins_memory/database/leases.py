@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TextIO
 
 import sqlalchemy as sa
 
@@ -101,10 +102,10 @@ class Leases:
         path = self._folder / f"{digest}.lock"
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(file_lock(path, wait=False))
+                lock = stack.enter_context(file_lock(path, wait=False))
             except BlockingIOError as error:
                 raise LeaseHeldError(name, self.holder(name) or "another process of this host") from error
-            lease = self._take(name, _place(path))
+            lease = self._take(name, _place(lock))
             stop = threading.Event()
             renewing = threading.Thread(
                 target=lease.renew_until, args=(stop,), name=f"hins-lease-{digest}", daemon=True
@@ -218,17 +219,18 @@ def _writing(engine: sa.Engine) -> Iterator[sa.Connection]:
         yield connection
 
 
-def _place(path: Path) -> str:
-    """Return what stands for a lock file: the host, and a number that was written into it when it was made.
+def _place(lock: TextIO) -> str:
+    """Return what stands for a locked file: the host, and a number that was written into it when it was made.
 
-    Two files of the same path on two hosts, or in two containers, differ in it. The file is locked by us.
+    Two files of the same path on two hosts, or in two containers, differ in it.
     """
     text = ""
-    with contextlib.suppress(OSError):
-        text = path.read_text(encoding="utf-8").strip()
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        lock.seek(0)
+        text = lock.read().strip()
     if not text:
         text = uuid.uuid4().hex
         # On a full disk nobody can tell after a kill that it was this file, and the lease has to run out.
         with contextlib.suppress(OSError):
-            path.write_text(text, encoding="utf-8")
+            os.write(lock.fileno(), text.encode())
     return f"{socket.gethostname()} {text}"

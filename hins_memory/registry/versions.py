@@ -220,7 +220,7 @@ class VersionStore:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def folder_lock(self) -> contextlib.AbstractContextManager[None]:
+    def folder_lock(self) -> contextlib.AbstractContextManager[object]:
         """Return the lock of this host that is held while a version's folder is moved in or out."""
         return file_lock(self._locks / "encoders.lock")
 

@@ -179,7 +179,8 @@ STEPS = st.lists(
 @settings(max_examples=30, deadline=None)
 @given(STEPS)
 def test_whatever_the_clock_does_at_most_one_token_is_good(tmp_path_factory, steps):
-    hosts = Hosts("sqlite://", tmp_path_factory.mktemp("hosts"))
+    folder = tmp_path_factory.mktemp("hosts")
+    hosts = Hosts(f"sqlite:///{folder / 'log.db'}", folder)
     taken = []
     for step, value in steps:
         if step == "clock":

@@ -74,9 +74,9 @@ def test_an_old_log_that_lost_its_end_is_an_error_and_left_alone(old_log):
 def test_an_old_log_on_a_full_disk_stays_as_it_was(old_log):
     import sqlite3
 
-    from hins_memory.database.engine import _create_engine, _migrate
+    from hins_memory.database.engine import _migrate, _sqlite
 
-    engine = _create_engine(sa.make_url(f"sqlite:///{old_log}"))
+    engine = _sqlite(sa.make_url(f"sqlite:///{old_log}"), old_log)
 
     @sa.event.listens_for(engine, "connect")
     def limit(connection, _):

@@ -12,7 +12,6 @@ import os
 import sqlite3
 import tempfile
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +35,7 @@ class _Connection(sqlite3.Connection):
     #: Open since before this process was forked from another: it belongs to that one.
     foreign = False
 
-    def cursor(self, *args: Any, **kwargs: Any) -> sqlite3.Cursor:
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
         self._check()
         return super().cursor(*args, **kwargs)
 
@@ -78,7 +77,7 @@ class _Connections:
                 raise sqlite3.OperationalError(
                     "this process was forked while a transaction was open, and cannot share the database's locks"
                 )
-            # mode=rw: a file that is missing is an error here, and made with the right mode and tables by open_database.
+            # mode=rw: a file that is missing is an error here; open_database makes it, with its mode and its tables.
             uri = f"file:{quote(os.fsencode(path))}?mode=rw"
             # isolation_level None: transactions begin where we say so, not where Python's sqlite3 guesses.
             connection = sqlite3.connect(
@@ -109,7 +108,7 @@ class _Connections:
             self._changed.notify_all()
 
     def before_fork(self) -> None:
-        """Close every connection, waiting a while for those that other threads use; none opens until the fork is done."""
+        """Close every connection, waiting a while for those in use; none opens until the fork is done."""
         self._changed.acquire()
         self._forking = True
         # Nobody can end a transaction of the forking thread, nor one that waits for its locks.
@@ -236,6 +235,4 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

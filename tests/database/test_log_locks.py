@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from hins_memory.database import connections
+from hins_memory.database.engine import open_database
 from hins_memory.errors import LogError
-from hins_memory.log import connections
-from hins_memory.log.database import open_database
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
 from hins_memory.types import Scope, Turn
@@ -28,7 +28,7 @@ _SHARED, _IN_USE = 1073741826, 128
 _PRELUDE = """
 import os, signal, subprocess, sys
 from pathlib import Path
-from hins_memory.log.database import open_database
+from hins_memory.database.engine import open_database
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
 from hins_memory.types import *
@@ -41,7 +41,7 @@ def write(engine, name, count=100):
 
 def others():
     # Another process that opens the log, looks and ends, as `hins status` from cron does.
-    code = "import sys; from hins_memory.log.database import *; from hins_memory.log.reader import LogReader;"
+    code = "import sys; from hins_memory.database.engine import *; from hins_memory.log.reader import LogReader;"
     code += "engine = open_database(sys.argv[1]); LogReader(engine).counts(); engine.dispose()"
     for _ in range(2):
         subprocess.run([sys.executable, "-c", code, url], check=True)
@@ -57,8 +57,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 _TWO_MEMORIES = """
 from hins_memory.config import Settings
-from hins_memory.capture import Capture
-from hins_memory.registry import Registry
+from hins_memory.log.capture import Capture
+from hins_memory.registry.registry import Registry
 
 settings = Settings(home=Path(sys.argv[2]), project="p", log_url=url)
 captures = [Capture(settings), Capture(settings)]
@@ -163,8 +163,8 @@ def _assert_locked(path: Path, pid: int | None = None) -> None:
 
 @_locks_are_shown
 def test_the_locks_are_held_whatever_else_opens_and_closes_the_log(tmp_path, settings):
-    from hins_memory.capture import Capture
-    from hins_memory.pipeline import Pipeline
+    from hins_memory.log.capture import Capture
+    from hins_memory.loop.pipeline import Pipeline
 
     path = tmp_path / "log.db"
     settings = type(settings)(home=tmp_path, project="p", log_url=f"sqlite:///{path}")
@@ -218,7 +218,7 @@ def hook(event, arguments):
 
 sys.addaudithook(hook)
 os.environ.update(HINS_HOME=sys.argv[2], HINS_PROJECT="p")
-from hins_memory.capture import Capture
+from hins_memory.log.capture import Capture
 from hins_memory.config import Settings
 from hins_memory.cli import main
 
