@@ -39,7 +39,8 @@ from parts.common.files import resolve_data
 from parts.common.results import write_result
 from parts.common.screen import progress, show_table, stage
 from parts.datasets.locomo import LOCOMO, load_locomo
-from parts.mining.evidence_logs import TOP_K, Case, cases, fit, followups, locomo_scopes, sample_scope, scope_log
+from parts.mining.attribution_fit import fit
+from parts.mining.evidence_logs import TOP_K, Case, cases, followups, locomo_scopes, sample_scope, scope_log
 
 _QUICK_CONVERSATIONS = 2
 _COVERAGES = (0.3, 0.4, 0.5, 0.55)

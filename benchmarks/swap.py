@@ -22,6 +22,7 @@ from typing import Any
 from hins_memory import Memory
 from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
+from hins_memory.registry.loader import EncoderSource
 from hins_memory.registry.registry import Registry
 from hins_memory.swapping.swap import retire_agent, rollback_agent, swap_agent
 from parts.common.command import base_parser, exit_status
@@ -97,13 +98,9 @@ def _live(memory: Any, registry: Registry, version: str, load: Load, baseline: f
 
 
 def _back(memory: Any, registry: Registry) -> dict[str, Any]:
-    trained = {version.id for version in registry.versions()}
-
-    def load(version: str) -> Encoder:
-        return Encoder.load(registry.get(version).path if version in trained else "stock")
-
     agent = agent_behind(memory)
-    report = rollback_agent(agent, registry, load)
+    # Also the starter, with which a new store begins.
+    report = rollback_agent(agent, registry, EncoderSource(registry).by_version)
     written = sum(index.written for index in report.indexes)
     retire_agent(agent, registry)
     return {

@@ -15,6 +15,7 @@ from parts.training.trainers import PEERS, hardware, locomo_splits, sample_split
 SCRIPT = Path(training.__file__)
 
 
+@pytest.mark.slow
 def test_nothing_that_is_scored_is_trained_on(tiny_file, stock_encoder):
     split = sample_split(stock_encoder)
     trained = {example.positive.text for example in split.examples}

@@ -3,4 +3,4 @@
 In: conversations or persona chats. Out: logs by owner, what is right in them, fitted attribution, seconds and memory.
 """
 
-__all__ = ["evidence_logs", "synthetic"]
+__all__ = ["attribution_fit", "evidence_logs", "synthetic"]
