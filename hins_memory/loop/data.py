@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hins_memory.errors import NotEnoughDataError
 from hins_memory.evaluation.gate import GateSettings
 from hins_memory.log.capture import flush_all
 from hins_memory.log.reader import LogReader
-from hins_memory.loop.holdout import HoldoutSettings, JudgedConversation, conversation_digest, judged, latest, without
-from hins_memory.loop.mix import MixSettings
-from hins_memory.mining import MineSettings
+from hins_memory.loop.holdout import (
+    HeldOutSets,
+    HoldoutSettings,
+    LabelledConversation,
+    conversation_digest,
+    labelled,
+    latest,
+    without,
+)
+from hins_memory.loop.mix import MixSettings, mix_file
+from hins_memory.mining import MineReport, MineSettings, mine_to_parquet
+from hins_memory.mining.storage.evidence import EvidenceStore, OwnerEvidence
 from hins_memory.training.postprocess.traffic import Samples, TrafficSampler
 from hins_memory.training.settings import TrainSettings
-from hins_memory.types import Scope, ScopeLog
+from hins_memory.types import Scope
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from hins_memory.encoders.encoder import Encoder
     from hins_memory.evaluation.evaluate import EvalSet
 
-__all__ = ["LoopData", "LoopSettings", "Progress", "TrainingData", "public_texts"]
+__all__ = ["LoopData", "LoopSettings", "MinedData", "Progress", "public_texts"]
 
 # What early stopping looks at, of the conversations that are left to train on.
 _WATCHED = HoldoutSettings(share=0.15, min_queries=20)
@@ -60,27 +69,29 @@ def public_texts() -> list[str]:
     return [f"{turn.speaker}: {turn.text}" for one in load_sample() for turn in one.turns]
 
 
-@dataclass(slots=True)
-class TrainingData:
-    """What is learned from, and what was seen on the way to it.
+@dataclass(frozen=True, slots=True)
+class MinedData:
+    """What training learns from, and what was seen on the way to it.
 
     Attributes:
-        logs: the logs without what is held out; to be read once, which fills the rest.
+        report: the miner's.
+        mix: what the manifest says of synthetic and captured examples.
         conversations: digests of what decides about the weights, so that the gate never judges by it.
         watched: what early stopping looks at.
         traffic: queries with the texts that were searched, of what is learned from.
         unseen: the same of what is held out.
     """
 
-    logs: Iterator[ScopeLog]
-    conversations: list[str]
-    watched: list[EvalSet]
+    report: MineReport
+    mix: dict[str, Any]
+    conversations: tuple[str, ...]
+    watched: Sequence[EvalSet]
     traffic: TrafficSampler
     unseen: TrafficSampler
 
     def samples(self, learned: frozenset[str]) -> Samples:
         """Return what training looks at beside its examples, whose queries are `learned`."""
-        return Samples(self.traffic.traffic(learned), self.unseen.traffic(), self.watched)
+        return Samples(self.traffic.traffic(learned), self.unseen.traffic(), list(self.watched))
 
 
 class LoopData:
@@ -97,57 +108,71 @@ class LoopData:
         self._loop = loop
         self._progress = progress
 
-    def to_train_on(self, encoder: Encoder, owners: Sequence[Scope] | None = None) -> TrainingData:
-        """Return everything but the conversations held out for the gate.
+    def collect(self, store: EvidenceStore, owners: Sequence[Scope] | None = None) -> None:
+        """Read the log once, one owner at a time, and keep the evidence of each.
+
+        Args:
+            store: where it is kept.
+            owners: whose data; None means everybody's.
+        """
+        flush_all()
+        reader = LogReader(self._engine)
+        wanted = [scope.owner for scope in owners] if owners is not None else reader.owners()
+        for done, log in enumerate(reader.scope_logs(wanted)):
+            store.add(log)
+            if self._progress:
+                self._progress("read", done + 1, len(wanted))
+
+    def mine(self, store: EvidenceStore, path: Path) -> MinedData:
+        """Mine everything but the conversations held out for the gate, into the file that training reads.
 
         For early stopping, the latest conversations before those are left out as well. They count as used, because
         they decide which weights are kept.
 
         Args:
-            encoder: finds the positives, by which it is decided what can be held out.
-            owners: whose data; None means everybody's.
+            store: the evidence of all owners.
+            path: the Parquet file; work that a kill has cut is taken up by the same call.
 
         Raises:
             NotEnoughDataError: there are too few conversations with a query whose positive is known.
         """
-        found = self.judged(encoder, owners, training=True)
+        found = self.labelled(store, training=True)
         held = latest(found, self._loop.holdout)
-        seed = self._loop.train.seed
-        data = TrainingData(iter(()), [], [], TrafficSampler(seed), TrafficSampler(seed))
+        seed, digests = self._loop.train.seed, {one.digest for one in held}
+        stopping: list[LabelledConversation] = []
         if self._loop.train.patience:
-            kept = {one.digest for one in held}
-            stopping = latest([one for one in found if one.digest not in kept], _WATCHED)
-            data.watched.extend(one.evaluation for one in stopping)
-            data.conversations.extend(one.digest for one in stopping)
-            held = [*held, *stopping]
-        for one in held:
-            data.unseen.see((query.text for query in one.evaluation.queries), one.evaluation.documents.values())
-        data.logs = self._left(held, owners, data)
-        return data
+            stopping = latest([one for one in found if one.digest not in digests], _WATCHED)
+        unseen, traffic = TrafficSampler(seed), TrafficSampler(seed)
+        for one in HeldOutSets(store, [*held, *stopping]):
+            unseen.see((query.text for query in one.queries), one.documents.values())
+        used = [one.digest for one in stopping]
 
-    def _left(
-        self, held: Sequence[JudgedConversation], owners: Sequence[Scope] | None, data: TrainingData
-    ) -> Iterator[ScopeLog]:
-        for log in self._logs(owners, "mine"):
-            kept = without(log, held)
-            data.conversations.extend(sorted(conversation_digest(kept, name) for name in kept.conversations()))
-            data.traffic.see((one.query for one in kept.retrievals), (one.text for one in kept.memories))
-            yield kept
+        def kept() -> Iterator[OwnerEvidence]:
+            for done, evidence in enumerate(store):
+                with store.vector_folder().owner() as folder:
+                    left = without(evidence, [*held, *stopping], folder)
+                    used.extend(sorted(conversation_digest(left.scope, name) for name in left.conversations))
+                    if left.owner is not None:
+                        traffic.see((query.query for query in left.queries), left.owner.texts)
+                    yield left
+                if self._progress:
+                    self._progress("mine", done + 1, len(store))
 
-    def judged(
-        self, encoder: Encoder, owners: Sequence[Scope] | None = None, *, training: bool = False
-    ) -> list[JudgedConversation]:
+        report = mine_to_parquet(kept(), store.encoder, path, self._loop.mine, self.public_texts())
+        mixed = mix_file(path, self._loop.mix, seed)
+        return MinedData(report, mixed, tuple(used), HeldOutSets(store, stopping), traffic, unseen)
+
+    def labelled(self, store: EvidenceStore, *, training: bool = False) -> list[LabelledConversation]:
         """Return the conversations that have queries with a known positive.
 
         Args:
-            encoder: finds the positives.
-            owners: whose data; None means everybody's.
+            store: the evidence of all owners.
             training: whether synthetic conversations are enough.
 
         Raises:
             NotEnoughDataError: there are fewer than two, so that none can be held out.
         """
-        found = judged(self._logs(owners, "judge"), encoder, self._loop.mine)
+        found = labelled(store)
         # Nothing is held out of what was synthesised, and it is enough to train on.
         made_up = training and any(owner.synthetic for owner in LogReader(self._engine).owners())
         if len(found) < 2 and not made_up:
@@ -165,16 +190,3 @@ class LoopData:
         public = public_texts()
         stored = LogReader(self._engine).stored(public)
         return [text for text in public if text not in stored]
-
-    def _logs(self, owners: Sequence[Scope] | None, stage: str) -> Iterator[ScopeLog]:
-        flush_all()
-        reader = LogReader(self._engine)
-        wanted = reader.owners()
-        if owners is not None:
-            present = set(wanted)
-            wanted = [owner for owner in dict.fromkeys(scope.owner for scope in owners) if owner in present]
-        # One call for all owners: each looks up which owners there are, which takes as long as there are many.
-        for done, log in enumerate(reader.scope_logs(wanted), 1):
-            yield log
-            if self._progress:
-                self._progress(stage, done, len(wanted))

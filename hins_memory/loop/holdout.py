@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import overload
 
 from hins_memory.errors import ConfigError
 from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
-from hins_memory.mining.owner.owner import build_owner
-from hins_memory.mining.positives.find import find_positives
-from hins_memory.mining.settings import MineSettings
-from hins_memory.types import ScopeLog
+from hins_memory.mining.owner.vectors import VectorFolder
+from hins_memory.mining.positives.evidence import QueryEvidence
+from hins_memory.mining.storage.evidence import EvidenceStore, OwnerEvidence
+from hins_memory.types import Scope
 
-if TYPE_CHECKING:
-    from hins_memory.encoders.encoder import Encoder
+__all__ = [
+    "HeldOutSets",
+    "HoldoutSettings",
+    "LabelledConversation",
+    "conversation_digest",
+    "labelled",
+    "latest",
+    "without",
+]
 
-__all__ = ["HoldoutSettings", "JudgedConversation", "conversation_digest", "judged", "latest", "without"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,89 +50,120 @@ class HoldoutSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedConversation:
-    """A conversation with the queries whose positive memories lie in it.
+class LabelledConversation:
+    """A conversation with queries whose positive memories lie in it.
 
     Attributes:
+        owner: the key of the scope whose conversation it is.
         digest: stands for it wherever its name must not (see `conversation_digest`).
         time: of its last turn or memory, in seconds since the Unix epoch (UTC).
         retrievals: the ids of the retrievals that belong to it.
-        evaluation: its queries over all memories of its owner.
+        queries: how many of its queries have a known positive.
     """
 
+    owner: str
     digest: str
     time: float
     retrievals: frozenset[str]
-    evaluation: EvalSet
-
-    @property
-    def owner(self) -> str:
-        """Whose conversation it is, as the group of its queries; "" where they have none."""
-        return self.evaluation.queries[0].group if self.evaluation.queries else ""
+    queries: int
 
 
-def conversation_digest(log: ScopeLog, conversation: str) -> str:
+def conversation_digest(owner: Scope, conversation: str) -> str:
     """Return 16 hexadecimal digits that stand for a conversation of an owner, without naming either."""
-    return hashlib.sha256(f"{log.scope.owner.key}\n{conversation}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{owner.owner.key}\n{conversation}".encode()).hexdigest()[:16]
 
 
-def judged(logs: Iterable[ScopeLog], encoder: Encoder, settings: MineSettings) -> list[JudgedConversation]:
-    """Return the conversations that have queries with known positives, in the order of the logs.
-
-    Args:
-        logs: what the log holds of each owner.
-        encoder: the encoder that attribution compares answers and memories with.
-        settings: the miner's; they decide what counts as a positive.
-    """
-    found: list[JudgedConversation] = []
-    for log in logs:
-        if log.scope.synthetic:
+def labelled(evidence: Iterable[OwnerEvidence]) -> list[LabelledConversation]:
+    """Return the conversations that have queries with known positives, in the order of the owners."""
+    found: list[LabelledConversation] = []
+    for one in evidence:
+        if one.scope.synthetic:
             # What was made up proves nothing of what users ask.
             continue
-        found += _judged_owner(log, encoder, settings)
+        for name, queries in _by_conversation(one).items():
+            retrievals = {positive.retrieval_id for query in queries for positive in query.positives.values()}
+            digest = conversation_digest(one.scope, name)
+            time = one.conversations[name]
+            found.append(
+                LabelledConversation(one.scope.owner.key, digest, time, frozenset(retrievals), len(queries))
+            )
     return found
 
 
-def _judged_owner(log: ScopeLog, encoder: Encoder, settings: MineSettings) -> list[JudgedConversation]:
-    owner = build_owner(log, encoder, settings.max_chars, Counter())
+def _by_conversation(evidence: OwnerEvidence) -> dict[str, list[QueryEvidence]]:
+    """Return the queries with positives by the conversation of the surest one."""
+    found: dict[str, list[QueryEvidence]] = {}
+    if evidence.owner is None:
+        return found
+    for query in evidence.queries:
+        if query.positives:
+            surest = max(query.positives, key=lambda row: query.positives[row].confidence)
+            found.setdefault(evidence.owner.memories[surest].conversation, []).append(query)
+    return found
+
+
+class HeldOutSets(Sequence[EvalSet]):
+    """The evaluation sets of labelled conversations, each read from the evidence when it is asked for.
+
+    A set has the queries of one conversation over all memories of its owner. Sets of one owner share their documents.
+    """
+
+    def __init__(self, store: EvidenceStore, conversations: Collection[LabelledConversation]) -> None:
+        self._store = store
+        # Owner by owner, so that each is read once in a pass.
+        self._conversations = sorted(conversations, key=lambda one: one.owner)
+        self._owner: str | None = None
+        self._sets: dict[str, EvalSet] = {}
+
+    def __len__(self) -> int:
+        return len(self._conversations)
+
+    @overload
+    def __getitem__(self, index: int) -> EvalSet: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[EvalSet]: ...
+
+    def __getitem__(self, index: int | slice) -> EvalSet | list[EvalSet]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        wanted = self._conversations[index]
+        if wanted.owner != self._owner:
+            self._owner, self._sets = wanted.owner, _sets(self._store.get(wanted.owner))
+        return self._sets[wanted.digest]
+
+
+def _sets(evidence: OwnerEvidence) -> dict[str, EvalSet]:
+    """Return the evaluation set of each labelled conversation of an owner, by its digest."""
+    owner, key = evidence.owner, evidence.scope.owner.key
+    if owner is None:
+        return {}
     documents = {memory.id: text for memory, text in zip(owner.memories, owner.texts, strict=True)}
-    queries: dict[str, list[EvalQuery]] = {}
-    retrievals: dict[str, set[str]] = {}
-    for evidence in find_positives(log, owner, encoder, settings, Counter()):
-        if not evidence.positives:
-            continue
-        surest = max(evidence.positives, key=lambda row: evidence.positives[row].confidence)
-        conversation = owner.memories[surest].conversation
-        relevant = frozenset(owner.memories[row].id for row in evidence.positives)
-        queries.setdefault(conversation, []).append(EvalQuery(evidence.query, relevant, log.scope.owner.key))
-        retrievals.setdefault(conversation, set()).update(p.retrieval_id for p in evidence.positives.values())
-    last = log.conversations()
-    return [
-        JudgedConversation(
-            digest=conversation_digest(log, conversation),
-            time=last[conversation],
-            retrievals=frozenset(retrievals[conversation]),
-            evaluation=EvalSet(f"{log.scope.owner.key} {conversation}", documents, tuple(asked)),
+    found = {}
+    for name, queries in _by_conversation(evidence).items():
+        asked = tuple(
+            EvalQuery(query.query, frozenset(owner.memories[row].id for row in query.positives), key)
+            for query in queries
         )
-        for conversation, asked in queries.items()
-    ]
+        found[conversation_digest(evidence.scope, name)] = EvalSet(f"{key} {name}", documents, asked)
+    return found
 
 
-def latest(conversations: Collection[JudgedConversation], settings: HoldoutSettings) -> list[JudgedConversation]:
+def latest(conversations: Collection[LabelledConversation], settings: HoldoutSettings) -> list[LabelledConversation]:
     """Return the latest conversations of each owner, so many that together they hold enough judged queries.
 
     Each owner gives the latest that hold the share of its own queries, and keeps at least one to train on. Owners with
     a single conversation give it or keep it, whole: as one group, the latest of them. If all that is too little, the
     latest of the rest follow. At least one conversation is left to train on.
     """
-    groups: dict[str, list[JudgedConversation]] = {}
+    groups: dict[str, list[LabelledConversation]] = {}
     for one in _by_time(conversations):
         groups.setdefault(one.owner, []).append(one)
     single = [found[0] for found in groups.values() if len(found) == 1]
     several = [found for found in groups.values() if len(found) > 1]
     # Where everybody has one, the group of the single ones is all there is, and has to leave one.
     offered = [found[:-1] for found in several] + [single if several else single[:-1]]
-    held: list[JudgedConversation] = []
+    held: list[LabelledConversation] = []
     for found, whole in zip(offered, [*several, single], strict=True):
         _take(held, found, settings.share * _queries(whole))
     taken = {one.digest for one in held}
@@ -137,34 +173,35 @@ def latest(conversations: Collection[JudgedConversation], settings: HoldoutSetti
     return _by_time(held)
 
 
-def _take(held: list[JudgedConversation], found: Iterable[JudgedConversation], wanted: float) -> None:
+def _take(held: list[LabelledConversation], found: Iterable[LabelledConversation], wanted: float) -> None:
     """Move conversations into `held`, in their order, until they have as many queries as wanted."""
     for one in found:
         if wanted <= 0:
             return
         held.append(one)
-        wanted -= len(one.evaluation.queries)
+        wanted -= one.queries
 
 
-def _by_time(conversations: Iterable[JudgedConversation]) -> list[JudgedConversation]:
+def _by_time(conversations: Iterable[LabelledConversation]) -> list[LabelledConversation]:
     """Return the latest first; the digest decides where times are equal, so that nothing depends on the order."""
     return sorted(conversations, key=lambda one: (one.time, one.digest), reverse=True)
 
 
-def _queries(conversations: Iterable[JudgedConversation]) -> int:
-    return sum(len(one.evaluation.queries) for one in conversations)
+def _queries(conversations: Iterable[LabelledConversation]) -> int:
+    return sum(one.queries for one in conversations)
 
 
-def without(log: ScopeLog, held: Collection[JudgedConversation]) -> ScopeLog:
-    """Return an owner's log without the turns, memories and retrievals of the held-out conversations."""
-    digests = {one.digest for one in held}
-    gone = {name for name in log.conversations() if conversation_digest(log, name) in digests}
-    if not gone:
-        return log
-    asked = {retrieval for one in held for retrieval in one.retrievals}
-    return replace(
-        log,
-        turns=tuple(turn for turn in log.turns if turn.conversation not in gone),
-        memories=tuple(memory for memory in log.memories if memory.conversation not in gone),
-        retrievals=tuple(one for one in log.retrievals if one.id not in asked),
-    )
+def without(
+    evidence: OwnerEvidence, held: Collection[LabelledConversation], folder: VectorFolder
+) -> OwnerEvidence:
+    """Return an owner's evidence without its held-out conversations.
+
+    Args:
+        evidence: the owner's.
+        held: the held-out conversations, of any owner.
+        folder: where the vectors of very many memories go.
+    """
+    own = [one for one in held if one.owner == evidence.scope.owner.key]
+    digests = {one.digest for one in own}
+    gone = {name for name in evidence.conversations if conversation_digest(evidence.scope, name) in digests}
+    return evidence.without(gone, {retrieval for one in own for retrieval in one.retrievals}, folder)

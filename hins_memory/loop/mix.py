@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
+from hins_memory.data.examples import read_examples, write_examples
 from hins_memory.errors import ConfigError
-from hins_memory.types import TieredExample
 
-__all__ = ["MixSettings", "Mixed", "mix"]
+__all__ = ["MixSettings", "mix_file"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +41,36 @@ class MixSettings:
         return round(self.weight * synthetic * self.half / (self.half + captured))
 
 
-@dataclass(frozen=True, slots=True)
-class Mixed:
-    """The examples to train on, in their order, and what the manifest says of them."""
+def mix_file(path: Path, settings: MixSettings, seed: int = 0) -> dict[str, Any]:
+    """Leave in a file of examples all captured ones and the share of the synthetic ones that is still used.
 
-    examples: list[TieredExample]
-    manifest: dict[str, Any]
+    Args:
+        path: a Parquet file of `hins_memory.data.examples`; replaced where something is left out.
+        settings: the share.
+        seed: chooses which synthetic ones stay; the same for a seed.
 
+    Returns:
+        What a version's manifest says of it.
 
-def mix(examples: Sequence[TieredExample], settings: MixSettings, seed: int = 0) -> Mixed:
-    """Return all captured examples and the share of the synthetic ones that is still used; the same for a seed."""
-    synthetic = [place for place, example in enumerate(examples) if example.scope.synthetic]
-    captured = len(examples) - len(synthetic)
+    Raises:
+        HinsError: the file cannot be read.
+        OSError: it cannot be written.
+    """
+    made_up = [example.scope.synthetic for example in read_examples(path)]
+    synthetic = [place for place, one in enumerate(made_up) if one]
+    captured = len(made_up) - len(synthetic)
     used = settings.used(len(synthetic), captured)
     left_out = set(synthetic) - set(Random(seed).sample(synthetic, used))
-    kept = [example for place, example in enumerate(examples) if place not in left_out]
-    manifest = {
+    if left_out:
+        temporary = path.with_name(f"{path.name}.mixed")
+        kept = (example for place, example in enumerate(read_examples(path)) if place not in left_out)
+        write_examples(temporary, kept)
+        os.replace(temporary, path)
+    return {
         "captured": captured,
         "synthetic": used,
         "synthetic_available": len(synthetic),
-        "synthetic_share": round(used / len(kept), 4) if kept else 0.0,
+        "synthetic_share": round(used / (captured + used), 4) if captured + used else 0.0,
         "weight": settings.weight,
         "half": settings.half,
     }
-    return Mixed(kept, manifest)

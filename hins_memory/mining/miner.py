@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +13,14 @@ from hins_memory.mining.negatives.draft import Drafting, count_ranked
 from hins_memory.mining.negatives.pool import Draft, TextPool, make_pool, owner_rng, pool_negatives, pool_priority
 from hins_memory.mining.negatives.ratio import RatioEstimate, estimate_ratio
 from hins_memory.mining.negatives.tiers import PAPER_TIERS
-from hins_memory.mining.owner.owner import OwnerMemories, build_owner
-from hins_memory.mining.owner.vectors import VectorFolder
-from hins_memory.mining.positives.find import find_positives
+from hins_memory.mining.owner.owner import OwnerMemories
+from hins_memory.mining.owner.vectors import VectorFolder, few_threads
+from hins_memory.mining.positives.evidence import QueryEvidence
 from hins_memory.mining.report import MineReport
 from hins_memory.mining.settings import MineSettings
+from hins_memory.mining.storage.evidence import OwnerEvidence, collect, content_digest, digest_of
 from hins_memory.mining.storage.journal import Journal
-from hins_memory.types import Ratio, ScopeLog, Tier, TieredExample
+from hins_memory.types import Ratio, Scope, ScopeLog, Tier, TieredExample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,8 +32,6 @@ __all__ = ["MineResult", "MinerRun", "mine"]
 _log = logging.getLogger(__name__)
 # The report lists the ratios of so many owners.
 _OWNERS_LISTED = 50
-# Up to so many memories an owner's matrices are small.
-_SMALL = 2_000
 # Part of a journal's identity: a journal that an older miner wrote is not taken up.
 _VERSION = 2
 
@@ -48,7 +45,7 @@ class MineResult:
 
 
 def mine(
-    logs: Iterable[ScopeLog],
+    logs: Iterable[ScopeLog | OwnerEvidence],
     encoder: Encoder,
     settings: MineSettings | None = None,
     public: Sequence[str] | None = None,
@@ -56,7 +53,7 @@ def mine(
     """Turn captured interactions into tiered training examples, in memory.
 
     Args:
-        logs: what the log holds of each owner; read once, one owner at a time.
+        logs: what the log holds of each owner, or the evidence that was made of it; read once, one owner at a time.
         encoder: the current encoder: what it ranks high decides the ratio and which negatives are near.
         settings: what is kept and how it is sampled.
         public: texts that belong to nobody, for easy negatives of owners with too few conversations.
@@ -70,8 +67,8 @@ def mine(
     """
     run = MinerRun(encoder, settings or MineSettings(), public or ())
     with run:
-        for log in logs:
-            run.add(log)
+        for owner in logs:
+            run.add(owner)
         examples = list(run.examples())
         return MineResult(examples, run.report())
 
@@ -98,11 +95,10 @@ class MinerRun:
         self._public = public
         self._durable = folder is not None
         self._vectors = VectorFolder(settings, folder)
-        identity = _digest([repr(settings), str(encoder.version), str(_VERSION), *public])
+        identity = digest_of([repr(settings), str(encoder.version), str(_VERSION), *public])
         self._journal = Journal(folder / "journal.db" if folder else None, identity, settings.memory_budget)
         self._report = MineReport()
         self._skipped: Counter[str] = Counter()
-        self._threads: Any = None
 
     def __enter__(self) -> MinerRun:
         return self
@@ -110,66 +106,68 @@ class MinerRun:
     def __exit__(self, *_: object) -> None:
         self._journal.close()
 
-    def add(self, log: ScopeLog) -> None:
+    def add(self, owner: ScopeLog | OwnerEvidence) -> None:
         """Mine one owner; one that a run before this one finished, with the same content, is passed over."""
-        content = _content(log) if self._durable else ""
-        if self._journal.known(log.scope, content):
+        content = ""
+        if self._durable:
+            content = owner.content if isinstance(owner, OwnerEvidence) else content_digest(owner)
+        if self._journal.known(owner.scope, content):
             return
-        number = self._journal.add(log.scope, content)
-        summary: dict[str, Any] = {"deleted": log.deleted}
-        skipped: Counter[str] = Counter()
-        if not log.retrievals and not self._settings.share_scopes:
-            # Encoding is what costs: nothing can come of an owner who never asked.
-            skipped["owners without retrievals"] += 1
-            summary["memories"] = len(log.memories)
-            summary["conversations"] = len({memory.conversation for memory in log.memories})
-        else:
-            with self._vectors.owner(), self._few_threads(len(log.memories)):
-                summary |= self._mine(log, number, skipped)
-        summary["skipped"] = {reason: count for reason, count in skipped.items() if count}
+        number = self._journal.add(owner.scope, content)
+        with self._vectors.owner():
+            if isinstance(owner, ScopeLog):
+                owner = collect(owner, self._encoder, self._settings, self._vectors)
+            with few_threads(owner.memories):
+                summary = self._mine(owner, number)
         self._journal.finish(number, summary)
 
-    def _few_threads(self, memories: int) -> AbstractContextManager[object]:
-        """Multiply small matrices in one thread: more only wait for each other, much longer than the work takes."""
-        if memories > _SMALL:
-            return nullcontext()
-        if self._threads is None:
-            import numpy as np  # noqa: F401 - its BLAS has to be there to be found
-            from threadpoolctl import ThreadpoolController
-
-            self._threads = ThreadpoolController()
-        limits: AbstractContextManager[object] = self._threads.limit(limits=1, user_api="blas")
-        return limits
-
-    def _mine(self, log: ScopeLog, number: int, skipped: Counter[str]) -> dict[str, Any]:
-        settings = self._settings
-        owner = build_owner(log, self._encoder, settings.max_chars, skipped, self._vectors)
-        if settings.share_scopes:
-            self._offer(log.scope.owner.key, number, owner)
-        evidence = find_positives(log, owner, self._encoder, settings, skipped)
+    def _mine(self, evidence: OwnerEvidence, number: int) -> dict[str, Any]:
+        settings, owner = self._settings, evidence.owner
+        skipped = evidence.skipped.copy()
         summary: dict[str, Any] = {
-            "memories": len(owner.texts),
-            "conversations": owner.conversation_count,
-            "topics": len(set(owner.topics.tolist())),
-            "queries": len(evidence),
+            "deleted": evidence.deleted,
+            "memories": evidence.memories,
+            "conversations": len(evidence.conversations),
         }
-        evidence = [one for one in evidence if one.positives]
-        if not evidence:
-            return summary
-        vectors = self._vectors.encode(self._encoder, [one.query for one in evidence], "query")
-        counts = count_ranked(owner, evidence, vectors, settings)
+        if owner is not None:
+            if settings.share_scopes:
+                self._offer(evidence.scope.owner.key, number, owner)
+            summary |= {
+                "memories": len(owner.texts),
+                "conversations": owner.conversation_count,
+                "topics": len(set(owner.topics.tolist())),
+                "queries": len(evidence.queries),
+            }
+            summary |= self._examples_of(evidence.scope, owner, evidence.queries, number, skipped)
+        return summary | {"skipped": {reason: count for reason, count in skipped.items() if count}}
+
+    def _examples_of(
+        self,
+        scope: Scope,
+        owner: OwnerMemories,
+        queries: Sequence[QueryEvidence],
+        number: int,
+        skipped: Counter[str],
+    ) -> dict[str, Any]:
+        """Deal the negatives of one owner's positives; return what its summary says of them."""
+        settings = self._settings
+        asked = [query for query in queries if query.positives]
+        if not asked:
+            return {}
+        vectors = self._vectors.encode(self._encoder, [query.query for query in asked], "query")
+        counts = count_ranked(owner, asked, vectors, settings)
         ratio = settings.ratio
         if not isinstance(ratio, Ratio):
             ratio = estimate_ratio(counts).ratio
         outside = bool(self._public) or settings.share_scopes
-        drafting = Drafting(log.scope, owner, ratio, settings, outside)
-        for place, draft in enumerate(drafting.drafts(evidence, vectors)):
+        drafting = Drafting(scope, owner, ratio, settings, outside)
+        for place, draft in enumerate(drafting.drafts(asked, vectors)):
             if draft.example.negatives or draft.lacking:
                 self._journal.add_draft(number, place, draft)
             else:
                 skipped["positives without any negative"] += 1
         shares = [ratio.easy, ratio.medium, ratio.hard, ratio.source, ratio.count]
-        return summary | {"ranked": [counts[tier] for tier in PAPER_TIERS], "ratio": shares}
+        return {"ranked": [counts[tier] for tier in PAPER_TIERS], "ratio": shares}
 
     def _offer(self, key: str, number: int, owner: OwnerMemories) -> None:
         chosen = []
@@ -198,7 +196,7 @@ class MinerRun:
             if draft.lacking:
                 if public is None and self._public:
                     public = make_pool(self._encoder, self._public)
-                with self._few_threads(0):
+                with few_threads(0):
                     example = _filled(draft, shared, public, settings, rng)
             if not example.negatives:
                 self._skipped["positives without any negative"] += 1
@@ -261,31 +259,3 @@ def _filled(
     if shared is not None and bool((shared.owners != draft.example.scope.owner.key).any()):
         return pool_negatives(draft, shared, settings, rng)
     return pool_negatives(draft, public, settings, rng) if public is not None else draft.example
-
-
-def _digest(parts: Iterable[str]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
-    return digest.hexdigest()
-
-
-def _content(log: ScopeLog) -> str:
-    """Return a digest of what examples are made of, to tell whether an owner changed since it was mined."""
-
-    def parts() -> Iterator[str]:
-        for memory in log.memories:
-            yield f"m {memory.id} {memory.conversation} {memory.speaker} {memory.topic} {memory.time} {memory.turn_ids}"
-            yield memory.text
-        for turn in log.turns:
-            yield f"t {turn.id} {turn.conversation} {turn.speaker} {turn.time} {turn.text}"
-        for one in log.retrievals:
-            yield f"r {one.id} {one.scope.run} {one.time} {one.query} "
-            yield " ".join(result.memory_id for result in one.results)
-            yield " ".join(result.text for result in one.results)
-        for answer in log.answers:
-            yield f"a {answer.retrieval_id} {answer.text}"
-        for feedback in log.feedback:
-            yield f"f {feedback.memory_id} {feedback.polarity} {feedback.retrieval_id} {feedback.time}"
-
-    return _digest(parts())

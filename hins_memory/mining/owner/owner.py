@@ -6,7 +6,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hins_memory.mining.owner.text import Lexicon, clean, normalized, words
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from hins_memory.encoders.encoder import Encoder
 
-__all__ = ["OwnerMemories", "build_owner", "speaker_of"]
+__all__ = ["OwnerMemories", "build_owner", "owner_of", "speaker_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,26 @@ class OwnerMemories:
             conversations=self.conversations[rows],
             topics=self.topics[rows],
             lexicon=self.lexicon.take(rows),
+        )
+
+    def kept(self, rows: NDArray[np.int64], folder: VectorFolder) -> OwnerMemories:
+        """Return the owner with some of its rows only, given in ascending order, as if it had no others.
+
+        Args:
+            rows: which rows stay.
+            folder: where the vectors of very many memories go.
+
+        Raises:
+            HinsError: the disk has no room for the vectors.
+        """
+        places = rows.tolist()
+        return owner_of(
+            [self.memories[row] for row in places],
+            [self.texts[row] for row in places],
+            [self.speakers[row] for row in places],
+            folder.rows(self.vectors, rows),
+            self.topics[rows],
+            folder,
         )
 
 
@@ -133,25 +153,47 @@ def build_owner(
         group = unique.setdefault((memory.conversation, speaker.casefold(), normalized(memory.text)), [])
         skipped["memories that repeat another"] += bool(group)
         group.append(memory)
-    firsts = tuple(group[0] for group in unique.values())
-    texts = tuple(clean(memory.text, max_chars) for memory in firsts)
-    keys = tuple(key for _, _, key in unique)
-    speakers = tuple(speaker for _, speaker, _ in unique)
-    speaker_codes = _codes(speakers, unknown="")
-    conversations = _codes([memory.conversation for memory in firsts])
+    firsts = [group[0] for group in unique.values()]
+    texts = [clean(memory.text, max_chars) for memory in firsts]
     vectors = folder.encode(encoder, texts) if folder else encoder.encode(texts, role="document")
+    topics = _topics(vectors, _codes([memory.conversation for memory in firsts]), [memory.topic for memory in firsts])
+    owner = owner_of(firsts, texts, [speaker for _, speaker, _ in unique], vectors, topics, folder)
+    rows = {memory.id: row for row, group in enumerate(unique.values()) for memory in group}
+    return replace(owner, rows=rows)
+
+
+def owner_of(
+    memories: Sequence[Memory],
+    texts: Sequence[str],
+    speakers: Sequence[str],
+    vectors: NDArray[np.float32],
+    topics: NDArray[np.int64],
+    folder: VectorFolder | None,
+) -> OwnerMemories:
+    """Put one owner's rows together.
+
+    Args:
+        memories: one for each distinct text of a speaker in a conversation, in order of conversation, then of time.
+        texts: their texts, cleaned.
+        speakers: whom each is by or about; "" when unknown.
+        vectors: unit vectors of shape (n, dim).
+        topics: codes of shape (n,).
+        folder: makes the search among very many vectors; None makes none.
+    """
+    keys = tuple(normalized(memory.text) for memory in memories)
+    speaker_codes = _codes(speakers, unknown="")
     return OwnerMemories(
-        memories=firsts,
-        texts=texts,
+        memories=tuple(memories),
+        texts=tuple(texts),
         keys=keys,
-        speakers=speakers,
-        rows={memory.id: row for row, group in enumerate(unique.values()) for memory in group},
+        speakers=tuple(speakers),
+        rows={memory.id: row for row, memory in enumerate(memories)},
         vectors=vectors,
         names={name: code for name, code in zip(speakers, speaker_codes.tolist(), strict=True) if code >= 0},
         key_codes=_codes(keys),
         speaker_codes=speaker_codes,
-        conversations=conversations,
-        topics=_topics(vectors, conversations, [memory.topic for memory in firsts]),
+        conversations=_codes([memory.conversation for memory in memories]),
+        topics=topics,
         lexicon=Lexicon(words(text) for text in texts),
         neighbours=folder.neighbours(vectors) if folder else None,
     )

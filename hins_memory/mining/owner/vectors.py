@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from hins_memory.encoders.encoder import Encoder
 
-__all__ = ["Neighbours", "VectorFolder"]
+__all__ = ["Neighbours", "VectorFolder", "few_threads"]
 
 # Texts that are encoded, and vectors that are added to an index, at a time.
 _CHUNK = 8_192
@@ -30,6 +31,28 @@ _CHUNK = 8_192
 _IN_MEMORY_SHARE = 0.25
 # So many vectors for each list of the inverted file are enough to train it.
 _TRAIN_PER_LIST = 40
+# Up to this many memories an owner's matrices are small.
+_SMALL = 2_000
+
+
+def few_threads(memories: int) -> AbstractContextManager[object]:
+    """Multiply small matrices in one thread: more only wait for each other, much longer than the work takes.
+
+    Args:
+        memories: how many memories the owner at hand has.
+    """
+    if memories > _SMALL:
+        return nullcontext()
+    limits: AbstractContextManager[object] = _thread_pools().limit(limits=1, user_api="blas")
+    return limits
+
+
+@functools.cache
+def _thread_pools() -> Any:
+    import numpy as np  # noqa: F401 - its BLAS has to be there to be found
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 class VectorFolder:
@@ -73,18 +96,35 @@ class VectorFolder:
         chunks = range(_CHUNK, len(texts), _CHUNK)
         if len(texts) <= self._settings.exact_rows and first.shape[1] * 4 * len(texts) <= budget:
             return np.concatenate([first, *(encoder.encode(texts[at : at + _CHUNK], role=role) for at in chunks)])
-        path = self._file(f"{role}.f16")
-        try:
-            _reserve(path, len(texts) * first.shape[1] * 2)
-        except OSError as error:
-            raise HinsError(
-                f"There is no room for the vectors of {len(texts)} texts in {path.parent.parent}: {error}.",
-                "Free some disk space and run again; what was mined already is kept.",
-            ) from error
-        mapped = np.memmap(path, dtype=np.float16, mode="r+", shape=(len(texts), first.shape[1]))
+        mapped = self._map(f"{role}.f16", len(texts), first.shape[1])
         mapped[: len(first)] = first
         for at in chunks:
             mapped[at : at + _CHUNK] = encoder.encode(texts[at : at + _CHUNK], role=role)
+        return mapped  # type: ignore[return-value]
+
+    def _map(self, name: str, count: int, dim: int) -> NDArray[np.float16]:
+        """Return a new float16 memory map of shape (count, dim)."""
+        import numpy as np
+
+        path = self._file(name)
+        try:
+            _reserve(path, count * dim * 2)
+        except OSError as error:
+            raise HinsError(
+                f"There is no room for {count} vectors in {path.parent.parent}: {error}.",
+                "Free some disk space and run again; what was mined already is kept.",
+            ) from error
+        return np.memmap(path, dtype=np.float16, mode="r+", shape=(count, dim))
+
+    def rows(self, vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return some rows of vectors as `encode` gave them: in memory, or as another memory map."""
+        import numpy as np
+
+        if not isinstance(vectors, np.memmap):
+            return vectors[rows]
+        mapped = self._map("kept.f16", len(rows), vectors.shape[1])
+        for at in range(0, len(rows), _CHUNK):
+            mapped[at : at + _CHUNK] = vectors[rows[at : at + _CHUNK]]
         return mapped  # type: ignore[return-value]
 
     def neighbours(self, vectors: NDArray[np.float32]) -> Neighbours | None:

@@ -1,0 +1,133 @@
+"""Tiered training examples as a Parquet file: what the miner writes is what training reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hins_memory.errors import HinsError, NotEnoughDataError
+from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["read_examples", "write_examples"]
+
+# A row group; at most this many examples are held at a time.
+_ROWS = 1_000
+_REPORT = b"hins_report"
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    negative = pa.struct(
+        [("memory_id", pa.string()), ("text", pa.string()), ("tier", pa.string()), ("score", pa.float64())]
+    )
+    texts = ("tenant", "user", "agent", "run", "conversation", "query", "positive", "positive_id", "source")
+    columns = [(name, pa.string()) for name in texts]
+    columns += [("confidence", pa.float64()), ("retrieval_id", pa.string()), ("negatives", pa.list_(negative))]
+    return pa.schema(columns)
+
+
+def write_examples(
+    path: Path, examples: Iterable[TieredExample], report: Callable[[], Mapping[str, Any]] | None = None
+) -> None:
+    """Write examples to a file, at most 1,000 of them in memory at a time; the file is durable at the end.
+
+    Args:
+        path: the file; one that is there is overwritten.
+        examples: what is written, in order. Lone surrogates, which UTF-8 does not have, become ``?``.
+        report: called after the last example; the JSON-able values that it returns are kept in the file's metadata.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    import pyarrow.parquet as pq
+
+    with path.open("wb") as stream:
+        with pq.ParquetWriter(stream, _schema(), compression="zstd") as writer:
+            batch: list[TieredExample] = []
+            for example in examples:
+                batch.append(example)
+                if len(batch) == _ROWS:
+                    writer.write_table(_table(batch))
+                    batch.clear()
+            if batch:
+                writer.write_table(_table(batch))
+            if report is not None:
+                writer.add_key_value_metadata({_REPORT: json.dumps(report()).encode()})
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _table(examples: Sequence[TieredExample]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([_row(example) for example in examples], schema=_schema())
+
+
+def _row(example: TieredExample) -> dict[str, Any]:
+    scope, positive = example.scope, example.positive
+    return {
+        "tenant": _text(scope.tenant),
+        "user": _text(scope.user),
+        "agent": _text(scope.agent),
+        "run": _text(scope.run),
+        "conversation": _text(example.conversation),
+        "query": _text(positive.query),
+        "positive": _text(positive.text),
+        "positive_id": _text(positive.memory_id),
+        "source": positive.source,
+        "confidence": positive.confidence,
+        "retrieval_id": _text(positive.retrieval_id),
+        "negatives": [
+            {"memory_id": _text(one.memory_id), "text": _text(one.text), "tier": one.tier.value, "score": one.score}
+            for one in example.negatives
+        ],
+    }
+
+
+def _text(text: str) -> str:
+    """Return the text without lone surrogates, which UTF-8 has not."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def read_examples(path: Path) -> Iterator[TieredExample]:
+    """Yield the examples of a file that `write_examples` wrote, in its order, a batch in memory at a time.
+
+    Raises:
+        NotEnoughDataError: there is no such file.
+        HinsError: it is not a file of examples.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    if not path.is_file():
+        raise NotEnoughDataError(
+            f"There is no file {path}.", "Write it with `hins mine --output` or mine_to_parquet first."
+        )
+    try:
+        with pq.ParquetFile(path) as file:
+            if file.schema_arrow.names != _schema().names:
+                raise HinsError(
+                    f"{path} has other columns than a file of examples.",
+                    "Use one that `hins mine` or mine_to_parquet wrote.",
+                )
+            for batch in file.iter_batches(batch_size=_ROWS):
+                yield from (_example(row) for row in batch.to_pylist())
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise HinsError(f"{path} cannot be read: {error}.", "Write it again.") from error
+
+
+def _example(row: dict[str, Any]) -> TieredExample:
+    negatives = (Negative(one["memory_id"], one["text"], Tier(one["tier"]), one["score"]) for one in row["negatives"])
+    positive = Positive(
+        row["query"], row["positive_id"], row["positive"], row["source"], row["confidence"], row["retrieval_id"]
+    )
+    scope = Scope(user=row["user"], agent=row["agent"], run=row["run"], tenant=row["tenant"])
+    return TieredExample(scope, row["conversation"], positive, tuple(negatives))
