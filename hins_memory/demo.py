@@ -20,7 +20,7 @@ from hins_memory.loop.holdout import conversation_digest
 from hins_memory.loop.pipeline import LoopSettings, Pipeline, RunReport
 from hins_memory.mining import MineSettings
 from hins_memory.training.settings import TrainSettings
-from hins_memory.types import Scope, ScopeLog
+from hins_memory.types import Scope
 
 __all__ = ["DemoExample", "DemoReport", "Progress", "run_demo"]
 
@@ -132,7 +132,7 @@ def run_demo(
 def _digest(conversation: SampleConversation) -> str:
     """Return what a version's manifest calls a conversation: everything that one user said to Mem0."""
     scope = Scope(user=conversation.id)
-    return conversation_digest(ScopeLog(scope), scope.key)
+    return conversation_digest(scope, scope.key)
 
 
 @dataclass(frozen=True, slots=True)

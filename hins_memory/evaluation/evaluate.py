@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,8 @@ DEFAULT_KS = (1, 5, 10)
 _TIE_DECIMALS = 6
 # Scores of so many (query, document) pairs are held at a time: 64 MiB of float32.
 _MAX_PAIRS = 1 << 24
+# Documents of several sets are encoded together, at most this many.
+_MAX_DOCUMENTS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,34 +222,63 @@ def evaluate_encoder(
         ConfigError: there is no query at all.
     """
     cuts = _check_ks(ks)
-    asked = [one for one in sets if one.queries]
-    if not asked:
+    hits: list[NDArray[np.bool_]] = []
+    tops: list[NDArray[np.float64]] = []
+    labelled: list[tuple[str, EvalQuery]] = []
+    for part in _parts(sets):
+        part_hits, part_tops = _rank_part(encoder, part, max(cuts), batch_size)
+        hits += part_hits
+        tops += part_tops
+        labelled += [(one.name, query) for one in part for query in one.queries]
+    if not hits:
         raise ConfigError("There is no query to evaluate on.", "Give at least one set with queries.")
-    names = [sorted(one.documents) for one in asked]
+    return _scores_from_hits(hits, labelled, np.concatenate(tops), cuts)
+
+
+def _parts(sets: Iterable[EvalSet]) -> Iterator[list[EvalSet]]:
+    """Yield the sets that have queries, as many at a time as do not have too many documents to encode at once."""
+    part: list[EvalSet] = []
+    documents = 0
+    for one in sets:
+        if not one.queries:
+            continue
+        if part and documents + len(one.documents) > _MAX_DOCUMENTS:
+            yield part
+            part, documents = [], 0
+        part.append(one)
+        documents += len(one.documents)
+    if part:
+        yield part
+
+
+def _rank_part(
+    encoder: Encoder, sets: Sequence[EvalSet], width: int, batch_size: int
+) -> tuple[list[NDArray[np.bool_]], list[NDArray[np.float64]]]:
+    """Return each query's hits in rank order, and each set's first `width` cosines."""
+    names = [sorted(one.documents) for one in sets]
     # One call for all sets, because the encoder sorts by length and skips texts that occur twice.
     documents = encoder.encode(
-        [one.documents[name] for one, ids in zip(asked, names, strict=True) for name in ids],
+        [one.documents[name] for one, ids in zip(sets, names, strict=True) for name in ids],
         role="document",
         batch_size=batch_size,
     )
-    queries = encoder.encode([q.text for one in asked for q in one.queries], role="query", batch_size=batch_size)
+    queries = encoder.encode([q.text for one in sets for q in one.queries], role="query", batch_size=batch_size)
     hits: list[NDArray[np.bool_]] = []
     tops: list[NDArray[np.float64]] = []
     at_document = at_query = 0
-    for one, ids in zip(asked, names, strict=True):
+    for one, ids in zip(sets, names, strict=True):
         set_hits, set_top = _rank_set(
             one.queries,
             ids,
             queries[at_query : at_query + len(one.queries)],
             documents[at_document : at_document + len(ids)],
-            max(cuts),
+            width,
         )
         hits += set_hits
         tops.append(set_top)
         at_query += len(one.queries)
         at_document += len(ids)
-    labelled = [(one.name, query) for one in asked for query in one.queries]
-    return _scores_from_hits(hits, labelled, np.concatenate(tops), cuts)
+    return hits, tops
 
 
 def _rank_set(

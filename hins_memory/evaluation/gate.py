@@ -104,12 +104,13 @@ class GateEvidence:
     Attributes:
         candidate: the candidate's scores of every held-out query.
         incumbent: the incumbent's, in the same order.
-        held_out: the sets that the queries are from, in the same order.
+        held_out: the sets that the queries are from, in the same order; the loop's are read from the evidence of the
+            round, so only while it is there.
     """
 
     candidate: RankingScores
     incumbent: RankingScores
-    held_out: tuple[EvalSet, ...]
+    held_out: Sequence[EvalSet]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +222,7 @@ def judge(
         held_out={"candidate": new.mean(), "incumbent": old.mean()},
         groups={"candidate": new.by_group(), "incumbent": old.by_group()},
         general=general_table,
-        evidence=GateEvidence(new, old, tuple(one for one in held_out if one.queries)),
+        evidence=GateEvidence(new, old, held_out),
     )
 
 

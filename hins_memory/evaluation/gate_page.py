@@ -140,17 +140,20 @@ class _Rankings:
     def __init__(self, report: GateReport, candidate: Encoder, incumbent: Encoder) -> None:
         self._report = report
         self._encoders = (incumbent, candidate)
-        self._asked = [(one, query) for one in report.evidence.held_out for query in one.queries]
+        # By number, because sets may be read only when they are asked for.
+        sets = enumerate(report.evidence.held_out)
+        self._asked = [(number, query) for number, one in sets for query in one.queries]
         self._vectors: dict[tuple[int, int], Any] = {}
 
     def of(self, rows: Sequence[int]) -> tuple[str, ...]:
         return tuple(part for row in rows for part in self._query(row))
 
     def _query(self, row: int) -> tuple[str, str]:
-        one, query = self._asked[row]
+        number, query = self._asked[row]
+        one = self._report.evidence.held_out[number]
         k = self._report.settings.k
         scores = [scores.ndcg[k][row] for scores in (self._report.evidence.incumbent, self._report.evidence.candidate)]
-        ranked = [self._ranked(number, one, query) for number in range(2)]
+        ranked = [self._ranked(side, number, query) for side in range(2)]
         cells = [
             (rank + 1, *(_cell(one, query, side[rank]) if rank < len(side) else "" for side in ranked))
             for rank in range(max(map(len, ranked)))
@@ -159,10 +162,11 @@ class _Rankings:
         title = f"{said}: nDCG@{k} {100 * scores[0]:.1f} before, {100 * scores[1]:.1f} after"
         return (title, table(("rank", "before", "after"), cells))
 
-    def _ranked(self, encoder: int, one: EvalSet, query: EvalQuery) -> list[tuple[str, float]]:
+    def _ranked(self, encoder: int, number: int, query: EvalQuery) -> list[tuple[str, float]]:
         """Return the first documents and their cosines, in the order in which the evaluation ranks them."""
+        one = self._report.evidence.held_out[number]
         names = sorted(one.documents)
-        key = (encoder, id(one))
+        key = (encoder, number)
         if key not in self._vectors:
             self._vectors[key] = self._encoders[encoder].encode([one.documents[name] for name in names])
         asked = self._encoders[encoder].encode([query.text], role="query")[0]

@@ -117,11 +117,15 @@ class LoopData:
         """
         flush_all()
         reader = LogReader(self._engine)
-        wanted = [scope.owner for scope in owners] if owners is not None else reader.owners()
-        for done, log in enumerate(reader.scope_logs(wanted)):
+        wanted = reader.owners()
+        if owners is not None:
+            present = set(wanted)
+            wanted = [owner for owner in dict.fromkeys(scope.owner for scope in owners) if owner in present]
+        # One call for all owners: each looks up which owners there are, which takes as long as there are many.
+        for done, log in enumerate(reader.scope_logs(wanted), 1):
             store.add(log)
             if self._progress:
-                self._progress("read", done + 1, len(wanted))
+                self._progress("read", done, len(wanted))
 
     def mine(self, store: EvidenceStore, path: Path) -> MinedData:
         """Mine everything but the conversations held out for the gate, into the file that training reads.
@@ -148,7 +152,7 @@ class LoopData:
         used = [one.digest for one in stopping]
 
         def kept() -> Iterator[OwnerEvidence]:
-            for done, evidence in enumerate(store):
+            for done, evidence in enumerate(store, 1):
                 with store.vector_folder().owner() as folder:
                     left = without(evidence, [*held, *stopping], folder)
                     used.extend(sorted(conversation_digest(left.scope, name) for name in left.conversations))
@@ -156,7 +160,7 @@ class LoopData:
                         traffic.see((query.query for query in left.queries), left.owner.texts)
                     yield left
                 if self._progress:
-                    self._progress("mine", done + 1, len(store))
+                    self._progress("mine", done, len(store))
 
         report = mine_to_parquet(kept(), store.encoder, path, self._loop.mine, self.public_texts())
         mixed = mix_file(path, self._loop.mix, seed)

@@ -25,7 +25,6 @@ __all__ = [
 ]
 
 
-
 @dataclass(frozen=True, slots=True)
 class HoldoutSettings:
     """How much is held out.
@@ -84,9 +83,7 @@ def labelled(evidence: Iterable[OwnerEvidence]) -> list[LabelledConversation]:
             retrievals = {positive.retrieval_id for query in queries for positive in query.positives.values()}
             digest = conversation_digest(one.scope, name)
             time = one.conversations[name]
-            found.append(
-                LabelledConversation(one.scope.owner.key, digest, time, frozenset(retrievals), len(queries))
-            )
+            found.append(LabelledConversation(one.scope.owner.key, digest, time, frozenset(retrievals), len(queries)))
     return found
 
 
@@ -191,9 +188,7 @@ def _queries(conversations: Iterable[LabelledConversation]) -> int:
     return sum(one.queries for one in conversations)
 
 
-def without(
-    evidence: OwnerEvidence, held: Collection[LabelledConversation], folder: VectorFolder
-) -> OwnerEvidence:
+def without(evidence: OwnerEvidence, held: Collection[LabelledConversation], folder: VectorFolder) -> OwnerEvidence:
     """Return an owner's evidence without its held-out conversations.
 
     Args:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.config import Settings
+from hins_memory.data.examples import read_examples
 from hins_memory.database.engine import open_database
 from hins_memory.encoders.encoder import encoder_version
 from hins_memory.encoders.starter import STARTER, default_base, starter_packaged
@@ -16,9 +19,10 @@ from hins_memory.evaluation.gate import GateReport, judge
 from hins_memory.log.capture import flush_all
 from hins_memory.log.reader import LogCounts, LogReader
 from hins_memory.loop.data import LoopData, LoopSettings, Progress, public_texts
-from hins_memory.loop.mix import mix
+from hins_memory.loop.holdout import HeldOutSets
 from hins_memory.loop.schedule import Rounds
-from hins_memory.mining import MineReport, MineResult, mine, mine_to_parquet
+from hins_memory.mining import MineReport, MineResult
+from hins_memory.mining.storage.evidence import EvidenceStore
 from hins_memory.plugins.manager import get_plugin_manager
 from hins_memory.registry.registry import EncoderVersion, Registry
 from hins_memory.swapping.swap import SwapPlan, SwapReport, plan_swap, retire_agent, rollback_agent, swap_agent
@@ -125,12 +129,13 @@ class Pipeline:
         Raises:
             NotEnoughDataError: the log holds no query with a known positive, or only one conversation with any.
         """
-        encoder = self._serving()
-        found = self._data.to_train_on(encoder, owners)
-        return mine(found.logs, encoder, self.loop.mine, self._data.public_texts())
+        with self._collected(owners) as evidence:
+            path = evidence.folder / "examples.parquet"
+            found = self._data.mine(evidence, path)
+            return MineResult(list(read_examples(path)), found.report)
 
     def mine_to(self, path: Path, owners: Sequence[Scope] | None = None) -> MineReport:
-        """Mine the same into a Parquet file, within the memory budget; a killed run is taken up by the same call.
+        """Mine what training would read into a Parquet file; the same call takes up a run that a kill has cut.
 
         Args:
             path: the file; one that is there is replaced at the end.
@@ -140,9 +145,27 @@ class Pipeline:
             NotEnoughDataError: as for `mine`.
             HinsError: the file cannot be written.
         """
-        encoder = self._serving()
-        found = self._data.to_train_on(encoder, owners)
-        return mine_to_parquet(found.logs, encoder, path, self.loop.mine, self._data.public_texts())
+        work = path.with_name(f"{path.name}.work")
+        try:
+            with EvidenceStore(work, self._serving(), self.loop.mine) as evidence:
+                self._data.collect(evidence, owners)
+                return self._data.mine(evidence, path).report
+        except NotEnoughDataError:
+            # Nothing to take up: it holds texts.
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+
+    @contextlib.contextmanager
+    def _collected(self, owners: Sequence[Scope] | None = None) -> Iterator[EvidenceStore]:
+        """Read the log once, for a round or a stage; the evidence is removed at the end."""
+        from hins_memory.training.run import scratch_folder
+
+        with (
+            scratch_folder(self.settings.training) as folder,
+            EvidenceStore(folder, self._serving(), self.loop.mine) as evidence,
+        ):
+            self._data.collect(evidence, owners)
+            yield evidence
 
     def train(self, *, resume: bool = False) -> EncoderVersion:
         """Mine, train from the base encoder, and register the new version; nothing serves with it yet.
@@ -158,17 +181,24 @@ class Pipeline:
         """
         return self._train(resume)[0]
 
-    def _train(self, resume: bool = False) -> tuple[EncoderVersion, dict[str, Any]]:
+    def _train(
+        self, resume: bool = False, evidence: EvidenceStore | None = None
+    ) -> tuple[EncoderVersion, dict[str, Any]]:
         from hins_memory.evaluation.general import load_general
         from hins_memory.training import open_run, train_encoder
         from hins_memory.training.fit.processes import from_main
 
-        with open_run(self.settings.training, None if resume else self._to_train) as run:
+        with contextlib.ExitStack() as stack:
+
+            def make() -> RunContent:
+                return self._to_train(evidence or stack.enter_context(self._collected()))
+
+            run = stack.enter_context(open_run(self.settings.training, None if resume else make))
             # A kill may have come after the version was registered.
             name = from_main(lambda: self._version_of(run.id))
             if name is None:
                 trained = train_encoder(
-                    run.content.examples,
+                    list(run.content.examples),
                     run.model,
                     base=run.content.base,
                     settings=run.content.settings,
@@ -181,16 +211,13 @@ class Pipeline:
                 name = from_main(lambda: self.registry.add(trained.folder, manifest).id)
         return self.registry.get(name), run.content.extra["mine"]
 
-    def _to_train(self) -> RunContent:
+    def _to_train(self, evidence: EvidenceStore) -> RunContent:
         from hins_memory.training import RunContent
 
-        encoder = self._serving()
-        found = self._data.to_train_on(encoder)
-        mined = mine(found.logs, encoder, self.loop.mine, self._data.public_texts())
-        report = mined.report.to_dict()
-        mixed = mix(mined.examples, self.loop.mix, self.loop.train.seed)
-        used = found.conversations
-        manifest = {"ratio": report["ratio"], "trained_conversations": used, "mix": mixed.manifest}
+        path = evidence.folder / "examples.parquet"
+        mined = self._data.mine(evidence, path)
+        report, used = mined.report.to_dict(), list(mined.conversations)
+        manifest = {"ratio": report["ratio"], "trained_conversations": used, "mix": mined.mix}
         extra = {"manifest": manifest, "mine": report}
         settings = self.loop.train
         if self._memory is not None and (cutoffs := self._agent().cutoffs):
@@ -198,11 +225,12 @@ class Pipeline:
         base = self._base()
         if self.loop.train.mode == "query":
             # The vectors that serve are kept, so the map is one for them; what they were trained on is no test of it.
-            base = str(self._source(encoder.version))
-            parents = [one.manifest for one in self.registry.versions() if one.id == encoder.version]
+            version = evidence.encoder.version
+            base = str(self._source(version))
+            parents = [one.manifest for one in self.registry.versions() if one.id == version]
             used += [digest for parent in parents for digest in parent.get("trained_conversations", ())]
-        samples = found.samples(frozenset(one.positive.query for one in mixed.examples))
-        return RunContent(mixed.examples, settings, base, samples, extra)
+        samples = mined.samples(frozenset(one.positive.query for one in read_examples(path)))
+        return RunContent(read_examples(path), settings, base, samples, extra)
 
     def _version_of(self, run: str) -> str | None:
         """Return the version that a training gave, if it came that far."""
@@ -221,15 +249,18 @@ class Pipeline:
         Raises:
             NotEnoughDataError: there is no version, or too little held-out traffic.
         """
+        version = self._version(version_id)
+        with self._collected() as evidence:
+            return self._gate(version, evidence, page)
+
+    def _gate(self, version: EncoderVersion, evidence: EvidenceStore, page: Path | None = None) -> GateReport:
         from hins_memory.evaluation.general import load_general
 
-        version = self._version(version_id)
-        incumbent = self._serving()
         trained = set(version.manifest.get("trained_conversations", ()))
-        held = [one.evaluation for one in self._data.judged(incumbent) if one.digest not in trained]
+        found = [one for one in self._data.labelled(evidence) if one.digest not in trained]
         cutoffs = self._agent().cutoffs if self._memory is not None else ()
-        candidate = self._load(version.id)
-        report = judge(candidate, incumbent, held, load_general(), cutoffs, self.loop.gate)
+        candidate, incumbent = self._load(version.id), evidence.encoder
+        report = judge(candidate, incumbent, HeldOutSets(evidence, found), load_general(), cutoffs, self.loop.gate)
         self.registry.record_gate(version.id, {"forced": False, **report.verdict()})
         if page is not None:
             from hins_memory.evaluation.gate_page import write_gate_page
@@ -280,9 +311,9 @@ class Pipeline:
         """Run the whole loop once: mine, train, gate, and swap when the gate lets the candidate pass."""
         agent = self._agent()
         flush_all()
-        with Rounds(self._engine).record(agent.name) as this:
-            version, mined = self._train()
-            report = self.gate(version.id)
+        with Rounds(self._engine).record(agent.name) as this, self._collected() as evidence:
+            version, mined = self._train(evidence=evidence)
+            report = self._gate(version, evidence)
             swapped = self._swap(agent, version.id, force=False) if report.passed else None
             this.end(swapped is not None, version.id)
         return RunReport(mined, version.id, report, swapped)

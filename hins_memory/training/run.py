@@ -9,19 +9,20 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hins_memory.common.files import file_lock
+from hins_memory.data.examples import read_examples, write_examples
 from hins_memory.errors import TrainingError
 from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
 from hins_memory.training.fit.checkpoints import latest_checkpoint
 from hins_memory.training.fit.processes import from_main, is_main, wait_for_all
 from hins_memory.training.postprocess.traffic import Samples, Traffic
 from hins_memory.training.settings import TrainSettings
-from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
+from hins_memory.types import TieredExample
 
 __all__ = ["RunContent", "TrainingRun", "discard_runs", "open_run"]
 
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _PREFIX = "run-"
 _CONTENT = "run.json"
-_EXAMPLES = "examples.jsonl"
+_EXAMPLES = "examples.parquet"
 _HELD_OUT = "held_out.json"
 _LOCK = "lock"
 _TRAFFIC = ("traffic", "unseen")
@@ -40,14 +41,14 @@ class RunContent:
     """What a run is made of, kept beside its checkpoints: an interrupted run depends on nothing else.
 
     Attributes:
-        examples: what is learned.
+        examples: what is learned; read once, and a list in a run that is open.
         settings: how.
         base: the encoder that it starts from, as for `Encoder.load`.
         samples: what is looked at beside the examples.
         extra: what the manifest of the version is to say beside the trainer's own, as JSON-able values.
     """
 
-    examples: Sequence[TieredExample]
+    examples: Iterable[TieredExample]
     settings: TrainSettings
     base: str = "stock"
     samples: Samples = field(default_factory=Samples)
@@ -111,6 +112,25 @@ def open_run(parent: Path, make: Callable[[], RunContent] | None) -> Iterator[Tr
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Make a private folder beside the runs, removed at the end; `discard_runs` removes one that a kill left.
+
+    Args:
+        parent: the folder of the project's runs.
+
+    Raises:
+        TrainingError: the folder cannot be made.
+    """
+    folder = parent / f".{_PREFIX}{uuid.uuid4().hex}"
+    with contextlib.ExitStack() as stack:
+        with _disk_errors(parent), file_lock(parent / _LOCK):
+            folder.mkdir(mode=0o700)
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(file_lock(folder / _LOCK, wait=False))
+        yield folder
+
+
 def discard_runs(parent: Path) -> int:
     """Remove the runs that were cut, because of the texts that they hold; return how many. Those that run stay."""
     if not parent.is_dir():
@@ -155,15 +175,13 @@ def _begin(parent: Path, content: RunContent, stack: contextlib.ExitStack) -> Pa
     with file_lock(parent / _LOCK):
         half.mkdir(mode=0o700)
         stack.enter_context(file_lock(half / _LOCK, wait=False))
-    with (half / _EXAMPLES).open("w", encoding="utf-8") as stream:
-        for example in content.examples:
-            stream.write(json.dumps(asdict(example)) + "\n")
+    write_examples(half / _EXAMPLES, content.examples)
     (half / _HELD_OUT).write_text(json.dumps(_sets_to_json(content.samples.held_out)), encoding="utf-8")
     record: dict[str, Any] = {"settings": content.settings.to_dict(), "base": content.base, "extra": content.extra}
     for name in _TRAFFIC:
         record[name] = [asdict(one) for one in getattr(content.samples, name)]
     (half / _CONTENT).write_text(json.dumps(record), encoding="utf-8")
-    for written in (_EXAMPLES, _HELD_OUT, _CONTENT):
+    for written in (_HELD_OUT, _CONTENT):
         with (half / written).open("rb") as stream_written:
             os.fsync(stream_written.fileno())
     half.rename(folder)
@@ -172,8 +190,7 @@ def _begin(parent: Path, content: RunContent, stack: contextlib.ExitStack) -> Pa
 
 def _read(folder: Path) -> RunContent:
     record = json.loads((folder / _CONTENT).read_text(encoding="utf-8"))
-    with (folder / _EXAMPLES).open(encoding="utf-8") as stream:
-        examples = [_example(json.loads(line)) for line in stream]
+    examples = list(read_examples(folder / _EXAMPLES))
     held_out = _sets_from_json(json.loads((folder / _HELD_OUT).read_text(encoding="utf-8")))
     settings = TrainSettings.from_dict(record["settings"])
     traffic, unseen = (
@@ -181,11 +198,6 @@ def _read(folder: Path) -> RunContent:
         for name in _TRAFFIC
     )
     return RunContent(examples, settings, record["base"], Samples(traffic, unseen, held_out), record["extra"])
-
-
-def _example(values: dict[str, Any]) -> TieredExample:
-    negatives = tuple(Negative(**{**one, "tier": Tier(one["tier"])}) for one in values["negatives"])
-    return TieredExample(Scope(**values["scope"]), values["conversation"], Positive(**values["positive"]), negatives)
 
 
 def _sets_to_json(sets: Sequence[EvalSet]) -> dict[str, Any]:

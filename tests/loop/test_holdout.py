@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
-from hins_memory.loop.holdout import HoldoutSettings, JudgedConversation, conversation_digest, judged, latest, without
+from hins_memory.loop.holdout import (
+    HeldOutSets,
+    HoldoutSettings,
+    LabelledConversation,
+    conversation_digest,
+    labelled,
+    latest,
+    without,
+)
 from hins_memory.mining import MineSettings
-from hins_memory.types import Answer, Memory, RankedMemory, Retrieval, Scope, ScopeLog, Turn
+from hins_memory.mining.storage.evidence import EvidenceStore
+from hins_memory.types import SYNTHETIC_TENANT, Answer, Memory, RankedMemory, Retrieval, Scope, ScopeLog, Turn
 
 FACTS = {
     "c1": ["Ann: I play the cello in a quartet.", "Bo: My bakery opens at five.", "Ann: I flew to Quito in May."],
@@ -44,38 +55,60 @@ def make_log() -> ScopeLog:
 LOG = make_log()
 
 
-def test_judged_conversations_hold_their_own_queries_over_all_of_the_owners_memories(stock_encoder):
-    found = {one.digest: one for one in judged([LOG], stock_encoder, MineSettings())}
-    assert found.keys() == {conversation_digest(LOG, name) for name in FACTS}
-    for name, asked in ASKED.items():
-        one = found[conversation_digest(LOG, name)]
-        assert {query.text: query.relevant for query in one.evaluation.queries} == {
-            query: frozenset([f"{name}-{place}"]) for query, _, place in asked
+@pytest.fixture
+def store(stock_encoder, tmp_path) -> Iterator[EvidenceStore]:
+    with EvidenceStore(tmp_path / "evidence", stock_encoder, MineSettings()) as store:
+        store.add(LOG)
+        yield store
+
+
+def test_labelled_conversations_hold_their_own_queries_over_all_of_the_owners_memories(store):
+    found = {one.digest: one for one in labelled(store)}
+    assert found.keys() == {conversation_digest(LOG.scope, name) for name in FACTS}
+    sets = HeldOutSets(store, list(found.values()))
+    assert len(sets) == 2
+    for number, one in enumerate(found.values()):
+        name = next(name for name in FACTS if conversation_digest(LOG.scope, name) == one.digest)
+        assert {query.text: query.relevant for query in sets[number].queries} == {
+            query: frozenset([f"{name}-{place}"]) for query, _, place in ASKED[name]
         }
-        assert len(one.evaluation.documents) == 6
-        assert len(one.retrievals) == len(asked)
-    assert found[conversation_digest(LOG, "c2")].time > found[conversation_digest(LOG, "c1")].time
+        assert len(sets[number].documents) == 6
+        assert len(one.retrievals) == one.queries == len(ASKED[name])
+    assert sets[0].documents is sets[1].documents
+    assert sets[0:2] == [sets[0], sets[1]]
+    c1, c2 = (found[conversation_digest(LOG.scope, name)] for name in ("c1", "c2"))
+    assert c2.time > c1.time
 
 
-def test_nothing_of_a_held_out_conversation_is_left(stock_encoder):
-    held = latest(judged([LOG], stock_encoder, MineSettings()), HoldoutSettings(share=0.1, min_queries=1))
-    assert [one.digest for one in held] == [conversation_digest(LOG, "c2")]
-    rest = without(LOG, held)
-    assert rest.conversations().keys() == {"c1"}
-    assert [one.query for one in rest.retrievals] == [query for query, _, _ in ASKED["c1"]]
-    everything = repr(rest.turns) + repr(rest.memories)
-    assert not any(text in everything for text in FACTS["c2"])
+def test_nothing_of_a_held_out_conversation_is_left(store):
+    held = latest(labelled(store), HoldoutSettings(share=0.1, min_queries=1))
+    assert [one.digest for one in held] == [conversation_digest(LOG.scope, "c2")]
+    (evidence,) = store
+    with store.vector_folder().owner() as folder:
+        rest = without(evidence, held, folder)
+    assert rest.conversations.keys() == {"c1"}
+    assert [one.query for one in rest.queries] == [query for query, _, _ in ASKED["c1"]]
+    assert [one.text for one in rest.owner.memories] == FACTS["c1"]
+    assert rest.owner.vectors.shape == (3, 384)
+    assert {row: one.text for query in rest.queries for row, one in query.positives.items()} == {0: FACTS["c1"][0]}
+    assert rest.content != evidence.content
+
+
+def test_synthetic_conversations_are_not_held_out(stock_encoder, tmp_path):
+    made_up = replace(LOG, scope=Scope(user="u", tenant=SYNTHETIC_TENANT))
+    with EvidenceStore(tmp_path / "evidence", stock_encoder, MineSettings()) as store:
+        store.add(made_up)
+        assert labelled(store) == []
 
 
 def test_the_digest_names_nobody_and_tells_owners_apart():
-    one = conversation_digest(ScopeLog(Scope(user="ann@example.org")), "talk")
+    one = conversation_digest(Scope(user="ann@example.org"), "talk")
     assert "ann" not in one
-    assert one != conversation_digest(ScopeLog(Scope(user="bo")), "talk")
+    assert one != conversation_digest(Scope(user="bo"), "talk")
 
 
-def conversation(number: int, time: float, queries: int, owner: str = "") -> JudgedConversation:
-    asked = tuple(EvalQuery(f"q{place}", frozenset(["m"]), owner) for place in range(queries))
-    return JudgedConversation(f"{number:016x}", time, frozenset(), EvalSet(str(number), {"m": "text"}, asked))
+def conversation(number: int, time: float, queries: int, owner: str = "") -> LabelledConversation:
+    return LabelledConversation(owner, f"{number:016x}", time, frozenset(), queries)
 
 
 @settings(max_examples=100, deadline=None)
@@ -91,7 +124,7 @@ def test_latest_takes_the_latest_as_few_as_suffice_and_leaves_one(rows, share, m
     rest = [one for one in conversations if one not in held]
     if held:
         assert min(one.time for one in held) >= max(one.time for one in rest)
-    counts = [len(one.evaluation.queries) for one in held]
+    counts = [one.queries for one in held]
     wanted = max(share * sum(queries for _, queries in rows), minimum)
     assert sum(counts) >= wanted or len(rest) == 1
     assert sum(counts[:-1]) < wanted
@@ -116,12 +149,10 @@ def test_every_owner_with_several_conversations_gives_its_latest_and_keeps_some(
         if len(own) > 1:
             assert given
             assert min(one.time for one in given) >= max([one.time for one in own if one in rest], default=0)
-            enough = sum(len(one.evaluation.queries) for one in given) >= share * sum(
-                len(one.evaluation.queries) for one in own
-            )
+            enough = sum(one.queries for one in given) >= share * sum(one.queries for one in own)
             assert enough or len(given) == len(own) - 1
     wanted = max(share * sum(row[1] for row in rows), minimum)
-    assert sum(len(one.evaluation.queries) for one in held) >= wanted or len(rest) == 1
+    assert sum(one.queries for one in held) >= wanted or len(rest) == 1
 
 
 def test_an_owner_that_came_first_is_judged_too():

@@ -6,8 +6,11 @@ import pytest
 import sqlalchemy as sa
 
 from hins_memory.database.engine import open_database
+from hins_memory.errors import HinsError
 from hins_memory.log.writer import LogWriter
 from hins_memory.loop.data import LoopData, LoopSettings
+from hins_memory.mining import MineSettings
+from hins_memory.mining.storage.evidence import EvidenceStore
 from hins_memory.types import Feedback, Memory, RankedMemory, Retrieval, Scope
 
 
@@ -31,38 +34,89 @@ def write(engine, users):
         LogWriter(engine).write([*stored, *asked, *liked])
 
 
-def owner_lookups(action):
-    statements = []
+def statements(action):
+    found = []
 
-    def count(*arguments):
-        statements.append(arguments[2])
+    def note(*arguments):
+        found.append(arguments[2])
 
-    sa.event.listen(sa.Engine, "before_cursor_execute", count)
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
     try:
         action()
     finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", count)
-    return sum("DISTINCT" in one for one in statements)
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    return found
 
 
-def test_the_owners_are_looked_up_as_often_for_many_as_for_few(engine, stock_encoder):
+class CountingEncoder:
+    """An encoder that notes which texts it is asked for."""
+
+    def __init__(self, encoder, asked):
+        self.version = encoder.version
+        self._encoder, self._asked = encoder, asked
+
+    def encode(self, texts, **options):
+        self._asked.extend(texts)
+        return self._encoder.encode(texts, **options)
+
+
+def test_a_round_reads_each_owner_once_and_looks_up_the_owners_as_often_for_many_as_for_few(
+    engine, stock_encoder, tmp_path
+):
     data = LoopData(engine, LoopSettings())
 
     def read():
-        return list(data.to_train_on(stock_encoder).logs)
+        with EvidenceStore(tmp_path / "evidence", stock_encoder, MineSettings()) as store:
+            data.collect(store)
+            data.mine(store, tmp_path / "x.parquet")
+            return len(store)
 
     write(engine, ("ann", "bea"))
-    few = owner_lookups(read)
+    few = statements(read)
     write(engine, ("cem", "dov", "eva", "fay"))
-    assert owner_lookups(read) == few
-    assert len(read()) == 6
+    many = statements(read)
+    assert read() == 6
+    assert sum("DISTINCT" in one for one in many) == sum("DISTINCT" in one for one in few)
+    owners = sum("FROM turns" in one for one in many) - sum("FROM turns" in one for one in few)
+    assert owners == 4, "one reading for each of the four more owners"
 
 
-def test_the_owners_asked_for_come_once_and_progress_ends_at_their_number(engine, stock_encoder):
+def test_evidence_is_not_made_again_for_an_owner_that_did_not_change(engine, stock_encoder, tmp_path):
+    write(engine, ("ann", "bea"))
+    data = LoopData(engine, LoopSettings())
+    with EvidenceStore(tmp_path / "evidence", stock_encoder, MineSettings()) as store:
+        data.collect(store)
+        before = {one.scope.user: one for one in store}
+    LogWriter(engine).write([Memory("more", Scope(user="bea"), "c0", "Bea has a dog.", "bea", time=5.0)])
+    asked = []
+    counting = CountingEncoder(stock_encoder, asked)
+    with EvidenceStore(tmp_path / "evidence", counting, MineSettings()) as store:
+        data.collect(store)
+        after = {one.scope.user: one for one in store}
+    assert not any("ann" in text for text in asked)
+    assert "Bea has a dog." in asked
+    assert after["ann"].content == before["ann"].content != after["bea"].content
+    assert after["ann"].queries == before["ann"].queries
+    assert after["ann"].owner.memories == before["ann"].owner.memories
+    assert (after["ann"].owner.vectors == before["ann"].owner.vectors).all()
+    assert len(after["bea"].owner.memories) == 3
+
+
+def test_two_processes_do_not_share_a_store(stock_encoder, tmp_path):
+    with (
+        EvidenceStore(tmp_path / "evidence", stock_encoder, MineSettings()),
+        pytest.raises(HinsError, match="Another process"),
+    ):
+        EvidenceStore(tmp_path / "evidence", stock_encoder, MineSettings())
+
+
+def test_the_owners_asked_for_come_once_and_progress_ends_at_their_number(engine, stock_encoder, tmp_path):
     told = []
     write(engine, ("ann", "bea", "cem"))
     data = LoopData(engine, LoopSettings(), lambda *step: told.append(step))
     asked = [Scope(user="cem", run="r1"), Scope(user="ann"), Scope(user="cem"), Scope(user="nobody")]
-    found = data.to_train_on(stock_encoder, asked)
-    assert [log.scope.user for log in found.logs] == ["cem", "ann"]
-    assert told == [("judge", 1, 2), ("judge", 2, 2), ("mine", 1, 2), ("mine", 2, 2)]
+    with EvidenceStore(tmp_path / "evidence", stock_encoder, MineSettings()) as store:
+        data.collect(store, asked)
+        assert [one.scope.user for one in store] == ["cem", "ann"]
+        data.mine(store, tmp_path / "x.parquet")
+    assert told == [("read", 1, 2), ("read", 2, 2), ("mine", 1, 2), ("mine", 2, 2)]

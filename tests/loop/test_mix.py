@@ -1,11 +1,15 @@
 """Synthetic and captured examples together."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hins_memory.data.examples import read_examples, write_examples
 from hins_memory.errors import ConfigError
-from hins_memory.loop.mix import MixSettings, mix
+from hins_memory.loop.mix import MixSettings, mix_file
 from hins_memory.types import SYNTHETIC_TENANT, Negative, Positive, Scope, Tier, TieredExample
 
 
@@ -15,25 +19,32 @@ def example(number: int, synthetic: bool) -> TieredExample:
     return TieredExample(scope, "c", positive, (Negative("n", "other", Tier.EASY),))
 
 
-def test_all_is_used_before_there_is_traffic() -> None:
+def mix(folder: Path, examples: list[TieredExample], settings: MixSettings, seed: int = 0) -> tuple[Any, Any]:
+    write_examples(folder / "x.parquet", examples)
+    manifest = mix_file(folder / "x.parquet", settings, seed)
+    assert [path.name for path in folder.iterdir()] == ["x.parquet"]
+    return list(read_examples(folder / "x.parquet")), manifest
+
+
+def test_all_is_used_before_there_is_traffic(tmp_path: Path) -> None:
     examples = [example(number, True) for number in range(20)]
-    found = mix(examples, MixSettings())
-    assert found.examples == examples
-    assert found.manifest["synthetic_share"] == 1.0
-    assert mix([], MixSettings()).manifest["synthetic_share"] == 0.0
+    kept, manifest = mix(tmp_path, examples, MixSettings())
+    assert kept == examples
+    assert manifest["synthetic_share"] == 1.0
+    assert mix(tmp_path, [], MixSettings())[1]["synthetic_share"] == 0.0
 
 
-def test_half_is_left_at_half_and_order_and_captured_stay() -> None:
+def test_half_is_left_at_half_and_order_and_captured_stay(tmp_path: Path) -> None:
     examples = [example(number, number % 3 != 0) for number in range(300)]
-    found = mix(examples, MixSettings(half=100), seed=3)
-    assert found.manifest == {
+    kept, manifest = mix(tmp_path, examples, MixSettings(half=100), seed=3)
+    assert manifest == {
         **{"captured": 100, "synthetic": 100, "synthetic_available": 200, "synthetic_share": 0.5},
         **{"weight": 1.0, "half": 100},
     }
-    assert [one for one in examples if one in found.examples] == found.examples
-    assert sum(not one.scope.synthetic for one in found.examples) == 100
-    assert found.examples == mix(examples, MixSettings(half=100), seed=3).examples
-    assert found.examples != mix(examples, MixSettings(half=100), seed=4).examples
+    assert [one for one in examples if one in kept] == kept
+    assert sum(not one.scope.synthetic for one in kept) == 100
+    assert kept == mix(tmp_path, examples, MixSettings(half=100), seed=3)[0]
+    assert kept != mix(tmp_path, examples, MixSettings(half=100), seed=4)[0]
 
 
 @given(st.integers(0, 10_000), st.integers(0, 100_000), st.floats(0, 1), st.integers(1, 10_000))

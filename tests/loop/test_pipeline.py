@@ -97,14 +97,16 @@ def test_training_takes_the_thresholds_of_the_agents_framework(world: World) -> 
 
 
 def test_training_leaves_the_latest_conversation_out_and_the_gate_judges_on_it(world: World) -> None:
-    digests = [conversation_digest(log, name) for log in logs(world.settings) for name in log.conversations()]
+    digests = [conversation_digest(log.scope, name) for log in logs(world.settings) for name in log.conversations()]
     trained = world.version.manifest["trained_conversations"]
     held = set(digests) - set(trained)
     assert len(digests) == 4
     assert 0 < len(held) < 4
     report = world.pipeline.gate()
     assert report.candidate == world.version.id
-    by_owner = {log.scope.owner.key: conversation_digest(log, *log.conversations()) for log in logs(world.settings)}
+    by_owner = {
+        log.scope.owner.key: conversation_digest(log.scope, *log.conversations()) for log in logs(world.settings)
+    }
     assert {by_owner[owner] for owner in report.groups["candidate"]} == held
 
 

@@ -152,7 +152,7 @@ class EvidenceStore:
     def __init__(self, folder: Path, encoder: Encoder, settings: MineSettings) -> None:
         self.encoder = encoder
         self.settings = settings
-        self._folder = folder
+        self.folder = folder
         self._position = 0
         self._path = folder / "evidence.db"
         identity = digest_of([repr(settings), str(encoder.version), str(_VERSION)])
@@ -221,7 +221,7 @@ class EvidenceStore:
             os.replace(str(owner.vectors.filename), self._file(number or 0))
 
     def _file(self, number: int) -> Path:
-        return self._folder / f"owner-{number}.f16"
+        return self.folder / f"owner-{number}.f16"
 
     def _forget(self, number: int) -> None:
         self._db.execute("DELETE FROM owners WHERE id = ?", (number,))
@@ -235,7 +235,7 @@ class EvidenceStore:
 
     def vector_folder(self) -> VectorFolder:
         """Return where vectors of very many memories that are made from this evidence may go."""
-        return VectorFolder(self.settings, self._folder)
+        return VectorFolder(self.settings, self.folder)
 
     def get(self, key: str) -> OwnerEvidence:
         """Return the evidence of one owner by its key (`Scope.key`).
