@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hins_memory.config import Settings
 from hins_memory.data.examples import read_examples
 from hins_memory.database.engine import open_database
-from hins_memory.encoders.encoder import encoder_version
-from hins_memory.encoders.starter import STARTER, default_base, starter_packaged
+from hins_memory.encoders.starter import default_base
 from hins_memory.errors import AgentError, GateError, NotEnoughDataError
 from hins_memory.evaluation.gate import GateReport, judge
 from hins_memory.log.capture import flush_all
@@ -24,6 +23,7 @@ from hins_memory.loop.schedule import Rounds
 from hins_memory.mining import MineReport, MineResult
 from hins_memory.mining.storage.evidence import EvidenceStore
 from hins_memory.plugins.manager import get_plugin_manager
+from hins_memory.registry.loader import EncoderSource, shared_encoder
 from hins_memory.registry.registry import EncoderVersion, Registry
 from hins_memory.swapping.swap import SwapPlan, SwapReport, plan_swap, retire_agent, rollback_agent, swap_agent
 from hins_memory.types import Scope
@@ -105,6 +105,7 @@ class Pipeline:
         self._engine = open_database(self.settings.database_url)
         self.registry = Registry(self.settings, self._engine)
         self._data = LoopData(self._engine, self.loop, progress)
+        self._source = EncoderSource(self.registry, self.loop.base)
         self._encoders: dict[str, Encoder] = {}
 
     def status(self) -> Status:
@@ -147,7 +148,7 @@ class Pipeline:
         """
         work = path.with_name(f"{path.name}.work")
         try:
-            with EvidenceStore(work, self._serving(), self.loop.mine) as evidence:
+            with EvidenceStore(work, self._load(self._serving_version()), self.loop.mine) as evidence:
                 self._data.collect(evidence, owners)
                 return self._data.mine(evidence, path).report
         except NotEnoughDataError:
@@ -162,7 +163,7 @@ class Pipeline:
 
         with (
             scratch_folder(self.settings.training) as folder,
-            EvidenceStore(folder, self._serving(), self.loop.mine) as evidence,
+            EvidenceStore(folder, self._load(self._serving_version()), self.loop.mine) as evidence,
         ):
             self._data.collect(evidence, owners)
             yield evidence
@@ -200,7 +201,7 @@ class Pipeline:
                 trained = train_encoder(
                     list(run.content.examples),
                     run.model,
-                    base=run.content.base,
+                    base=shared_encoder(run.content.base),
                     settings=run.content.settings,
                     samples=replace(run.content.samples, general=load_general()),
                     progress=self._progress,
@@ -222,11 +223,11 @@ class Pipeline:
         settings = self.loop.train
         if self._memory is not None and (cutoffs := self._agent().cutoffs):
             settings = replace(settings, cutoffs=cutoffs)
-        base = self._base()
+        base = str(self.loop.base or self._source.trained_from(self._serving_version()))
         if self.loop.train.mode == "query":
             # The vectors that serve are kept, so the map is one for them; what they were trained on is no test of it.
             version = evidence.encoder.version
-            base = str(self._source(version))
+            base = str(self._source.source(version) or base)
             parents = [one.manifest for one in self.registry.versions() if one.id == version]
             used += [digest for parent in parents for digest in parent.get("trained_conversations", ())]
         samples = mined.samples(frozenset(one.positive.query for one in read_examples(path)))
@@ -337,47 +338,11 @@ class Pipeline:
             raise NotEnoughDataError("No encoder was trained yet.", "Run `hins train` first.")
         return self.registry.get(versions[-1].id)
 
-    def _serving(self) -> Encoder:
-        return self._load(self._serving_version())
-
     def _serving_version(self) -> str:
-        """Return what serves: the live agent's encoder, else the current version, else that of all indexes, or ""."""
-        if self._memory is not None and (version := self._agent().encoder_version):
-            return version
-        if current := self.registry.current():
-            return current.id
-        live = {index.version for index in self.registry.indexes() if index.state == "live"}
-        return live.pop() if len(live) == 1 else ""
-
-    def _base(self) -> str:
-        """Return what training starts from: as set, else what the serving encoder was trained from, or is itself.
-
-        Another base would be judged by what it had forgotten before: the starter against the plain model, say.
-        """
-        if self.loop.base is not None:
-            return self.loop.base
-        version = self._serving_version()
-        trained_from = {one.id: str(one.manifest.get("base", "")) for one in self.registry.versions()}
-        while version in trained_from:
-            version = trained_from.pop(version)
-        return self._named(version) or default_base()
+        return self._source.serving_version(self._agent().encoder_version if self._memory is not None else "")
 
     def _load(self, version_id: str) -> Encoder:
-        """Return a version's encoder, loaded once; names that are no version of ours stand for the base."""
-        from hins_memory.encoders.encoder import Encoder
-
-        if version_id not in self._encoders:
-            self._encoders[version_id] = Encoder.load(self._source(version_id))
-        return self._encoders[version_id]
-
-    def _source(self, version_id: str) -> str | Path:
-        """Return what `Encoder.load` takes for a version."""
-        if version_id in {version.id for version in self.registry.versions()}:
-            return self.registry.get(version_id).path
-        return self._named(version_id) or self.loop.base or default_base()
-
-    def _named(self, version: str) -> str | None:
-        """Return the name, as for `Encoder.load`, of what an agent was opened with before anything was trained."""
-        packaged = (STARTER,) if starter_packaged() else ()
-        known = filter(None, dict.fromkeys((self.loop.base, "stock", default_base(), *packaged)))
-        return next((name for name in known if encoder_version(name) == version), None) if version else None
+        """Return a version's encoder, the one that the agent has loaded where it has; unknown names mean the base."""
+        source = self._source.source(version_id) or self.loop.base or default_base()
+        # Held here, because a process keeps only what somebody uses.
+        return self._encoders.setdefault(version_id, shared_encoder(source))

@@ -67,11 +67,45 @@ class EncoderSource:
 
     def initial(self) -> Encoder:
         """Return what a new store starts with: the user's model, else the current version, the starter, or stock."""
-        if self.model is not None:
-            return self.stock()
-        if current := self.registry.current():
+        if self.model is None and (current := self.registry.current()):
             return shared_encoder(current.path)
-        return shared_encoder(default_base())
+        return shared_encoder(self.model or default_base())
+
+    def serving_version(self, live: str = "") -> str:
+        """Return what serves the project, "" where nobody knows.
+
+        Args:
+            live: what a live agent embeds with; it decides. Else the current version does, else that of all indexes.
+        """
+        if live:
+            return live
+        if current := self.registry.current():
+            return current.id
+        found = {index.version for index in self.registry.indexes() if index.state == "live"}
+        return found.pop() if len(found) == 1 else ""
+
+    def trained_from(self, version: str) -> str | Path:
+        """Return what a version was trained from in the first place, or is itself, as for `Encoder.load`.
+
+        Another base would be judged by what it had forgotten before: the starter against the plain model, say.
+        """
+        parents = {one.id: str(one.manifest.get("base", "")) for one in self.registry.versions()}
+        while version in parents:
+            version = parents.pop(version)
+        return self._named(version) or default_base()
+
+    def source(self, version: str) -> str | Path | None:
+        """Return what `Encoder.load` takes for a version of the project or a model that it knows; None for others."""
+        try:
+            return self.registry.get(version).path
+        except EncoderError:
+            return self._named(version)
+
+    def _named(self, version: str) -> str | Path | None:
+        """Return the name of the model whose version it is, of those that a store may have been opened with."""
+        packaged = (STARTER,) if starter_packaged() else ()
+        known = dict.fromkeys(filter(None, (self.model, DEFAULT_MODEL, default_base(), *packaged)))
+        return next((name for name in known if encoder_version(name) == version), None) if version else None
 
     def by_version(self, version: str) -> Encoder:
         """Return the encoder whose version is `version`.
@@ -87,10 +121,8 @@ class EncoderSource:
             loaded = _loaded.get(version)
         if loaded is not None:
             return loaded
-        packaged = (STARTER,) if starter_packaged() else ()
-        for name in dict.fromkeys((self.model or DEFAULT_MODEL, DEFAULT_MODEL, default_base(), *packaged)):
-            if encoder_version(name) == version:
-                return shared_encoder(name)
+        if (name := self._named(version)) is not None:
+            return shared_encoder(name)
         raise AgentError(
             f"The stored memories were embedded by {version!r}, which cannot be loaded. {reason.problem}",
             "If it is a model of your own, name it with model=...; else restore the version.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import tempfile
 import time
@@ -46,7 +47,7 @@ def train_encoder(
     examples: Sequence[TieredExample],
     folder: Path,
     *,
-    base: str | Path = "stock",
+    base: str | Path | Encoder = "stock",
     settings: TrainSettings | None = None,
     progress: Progress | None = None,
     samples: Samples | None = None,
@@ -60,7 +61,7 @@ def train_encoder(
     Args:
         examples: what to learn from; their order does not matter beyond the seed.
         folder: where the trained model is written; must not exist or be empty.
-        base: the encoder to start from, as for `Encoder.load`.
+        base: the encoder to start from, as for `Encoder.load`, or one that is loaded; it stays as it is.
         settings: how to train; None means the defaults.
         progress: called as (``train``, steps done, steps in all).
         samples: what is looked at beside the examples: traffic for the scores, held-out sets for early stopping, a
@@ -77,7 +78,7 @@ def train_encoder(
     settings = settings or TrainSettings()
     samples = samples or Samples()
     _check(examples, folder, settings, samples)
-    encoder = Encoder.load(base)
+    encoder = base if isinstance(base, Encoder) else Encoder.load(base)
     started = time.perf_counter()
     if not samples.traffic:
         samples = replace(samples, traffic=traffic_of_examples(examples, settings.seed))
@@ -86,14 +87,15 @@ def train_encoder(
         check_space(_bytes_needed(encoder.model, folder, settings, None))
         model, history, scores = train_queries(encoder, examples, samples, settings, progress)
     else:
-        model = plain_model(encoder)
+        # The base is asked again after training: for averaging, for what was forgotten, and for the scale of scores.
+        model = copy.deepcopy(plain_model(encoder))
         limit = model.max_seq_length
         finish = _prepare(model, settings)
         check_space(_bytes_needed(model, folder, settings, checkpoints))
         history = _fit(model, examples, settings, (encoder.version, progress, samples.held_out, checkpoints))
         finish()
         model.max_seq_length = limit
-        model, scores = finished(model, base, samples, settings) if is_main() else (model, {})
+        model, scores = finished(model, encoder, samples, settings) if is_main() else (model, {})
     manifest = _manifest(encoder.version, examples, settings, history, time.perf_counter() - started)
     manifest["scores"] = scores
     if settings.mode == "query":

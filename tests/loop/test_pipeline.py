@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hins_adapter_mem0.memory import Memory
@@ -15,7 +17,9 @@ from pipeline_world import QUICK, play, sample
 
 from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
+from hins_memory.encoders import encoder
 from hins_memory.errors import AgentError, NotEnoughDataError
+from hins_memory.evaluation.gate import GateSettings
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
 from hins_memory.loop.holdout import conversation_digest
@@ -108,6 +112,25 @@ def test_training_leaves_the_latest_conversation_out_and_the_gate_judges_on_it(w
         log.scope.owner.key: conversation_digest(log.scope, *log.conversations()) for log in logs(world.settings)
     }
     assert {by_owner[owner] for owner in report.groups["candidate"]} == held
+
+
+@pytest.mark.slow
+def test_a_round_loads_each_model_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    load = encoder._load_model
+
+    def counting(source: str, device: str | None) -> Any:
+        loaded.append(source)
+        return load(source, device)
+
+    monkeypatch.setattr(encoder, "_load_model", counting)
+    with contextlib.closing(Memory(embedder="hins", settings=settings)) as memory:
+        for conversation in sample(2):
+            play(memory, conversation)
+        quick = replace(QUICK, train=replace(QUICK.train, epochs=0.1), gate=GateSettings(min_queries=5, samples=100))
+        report = Pipeline(settings, memory, loop=quick).run()
+    assert report.gate.candidate == report.version
+    assert len(loaded) == len(set(loaded)) <= 3
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_the_lift_that_was_undone_is_found_again(seed, lift, cutoffs):
 
 def test_scores_that_did_not_fall_are_left(tiny_folder):
     encoder = Encoder.load(tiny_folder)
-    model, found = calibrated(encoder.model, tiny_folder, TRAFFIC, (0.1, 0.5))
+    model, found = calibrated(encoder.model, Encoder.load(tiny_folder), TRAFFIC, (0.1, 0.5))
     assert model is encoder.model
     assert found["lift"] == 0
     assert all(before == after == lifted for before, after, lifted in found["cutoffs"].values())

@@ -13,8 +13,6 @@ from hins_memory.encoders.score_offset import with_lift
 from hins_memory.training.postprocess.traffic import Traffic, TrafficVectors
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sentence_transformers import SentenceTransformer
     from torch import Tensor
 
@@ -64,25 +62,22 @@ def fit_lift(before: Tensor, after: Tensor, cutoffs: Sequence[float]) -> float:
 
 
 def calibrated(
-    model: SentenceTransformer, base: str | Path, traffic: Sequence[Traffic], cutoffs: Sequence[float]
+    model: SentenceTransformer, base: Encoder, traffic: Sequence[Traffic], cutoffs: Sequence[float]
 ) -> tuple[SentenceTransformer, dict[str, Any]]:
     """Return a trained model with its scores on the base encoder's scale, and what was measured.
 
     Args:
         model: the trained model.
-        base: the encoder that training started from, as for `Encoder.load`.
+        base: the encoder that training started from.
         traffic: queries with the texts that they were asked of.
         cutoffs: the cosines that matter.
 
     Returns:
         The model, and ``{"lift": ..., "cutoffs": {"0.5": [share under the base, without the lift, with it]}}``.
-
-    Raises:
-        EncoderError: the base cannot be loaded.
     """
     import torch
 
-    before = TrafficVectors(traffic, Encoder.load(base)).all_best_scores()
+    before = TrafficVectors(traffic, base).all_best_scores()
     vectors = TrafficVectors(traffic, Encoder(model, "trained", cache_size=0))
     after = vectors.all_best_scores()
     lift = fit_lift(before, after, cutoffs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoders.encoder import Encoder
@@ -28,22 +27,19 @@ def plain_model(encoder: Encoder) -> SentenceTransformer:
 
 
 def finished(
-    model: SentenceTransformer, base: str | Path, samples: Samples, settings: TrainSettings
+    model: SentenceTransformer, base: Encoder, samples: Samples, settings: TrainSettings
 ) -> tuple[SentenceTransformer, dict[str, Any]]:
     """Average a trained model with its base, so that nothing is forgotten, and bring its scores back to its scale.
 
     Args:
         model: the trained model; its weights may be changed.
-        base: what training started from, as for `Encoder.load`.
+        base: what training started from.
         samples: the general set, and queries with the texts that they were asked of.
         settings: `soup`, `max_general_loss`, `anchor` and `cutoffs` count.
 
     Returns:
         The model, and what was measured: ``general`` of `hold_general` where there is a set, and with an anchor what
         `calibrated` gives.
-
-    Raises:
-        EncoderError: the base cannot be loaded.
     """
     from hins_memory.training.postprocess.calibration import calibrated
     from hins_memory.training.postprocess.forgetting import hold_general
@@ -51,12 +47,11 @@ def finished(
 
     measured: dict[str, Any] = {}
     if settings.soup < 1 or samples.general:
-        start = Encoder.load(base)
-        plain = plain_model(start)
+        plain = plain_model(base)
         blend(model, plain, settings.soup)
         if samples.general:
             measured["general"] = hold_general(
-                start,
+                base,
                 samples.general,
                 settings.max_general_loss,
                 lambda: Encoder(model, "trained", cache_size=0),
