@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {"common", "data", "encoders"},
     "registry": {"common", "database", "encoders"},
     # the stages
-    "mining": {"common", "encoders", "llm"},
+    "mining": {"common", "data", "encoders"},
     "training": {"common", "data", "encoders", "evaluation"},
     "synthesis": {"common", "data", "encoders", "llm"},
     "swapping": {"encoders", "plugins", "registry"},
