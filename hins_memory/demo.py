@@ -121,7 +121,7 @@ def run_demo(
         )
         pipeline = Pipeline(settings, memory, loop=loop, progress=progress)
         run = pipeline.run()
-        trained = set(pipeline.registry.get(run.version).manifest["trained_conversations"])
+        trained = set(pipeline.registry.get(run.version).manifest.trained_conversations)
         held_out = [one for one in played if _digest(one) not in trained]
         after = player.ask("asking again, after the swap", held_out, capture=False) if run.swapped else None
     finally:

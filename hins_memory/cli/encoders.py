@@ -16,6 +16,7 @@ from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hins_memory.encoders.manifest import DataSummary, GateVerdict, Manifest, TrainingMetrics
     from hins_memory.registry.registry import EncoderVersion, Registry
 
 __all__ = ["encoders"]
@@ -35,15 +36,21 @@ def list_(
     """List the versions, oldest first, with what they were made from and which agents use them."""
     settings = settings_of(context)
     projects = list(_projects(settings)) if all_projects else [settings]
-    rows = [(project.project, row) for project in projects for row in _described(project)]
-    data = {"versions": [{"project": project, **row} for project, row in rows]}
+    found = [(project.project, *_described(project)) for project in projects]
+    rows = [(project, row) for project, described, _ in found for row in described]
+    broken = [(project, name, reason) for project, _, unreadable in found for name, reason in unreadable.items()]
+    data = {
+        "versions": [{"project": project, **row} for project, row in rows],
+        "unreadable": [{"project": project, "name": name, "reason": reason} for project, name, reason in broken],
+    }
+    below = (table(("project", "cannot be read", "because"), broken),) if broken else ()
     if not rows:
-        return Result(data, ("There is no encoder version yet: `hins train` makes one.",))
+        return Result(data, ("There is no encoder version yet: `hins train` makes one.", *below))
     columns: tuple[str, ...] = ("version", "made (UTC)", "mode", "base", "examples", "MiB", "serves", "notes")
     cells = [_cells(row) for _, row in rows]
     if all_projects:
         columns, cells = ("project", *columns), [(project, *_cells(row)) for project, row in rows]
-    return Result(data, (table(columns, cells),))
+    return Result(data, (table(columns, cells), *below))
 
 
 def _projects(settings: Settings) -> Iterator[Settings]:
@@ -56,27 +63,30 @@ def _projects(settings: Settings) -> Iterator[Settings]:
         yield replace(settings, project=path.parent.name)
 
 
-def _described(settings: Settings) -> Iterator[dict[str, Any]]:
+def _described(settings: Settings) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return what the list shows of a project's versions, and why others cannot be read."""
     from hins_memory.registry.prune import folder_bytes
     from hins_memory.registry.registry import Registry
 
     registry = Registry(settings)
-    current, indexes = registry.current_id(), registry.indexes()
-    for version in registry.versions():
-        manifest = version.manifest
-        yield {
+    current, indexes, listing = registry.current_id(), registry.indexes(), registry.listing()
+    rows = [
+        {
             "id": version.id,
             "path": version.path,
-            "created": manifest.get("created"),
-            "mode": manifest.get("mode", ""),
-            "base": manifest.get("base", ""),
-            "examples": manifest.get("data", {}).get("examples"),
+            "created": version.manifest.created,
+            "mode": version.manifest.mode,
+            "base": version.manifest.base,
+            "examples": version.manifest.data.examples or None,
             "bytes": folder_bytes(version.path),
             "missing": not version.path.is_dir(),
             "current": version.id == current,
             "agents": [{"agent": one.agent_key, "state": one.state} for one in indexes if one.version == version.id],
-            "forced": any(one.get("forced") for one in manifest.get("promotions", ())),
+            "forced": any(one.forced for one in version.manifest.promotions),
         }
+        for version in listing.versions
+    ]
+    return rows, listing.unreadable
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -116,7 +126,7 @@ def show(context: typer.Context, version: _Version) -> Result:
         "path": found.path,
         "current": current,
         "agents": users,
-        "manifest": found.manifest,
+        "manifest": found.manifest.to_dict(),
     }
     return Result(data, tuple(_shown(found, current, users)))
 
@@ -128,18 +138,19 @@ def _shown(version: EncoderVersion, current: bool, users: list[dict[str, Any]]) 
         [
             ("version", f"{version.id}{' (current)' if current else ''}"),
             ("folder", version.path),
-            ("made (UTC)", _when(manifest.get("created"))),
-            ("base", manifest.get("base")),
-            ("mode", manifest.get("mode")),
-            ("files", len(manifest.get("files", ()))),
-            *((f"{group}: {name}", value) for group in ("data", "metrics") for name, value in _short(manifest, group)),
+            ("made (UTC)", _when(manifest.created)),
+            ("base", manifest.base),
+            ("mode", manifest.mode),
+            ("files", len(manifest.files)),
+            *((f"data: {name}", value) for name, value in _short(manifest.data)),
+            *((f"metrics: {name}", value) for name, value in _short(manifest.metrics)),
         ],
     )
-    if gates := manifest.get("gates"):
-        rows = [(_when(one["time"]), _verdict(one), one.get("incumbent"), ", ".join(one["failures"])) for one in gates]
+    if manifest.gates:
+        rows = [(_when(one.time), _verdict(one), one.incumbent, ", ".join(one.failures)) for one in manifest.gates]
         yield table(("gate (UTC)", "verdict", "against", "rules that refused"), rows)
-    if promotions := manifest.get("promotions"):
-        served = [(_when(one["time"]), one.get("agent"), "by force" if one.get("forced") else "") for one in promotions]
+    if manifest.promotions:
+        served = [(_when(one.time), one.agent, "by force" if one.forced else "") for one in manifest.promotions]
         yield table(("served from (UTC)", "agent", ""), served)
     if users:
         yield table(
@@ -147,14 +158,14 @@ def _shown(version: EncoderVersion, current: bool, users: list[dict[str, Any]]) 
         )
 
 
-def _verdict(gate: Mapping[str, Any]) -> str:
-    passed = {True: "passed", False: "refused", None: "not asked"}[gate.get("passed")]
-    return f"{passed}, forced" if gate.get("forced") else passed
+def _verdict(gate: GateVerdict) -> str:
+    passed = {True: "passed", False: "refused", None: "not asked"}[gate.passed]
+    return f"{passed}, forced" if gate.forced else passed
 
 
-def _short(manifest: Mapping[str, Any], group: str) -> list[tuple[str, Any]]:
-    """Return the values of a group that fit into a table's cell."""
-    return [(name, value) for name, value in dict(manifest.get(group, {})).items() if len(str(value)) <= 100]
+def _short(group: DataSummary | TrainingMetrics) -> list[tuple[str, Any]]:
+    """Return the values of a group that are known and fit into a table's cell."""
+    return [(name, value) for name, value in asdict(group).items() if value and len(str(value)) <= 100]
 
 
 @encoders.command()
@@ -193,11 +204,11 @@ def diff(
     )
 
 
-def _folder(registry: Registry, name: str) -> tuple[Path, Mapping[str, Any]]:
+def _folder(registry: Registry, name: str) -> tuple[Path, Manifest | None]:
     from hins_memory.encoders.encoder import resolve_model
 
     if name == _STOCK:
-        return Path(resolve_model(name)), {}
+        return Path(resolve_model(name)), None
     version = registry.get(name)
     return version.path, version.manifest
 
@@ -237,7 +248,7 @@ def import_(
     from hins_memory.registry.archive import import_version
 
     found = import_version(archive, _registry(context))
-    data = {"version": found.id, "path": found.path, "manifest": found.manifest}
+    data = {"version": found.id, "path": found.path, "manifest": found.manifest.to_dict()}
     return Result(data, (f"{found.id} is in {found.path}.", "Next: `hins gate` judges it, `hins swap` serves with it."))
 
 

@@ -141,9 +141,9 @@ def train(
         return Result(lines=())
     if report is not None:
         write_run_report(report, version.id, version.manifest)
-    seconds = version.manifest.get("metrics", {}).get("train_seconds", 0.0)
-    examples = version.manifest.get("data", {}).get("examples", 0)
-    data = {"version": version.id, "path": version.path, "manifest": version.manifest}
+    seconds = version.manifest.metrics.train_seconds
+    examples = version.manifest.data.examples
+    data = {"version": version.id, "path": version.path, "manifest": version.manifest.to_dict()}
     return Result(
         data,
         (

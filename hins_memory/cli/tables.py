@@ -34,6 +34,7 @@ def status_parts(status: Status) -> tuple[Part, ...]:
         ("encoder versions", ", ".join(status.versions) or "none yet"),
         ("serving", status.current or f"no version yet; new stores begin with {default_base()!r}"),
     ]
+    rows += [(f"unreadable: {name}", reason) for name, reason in status.unreadable.items()]
     parts: list[Part] = [table(("", ""), rows)]
     if not log.retrievals:
         parts.append('Nothing was searched yet: use Memory(embedder="hins"), or attach(memory), and it is recorded.')

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import platform
 import re
 import sys
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from hins_memory.common.files import file_digest
+from hins_memory.encoders.contents import file_names
+from hins_memory.encoders.manifest import MANIFEST_NAME, read_manifest
 from hins_memory.encoders.starter import STARTER, merge_delta, starter_digest, starter_path, starter_version
 from hins_memory.errors import EncoderError
 from hins_memory.types import Role
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_MODEL",
-    "MANIFEST_NAME",
     "Encoder",
     "bf16_supported",
     "encoder_version",
@@ -38,8 +39,6 @@ logger = logging.getLogger(__name__)
 
 #: The base encoder that everything starts from unless another is named.
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
-#: The file in an encoder version's folder that says what it is.
-MANIFEST_NAME = "hins_manifest.json"
 
 _DEFAULT_ALIASES = frozenset({"stock", DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}"})
 # SHA-256 of model.safetensors as published for sentence-transformers/all-MiniLM-L6-v2.
@@ -326,9 +325,9 @@ class Encoder:
 def _version_of(source: str, asked: str) -> tuple[str, str]:
     """Return the version id from the folder's manifest, else a name with the digest of the weights; and the space."""
     folder = Path(source)
-    manifest = folder / MANIFEST_NAME
-    if manifest.is_file():
-        return _verified_version(folder, manifest)
+    # A link that leads nowhere is a manifest that cannot be read, too.
+    if os.path.lexists(folder / MANIFEST_NAME):
+        return _verified_version(folder)
     weights = folder / "model.safetensors"
     if not weights.is_file():
         return asked, asked
@@ -337,21 +336,23 @@ def _version_of(source: str, asked: str) -> tuple[str, str]:
     return version, version
 
 
-def _verified_version(folder: Path, manifest: Path) -> tuple[str, str]:
-    try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-        version, files = str(content["id"]), dict(content["files"])
-        space = str(content.get("document_space") or version)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EncoderError(
-            f"{manifest} cannot be read: {type(error).__name__}: {error}",
-            "Restore the version or train it again.",
-        ) from error
-    for name, digest in files.items():
+def _verified_version(folder: Path) -> tuple[str, str]:
+    manifest = read_manifest(folder)
+    for name, digest in manifest.files.items():
         path = folder / name
         if not path.is_file() or file_digest(path) != digest:
             raise EncoderError(
                 f"{path} is missing or damaged: it does not match the digest in the manifest.",
                 "Restore the version or train it again; `hins rollback` returns to the one before.",
             )
-    return version, space
+    try:
+        # A file that was put there later may change what is loaded: an adapter, say.
+        extra = sorted(file_names(folder) - manifest.files.keys())
+    except OSError as error:
+        raise EncoderError(f"{folder} cannot be read: {error}.", "Fix its permissions.") from error
+    if extra:
+        raise EncoderError(
+            f"{folder} holds {extra[0]!r}, which is not in the manifest of {manifest.id}.",
+            "Look where it comes from; remove it, or restore the version.",
+        )
+    return manifest.id, manifest.document_space or manifest.id

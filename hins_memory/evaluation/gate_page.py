@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hins_memory.common.html import Html, Section, Series, bar_chart, histogram, table, write_page
+from hins_memory.encoders.manifest import Description
 from hins_memory.errors import GateError
+from hins_memory.types import Tier
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
@@ -28,9 +30,7 @@ _CHARS = 300
 _TIE_DECIMALS = 6
 
 
-def write_gate_page(
-    path: Path, report: GateReport, candidate: Encoder, incumbent: Encoder, manifest: Mapping[str, Any]
-) -> None:
+def write_gate_page(path: Path, report: GateReport, candidate: Encoder, incumbent: Encoder, about: Description) -> None:
     """Write the page of a verdict: one file without scripts, which fetches nothing.
 
     It holds texts of the log, so that a purge does not reach them there.
@@ -40,7 +40,7 @@ def write_gate_page(
         report: the verdict.
         candidate: the encoder that was judged.
         incumbent: the one that it was judged against.
-        manifest: the candidate's, for what it was trained on.
+        about: the candidate's manifest, for what it was trained on.
 
     Raises:
         GateError: the file cannot be written.
@@ -54,7 +54,7 @@ def write_gate_page(
         Section("Verdict", _verdict(report)),
         Section("Held-out traffic, by scope", _scopes(report)),
         Section("Scores", _scores(report)),
-        Section("What it was trained on", _tiers(manifest)),
+        Section("What it was trained on", _tiers(about)),
         Section("Queries that gained most", pages.of(best) or ("No query gained.",)),
         Section("Queries that lost most", pages.of(worst) or ("No query lost.",)),
     )
@@ -117,9 +117,9 @@ def _scores(report: GateReport) -> tuple[str, ...]:
     return (chart, *(rule.sentence for rule in cutoffs))
 
 
-def _tiers(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    tiers = dict(manifest.get("data", {}).get("tiers", {}))
-    ratio = manifest.get("ratio") or {}
+def _tiers(about: Description) -> tuple[str, ...]:
+    tiers = about.data.tiers
+    ratio = {} if about.ratio is None else {tier.value: about.ratio.share(tier) for tier in Tier}
     total = sum(tiers.values())
     if not total:
         return ("The manifest does not say.",)
@@ -131,7 +131,7 @@ def _tiers(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     counts = table(
         ("tier", "negatives", "%"), [(name, tiers.get(name, 0), share) for name, share in zip(names, used, strict=True)]
     )
-    return (f"{manifest['data'].get('examples', 0)} examples.", bar_chart("Tier mix", names, bars, "%"), counts)
+    return (f"{about.data.examples} examples.", bar_chart("Tier mix", names, bars, "%"), counts)
 
 
 class _Rankings:

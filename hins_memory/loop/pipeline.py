@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.config import Settings
 from hins_memory.data.examples import read_examples
 from hins_memory.database.engine import open_database
+from hins_memory.encoders.manifest import Description
 from hins_memory.encoders.starter import default_base
 from hins_memory.errors import AgentError, GateError, NotEnoughDataError
 from hins_memory.evaluation.gate import GateReport, judge
@@ -38,7 +39,11 @@ __all__ = ["LoopSettings", "Pipeline", "Progress", "RunReport", "Status", "publi
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where a project stands. `current` is the id of the current version, "" while nothing was promoted."""
+    """Where a project stands.
+
+    `current` is the id of the current version, "" while nothing was promoted; `unreadable` says of what stands where
+    versions do, and cannot be read as one, why.
+    """
 
     project: str
     root: str
@@ -46,6 +51,7 @@ class Status:
     log: LogCounts
     versions: tuple[str, ...]
     current: str
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the status as JSON-able values."""
@@ -111,14 +117,15 @@ class Pipeline:
     def status(self) -> Status:
         """Return what the log and the registry hold."""
         flush_all()
-        current = self.registry.current()
+        listing = self.registry.listing()
         return Status(
             project=self.settings.project,
             root=str(self.settings.root),
             database=self._engine.url.render_as_string(hide_password=True),
             log=LogReader(self._engine).counts(),
-            versions=tuple(version.id for version in self.registry.versions()),
-            current=current.id if current else "",
+            versions=tuple(version.id for version in listing.versions),
+            current=self.registry.current_id(),
+            unreadable=listing.unreadable,
         )
 
     def mine(self, owners: Sequence[Scope] | None = None) -> MineResult:
@@ -207,19 +214,23 @@ class Pipeline:
                     progress=self._progress,
                     checkpoints=run.checkpoints,
                 )
-                manifest = trained.manifest | run.content.extra["manifest"]
-                manifest["run"] = {**manifest["run"], "id": run.id}
+                about = run.content.about
+                manifest = replace(
+                    trained.manifest,
+                    ratio=about.ratio,
+                    mix=about.mix,
+                    trained_conversations=about.trained_conversations,
+                    run=replace(trained.manifest.run, id=run.id),
+                )
                 name = from_main(lambda: self.registry.add(trained.folder, manifest).id)
-        return self.registry.get(name), run.content.extra["mine"]
+        return self.registry.get(name), run.content.mined
 
     def _to_train(self, evidence: EvidenceStore) -> RunContent:
         from hins_memory.training import RunContent
 
         path = evidence.folder / "examples.parquet"
         mined = self._data.mine(evidence, path)
-        report, used = mined.report.to_dict(), list(mined.conversations)
-        manifest = {"ratio": report["ratio"], "trained_conversations": used, "mix": mined.mix}
-        extra = {"manifest": manifest, "mine": report}
+        used = list(mined.conversations)
         settings = self.loop.train
         if self._memory is not None and (cutoffs := self._agent().cutoffs):
             settings = replace(settings, cutoffs=cutoffs)
@@ -229,14 +240,15 @@ class Pipeline:
             version = evidence.encoder.version
             base = str(self._source.source(version) or base)
             parents = [one.manifest for one in self.registry.versions() if one.id == version]
-            used += [digest for parent in parents for digest in parent.get("trained_conversations", ())]
+            used += [digest for parent in parents for digest in parent.trained_conversations]
         samples = mined.samples(frozenset(one.positive.query for one in read_examples(path)))
-        return RunContent(read_examples(path), settings, base, samples, extra)
+        about = Description(ratio=mined.report.ratio, mix=mined.mix, trained_conversations=tuple(used))
+        return RunContent(read_examples(path), settings, base, samples, about, mined.report.to_dict())
 
     def _version_of(self, run: str) -> str | None:
         """Return the version that a training gave, if it came that far."""
         versions = self.registry.versions()
-        return next((one.id for one in versions if one.manifest.get("run", {}).get("id") == run), None)
+        return next((one.id for one in versions if one.manifest.run.id == run), None)
 
     def gate(self, version_id: str | None = None, *, page: Path | None = None) -> GateReport:
         """Judge a version against the encoder that serves, on conversations that it was not trained on.
@@ -257,7 +269,7 @@ class Pipeline:
     def _gate(self, version: EncoderVersion, evidence: EvidenceStore, page: Path | None = None) -> GateReport:
         from hins_memory.evaluation.general import load_general
 
-        trained = set(version.manifest.get("trained_conversations", ()))
+        trained = set(version.manifest.trained_conversations)
         found = [one for one in self._data.labelled(evidence) if one.digest not in trained]
         cutoffs = self._agent().cutoffs if self._memory is not None else ()
         candidate, incumbent = self._load(version.id), evidence.encoder

@@ -1,29 +1,32 @@
 """Encoder versions as one file: a ZIP archive of the plain sentence-transformers folder, with everything's digests.
 
 The archive holds ``<id>/...`` (the folder with its manifest, as it is) and ``SHA256SUMS``, which `sha256sum -c` reads.
-Nothing of an archive is trusted: it is unpacked beside the versions and becomes one only when all of it was checked.
+Nothing of an archive is trusted: what it says of itself is checked before a byte is written, it is unpacked beside the
+versions, and becomes one only when all of it was checked.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
+import io
 import os
+import re
 import shutil
 import stat
+import struct
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hins_memory.common.files import file_digest
-from hins_memory.encoders.encoder import MANIFEST_NAME
+from hins_memory.encoders.contents import check_contents, check_kinds, file_names
+from hins_memory.encoders.manifest import MANIFEST_BYTES, MANIFEST_NAME, Manifest, check_names, is_version_id
 from hins_memory.errors import EncoderError
-from hins_memory.registry.folder import checked_files
-from hins_memory.registry.versions import is_version_id
 
 if TYPE_CHECKING:
     from hins_memory.registry.versions import EncoderVersion, VersionStore
@@ -34,8 +37,20 @@ __all__ = ["SUMS_NAME", "export_version", "import_version"]
 SUMS_NAME = "SHA256SUMS"
 
 _CHUNK = 1 << 20
-# What zipfile, zlib and readers of JSON raise on bytes that are not what they should be.
-_MALFORMED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+# The list of an archive's entries is read at once, and is far shorter for a version.
+_READ = 4 << 20
+# A version has 10 to 20 files, and a few hundred if its weights are in many parts.
+_ENTRIES = 1000
+_SUMS_BYTES = 1 << 20
+# The largest encoders of the field have 8 billion weights; weights hardly shrink, vocabularies shrink to a quarter.
+_MOST_BYTES = 64 << 30
+_RATIO = 8
+_SLACK = 1 << 20
+# Bit 1 and 2: how hard deflate tried. Bit 3: sizes follow the data. Bit 11: names are UTF-8.
+_PLAIN_FLAGS = 0x2 | 0x4 | 0x8 | 0x800
+_SUM = re.compile(r"([0-9a-f]{64})  ([^\n]+)")
+# What zipfile and zlib raise on bytes that are not what they should be; NotImplementedError is a RuntimeError.
+_MALFORMED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, KeyError, OverflowError, RuntimeError)
 _DAMAGED = "Export the version again, or copy the file again."
 # Weights hardly shrink, and whoever unpacks should not have to reckon with a file that grows.
 _COMPRESSION = zipfile.ZIP_STORED
@@ -90,132 +105,177 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 def _digests(version: EncoderVersion) -> dict[str, str]:
     """Return {relative path: SHA-256} of a version's files, the manifest's included, checked against the manifest."""
-    found = checked_files(version.path)
-    if found != dict(version.manifest.get("files", {})):
+    try:
+        found = {name: file_digest(version.path / name) for name in file_names(version.path)}
+        manifest = file_digest(version.path / MANIFEST_NAME)
+    except OSError as error:
+        raise EncoderError(f"The files of {version.id} cannot be read: {error}.", "Restore the version.") from error
+    if found != version.manifest.files:
         raise EncoderError(
             f"The files of {version.id} are not what its manifest says.", "Restore the version or train it again."
         )
-    return found | {MANIFEST_NAME: file_digest(version.path / MANIFEST_NAME)}
+    # What could not be imported is not exported.
+    check_kinds(found, version.id)
+    return found | {MANIFEST_NAME: manifest}
 
 
 def import_version(path: Path, store: VersionStore) -> EncoderVersion:
     """Check an archive and make it a version of a project, under the id that it has.
 
-    A kill at any moment leaves either no trace that counts, or the complete version. Importing a version that the
-    project has already changes nothing.
+    Names, sizes, digests and the manifest are checked before anything is written, and what is written stays in a folder
+    of its own until all of it was checked. A kill at any moment leaves either no trace that counts, or the complete
+    version. Importing a version that the project has already changes nothing.
 
     Args:
         path: the archive.
         store: the project's versions.
 
     Raises:
-        EncoderError: the archive is damaged or incomplete, holds something else than an encoder version with
+        EncoderError: the archive is damaged, incomplete or too large, holds something else than an encoder version with
             safetensors weights, or another version of that id is there.
     """
     try:
-        with zipfile.ZipFile(path) as archive, store.unpacking() as folder:
-            id, sums = _contents(archive, path)
-            known = _known(store, id, sums)
-            if known is not None:
-                return known
-            _unpack(archive, id, sums, folder)
-            _check(folder, id)
-            return store.admit(folder)
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise EncoderError(f"{path} is not a plain file.", "Name the file that `hins encoders export` wrote.")
+        with path.open("rb", buffering=0) as stream, zipfile.ZipFile(_Bounded(stream)) as archive:
+            parcel = _opened(archive, path.stat().st_size)
+            known = store.check_new(parcel.manifest)
+            with store.unpacking() as folder:
+                if known is not None and known.path.is_dir():
+                    return known
+                _unpack(archive, parcel, folder)
+                check_contents(folder, parcel.manifest.files)
+                return store.admit(folder, parcel.content)
     except OSError as error:
         raise EncoderError(f"{path} cannot be imported: {error}.", "Check the path, or free space.") from error
     except _MALFORMED as error:
-        raise EncoderError(f"{path} is no archive of an encoder version, or damaged: {error}.", _DAMAGED) from error
+        raise EncoderError(f"{path} is not an archive of an encoder version, or damaged: {error}.", _DAMAGED) from error
 
 
-def _contents(archive: zipfile.ZipFile, path: Path) -> tuple[str, dict[str, str]]:
-    """Return the version's id and {path in the archive: SHA-256}, after a look at every name."""
+class _Bounded(io.BufferedReader):
+    """A file of which nothing long is read at once, whatever lengths its own fields claim."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return the next `size` bytes, or fewer at the end."""
+        wanted = _READ + 1 if size is None or size < 0 else size
+        found = super().read(min(wanted, _READ + 1))
+        if wanted > _READ and len(found) > _READ:
+            raise ValueError(f"it asks for more than {_READ} bytes at once")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """An archive whose list of entries, digests and manifest were checked; nothing else was read yet.
+
+    `entries` are by path in the version's folder, without the manifest, which is `content`.
+    """
+
+    manifest: Manifest
+    content: bytes
+    entries: dict[str, zipfile.ZipInfo]
+
+
+def _opened(archive: zipfile.ZipFile, size: int) -> _Parcel:
+    """Look at everything that says what an archive holds, before any of it is unpacked."""
     entries = archive.infolist()
-    names = [entry.filename for entry in entries]
+    if len(entries) > _ENTRIES:
+        raise ValueError(f"it has more than {_ENTRIES} entries")
     for entry in entries:
-        kind = stat.S_IFMT(entry.external_attr >> 16)
-        parts = PurePosixPath(entry.filename).parts
-        plain = kind in (0, stat.S_IFREG) and not entry.is_dir() and "\\" not in entry.filename
-        if not plain or not parts or ".." in parts or parts[0] == "/" or ":" in parts[0]:
-            raise EncoderError(f"{path} holds {entry.filename!r}, which no archive of a version does.", _DAMAGED)
-    if SUMS_NAME not in names or len(set(names)) != len(names):
-        raise EncoderError(f"{path} is no archive of an encoder version: {SUMS_NAME} is missing.", _DAMAGED)
-    sums = _parse_sums(archive.read(SUMS_NAME).decode("utf-8"))
-    folders = {PurePosixPath(name).parts[0] for name in sums}
+        _check_entry(entry)
+    _check_sizes(entries, size)
+    by_name = {entry.filename: entry for entry in entries}
+    if len(by_name) != len(entries):
+        raise ValueError("it has two entries of one name")
+    check_names(by_name)
+    if SUMS_NAME not in by_name:
+        raise ValueError(f"{SUMS_NAME} is missing")
+    sums = _parse_sums(_whole(archive, by_name.pop(SUMS_NAME), _SUMS_BYTES).decode("utf-8"))
+    if extra := sorted(by_name.keys() ^ sums.keys()):
+        raise ValueError(f"it and its {SUMS_NAME} differ in {', '.join(repr(name[:200]) for name in extra[:3])}")
+    return _described(archive, by_name, sums)
+
+
+def _described(archive: zipfile.ZipFile, by_name: dict[str, zipfile.ZipInfo], sums: dict[str, str]) -> _Parcel:
+    folders = {name.partition("/")[0] for name in sums}
     if len(folders) != 1 or not is_version_id(id := folders.pop()):
-        raise EncoderError(f"{path} does not hold exactly one encoder version.", _DAMAGED)
-    if extra := sorted(set(names) ^ {*sums, SUMS_NAME}):
-        raise EncoderError(f"{path} and its {SUMS_NAME} differ in {', '.join(extra[:3])}.", _DAMAGED)
-    return id, sums
+        raise ValueError("it does not hold exactly one encoder version")
+    files = {name.removeprefix(f"{id}/"): digest for name, digest in sums.items()}
+    if (digest := files.pop(MANIFEST_NAME, None)) is None:
+        raise ValueError(f"{MANIFEST_NAME} is missing")
+    content = _whole(archive, by_name.pop(f"{id}/{MANIFEST_NAME}"), MANIFEST_BYTES)
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError(f"{MANIFEST_NAME} does not match its SHA-256 in {SUMS_NAME}")
+    manifest = Manifest.from_json(content)
+    if manifest.id != id or manifest.files != files:
+        raise ValueError(f"the files of {id} are not what its manifest says")
+    check_kinds(files, id)
+    return _Parcel(manifest, content, {name.removeprefix(f"{id}/"): entry for name, entry in by_name.items()})
+
+
+def _check_entry(entry: zipfile.ZipInfo) -> None:
+    """Make sure that an entry is a plain file that any reader unpacks alike."""
+    name = entry.orig_filename[:200]
+    # zipfile cuts names at a NUL character.
+    if entry.orig_filename != entry.filename:
+        raise ValueError(f"it holds {name!r}, which readers take for different names")
+    if entry.is_dir() or stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+        raise ValueError(f"it holds {name!r}, which is not a plain file")
+    if entry.flag_bits & ~_PLAIN_FLAGS:
+        raise ValueError(f"{name!r} is encrypted or patched")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name!r} is compressed in a way other than deflate")
+    if entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size:
+        raise ValueError(f"{name!r} is said to be stored and to have two sizes")
+
+
+def _check_sizes(entries: Iterable[zipfile.ZipInfo], size: int) -> None:
+    """Make sure that entries do not share bytes, and that what comes out is not far more than what went in."""
+    if sum(entry.compress_size for entry in entries) > size:
+        raise ValueError("its entries overlap")
+    if (total := sum(entry.file_size for entry in entries)) > _MOST_BYTES or total > _RATIO * size + _SLACK:
+        raise ValueError(f"it would unpack to {total} bytes, which is too much for a file of {size}")
+
+
+def _whole(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> bytes:
+    """Return the content of a small entry, at most `limit` bytes."""
+    if entry.file_size > limit:
+        raise ValueError(f"{entry.filename} is longer than {limit} bytes")
+    return b"".join(_chunks(archive, entry))
+
+
+def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
+    """Yield the content of an entry; zipfile checks its CRC at the end."""
+    left = entry.file_size
+    with archive.open(entry) as source:
+        while chunk := source.read(_CHUNK):
+            left -= len(chunk)
+            if left < 0:
+                raise ValueError(f"{entry.filename} is longer than it is said to be")
+            yield chunk
+    if left:
+        raise ValueError(f"{entry.filename} is shorter than it is said to be")
 
 
 def _parse_sums(text: str) -> dict[str, str]:
-    rows = [line.split("  ", 1) for line in text.splitlines()]
-    if not rows or any(len(row) != 2 or len(row[0]) != 64 for row in rows):
+    rows = [_SUM.fullmatch(line) for line in text.removesuffix("\n").split("\n")]
+    found = {row.group(2): row.group(1) for row in rows if row}
+    if len(found) != len(rows):
         raise ValueError(f"{SUMS_NAME} cannot be read")
-    return {name: digest for digest, name in rows}
+    return found
 
 
-def _known(store: VersionStore, id: str, sums: Mapping[str, str]) -> EncoderVersion | None:
-    """Return the version if the project has it already, with the same files."""
-    for version in store.versions():
-        if version.id == id and version.path.is_dir():
-            files = {f"{id}/{name}": digest for name, digest in dict(version.manifest["files"]).items()}
-            if files == {name: digest for name, digest in sums.items() if name != f"{id}/{MANIFEST_NAME}"}:
-                return version
-            raise EncoderError(
-                f"There is another encoder version {id} with other files.", "Import it into another project."
-            )
-    return None
-
-
-def _unpack(archive: zipfile.ZipFile, id: str, sums: Mapping[str, str], folder: Path) -> None:
-    for name, wanted in sums.items():
-        target = folder / name.removeprefix(f"{id}/")
+def _unpack(archive: zipfile.ZipFile, parcel: _Parcel, folder: Path) -> None:
+    inside = folder.resolve()
+    for name, entry in parcel.entries.items():
+        target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.resolve().is_relative_to(inside):
+            raise ValueError(f"{name!r} leads out of the folder")
         digest = hashlib.sha256()
-        with archive.open(name) as source, target.open("xb") as stream:
-            while chunk := source.read(_CHUNK):
+        with target.open("xb") as stream:
+            for chunk in _chunks(archive, entry):
                 digest.update(chunk)
                 stream.write(chunk)
-        if digest.hexdigest() != wanted:
-            raise EncoderError(f"{name} does not match its SHA-256 in {SUMS_NAME}.", _DAMAGED)
-
-
-def _check(folder: Path, id: str) -> None:
-    """Make sure that an unpacked folder is a version of that id which runs no code when it is loaded."""
-    from safetensors import SafetensorError, safe_open
-
-    files = checked_files(folder)
-    if not (folder / MANIFEST_NAME).is_file():
-        raise EncoderError(f"{MANIFEST_NAME} of {id} is missing.", _DAMAGED)
-    content = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or content.get("id") != id or content.get("files") != files:
-        raise EncoderError(f"The files of {id} are not what its manifest says.", _DAMAGED)
-    if not isinstance(content.get("created"), (int, float)):
-        raise EncoderError(f"The manifest of {id} does not say when it was made.", _DAMAGED)
-    for name in files:
-        if name.endswith(".safetensors"):
-            try:
-                with safe_open(folder / name, framework="numpy") as tensors:
-                    tensors.keys()
-            except SafetensorError as error:
-                raise EncoderError(f"{name} is not a safetensors file: {error}.", _DAMAGED) from error
-    foreign = sorted(type for type in _module_types(folder, files) if not type.startswith("sentence_transformers."))
-    if foreign:
-        raise EncoderError(
-            f"{id} is made of {foreign[0]!r}, which is no module of sentence-transformers.",
-            "Only encoders of stock modules are taken over, because others run code of their own.",
-        )
-
-
-def _module_types(folder: Path, files: Iterable[str]) -> set[str]:
-    """Return the classes that sentence-transformers would import to load a folder, routers' inner ones included."""
-    found: set[str] = set()
-    for name in files:
-        if PurePosixPath(name).name == "modules.json":
-            modules: list[dict[str, Any]] = json.loads((folder / name).read_text(encoding="utf-8"))
-            found.update(str(module["type"]) for module in modules)
-        elif PurePosixPath(name).name == "router_config.json":
-            routes = json.loads((folder / name).read_text(encoding="utf-8"))
-            found.update(str(type) for type in routes.get("types", {}).values())
-    return found
+        if digest.hexdigest() != parcel.manifest.files[name]:
+            raise ValueError(f"{name} does not match its SHA-256 in {SUMS_NAME}")

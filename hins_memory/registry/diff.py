@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.encoders.manifest import Manifest
 from hins_memory.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ModuleChange", "VersionDiff", "diff_versions"]
 
 # Not what a version is, but what happened to it, and lists too long to be read.
-_LEFT_OUT = frozenset({"files", "gates", "promotions", "trained_conversations"})
+_LEFT_OUT = frozenset({"files", "gates", "promotions", "schema_version", "trained_conversations"})
 # Up to and with its first number: "encoder.layer.3.output.dense.weight" belongs to "encoder.layer.3".
 _NUMBERED = re.compile(r"(?:[^.]+\.)*?\d+(?=\.)")
 
@@ -54,19 +55,19 @@ class VersionDiff:
 
 
 def diff_versions(
-    first: Path, second: Path, manifests: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
+    first: Path, second: Path, manifests: tuple[Manifest | None, Manifest | None] = (None, None)
 ) -> VersionDiff:
     """Compare two sentence-transformers folders with safetensors weights.
 
     Args:
         first: the folder that is compared with.
         second: the folder that is described.
-        manifests: what is known of the two; an empty one for an encoder that is no version.
+        manifests: what is known of the two; None for an encoder that is not a version.
 
     Raises:
         EncoderError: weights cannot be read.
     """
-    before, after = (dict(_flat(manifest)) for manifest in manifests)
+    before, after = (dict(_flat(manifest.to_dict() if manifest else {})) for manifest in manifests)
     names = [name for name in dict.fromkeys((*before, *after)) if before.get(name) != after.get(name)]
     values = {name: (before.get(name), after.get(name)) for name in names}
     return VersionDiff(values, tuple(_modules(first, second)))

@@ -9,37 +9,27 @@ import uuid
 from pathlib import Path
 
 from hins_memory.common.files import file_digest
-from hins_memory.encoders.encoder import MANIFEST_NAME
+from hins_memory.encoders.contents import check_contents, check_kinds, file_names
+from hins_memory.encoders.manifest import MANIFEST_NAME
 from hins_memory.errors import EncoderError
 
 __all__ = ["checked_files", "move_durably"]
-
-# Formats that run code when they are read, and code itself: a version holds safetensors weights only.
-_UNSAFE_SUFFIXES = frozenset({".bin", ".ckpt", ".dill", ".h5", ".joblib", ".pickle", ".pkl", ".pt", ".pth", ".py"})
 
 
 def checked_files(folder: Path) -> dict[str, str]:
     """Return {relative path: SHA-256} of an encoder folder, or raise an EncoderError that says what is wrong."""
     if not folder.is_dir():
         raise EncoderError(f"There is no folder {folder}.", "Give the folder that SentenceTransformer.save wrote.")
-    if not (folder / "modules.json").is_file():
-        raise EncoderError(
-            f"{folder} is not a sentence-transformers folder: modules.json is missing.",
-            "Give the folder that SentenceTransformer.save wrote.",
-        )
-    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    for path in paths:
-        if path.is_symlink() or not path.is_file():
+    names = file_names(folder)
+    for name in sorted(names):
+        if (path := folder / name).is_symlink() or not path.is_file():
             raise EncoderError(f"{path} is not a plain file.", "Replace links by the files themselves.")
-        if path.suffix.lower() in _UNSAFE_SUFFIXES:
-            raise EncoderError(f"{path} may run code when it is read.", "Keep safetensors weights only.")
-    if not any(path.suffix == ".safetensors" for path in paths):
-        raise EncoderError(f"{folder} holds no safetensors weights.", "Save it with safe_serialization=True.")
-    names = {path.relative_to(folder).as_posix(): path for path in paths}
-    return {name: file_digest(path) for name, path in names.items() if name != MANIFEST_NAME}
+    check_kinds(names, str(folder))
+    check_contents(folder, names)
+    return {name: file_digest(folder / name) for name in sorted(names)}
 
 
-def move_durably(folder: Path, target: Path, manifest: str) -> None:
+def move_durably(folder: Path, target: Path, manifest: bytes) -> None:
     """Write the manifest, make everything durable, and rename the folder to its place in one step."""
     target.parent.mkdir(parents=True, exist_ok=True)
     source = folder
@@ -48,7 +38,9 @@ def move_durably(folder: Path, target: Path, manifest: str) -> None:
             # Another file system: copy beside the target first, so that the last step is a rename all the same.
             source = target.parent / f".incoming-{uuid.uuid4().hex}"
             shutil.copytree(folder, source)
-        (source / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
+        # Whatever has that name is not written through, should it be a link.
+        (source / MANIFEST_NAME).unlink(missing_ok=True)
+        (source / MANIFEST_NAME).write_bytes(manifest)
         for path in (*source.rglob("*"), source):
             _fsync(path)
         os.rename(source, target)

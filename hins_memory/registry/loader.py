@@ -89,7 +89,7 @@ class EncoderSource:
 
         Another base would be judged by what it had forgotten before: the starter against the plain model, say.
         """
-        parents = {one.id: str(one.manifest.get("base", "")) for one in self.registry.versions()}
+        parents = {one.id: one.manifest.base for one in self.registry.versions()}
         while version in parents:
             version = parents.pop(version)
         return self._named(version) or default_base()

@@ -19,8 +19,8 @@ __all__ = ["PruneReport", "folder_bytes", "prune"]
 logger = logging.getLogger(__name__)
 
 _GOING = ".pruned-"
-# What a killed training or move left. A training that is under way touches its folder all the time.
-_LEFT_OVER = (".training-*", ".incoming-*")
+# What a killed training, move or import left. One that is under way touches its folder all the time.
+_LEFT_OVER = (".training-*", ".incoming-*", ".import-*")
 _LEFT_OVER_SECONDS = 7 * 24 * 3600.0
 
 
@@ -100,8 +100,8 @@ def _reasons(registry: Registry, versions: Collection[EncoderVersion], keep: int
     current = next((version for version in versions if version.id == registry.current_id()), None)
     if current is not None:
         reasons[current.id] = "current"
-        for name in ("parent", "base"):
-            if (parent := str(current.manifest.get(name, ""))) in known:
+        for parent in (current.manifest.parent, current.manifest.base):
+            if parent in known:
                 reasons.setdefault(parent, f"{current.id} came from it")
     for record in registry.indexes():
         if record.version in known:

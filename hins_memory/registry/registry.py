@@ -12,10 +12,12 @@ import sqlalchemy as sa
 from hins_memory.config import Settings
 from hins_memory.database.leases import Lease, LeaseHeldError, Leases, LeaseSettings
 from hins_memory.database.tables import agent_indexes, encoder_versions
+from hins_memory.encoders.manifest import Promotion, is_version_id
 from hins_memory.errors import EncoderError, SwapError
 from hins_memory.registry.changes import drop_changes, note_changes, read_changes
-from hins_memory.registry.versions import EncoderVersion, VersionStore, is_version_id, record_in_manifest
-from hins_memory.registry.versions import set_current as _set_current
+from hins_memory.registry.records import manifest_of, record_in_manifest
+from hins_memory.registry.records import set_current as _set_current
+from hins_memory.registry.versions import EncoderVersion, VersionStore
 from hins_memory.types import now
 
 __all__ = ["EncoderVersion", "IndexRecord", "IndexState", "Registry"]
@@ -287,9 +289,12 @@ def _share(connection: sa.Connection, one: str, other: str) -> bool:
 
 
 def _document_space(connection: sa.Connection, version: str) -> str:
-    query = sa.select(encoder_versions.c.manifest).where(encoder_versions.c.id == version)
-    manifest = connection.execute(query).scalar() or {}
-    return str(manifest.get("document_space") or version)
+    try:
+        manifest = manifest_of(connection, version)
+    except EncoderError:
+        # Nothing is known to share its vectors.
+        return version
+    return (manifest.document_space if manifest else "") or version
 
 
 def _is_known(connection: sa.Connection, version: str) -> bool:
@@ -299,10 +304,9 @@ def _is_known(connection: sa.Connection, version: str) -> bool:
 
 def _record_promotion(connection: sa.Connection, version: str, agent_key: str) -> None:
     """Record with a version that an agent serves with it from now on, and whether the gate was forced past."""
-    query = sa.select(encoder_versions.c.manifest).where(encoder_versions.c.id == version)
-    gates = (connection.execute(query).scalar() or {}).get("gates") or [{}]
-    entry = {"time": now(), "forced": bool(gates[-1].get("forced")), "agent": agent_key}
-    record_in_manifest(connection, version, "promotions", entry)
+    manifest = manifest_of(connection, version)
+    forced = bool(manifest and manifest.gates and manifest.gates[-1].forced)
+    record_in_manifest(connection, version, Promotion(time=now(), forced=forced, agent=agent_key))
 
 
 def _rows(connection: sa.Connection, agent_key: str | None = None, state: str | None = None) -> list[IndexRecord]:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
-import re
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -20,36 +20,40 @@ from hins_memory.common.files import file_lock
 from hins_memory.config import Settings
 from hins_memory.database.engine import database_errors, open_database, reading
 from hins_memory.database.tables import encoder_versions
-from hins_memory.encoders.encoder import MANIFEST_NAME
+from hins_memory.encoders.manifest import Description, GateVerdict, Manifest, Promotion, is_version_id, read_manifest
 from hins_memory.errors import EncoderError
 from hins_memory.registry.folder import checked_files, move_durably
+from hins_memory.registry.records import manifest_column, manifest_of_row, record_in_manifest, set_current
 from hins_memory.types import now
 
-__all__ = ["EncoderVersion", "VersionStore", "is_version_id", "record_in_manifest", "set_current"]
+__all__ = ["EncoderVersion", "Listing", "VersionStore"]
 
 logger = logging.getLogger(__name__)
 
-# So many verdicts and promotions of a version are kept.
-_ENTRIES = 50
 _UNPACKING = ".import-"
-_VERSION_ID = re.compile(r"v(\d{4,})-[0-9a-f]{8}")
-
-
-def is_version_id(name: str) -> bool:
-    """Tell whether a name has the form of a version's id, e.g. ``v0001-0123abcd``."""
-    return _VERSION_ID.fullmatch(name) is not None
+# The largest number that an id has room for; versions from elsewhere may not use up what is left.
+_LAST_NUMBER = 99_999_999
+_LAST_FOREIGN_NUMBER = 9_999_999
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderVersion:
     """One immutable encoder version: its id, its sentence-transformers folder, and what its manifest says.
 
-    `manifest` is the one in the folder and, beside it, what happened since: ``gates`` and ``promotions``.
+    `manifest` is the one in the folder and, beside it, what happened in this project since: gates and promotions.
     """
 
     id: str
     path: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a project's folder and table hold: versions, oldest first, and why others cannot be read, by name."""
+
+    versions: list[EncoderVersion]
+    unreadable: dict[str, str]
 
 
 class VersionStore:
@@ -68,7 +72,7 @@ class VersionStore:
         self._locks = settings.root / "locks"
         self._engine = engine or open_database(settings.database_url)
 
-    def add(self, folder: Path, manifest: Mapping[str, Any]) -> EncoderVersion:
+    def add(self, folder: Path, description: Description | Mapping[str, Any]) -> EncoderVersion:
         """Take over a finished sentence-transformers folder as a new version.
 
         The folder is moved: afterwards it exists under `settings.encoders` only. A kill at any moment leaves either
@@ -76,56 +80,84 @@ class VersionStore:
 
         Args:
             folder: what `SentenceTransformer.save` wrote, with safetensors weights.
-            manifest: what is to be known about it (JSON); "id", "created" and "files" are filled in here.
+            description: what is to be known about it; the id, the time and the files are filled in here. A mapping
+                may hold other names beside the fields of `Description`.
 
         Raises:
             EncoderError: the folder is not an encoder, holds something else than safetensors weights, or cannot be
-                moved; the manifest is not JSON.
+                moved; the description is not valid. Nothing was moved then.
         """
         folder = Path(folder)
+        values = dict(description) if isinstance(description, Mapping) else description.to_dict()
+        for name in ("id", "files", "gates", "promotions"):
+            values.pop(name, None)
+        # Everything but the id is checked before the folder is looked at, because that takes longer.
+        time = now()
+        Manifest.given({"created": time, **values, "id": "v0001-00000000"})
         files = checked_files(folder)
-        try:
-            content = json.loads(json.dumps(dict(manifest)))
-        except (TypeError, ValueError) as error:
-            raise EncoderError(
-                f"The manifest is not JSON: {error}", "Use numbers, strings, lists and dicts."
-            ) from error
-        identity = json.dumps([files, content], sort_keys=True).encode()
+        identity = json.dumps([files, values], sort_keys=True).encode()
+        values.setdefault("created", time)
         with self.folder_lock():
-            number = 1 + max(self._numbers(), default=0)
-            content["id"] = f"v{number:04}-{hashlib.sha256(identity).hexdigest()[:8]}"
-            content.setdefault("created", now())
-            content["files"] = files
-            target = self._move(folder, content["id"], json.dumps(content, indent=2, ensure_ascii=False))
-            self._insert(content)
-        logger.info("Added the encoder version %s", content["id"])
-        return EncoderVersion(content["id"], target, content)
+            number = min(1 + max(self._numbers(), default=0), _LAST_NUMBER)
+            id = f"v{number:04}-{hashlib.sha256(identity).hexdigest()[:8]}"
+            manifest = Manifest.given({**values, "id": id, "files": files})
+            target = self._move(folder, id, manifest.to_json().encode())
+            self._insert(manifest)
+        logger.info("Added the encoder version %s", id)
+        return EncoderVersion(id, target, manifest)
 
-    def admit(self, folder: Path) -> EncoderVersion:
+    def admit(self, folder: Path, content: bytes) -> EncoderVersion:
         """Take over a finished version folder from elsewhere as it is, under the id that its manifest says.
 
-        The folder is moved, as by `add`. Its files must have been compared with the manifest's digests before.
+        The folder is moved, as by `add`. Its files must have been compared with the manifest's digests before. Verdicts
+        and promotions are those of where it was made, and are not taken over.
+
+        Args:
+            folder: the folder.
+            content: the text of its manifest, which is written to it here.
 
         Raises:
-            EncoderError: there is another version of that id, or the folder cannot be moved.
+            EncoderError: there is another version of that id, the manifest is not valid, or the folder cannot be moved.
         """
-        manifest = (folder / MANIFEST_NAME).read_text(encoding="utf-8")
-        content = json.loads(manifest)
-        id = str(content["id"])
+        try:
+            manifest = Manifest.from_json(content).as_made()
+        except ValueError as error:
+            raise EncoderError(f"The manifest is not valid: {error}.", "Export the version again.") from error
+        id = manifest.id
         with self.folder_lock():
-            known = self._select(encoder_versions.c.id == id)
-            if known and known[0].manifest.get("files") != content["files"]:
-                raise EncoderError(
-                    f"There is another encoder version {id} with other files.", "Import it into another project."
-                )
+            self.check_new(manifest)
             target = self.settings.encoders / id
-            if target.exists():
-                raise EncoderError(f"The encoder version {id} is there already.", "Nothing is to be done.")
-            self._move(folder, id, manifest)
-            self._insert(content)
+            if os.path.lexists(target):
+                raise EncoderError(
+                    f"{target} is there already.",
+                    "`hins encoders list` says what it is; if it is not needed, remove it.",
+                )
+            # It was private while it was not checked yet.
+            shutil.copymode(self.settings.encoders, folder)
+            self._move(folder, id, content)
+            self._insert(manifest)
         return self.get(id)
 
-    def _move(self, folder: Path, id: str, manifest: str) -> Path:
+    def check_new(self, manifest: Manifest) -> EncoderVersion | None:
+        """Return the version that a manifest from elsewhere describes, if it is known, with its folder or without.
+
+        Raises:
+            EncoderError: another version has its id, or its number is too large.
+        """
+        id = manifest.id
+        if _number(id) > _LAST_FOREIGN_NUMBER:
+            raise EncoderError(f"{id} has a number over {_LAST_FOREIGN_NUMBER}.", "Export a version with another id.")
+        listing = self._read(encoder_versions.c.id == id)
+        if id in listing.unreadable:
+            raise EncoderError(f"The record of {id} cannot be read: {listing.unreadable[id]}.", "Remove that version.")
+        if listing.versions and listing.versions[0].manifest.as_made() != manifest.as_made():
+            raise EncoderError(
+                f"There is another encoder version {id} with other files or another manifest.",
+                "Import it into another project.",
+            )
+        return listing.versions[0] if listing.versions else None
+
+    def _move(self, folder: Path, id: str, manifest: bytes) -> Path:
         target = self.settings.encoders / id
         try:
             move_durably(folder, target, manifest)
@@ -142,29 +174,53 @@ class VersionStore:
         Raises:
             EncoderError: there is no such version, or its folder is missing.
         """
-        found = self._select(encoder_versions.c.id == id)
-        if not found:
+        listing = self._read(encoder_versions.c.id == id)
+        if not (listing.versions or listing.unreadable):
             # A kill between the move and the insert leaves a complete folder that the table does not know.
-            if not self._adopt(id):
+            reason = self._adopt(id) if is_version_id(id) and (self.settings.encoders / id).is_dir() else "unknown"
+            if reason == "unknown":
                 known = ", ".join(version.id for version in self.versions()) or "none yet"
                 raise EncoderError(f"There is no encoder version {id!r}.", f"Known versions: {known}.")
-            found = self._select(encoder_versions.c.id == id)
-        if not found[0].path.is_dir():
+            if reason:
+                raise EncoderError(f"The encoder version {id} cannot be read: {reason}", "Restore it, or remove it.")
+            listing = self._read(encoder_versions.c.id == id)
+        if listing.unreadable or not listing.versions:
+            reason = listing.unreadable.get(id, "it was removed meanwhile")
+            raise EncoderError(f"The record of the encoder version {id} cannot be read: {reason}.", "Import it anew.")
+        found = listing.versions[0]
+        if not found.path.is_dir():
             raise EncoderError(
-                f"The folder of the encoder version {id} is missing: {found[0].path}.",
+                f"The folder of the encoder version {id} is missing: {found.path}.",
                 "If another host has it, `hins encoders export` there and `hins encoders import` here; else restore "
                 "it from a backup or train again.",
             )
-        return found[0]
+        return found
 
     def versions(self) -> list[EncoderVersion]:
-        """Return all versions, oldest first."""
-        known = {version.id for version in self._select(sa.true())}
-        if self.settings.encoders.is_dir():
-            for path in self.settings.encoders.iterdir():
-                if path.name not in known:
-                    self._adopt(path.name)
-        return self._select(sa.true())
+        """Return all versions that can be read, oldest first."""
+        return self.listing().versions
+
+    def listing(self) -> Listing:
+        """Return all versions, and what else is in their folder or table and cannot be read as one.
+
+        A broken folder or record is in nobody's way: it is listed, and everything else works.
+        """
+        known = set(self._ids())
+        unreadable: dict[str, str] = {}
+        for path in self._folders():
+            if path.name not in known and (reason := self._adopt(path.name)):
+                unreadable[_shown(path.name)] = reason
+        listing = self._read(sa.true())
+        return Listing(listing.versions, unreadable | listing.unreadable)
+
+    def _folders(self) -> list[Path]:
+        """Return what is under `settings.encoders` but hidden files, which are not finished or not ours."""
+        try:
+            return sorted(path for path in self.settings.encoders.iterdir() if not path.name.startswith("."))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise EncoderError(f"{self.settings.encoders} cannot be read: {error}.", "Fix its permissions.") from error
 
     def current(self) -> EncoderVersion | None:
         """Return the version that new agents start with, or None while nothing was promoted.
@@ -177,8 +233,7 @@ class VersionStore:
 
     def current_id(self) -> str:
         """Return the id of the current version, whether its folder is there or not; "" while nothing was promoted."""
-        found = self._select(encoder_versions.c.current)
-        return found[0].id if found else ""
+        return next(iter(self._ids(encoder_versions.c.current)), "")
 
     def promote(self, id: str, forced: bool = False) -> None:
         """Make a version the current one, in one transaction; when and whether by force is kept in its manifest.
@@ -193,7 +248,7 @@ class VersionStore:
         self.get(id)
         with self._transaction() as connection:
             set_current(connection, id)
-            record_in_manifest(connection, id, "promotions", {"time": now(), "forced": forced})
+            record_in_manifest(connection, id, Promotion(time=now(), forced=forced))
         logger.log(logging.WARNING if forced else logging.INFO, "Promoted %s%s", id, " by force" if forced else "")
 
     def record_gate(self, id: str, verdict: Mapping[str, Any]) -> None:
@@ -204,7 +259,7 @@ class VersionStore:
             verdict: JSON values, e.g. ``{"passed": False, "forced": True, "failures": ["held_out_gain"]}``.
         """
         with self._transaction() as connection:
-            record_in_manifest(connection, id, "gates", {"time": now(), **verdict})
+            record_in_manifest(connection, id, GateVerdict(**{"time": now(), **verdict}))
 
     @contextlib.contextmanager
     def unpacking(self) -> Iterator[Path]:
@@ -213,8 +268,9 @@ class VersionStore:
             # Whoever left one is not there any more, because the lock is ours.
             for left in self.settings.encoders.glob(f"{_UNPACKING}*"):
                 shutil.rmtree(left, ignore_errors=True)
+            self.settings.encoders.mkdir(parents=True, exist_ok=True)
             folder = self.settings.encoders / f"{_UNPACKING}{uuid.uuid4().hex}"
-            folder.mkdir(parents=True)
+            folder.mkdir(mode=0o700)
             try:
                 yield folder
             finally:
@@ -239,57 +295,69 @@ class VersionStore:
         with database_errors(self._engine.url), reading(self._engine).connect() as connection:
             yield connection
 
-    def _select(self, condition: Any) -> list[EncoderVersion]:
-        query = sa.select(encoder_versions.c.id, encoder_versions.c.manifest).where(condition)
+    def _ids(self, condition: Any = None) -> list[str]:
+        """Return the ids in the table, by number, not by time: a clock may jump."""
+        query = sa.select(encoder_versions.c.id).where(sa.true() if condition is None else condition)
+        with self._snapshot() as connection:
+            return sorted(connection.execute(query).scalars(), key=_order)
+
+    def _read(self, condition: Any) -> Listing:
+        """Return the versions of the table in the same order, and why a row cannot be read."""
+        query = sa.select(encoder_versions.c.id, manifest_column(), encoder_versions.c.created).where(condition)
         with self._snapshot() as connection:
             rows = connection.execute(query).all()
-        # by number, not by time: a clock may jump
-        rows = sorted(rows, key=lambda row: (len(row.id), row.id))
-        return [EncoderVersion(row.id, self.settings.encoders / row.id, row.manifest) for row in rows]
+        listing = Listing([], {})
+        for id, text, created in sorted(rows, key=lambda row: _order(row[0])):
+            try:
+                manifest = manifest_of_row(id, text, created)
+                listing.versions.append(EncoderVersion(id, self.settings.encoders / id, manifest))
+            except ValueError as error:
+                listing.unreadable[_shown(id)] = f"its record in the log is not valid: {error}"
+        return listing
 
     def _numbers(self) -> list[int]:
         """Return the numbers that are taken, in the table or on disk."""
-        names = [version.id for version in self._select(sa.true())]
-        names += [path.name for path in self.settings.encoders.glob("v*")]
-        return [int(match.group(1)) for name in names if (match := _VERSION_ID.fullmatch(name))]
+        names = [*self._ids(), *(path.name for path in self._folders())]
+        return [_number(name) for name in names if is_version_id(name)]
 
-    def _insert(self, content: Mapping[str, Any]) -> None:
-        values = {"id": content["id"], "manifest": dict(content), "created": float(content["created"])}
+    def _insert(self, manifest: Manifest) -> None:
+        values = {"id": manifest.id, "manifest": manifest.to_dict(), "created": manifest.created}
         with self._transaction() as connection:
             known = connection.execute(
-                sa.select(encoder_versions.c.id).where(encoder_versions.c.id == content["id"])
+                sa.select(encoder_versions.c.id).where(encoder_versions.c.id == manifest.id)
             ).first()
             if known is None:
                 connection.execute(sa.insert(encoder_versions).values(current=False, **values))
 
-    def _adopt(self, id: str) -> bool:
-        """Record a complete version folder that the table does not know; return whether there was one."""
-        path = self.settings.encoders / id / MANIFEST_NAME
-        if not is_version_id(id) or not path.is_file():
-            return False
+    def _adopt(self, name: str) -> str:
+        """Record a complete version folder that the table does not know; return why it is none, or ""."""
+        path = self.settings.encoders / name
         try:
+            if not is_version_id(name):
+                return "its name is not the id of a version"
             # Under the lock: a version that is being pruned has left the table, and its folder is about to go.
             with self.folder_lock():
-                content = json.loads(path.read_text(encoding="utf-8"))
-                if content["id"] != id:
-                    raise ValueError(f"it is the manifest of {content['id']!r}")
-                self._insert(content)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning("%s is not a version's manifest: %s", path, error)
-            return False
-        return True
+                if not os.path.lexists(path):
+                    return ""
+                manifest = read_manifest(path)
+                if manifest.id != name:
+                    return f"its manifest is that of {manifest.id}"
+                self._insert(manifest)
+        except EncoderError as error:
+            return error.problem
+        except (OSError, ValueError) as error:
+            return f"it cannot be read: {error}"
+        return ""
 
 
-def set_current(connection: sa.Connection, version: str) -> None:
-    """Make `version` the only current one; a version that is not in the table means the stock encoder."""
-    connection.execute(sa.update(encoder_versions).values(current=encoder_versions.c.id == version))
+def _order(id: str) -> tuple[int, str]:
+    return len(id), id
 
 
-def record_in_manifest(connection: sa.Connection, id: str, name: str, entry: Mapping[str, Any]) -> None:
-    """Append an entry to a list in what the table keeps of a version's manifest; the folder's own never changes."""
-    this = encoder_versions.c.id == id
-    row = connection.execute(sa.select(encoder_versions.c.manifest).where(this)).first()
-    if row is not None:
-        content = dict(row.manifest)
-        content[name] = [*content.get(name, ()), dict(entry)][-_ENTRIES:]
-        connection.execute(sa.update(encoder_versions).where(this).values(manifest=content))
+def _number(id: str) -> int:
+    return int(id[1:].partition("-")[0])
+
+
+def _shown(name: str) -> str:
+    """Return a name from the disk as text that can be encoded."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from hins_memory.encoders.manifest import Description
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -26,23 +27,23 @@ def prepare_card(model: SentenceTransformer, base: str) -> None:
             dataset.pop(name, None)
 
 
-def add_card_section(folder: Path, manifest: Mapping[str, Any]) -> None:
+def add_card_section(folder: Path, manifest: Description) -> None:
     """Append to the card of a saved model what was trained on, how, and what came of it."""
-    data, settings, metrics = manifest["data"], manifest["settings"], manifest["metrics"]
-    loss = metrics["loss"]
+    data, settings, metrics = manifest.data, manifest.settings, manifest.metrics
+    loss = metrics.loss
     rows = [
-        ("base", manifest["base"]),
-        ("examples", data["examples"]),
-        *((f"positives from {source}", count) for source, count in sorted(data["sources"].items())),
-        *((f"{tier} negatives", count) for tier, count in sorted(data["tiers"].items())),
-        ("digest of the data", data["digest"]),
+        ("base", manifest.base),
+        ("examples", data.examples),
+        *((f"positives from {source}", count) for source, count in sorted(data.sources.items())),
+        *((f"{tier} negatives", count) for tier, count in sorted(data.tiers.items())),
+        ("digest of the data", data.digest),
     ]
-    measured = [("training time", f"{metrics['train_seconds']:.1f} s"), ("steps", len(loss))]
+    measured = [("training time", f"{metrics.train_seconds:.1f} s"), ("steps", len(loss))]
     if loss:
         measured += [("first loss", f"{loss[0]:.4f}"), ("last loss", f"{loss[-1]:.4f}")]
-    if metrics.get("best_held_out") is not None:
-        measured.append(("best held-out nDCG@10", f"{metrics['best_held_out']:.4f}"))
-    if general := manifest["scores"].get("general"):
+    if metrics.best_held_out is not None:
+        measured.append(("best held-out nDCG@10", f"{metrics.best_held_out:.4f}"))
+    if general := manifest.scores.get("general"):
         measured.append(("general nDCG@10, before", f"{general['before']:.4f}"))
         measured.append(("general nDCG@10, after", f"{general['after']:.4f}"))
         measured.append(("share of soup kept", f"{general['kept']:.0%}"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hins_memory.common.html import Section, Series, line_chart, paragraph, table, write_page
+from hins_memory.encoders.manifest import Curves, Description
 from hins_memory.errors import TrainingError
 
 __all__ = ["curves", "write_run_report"]
@@ -14,24 +15,19 @@ __all__ = ["curves", "write_run_report"]
 _HELD_OUT = "eval_held_out_ndcg@10"
 
 
-def curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the curves of a run from the trainer's log.
-
-    Returns:
-        ``loss``, ``learning_rate``, ``gradient_norm`` and ``seconds`` (since the start, interruptions left out) of
-        every step, and ``held_out``, pairs of step and nDCG@10.
-    """
+def curves(history: Sequence[Mapping[str, Any]]) -> Curves:
+    """Return the curves of a run from the trainer's log; interruptions are left out of the seconds."""
     steps = [entry for entry in history if "loss" in entry]
-    return {
-        "loss": [float(entry["loss"]) for entry in steps],
-        "learning_rate": [float(entry["learning_rate"]) for entry in steps],
-        "gradient_norm": [round(float(entry.get("grad_norm", 0.0)), 5) for entry in steps],
-        "seconds": [float(entry.get("seconds", 0.0)) for entry in steps],
-        "held_out": [[int(entry["step"]), float(entry[_HELD_OUT])] for entry in history if _HELD_OUT in entry],
-    }
+    return Curves(
+        loss=tuple(float(entry["loss"]) for entry in steps),
+        learning_rate=tuple(float(entry["learning_rate"]) for entry in steps),
+        gradient_norm=tuple(round(float(entry.get("grad_norm", 0.0)), 5) for entry in steps),
+        seconds=tuple(float(entry.get("seconds", 0.0)) for entry in steps),
+        held_out=tuple((int(entry["step"]), float(entry[_HELD_OUT])) for entry in history if _HELD_OUT in entry),
+    )
 
 
-def write_run_report(path: Path, version: str, manifest: Mapping[str, Any]) -> None:
+def write_run_report(path: Path, version: str, manifest: Description) -> None:
     """Write the HTML page of a run: its curves, settings, data, machine and packages; self-contained.
 
     Args:
@@ -42,29 +38,27 @@ def write_run_report(path: Path, version: str, manifest: Mapping[str, Any]) -> N
     Raises:
         TrainingError: the manifest holds no record of a run, or the file cannot be written.
     """
-    run = manifest.get("run")
-    if not run:
+    run, data, metrics = manifest.run, manifest.data, manifest.metrics
+    if not run.curves.loss:
         raise TrainingError(f"{version} holds no record of its training.", "Train a new version.")
-    found, data = run["curves"], manifest["data"]
+    found = run.curves
     charts = [
-        _chart("Training loss", found["loss"], "loss"),
-        _chart("Learning rate", found["learning_rate"], "rate"),
-        _chart("Gradient norm", found["gradient_norm"], "norm"),
+        _chart("Training loss", found.loss, "loss"),
+        _chart("Learning rate", found.learning_rate, "rate"),
+        _chart("Gradient norm", found.gradient_norm, "norm"),
     ]
-    if held := found["held_out"]:
+    if held := found.held_out:
         steps, values = zip(*held, strict=True)
         charts.insert(1, line_chart("Held-out nDCG@10", [Series("nDCG@10", tuple(values), tuple(steps))], "step"))
-    metrics = manifest["metrics"]
     summary = (
-        f"{data['examples']} examples, {len(found['loss'])} steps, {metrics['train_seconds']:.1f} seconds, "
-        f"from {manifest['base']}."
+        f"{data.examples} examples, {len(found.loss)} steps, {metrics.train_seconds:.1f} seconds, from {manifest.base}."
     )
     sections = [
         Section("Run", (paragraph(summary), *charts)),
-        Section("Data", (_rows({**_prefixed("positives from", data["sources"]), **_prefixed("tier", data["tiers"])}),)),
-        Section("Settings", (_rows(manifest["settings"]),)),
-        Section("Machine", (_rows(run["hardware"]),)),
-        Section("Packages", (_rows(manifest["versions"]),)),
+        Section("Data", (_rows({**_prefixed("positives from", data.sources), **_prefixed("tier", data.tiers)}),)),
+        Section("Settings", (_rows(manifest.settings),)),
+        Section("Machine", (_rows(run.hardware),)),
+        Section("Packages", (_rows(manifest.versions),)),
     ]
     try:
         write_page(path, f"Training of {version}", sections)

@@ -16,6 +16,7 @@ from typing import Any
 
 from hins_memory.common.files import file_lock
 from hins_memory.data.examples import read_examples, write_examples
+from hins_memory.encoders.manifest import Description
 from hins_memory.errors import TrainingError
 from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
 from hins_memory.training.fit.checkpoints import latest_checkpoint
@@ -45,14 +46,16 @@ class RunContent:
         settings: how.
         base: the encoder that it starts from, as for `Encoder.load`.
         samples: what is looked at beside the examples.
-        extra: what the manifest of the version is to say beside the trainer's own, as JSON-able values.
+        about: what the manifest of the version is to say beside the trainer's own.
+        mined: what the miner reported, as JSON-able values.
     """
 
     examples: Iterable[TieredExample]
     settings: TrainSettings
     base: str = "stock"
     samples: Samples = field(default_factory=Samples)
-    extra: dict[str, Any] = field(default_factory=dict)
+    about: Description = field(default_factory=Description)
+    mined: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +180,8 @@ def _begin(parent: Path, content: RunContent, stack: contextlib.ExitStack) -> Pa
         stack.enter_context(file_lock(half / _LOCK, wait=False))
     write_examples(half / _EXAMPLES, content.examples)
     (half / _HELD_OUT).write_text(json.dumps(_sets_to_json(content.samples.held_out)), encoding="utf-8")
-    record: dict[str, Any] = {"settings": content.settings.to_dict(), "base": content.base, "extra": content.extra}
+    extra = {"manifest": content.about.to_dict(), "mine": content.mined}
+    record: dict[str, Any] = {"settings": content.settings.to_dict(), "base": content.base, "extra": extra}
     for name in _TRAFFIC:
         record[name] = [asdict(one) for one in getattr(content.samples, name)]
     (half / _CONTENT).write_text(json.dumps(record), encoding="utf-8")
@@ -197,7 +201,9 @@ def _read(folder: Path) -> RunContent:
         [Traffic(tuple(one["queries"]), tuple(one["texts"]), one["results"]) for one in record[name]]
         for name in _TRAFFIC
     )
-    return RunContent(examples, settings, record["base"], Samples(traffic, unseen, held_out), record["extra"])
+    samples, extra = Samples(traffic, unseen, held_out), record["extra"]
+    about = Description.given(extra.get("manifest", {}))
+    return RunContent(examples, settings, record["base"], samples, about, extra.get("mine", {}))
 
 
 def _sets_to_json(sets: Sequence[EvalSet]) -> dict[str, Any]:

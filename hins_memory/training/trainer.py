@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoders.encoder import Encoder
+from hins_memory.encoders.manifest import DataSummary, Description, RunRecord, TrainingMetrics
 from hins_memory.errors import NotEnoughDataError, TrainingError
 from hins_memory.training.fit.checkpoints import check_space
 from hins_memory.training.fit.processes import is_main, process_count, wait_for_all
@@ -40,7 +41,7 @@ class TrainResult:
     """A trained encoder: its folder, loadable by sentence-transformers, and what the manifest is to say of it."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: Description
 
 
 def train_encoder(
@@ -97,9 +98,7 @@ def train_encoder(
         model.max_seq_length = limit
         model, scores = finished(model, encoder, samples, settings) if is_main() else (model, {})
     manifest = _manifest(encoder.version, examples, settings, history, time.perf_counter() - started)
-    manifest["scores"] = scores
-    if settings.mode == "query":
-        manifest["document_space"] = encoder.space
+    manifest = replace(manifest, scores=scores, document_space=encoder.space if settings.mode == "query" else "")
     if is_main():
         _save(model, folder, manifest)
     wait_for_all()
@@ -177,10 +176,10 @@ def _fit(
     return fit(model, Fit(settings, dataset, held_out, checkpoints, identity, progress))
 
 
-def _save(model: SentenceTransformer, folder: Path, manifest: dict[str, Any]) -> None:
+def _save(model: SentenceTransformer, folder: Path, manifest: Description) -> None:
     from hins_memory.training.card import add_card_section, prepare_card
 
-    prepare_card(model, manifest["base"])
+    prepare_card(model, manifest.base)
     try:
         model.save(str(folder), safe_serialization=True)
         add_card_section(folder, manifest)
@@ -196,28 +195,27 @@ def _manifest(
     settings: TrainSettings,
     history: list[dict[str, Any]],
     seconds: float,
-) -> dict[str, Any]:
+) -> Description:
     from hins_memory.training.fit.dataset import data_digest
     from hins_memory.training.fit.hardware import hardware, package_version
     from hins_memory.training.report import curves
 
     found = curves(history)
-    best = max((value for _, value in found["held_out"]), default=None)
+    best = max((value for _, value in found.held_out), default=None)
     # Steps before an interruption took time as well.
-    fitting = found["seconds"][-1] if found["seconds"] else 0.0
-    return {
-        "base": base,
-        "mode": settings.mode,
-        "seed": settings.seed,
-        "settings": settings.to_dict() | {"learning_rate": settings.rate, "steps": settings.steps(len(examples))},
-        "data": {
-            "digest": data_digest(examples),
-            "examples": len(examples),
-            "sources": dict(Counter(example.positive.source for example in examples)),
-            "tiers": dict(Counter(n.tier.value for example in examples for n in example.negatives)),
-        },
-        "metrics": {"loss": found["loss"], "train_seconds": round(max(seconds, fitting), 1)}
-        | ({} if best is None else {"best_held_out": best}),
-        "run": {"hardware": hardware(), "curves": found},
-        "versions": {"python": platform.python_version()} | {name: package_version(name) for name in _PACKAGES},
-    }
+    fitting = found.seconds[-1] if found.seconds else 0.0
+    return Description(
+        base=base,
+        mode=settings.mode,
+        seed=settings.seed,
+        settings=settings.to_dict() | {"learning_rate": settings.rate, "steps": settings.steps(len(examples))},
+        data=DataSummary(
+            digest=data_digest(examples),
+            examples=len(examples),
+            sources=dict(Counter(example.positive.source for example in examples)),
+            tiers=dict(Counter(n.tier.value for example in examples for n in example.negatives)),
+        ),
+        metrics=TrainingMetrics(loss=found.loss, train_seconds=round(max(seconds, fitting), 1), best_held_out=best),
+        run=RunRecord(hardware=hardware(), curves=found),
+        versions={"python": platform.python_version()} | {name: package_version(name) for name in _PACKAGES},
+    )

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from hins_memory.common.files import file_digest
-from hins_memory.encoders.encoder import MANIFEST_NAME, Encoder, resolve_model
+from hins_memory.encoders.encoder import Encoder, resolve_model
+from hins_memory.encoders.manifest import MANIFEST_NAME
 from hins_memory.errors import EncoderError
 
 TEXTS = ["Ann plays the cello.", "", "谁在弹大提琴？", "🎻🎻", "x" * 100_000, "Ann plays the cello."]
@@ -87,14 +88,15 @@ def test_a_name_that_nobody_has_says_what_to_give():
 def version_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "version"
     shutil.copytree(resolve_model("stock"), folder)
-    files = {"model.safetensors": file_digest(folder / "model.safetensors")}
-    (folder / MANIFEST_NAME).write_text(json.dumps({"id": "v0001-test", "files": files}))
+    files = {path.relative_to(folder).as_posix(): file_digest(path) for path in folder.rglob("*") if path.is_file()}
+    manifest = {"id": "v0001-01234567", "created": 1.0, "files": files}
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
     return folder
 
 
 def test_a_version_folder_names_itself_and_a_damaged_one_is_refused(tmp_path):
     folder = version_folder(tmp_path)
-    assert Encoder.load(folder).version == "v0001-test"
+    assert Encoder.load(folder).version == "v0001-01234567"
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(EncoderError, match="missing or damaged"):

@@ -8,10 +8,12 @@ import pytest
 from nasty_texts import EVERYTHING, NASTY, check_page
 
 from hins_memory.encoders.encoder import Encoder
+from hins_memory.encoders.manifest import DataSummary, Description
 from hins_memory.errors import ConfigError, GateError, NotEnoughDataError
 from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, RankingScores
 from hins_memory.evaluation.gate import GateSettings, _scope_rule, judge
 from hins_memory.evaluation.gate_page import _Rankings, write_gate_page
+from hins_memory.types import Ratio
 
 FACTS = {
     "instrument": ("Ann practises the cello every morning.", "Which instrument does Ann play?"),
@@ -203,7 +205,8 @@ def test_the_page_shows_scopes_queries_scores_and_tiers_and_escapes_what_users_w
         "c", {**held[0].documents, "evil": evil}, (*held[0].queries, EvalQuery(evil, frozenset(["evil"])))
     )
     report = judge(stock_encoder, broken_encoder, held, sets()[0], (0.5,))
-    manifest = {"data": {"examples": 7, "tiers": {"hard": 3, "easy": 1}}, "ratio": {"hard": 0.5, "easy": 0.5}}
+    data = DataSummary(examples=7, tiers={"hard": 3, "easy": 1})
+    manifest = Description(data=data, ratio=Ratio(easy=0.5, medium=0.0, hard=0.5))
     path = tmp_path / "new" / "gate.html"
     write_gate_page(path, report, stock_encoder, broken_encoder, manifest)
     text = path.read_text(encoding="utf-8")
@@ -218,10 +221,10 @@ def test_the_page_shows_scopes_queries_scores_and_tiers_and_escapes_what_users_w
     assert "the cut-off 0.5 goes from" in text
     assert "://" not in text
     worse = judge(broken_encoder, stock_encoder, held, None, ())
-    write_gate_page(path, worse, broken_encoder, stock_encoder, {})
+    write_gate_page(path, worse, broken_encoder, stock_encoder, Description())
     assert "The manifest does not say." in path.read_text(encoding="utf-8")
     with pytest.raises(GateError, match="cannot be written"):
-        write_gate_page(path / "under a file.html", worse, broken_encoder, stock_encoder, {})
+        write_gate_page(path / "under a file.html", worse, broken_encoder, stock_encoder, Description())
 
 
 def test_the_page_is_a_page_whatever_users_wrote(stock_encoder, broken_encoder, tmp_path):
@@ -231,7 +234,8 @@ def test_the_page_is_a_page_whatever_users_wrote(stock_encoder, broken_encoder, 
     held[0] = EvalSet(EVERYTHING, documents, (*held[0].queries, *asked))
     report = judge(stock_encoder, broken_encoder, held, None, (0.5,))
     report = replace(report, candidate=EVERYTHING, incumbent=EVERYTHING)
-    manifest = {"data": {"examples": EVERYTHING, "tiers": {EVERYTHING: 3}}, "ratio": {"hard": 1.0}}
+    data = DataSummary(examples=3, tiers={EVERYTHING: 3})
+    manifest = Description(data=data, ratio=Ratio(easy=0.0, medium=0.0, hard=1.0))
     write_gate_page(tmp_path / "gate.html", report, stock_encoder, broken_encoder, manifest)
     check_page((tmp_path / "gate.html").read_text(encoding="utf-8"))
 

@@ -73,7 +73,7 @@ def test_a_killed_stage_leaves_everything_whole_and_is_repeated(
         assert after.train().id not in versions
     else:
         assert after.gate().verdict()
-        assert len(after.registry.get(versions[0]).manifest["gates"]) == 1
+        assert len(after.registry.get(versions[0]).manifest.gates) == 1
 
 
 @pytest.mark.slow

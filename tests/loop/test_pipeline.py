@@ -91,7 +91,7 @@ def logs(settings: Settings) -> list[ScopeLog]:
 
 @pytest.mark.slow
 def test_training_takes_the_thresholds_of_the_agents_framework(world: World) -> None:
-    measured = world.version.manifest["scores"]["cutoffs"]
+    measured = world.version.manifest.scores["cutoffs"]
     assert set(measured) == {"0.1", "0.5", "0.95"}, "those of Mem0"
     # without an agent, a scale that favours no framework
     steps = [
@@ -102,7 +102,7 @@ def test_training_takes_the_thresholds_of_the_agents_framework(world: World) -> 
 
 def test_training_leaves_the_latest_conversation_out_and_the_gate_judges_on_it(world: World) -> None:
     digests = [conversation_digest(log.scope, name) for log in logs(world.settings) for name in log.conversations()]
-    trained = world.version.manifest["trained_conversations"]
+    trained = world.version.manifest.trained_conversations
     held = set(digests) - set(trained)
     assert len(digests) == 4
     assert 0 < len(held) < 4

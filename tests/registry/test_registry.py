@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from hins_memory.common.files import file_digest
 from hins_memory.config import Settings
 from hins_memory.database.leases import LeaseLostError, LeaseSettings
-from hins_memory.encoders.encoder import MANIFEST_NAME, Encoder
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.encoders.manifest import MANIFEST_NAME
 from hins_memory.errors import EncoderError, LogError, SwapError
 from hins_memory.registry.registry import Registry
 
@@ -35,7 +37,7 @@ def make_folder(path, weights=b"weights"):
     """Write a folder of the right shape; `Encoder.load` is tested on a real one."""
     (path / "1_Pooling").mkdir(parents=True)
     (path / "modules.json").write_text("[]")
-    (path / "model.safetensors").write_bytes(weights)
+    save_file({"weights": np.frombuffer(weights, np.uint8)}, path / "model.safetensors")
     (path / "1_Pooling" / "config.json").write_text("{}")
     return path
 
@@ -136,10 +138,10 @@ def test_promote_keeps_exactly_one_current_and_records_force(registry, tmp_path)
     registry.promote(first.id)
     registry.promote(second.id, forced=True)
     assert registry.current().id == second.id
-    assert [p["forced"] for p in registry.get(second.id).manifest["promotions"]] == [True]
+    assert [p.forced for p in registry.get(second.id).manifest.promotions] == [True]
     registry.promote(first.id)
     assert registry.current().id == first.id
-    assert len(registry.get(first.id).manifest["promotions"]) == 2
+    assert len(registry.get(first.id).manifest.promotions) == 2
 
 
 ADD_AND_DIE = """
@@ -169,7 +171,7 @@ def test_a_kill_leaves_the_folder_or_a_complete_version(project, tmp_path, momen
         assert registry.add(folder, {}).id.startswith("v0001-")
     else:
         (version,) = registry.versions()
-        assert version.manifest["files"]["model.safetensors"] == file_digest(version.path / "model.safetensors")
+        assert version.manifest.files["model.safetensors"] == file_digest(version.path / "model.safetensors")
         registry.promote(version.id)
         assert registry.current() == registry.get(version.id)
 
@@ -346,8 +348,8 @@ def test_a_flip_records_who_serves_and_that_the_gate_was_forced_past(registry, t
     registry.begin_shadow("agent", version.id, "_1")
     registry.flip("agent", "_1")
     manifest = registry.get(version.id).manifest
-    assert manifest["gates"][0]["failures"] == ["held_out_gain"]
-    assert [(one["agent"], one["forced"]) for one in manifest["promotions"]] == [("agent", True)]
+    assert manifest.gates[0].failures == ("held_out_gain",)
+    assert [(one.agent, one.forced) for one in manifest.promotions] == [("agent", True)]
     assert "gates" not in json.loads((version.path / MANIFEST_NAME).read_text())
     registry.record_gate("stock", {"passed": True})  # no version of ours: left out
 
@@ -357,7 +359,7 @@ def test_the_order_of_versions_does_not_follow_the_clock(registry, tmp_path, mon
     monkeypatch.setattr("hins_memory.registry.versions.now", lambda: next(times))
     added = [registry.add(make_folder(tmp_path / str(n)), {}).id for n in range(3)]
     assert [version.id for version in registry.versions()] == added
-    assert [version.manifest["created"] for version in registry.versions()] == [3000.0, 2000.0, 1000.0]
+    assert [version.manifest.created for version in registry.versions()] == [3000.0, 2000.0, 1000.0]
 
 
 def test_a_full_database_is_a_clear_error_and_loses_nothing(registry):

@@ -51,8 +51,8 @@ def test_a_version_goes_from_host_to_host_and_serves_on_both(hosts, tiny_folder,
         two.current()
     export_version(version, tmp_path / "version.zip")
     assert import_version(tmp_path / "version.zip", two).path == two.settings.encoders / version.id
-    assert two.current().manifest["note"] == "🎻 大提琴"
-    assert len(two.current().manifest["promotions"]) == 1
+    assert two.current().manifest.other["note"] == "🎻 大提琴"
+    assert len(two.current().manifest.promotions) == 1
 
 
 def test_swaps_of_two_hosts_exclude_each_other(hosts):

@@ -44,9 +44,9 @@ def test_rules_fill_a_log_that_trains_a_version(corpus: Path, settings: Settings
     mine = MineSettings(guard=None, duplicate_similarity=1.0)
     pipeline = Pipeline(settings, loop=LoopSettings(mine=mine, train=train, base=str(tiny_folder)))
     version = pipeline.train()
-    mixed = version.manifest["mix"]
+    mixed = version.manifest.mix
     assert mixed["captured"] == 0
-    sources = version.manifest["data"]["sources"]
+    sources = version.manifest.data.sources
     assert mixed["synthetic"] == mixed["synthetic_available"] == sources["synthesis"] > 0
     assert sources.keys() == {"synthesis", "replay"}
     # What was made up proves nothing: the gate wants captured traffic.

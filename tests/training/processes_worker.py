@@ -50,7 +50,7 @@ def train() -> None:
             checkpoints=run.checkpoints,
         )
     assert bool(called) == is_main()
-    assert len(result.manifest["metrics"]["loss"]) == 12
+    assert len(result.manifest.metrics.loss) == 12
 
 
 wait_for_all()

@@ -82,8 +82,8 @@ def test_training_brings_the_scores_back(tmp_path, tiny_folder):
         )
         after = TrafficVectors(TRAFFIC, Encoder.load(trained.folder)).all_best_scores()
         shares[anchor] = shares_above(after, (cutoff,))[0]
-        assert (trained.manifest["scores"] != {}) == anchor
-        json.dumps(trained.manifest)
+        assert (trained.manifest.scores != {}) == anchor
+        json.dumps(trained.manifest.to_dict())
     assert abs(shares[True] - 0.5) <= 0.025
     assert abs(shares[False] - 0.5) > 0.05
 

@@ -54,7 +54,7 @@ def test_what_is_forgotten_is_held_to_the_limit_in_the_saved_encoder(tmp_path, t
         settings = quick(mode=mode, learning_rate=rate, anchor=False, max_general_loss=limit)
         samples = Samples(general=GENERAL)
         trained = train_encoder(examples(), tmp_path / f"{limit}", base=tiny_folder, settings=settings, samples=samples)
-        found[limit] = trained.manifest["scores"]["general"]
+        found[limit] = trained.manifest.scores["general"]
         assert found[limit]["after"] == pytest.approx(score(Encoder.load(trained.folder)), abs=0.02)
         card = (trained.folder / "README.md").read_text(encoding="utf-8")
         assert f"| general nDCG@10, after | {found[limit]['after']:.4f} |" in card
@@ -67,4 +67,4 @@ def test_what_is_forgotten_is_held_to_the_limit_in_the_saved_encoder(tmp_path, t
 def test_without_a_set_all_is_kept(tmp_path, tiny_folder):
     settings = quick(learning_rate=0.3, anchor=False, max_general_loss=0.0)
     trained = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=settings)
-    assert "general" not in trained.manifest["scores"]
+    assert "general" not in trained.manifest.scores

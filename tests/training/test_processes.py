@@ -75,7 +75,7 @@ def test_a_training_under_accelerate_equals_that_of_one_process(tmp_path, tiny_f
     assert apart < 0.1 * learned
     assert json.loads((launched / "model" / "modules.json").read_text())
     assert not any(path.name.startswith("run-") for path in (launched / "training").iterdir())
-    assert alone.manifest["run"]["hardware"]["processes"] == 1
+    assert alone.manifest.run.hardware["processes"] == 1
 
 
 def test_processes_share_the_batches_of_one():

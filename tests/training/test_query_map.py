@@ -52,7 +52,7 @@ def test_it_learns_and_documents_keep_their_vectors(tmp_path, tiny_folder):
     trained = Encoder.load(result.folder)
     assert not np.allclose(trained.encode(texts, role="query"), base.encode(texts, role="query"), atol=0.01)
     assert learned(trained) > learned(base) + 0.05
-    manifest = json.loads(json.dumps(result.manifest))
+    manifest = json.loads(json.dumps(result.manifest.to_dict()))
     assert (manifest["mode"], manifest["document_space"]) == ("query", base.space)
     assert len(manifest["metrics"]["loss"]) == 60
 

@@ -108,7 +108,7 @@ def test_continuing_keeps_the_whole_curve_and_refuses_another_training(tmp_path,
     with pytest.raises(TrainingError, match="of another training; it differs in settings"):
         train(tmp_path, tiny_folder, temperature=0.1)
     again = train(tmp_path, tiny_folder)
-    assert again["metrics"]["loss"] == whole["metrics"]["loss"]
-    assert len(again["run"]["curves"]["seconds"]) == 12
-    assert again["run"]["curves"]["seconds"] == sorted(again["run"]["curves"]["seconds"])
-    assert again["run"]["curves"]["seconds"][:8] == whole["run"]["curves"]["seconds"][:8]
+    assert again.metrics.loss == whole.metrics.loss
+    assert len(again.run.curves.seconds) == 12
+    assert list(again.run.curves.seconds) == sorted(again.run.curves.seconds)
+    assert again.run.curves.seconds[:8] == whole.run.curves.seconds[:8]

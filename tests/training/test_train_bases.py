@@ -75,7 +75,7 @@ def test_texts_of_all_lengths_embed_in_training_as_they_do_in_use(base):
 def test_it_learns_and_is_saved_as_it_was_loaded(base, mode, rate, tmp_path):
     settings = quick(mode=mode, learning_rate=rate, min_steps=24)
     result = train_encoder(examples(), tmp_path / "model", base=base, settings=settings)
-    losses = result.manifest["metrics"]["loss"]
+    losses = result.manifest.metrics.loss
     assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.4
     before, after = SentenceTransformer(str(base)), SentenceTransformer(str(result.folder))
     # What may come after them brings the scores back to the base's scale.

@@ -82,7 +82,7 @@ def test_a_training_that_is_cut_is_continued_from_the_command_line(project, tmp_
     assert manifest["ratio"]
     assert not any(path.name.startswith("run-") for path in project.training.iterdir())
     assert len(manifest["trained_conversations"]) == len(set(manifest["trained_conversations"]))
-    assert Pipeline(project).registry.get(trained["version"]).manifest["run"]["id"].startswith("run-")
+    assert Pipeline(project).registry.get(trained["version"]).manifest.run.id.startswith("run-")
     with pytest.raises(KeyboardInterrupt):
         Pipeline(project, loop=loop, progress=cut).train()
     assert any(path.name.startswith("run-") for path in project.training.iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from nasty_texts import EVERYTHING, check_page
 from safetensors.torch import load_file
 from train_world import NAMES, THINGS, examples, quick
 
+from hins_memory.encoders.manifest import Description
 from hins_memory.errors import NotEnoughDataError, TrainingError
 from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
 from hins_memory.training import RunContent, Samples, discard_runs, open_run, train_encoder
@@ -35,14 +37,14 @@ def test_early_stopping_keeps_the_best_and_the_record_says_so(tmp_path, tiny_fol
     result = train_encoder(
         examples(), tmp_path / "model", base=tiny_folder, settings=settings, samples=Samples(held_out=[held_out()])
     )
-    curves = result.manifest["run"]["curves"]
-    steps, values = zip(*curves["held_out"], strict=True)
+    curves = result.manifest.run.curves
+    steps, values = zip(*curves.held_out, strict=True)
     assert list(steps) == [2 * (number + 1) for number in range(len(steps))]
     best = values.index(max(values))
     # stopped after two looks without a gain, or at the end
     assert len(values) in (best + 3, 20)
-    assert len(curves["loss"]) == steps[-1]
-    assert result.manifest["metrics"]["best_held_out"] == max(values)
+    assert len(curves.loss) == steps[-1]
+    assert result.manifest.metrics.best_held_out == max(values)
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.evaluation.evaluate import evaluate_encoder
 
@@ -68,7 +70,7 @@ def test_the_card_tells_everything_but_texts(tmp_path, tiny_folder):
         "| temperature | 0.05 |",
         "| last loss |",
         "TieredInfoNCELoss",
-        result.manifest["data"]["digest"],
+        result.manifest.data.digest,
     ):
         assert text in card, text
     for example in examples():
@@ -80,22 +82,28 @@ def test_the_card_tells_everything_but_texts(tmp_path, tiny_folder):
 
 def test_the_page_shows_the_curves(tmp_path, tiny_folder):
     result = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=quick(min_steps=3))
-    manifest = json.loads(json.dumps(result.manifest))
-    assert manifest["run"]["hardware"]["cores"] >= 1
-    assert manifest["versions"]["torch"]
+    manifest = Description.from_json(json.dumps(result.manifest.to_dict()))
+    assert manifest == result.manifest
+    assert manifest.run.hardware["cores"] >= 1
+    assert manifest.versions["torch"]
     write_run_report(tmp_path / "run.html", "v0001-12345678", manifest)
     page = (tmp_path / "run.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 3
     assert "v0001-12345678" in page
     assert "://" not in page
     check_page(page)
-    evil = {"base": EVERYTHING, "settings": {EVERYTHING: EVERYTHING}, "versions": {EVERYTHING: EVERYTHING}}
-    evil["data"] = {**manifest["data"], "sources": {EVERYTHING: 1}, "tiers": {EVERYTHING: EVERYTHING}}
-    evil["run"] = {**manifest["run"], "hardware": {EVERYTHING: EVERYTHING}}
-    write_run_report(tmp_path / "evil.html", EVERYTHING, {**manifest, **evil})
+    evil = replace(
+        manifest,
+        base=EVERYTHING,
+        settings={EVERYTHING: EVERYTHING},
+        versions={EVERYTHING: EVERYTHING},
+        data=replace(manifest.data, sources={EVERYTHING: 1}, tiers={EVERYTHING: 1}),
+        run=replace(manifest.run, hardware={EVERYTHING: EVERYTHING}),
+    )
+    write_run_report(tmp_path / "evil.html", EVERYTHING, evil)
     check_page((tmp_path / "evil.html").read_text(encoding="utf-8"))
     with pytest.raises(TrainingError, match="no record"):
-        write_run_report(tmp_path / "run.html", "v1", {"base": "b"})
+        write_run_report(tmp_path / "run.html", "v1", Description(base="b"))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(TrainingError, match="--report"):
         write_run_report(tmp_path / "file" / "run.html", "v1", manifest)
@@ -108,7 +116,7 @@ def test_the_columns_are_query_positive_and_negatives():
 def content() -> RunContent:
     traffic = [Traffic(("Where?", "谁？"), ("Here 🎻", "\ud800"), 5)]
     samples = Samples(traffic, [Traffic(("When?",), ("Now",))], [held_out(), held_out()])
-    return RunContent(examples(), quick(), "base", samples, {"mine": {"n": 1}})
+    return RunContent(examples(), quick(), "base", samples, Description(mix={"half": 5}), {"n": 1})
 
 
 def interrupted(parent, complete: bool = True):

@@ -46,7 +46,7 @@ def test_training_widens_the_margin_and_is_a_plain_folder(tmp_path, stock_encode
     assert steps == [(step, 6) for step in range(1, 7)]
     kinds = {path.suffix for path in result.folder.rglob("*") if path.is_file()}
     assert kinds <= {".json", ".safetensors", ".md", ".txt"}
-    manifest = json.loads(json.dumps(result.manifest))
+    manifest = json.loads(json.dumps(result.manifest.to_dict()))
     assert manifest["data"]["examples"] == len(examples())
     assert manifest["data"]["tiers"] == {"hard": 24, "medium": 12}
     assert len(manifest["metrics"]["loss"]) == 6

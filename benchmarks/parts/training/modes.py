@@ -234,7 +234,7 @@ def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
         "train_seconds": seconds,
         "folder_bytes": sum(file.stat().st_size for file in trained.folder.rglob("*") if file.is_file()),
         "delta_bytes": delta_bytes(base.model.state_dict(), model.model.state_dict(), cell.settings),
-        "kept": cell.settings.soup * trained.manifest["scores"]["general"]["kept"],
+        "kept": cell.settings.soup * trained.manifest.scores["general"]["kept"],
         "code": code,
     }
     stage(f"{cell.path(scratch).stem}: {len(examples)} examples, trained in {seconds:.0f} s")

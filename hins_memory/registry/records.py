@@ -1,0 +1,76 @@
+"""What the table keeps of encoder versions: the manifest as it was made, and what happened to the version since."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import sqlalchemy as sa
+
+from hins_memory.common.strict_json import parse_json
+from hins_memory.database.tables import encoder_versions
+from hins_memory.encoders.manifest import MANIFEST_BYTES, GateVerdict, Manifest, Promotion
+from hins_memory.errors import EncoderError
+
+__all__ = ["manifest_column", "manifest_of", "manifest_of_row", "record_in_manifest", "set_current"]
+
+# At most this many verdicts and promotions of a version are kept.
+_ENTRIES = 50
+
+
+def manifest_column() -> sa.Cast[str]:
+    """Return the column of the manifests as text."""
+    # As text, a row that is not JSON, or not JSON to us, is that row's error alone.
+    return sa.cast(encoder_versions.c.manifest, sa.Text)
+
+
+def manifest_of_row(id: str, text: str, created: float) -> Manifest:
+    """Return the manifest of a row; what the columns say is taken from them where the text leaves it out."""
+    values = parse_json(text.encode("utf-8", "surrogatepass"), limit=MANIFEST_BYTES)
+    if not isinstance(values, dict):
+        raise ValueError("it is not an object")
+    manifest = Manifest.from_dict({"id": id, "created": created, **values})
+    if manifest.id != id:
+        raise ValueError(f"it is that of {manifest.id}")
+    return manifest
+
+
+def manifest_of(connection: sa.Connection, id: str) -> Manifest | None:
+    """Return a version's manifest with what happened since; None if the table does not know it, or not any more.
+
+    Raises:
+        EncoderError: its record cannot be read.
+    """
+    query = sa.select(manifest_column(), encoder_versions.c.created).where(encoder_versions.c.id == id)
+    row = connection.execute(query).first()
+    try:
+        return None if row is None else manifest_of_row(id, *row)
+    except ValueError as error:
+        raise EncoderError(
+            f"The record of the encoder version {id} cannot be read: {error}.", "Import it anew."
+        ) from error
+
+
+def set_current(connection: sa.Connection, version: str) -> None:
+    """Make `version` the only current one; a version that is not in the table means the stock encoder."""
+    connection.execute(sa.update(encoder_versions).values(current=encoder_versions.c.id == version))
+
+
+def record_in_manifest(connection: sa.Connection, id: str, entry: GateVerdict | Promotion) -> None:
+    """Append an entry to what the table keeps of a version's manifest; the folder's own never changes.
+
+    Raises:
+        EncoderError: the version's record cannot be read.
+    """
+    manifest = manifest_of(connection, id)
+    if manifest is None:
+        return
+    if isinstance(entry, GateVerdict):
+        manifest = replace(manifest, gates=(*manifest.gates, entry)[-_ENTRIES:])
+    else:
+        manifest = replace(manifest, promotions=(*manifest.promotions, entry)[-_ENTRIES:])
+    values = manifest.to_dict()
+    try:
+        Manifest.from_dict(values)
+    except ValueError as error:
+        raise EncoderError(f"This cannot be recorded with {id}: {error}.") from error
+    connection.execute(sa.update(encoder_versions).where(encoder_versions.c.id == id).values(manifest=values))
