@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -109,7 +108,7 @@ def _write(path: Path, reader: LogReader) -> int:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             for event in reader.export():
-                stream.write(json.dumps(event, ensure_ascii=False) + "\n")
+                stream.write(json_line(event, ascii_only=False) + "\n")
                 count += 1
         os.replace(temporary, path)
     except OSError as error:

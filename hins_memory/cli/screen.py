@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -108,9 +109,14 @@ def _dumps(data: Mapping[str, Any]) -> str:
     return json_text(_plain(data), indent=2) + "\n"
 
 
-def json_line(value: Any) -> str:
-    """Return a value as JSON on one line, without the line's end; what JSON does not know becomes null or text."""
-    return json_text(_plain(value))
+def json_line(value: Any, *, ascii_only: bool = True) -> str:
+    """Return a value as JSON on one line, without the line's end; what JSON does not know becomes null or text.
+
+    Args:
+        value: the value.
+        ascii_only: fit for a terminal; False is for files.
+    """
+    return json_text(_plain(value)) if ascii_only else json.dumps(_plain(value), ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:

@@ -119,6 +119,9 @@ def test_times_that_a_database_can_hold(project, time):
         assert code == 0
         for part in out.splitlines() if "--json" not in arguments_ else [out]:
             json.loads(part, parse_constant=pytest.fail)
+    assert hins(*on(project), "log", "export", "-o", project.home / "times.jsonl")[0] == 0
+    for part in (project.home / "times.jsonl").read_text(encoding="utf-8").split("\n")[:-1]:
+        json.loads(part, parse_constant=pytest.fail)
 
 
 @SLOW
@@ -258,6 +261,17 @@ def test_what_encoders_say(tiny_version, settings):
             code, out, err = hins(*on(settings), "encoders", *arguments_, tty=tty)
             assert code == 0, err
             assert not harmful(out + err, drawn=tty)
+
+
+@pytest.mark.slow
+def test_what_the_miner_says(settings):
+    for number, text in enumerate((EVERYTHING, "What does Ann play?", "Ann plays the cello.")):
+        record(settings, text, float(number))
+    for tty, arguments_ in ((True, ("mine",)), (False, ("mine", "--report")), (True, ("synthesize",))):
+        _, out, err = hins(*on(settings), "-v", *arguments_, tty=tty)
+        assert "Traceback" not in err
+        assert out or "Error: " in err
+        assert not harmful(out + err, drawn=tty)
 
 
 def test_a_text_is_a_text_and_no_markup(project):
