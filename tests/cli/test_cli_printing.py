@@ -30,7 +30,7 @@ from hins_memory.types import Answer, Feedback, Memory, RankedMemory, Retrieval,
 
 CLI = Path(__file__).resolve().parents[2] / "hins_memory"
 SLOW = hypothesis_settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
@@ -242,6 +242,7 @@ def test_what_reports_say(text, tty):
     assert "positives from" in out.text
 
 
+@pytest.mark.slow
 def test_what_encoders_say(tiny_version, settings):
     from hins_memory.registry.registry import Registry
 
