@@ -1,23 +1,27 @@
-# make demo | test | lint | bench | starter: each sets up .venv first, on a machine with nothing but Python and a package index.
+# make demo | test | check | coverage | lint | bench | starter: each sets up .venv first, on a machine with nothing but Python and a package index.
 #
 #   PYTHON=python3.12     the Python that .venv is made with
 #   TORCH_INDEX=URL       where torch comes from; https://download.pytorch.org/whl/cpu has builds without CUDA
+#   WORKERS=4             test processes, each on one core with up to 3 GB of memory (2)
 #   LOCOMO=FILE           locomo10.json, for `make bench` without a network
 #   CORPUS='A.csv B.csv'  persona chats (Synthetic-Persona-Chat), for `make starter` and the cold start in `make bench`
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench starter setup clean
+.PHONY: demo test check coverage lint bench starter setup clean
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+WORKERS ?= 2
 LOCOMO ?=
 CORPUS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 STAMP := $(VENV)/.installed
+# Processes take tests from one another's end, so that none is idle and a file's costly fixtures are rarely made twice.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Nothing here needs a model hub or reports to anybody.
 export HF_HUB_OFFLINE := 1
 export MEM0_TELEMETRY := False
@@ -27,7 +31,14 @@ demo: setup
 	$(BIN)/hins demo
 
 test: setup
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(PYTEST) --durations=10
+
+# Before each commit: lint, types, and the tests that are not marked slow.
+check: lint
+	$(PYTEST) -q -m "not slow"
+
+coverage: setup
+	$(PYTEST) --cov --cov-report=term
 
 lint: setup
 	$(BIN)/ruff check .

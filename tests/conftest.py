@@ -31,6 +31,17 @@ if TYPE_CHECKING:
     from hins_memory.registry.registry import EncoderVersion
 
 
+#: Seconds until a test marked slow is ended, its fixtures included; pyproject.toml has the other tests' limit.
+SLOW_TIMEOUT = 900
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests more time than the others."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _scratch_folder() -> Iterator[None]:
     """Remove the run's folder at its end."""

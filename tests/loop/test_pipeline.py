@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from child_process import run_python
 from hins_adapter_mem0.memory import Memory
 from pipeline_world import QUICK, play, sample
 
@@ -178,8 +176,7 @@ def test_a_mem0_started_twice_around_a_swap_finds_every_memory_again(world: Worl
 
 
 def run_in_another_process(settings: Settings, user: str) -> str:
-    script = [sys.executable, "-c", OPEN_AGAIN, str(settings.home), user]
-    done = subprocess.run(script, capture_output=True, text=True, check=False, env=dict(os.environ), timeout=300)
+    done = run_python(OPEN_AGAIN, str(settings.home), user)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

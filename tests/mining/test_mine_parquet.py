@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from child_process import run_python
 from mine_logs import PUBLIC, sailor
 
 from hins_memory.errors import HinsError, NotEnoughDataError
@@ -187,7 +188,7 @@ try:
 except HinsError as error:
     print("refused:", error)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ, check=False)
+    done = run_python(script)
     assert "refused:" in done.stdout, done.stderr[-2000:]
     assert "run again" in done.stdout
     assert not (tmp_path / "x").exists()

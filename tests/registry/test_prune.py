@@ -2,11 +2,10 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from child_process import run_python
 from test_registry import make_folder
 
 from hins_memory.config import Settings
@@ -121,8 +120,7 @@ pruning.prune(registry, keep=1)
 @pytest.mark.parametrize("moment", ["inside the transaction", "before the move", "while it is deleted"])
 def test_a_kill_leaves_every_version_whole_or_gone(registry, versions, moment):
     size = (versions[0].path / "model.safetensors").stat().st_size
-    command = [sys.executable, "-c", KILLED, str(registry.settings.home), moment]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_python(KILLED, str(registry.settings.home), moment)
     assert done.returncode == -signal.SIGKILL, done.stderr
     known = registry.versions()
     assert len(known) == (5 if moment == "while it is deleted" else 6)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from child_process import run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -163,7 +164,7 @@ registry.add(Path(sys.argv[2]), {})
 @pytest.mark.parametrize("moment", ["before the move", "after the move"])
 def test_a_kill_leaves_the_folder_or_a_complete_version(project, tmp_path, moment):
     folder = make_folder(tmp_path / "out")
-    killed = subprocess.run([sys.executable, "-c", ADD_AND_DIE, str(project.home), str(folder), moment])
+    killed = run_python(ADD_AND_DIE, str(project.home), str(folder), moment)
     assert killed.returncode == -signal.SIGKILL
     registry = Registry(project)
     if moment == "before the move":

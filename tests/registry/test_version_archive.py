@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from child_process import run_python
 
 from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
@@ -305,7 +306,7 @@ archive.import_version(Path(sys.argv[2]), registry)
 @pytest.mark.parametrize("moment", ["unpacking", "moving", "recording"])
 def test_a_kill_leaves_nothing_or_the_whole_version_and_the_next_import_cleans_up(archive, other, moment):
     home = str(other.settings.home)
-    done = subprocess.run([sys.executable, "-c", KILLED, home, str(archive), moment], capture_output=True, text=True)
+    done = run_python(KILLED, home, str(archive), moment)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(other.versions()) == (moment == "recording")
     assert bool(leftovers(other)) == (moment != "recording")

@@ -1,13 +1,10 @@
 """Every way a swap can break: kills, full disks, damaged shadows, stores that lie, two at once."""
 
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from child_process import run_python
 from small_agent import SmallIndex, contents, worst_cosine
 
 from hins_memory.errors import SwapError
@@ -62,12 +59,7 @@ def test_a_kill_at_any_step_loses_nothing_and_the_swap_resumes(world, moment):
     agent = world.agent(60)
     wanted = [contents(index) for index in agent.live()]
     agent.store.connection.close()
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_SWAP, str(world.settings.home), world.one, moment],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-        capture_output=True,
-        text=True,
-    )
+    killed = run_python(KILLED_SWAP, str(world.settings.home), world.one, moment)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     flipped, done = MOMENTS[moment]
     agent = world.agent()

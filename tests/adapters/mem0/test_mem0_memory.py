@@ -11,6 +11,7 @@ from typing import Any
 
 import mem0
 import pytest
+from child_process import run_python
 from hins_adapter_mem0 import AsyncMemory, Memory
 from llm_server import LLMServer
 from mem0.configs.base import MemoryConfig
@@ -195,7 +196,7 @@ def test_a_store_that_another_process_holds(settings: Settings) -> None:
         "from hins_adapter_mem0 import Memory; from hins_memory.config import Settings\n"
         f"Memory(settings=Settings(home={str(settings.home)!r}, project='test'))"
     )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    other = run_python(code)
     assert other.returncode != 0
     assert "AgentError: The embedded Qdrant in" in other.stderr
     assert "Qdrant server" in other.stderr

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from child_process import run_python
 from hins_adapter_mem0 import AsyncMemory, Memory
 from hins_adapter_mem0.attaching import agent_of
 from hins_adapter_mem0.plugin import hins_open_agent
@@ -135,7 +134,7 @@ def test_a_later_process_opens_what_serves(settings: Settings, tiny_version: Enc
             "found['results']], 'entities': len(m.entity_store.list()[0])}))\n"
             "m.close()"
         )
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        run = run_python(code)
         assert run.returncode == 0, run.stderr
         return dict(json.loads(run.stdout))
 

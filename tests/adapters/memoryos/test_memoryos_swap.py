@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from child_process import run_python
 from hins_adapter_memoryos import Memoryos
 from hins_adapter_memoryos.plugin import OpenStore, hins_agent, hins_open_agent
 from llm_server import LLMServer
@@ -232,8 +231,7 @@ swap_agent(agent, version, Encoder.load(registry.get(version).path), registry, b
 
 
 def _killed(settings: Settings, root: Path, version: str, moment: str) -> None:
-    command = [sys.executable, "-c", _SWAP_AND_DIE, str(settings.home), str(root), version, moment]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+    ended = run_python(_SWAP_AND_DIE, str(settings.home), str(root), version, moment)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 
@@ -323,8 +321,8 @@ def test_a_process_follows_the_swap_of_another_one(
 ) -> None:
     root = tmp_path / "store"
     ann, _ = _world(llm, root, settings)
-    command = [sys.executable, "-c", _SWAP_AND_DIE, str(settings.home), str(root), tiny_version.id, "999"]
-    subprocess.run(command, check=True, capture_output=True, timeout=400)
+    ended = run_python(_SWAP_AND_DIE, str(settings.home), str(root), tiny_version.id, "999")
+    assert ended.returncode == 0, ended.stderr
     assert pages(ask(ann, PAIRS[0][0]))[0] == PAIRS[0][0]
     assert agent_of(ann).encoder_version == tiny_version.id
     dan = Memoryos(**options(llm, root, "dan"), settings=settings)
@@ -353,6 +351,5 @@ def test_a_new_process_serves_what_was_swapped(
     root = tmp_path / "store"
     ann, _ = _world(llm, root, settings)
     _swap(agent_of(ann), tiny_version, settings)
-    command = [sys.executable, "-c", _OPEN_AND_ASK, str(settings.home), str(root), llm.base_url, PAIRS[3][0]]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+    ended = run_python(_OPEN_AND_ASK, str(settings.home), str(root), llm.base_url, PAIRS[3][0])
     assert f"FOUND {tiny_version.id} {PAIRS[3][0]}" in ended.stdout, ended.stderr
