@@ -6,15 +6,13 @@ and capture, run on a variant of the installed memoryos-pro with the newer tree'
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import memoryos
 import numpy as np
 import pytest
+from child_process import run_python
 from hins_adapter_memoryos import Memoryos
 from hins_adapter_memoryos.shape import shape_of
 from llm_server import LLMServer
@@ -96,15 +94,13 @@ def test_a_store_of_its_own_encoder_is_captured_swapped_and_given_back(
 
 @pytest.mark.slow
 @pytest.mark.skipif(NEWER, reason="these tests run on the newer tree already")
-def test_the_adapter_on_the_newer_interface(tmp_path: Path) -> None:
+def test_the_adapter_on_the_newer_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_newer_tree(tmp_path / "tree")
+    monkeypatch.setenv("HINS_TEST_MEMORYOS", str(tmp_path / "tree"))
+    # A run of its own: not a worker's.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     tests = [str(HERE / name) for name in _ON_BOTH]
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
-        env=os.environ | {"HINS_TEST_MEMORYOS": str(tmp_path / "tree")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    code = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    ended = run_python(code, "-q", "-p", "no:cacheprovider", *tests)
     assert ended.returncode == 0, ended.stdout
     assert "passed" in ended.stdout
