@@ -219,7 +219,8 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
     # zipfile cuts names at a NUL character.
     if entry.orig_filename != entry.filename:
         raise ValueError(f"it holds {name!r}, which readers take for different names")
-    if entry.is_dir() or stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+    # Not is_dir(), which fails on an empty name.
+    if entry.filename.endswith("/") or stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
         raise ValueError(f"it holds {name!r}, which is not a plain file")
     if entry.flag_bits & ~_PLAIN_FLAGS:
         raise ValueError(f"{name!r} is encrypted or patched")
