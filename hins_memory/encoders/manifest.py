@@ -260,7 +260,9 @@ class Description(_Part):
         try:
             return cls.from_dict({**plain, "schema_version": SCHEMA_VERSION})
         except ValueError as error:
-            raise EncoderError(f"The manifest is not valid: {error}.", "The fields are those of hins_memory.encoders.manifest.Description.") from error
+            raise EncoderError(
+                f"The manifest is not valid: {error}.", "`Description` says what each field may be."
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-able values; what is not known is left out."""
