@@ -33,6 +33,7 @@ class Settings:
             (environment: ``HINS_LOG_URL``).
         capture: whether interactions are recorded at all (environment: ``HINS_CAPTURE=0`` turns it off).
         queue_size: how many retrievals may wait for the writer before the oldest are dropped.
+        queue_bytes: how many bytes of events may wait; see `Capture`.
         flush_seconds: how long the writer may collect events before it commits them; under one second.
 
     Raises:
@@ -44,6 +45,7 @@ class Settings:
     log_url: str = field(default_factory=lambda: os.environ.get("HINS_LOG_URL", ""))
     capture: bool = field(default_factory=lambda: os.environ.get("HINS_CAPTURE", "1") not in ("0", "false", "no"))
     queue_size: int = 10_000
+    queue_bytes: int = 128 * 2**20
     flush_seconds: float = 0.2
 
     def __post_init__(self) -> None:
@@ -55,6 +57,8 @@ class Settings:
             )
         if self.queue_size < 1:
             raise ConfigError(f"queue_size is {self.queue_size}.", "Use at least 1.")
+        if self.queue_bytes < 1:
+            raise ConfigError(f"queue_bytes is {self.queue_bytes}.", "Use at least 1.")
         if not 0 < self.flush_seconds < 1:
             raise ConfigError(f"flush_seconds is {self.flush_seconds}.", "Use a value between 0 and 1 second.")
 

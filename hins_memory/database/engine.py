@@ -41,6 +41,7 @@ _HINTS = (
     ("unable to open", "Make the folder writable for this user, or set HINS_HOME or HINS_LOG_URL to another place."),
     ("not a database", "Move the file away, or set HINS_LOG_URL to another database."),
     ("malformed", "The file is damaged: restore it from a backup, or move it away to start a new log."),
+    ("disk i/o", "Look after the disk; what was written before is kept."),
     ("already exists", "The database holds other tables of the same names: set HINS_LOG_URL to a database of its own."),
 )
 
@@ -139,12 +140,26 @@ def _sqlite(url: URL, path: Path) -> sa.Engine:
 def _postgresql(url: URL) -> sa.Engine:
     # hide_parameters: an error message must not repeat what people said.
     try:
-        return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True)
+        return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=_patience(url))
     except (ModuleNotFoundError, sa.exc.ArgumentError) as error:
         raise LogError(
             f"The interaction log {_shown(url)} cannot be opened: {error}.",
             'Check HINS_LOG_URL; PostgreSQL needs a driver: pip install "psycopg[binary]".',
         ) from error
+
+
+def _patience(url: URL) -> dict[str, object]:
+    """Return what makes a server that is silently gone an error within a minute, unless the URL says otherwise."""
+    if url.get_driver_name() not in ("psycopg", "psycopg2"):
+        return {}
+    own = {
+        "connect_timeout": 10,
+        "keepalives_idle": 20,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 50_000,
+    }
+    return {name: value for name, value in own.items() if name not in url.query}
 
 
 def _prepare_connection(connection: sqlite3.Connection) -> None:

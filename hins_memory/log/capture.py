@@ -6,11 +6,13 @@ import atexit
 import functools
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import util as process_util
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
@@ -19,11 +21,12 @@ import sqlalchemy as sa
 from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.errors import ConfigError, LogError
+from hins_memory.log.queue import EventQueue
+from hins_memory.log.redaction import Redaction
 from hins_memory.log.writer import EventRefusedError, LogWriter
-from hins_memory.plugins import manager as plugins
-from hins_memory.types import Answer, Event, Feedback, Polarity, Retrieval
+from hins_memory.types import Answer, Event, Feedback, Polarity
 
-__all__ = ["Capture", "flush_all", "make_feedback", "never_raises"]
+__all__ = ["Capture", "CaptureStats", "flush_all", "make_feedback", "never_raises"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +35,34 @@ _Result = TypeVar("_Result")
 
 #: Events in one transaction: large enough to be fast, small enough that no other process waits long.
 _CHUNK = 500
+_CHUNK_BYTES = 8 << 20
 _FIRST_RETRY_SECONDS = 0.1
 _LAST_RETRY_SECONDS = 5.0
 #: How long an outcome waits for a retrieval that another process has yet to write.
 _OUTCOME_SECONDS = 5.0
 _CLOSE_SECONDS = 5.0
-_FORK_SECONDS = 1.0
+_RESTART_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureStats:
+    """How a capture is doing.
+
+    `recorded` counts all events so far, `waiting` and `waiting_bytes` those in the queue. `dropped` is as
+    `Capture.dropped`; among them are `pushed_out` (turns, memories and outcomes that found no room, nor any retrieval
+    to make some), `redaction_failed` and `redaction_hung`. `restarts` counts failures of the writer that were not
+    foreseen, after which it went on. `failing` says whether the database cannot be written at present.
+    """
+
+    recorded: int
+    waiting: int
+    waiting_bytes: int
+    dropped: int
+    pushed_out: int
+    redaction_failed: int
+    redaction_hung: int
+    restarts: int
+    failing: bool
 
 
 class Capture:
@@ -45,12 +70,14 @@ class Capture:
 
     `record` only appends to a queue; a daemon thread passes every event through the `hins_redact` hooks and commits
     it, so that everything older than one second is on disk. The queue holds at most `Settings.queue_size`
-    retrievals: the oldest are dropped and counted when the writer cannot keep up. Turns, memories and deletions are
-    never dropped, nor are outcomes, but for those of a retrieval that is not in the log. While the database cannot be
-    written (full disk, lock), events are kept and tried again. The database is opened with the first event.
+    retrievals and `Settings.queue_bytes` bytes: the oldest retrievals are dropped and counted when the writer cannot
+    keep up. Turns, memories and outcomes are dropped only when the bytes do not suffice without any retrieval, and
+    deletions never. While the database cannot be written (full disk, lock), events are kept and tried again. An event
+    that is no row, or whose redaction fails or hangs, costs itself alone. The database is opened with the first event.
 
     May be shared by threads. A forked child starts with an empty queue and a writer of its own. What is still
-    waiting is written at interpreter exit; `close` does the same earlier, and records nothing afterwards.
+    waiting is written at the end of the interpreter, of a child of multiprocessing, and of a Celery worker; `close`
+    does the same earlier, and records nothing afterwards.
 
     Example:
         >>> with Capture(Settings()) as capture:  # doctest: +SKIP
@@ -64,22 +91,24 @@ class Capture:
         self._start_over()
         if settings.capture:
             _captures.add(self)
+            _close_at_worker_end()
             # Here and not at the first event, because starting a thread takes milliseconds; it only waits until then.
             self._start_thread()
 
     def _start_over(self) -> None:
         """Begin with an empty queue and no thread: at first, and in a forked child."""
-        self._queue = _Queue(self._settings.queue_size)
+        self._queue = EventQueue(self._settings.queue_size, self._settings.queue_bytes)
+        self._redaction = Redaction()
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._stopping = threading.Event()
         self._drain_lock = threading.Lock()
-        self._write_lock = threading.Lock()
         self._chunk: list[Event] | None = None
         self._thread: threading.Thread | None = None
         self._engine: sa.Engine | None = None
         self._waiting: list[tuple[float, Answer | Feedback]] = []
         self._failing = False
+        self._restarts = 0
 
     def __enter__(self) -> Capture:
         return self
@@ -91,12 +120,26 @@ class Capture:
 
     @property
     def dropped(self) -> int:
-        """How many recorded events never reach the log, redaction aside: 0 while all is well.
+        """How many recorded events never reach the log, but for those redaction leaves out: 0 while all is well.
 
-        Retrievals that a full queue pushed out, outcomes whose retrieval is not in the log, events that the database
-        can never hold, and what could not be written before `close` gave up.
+        What a full queue pushed out, outcomes whose retrieval is not in the log, events that the database can never
+        hold or whose redaction failed or hung, and what could not be written before `close` gave up.
         """
-        return self._dropped + self._queue.pushed_out
+        return self._dropped + self._queue.pushed_out + self._redaction.failed + self._redaction.hung
+
+    def stats(self) -> CaptureStats:
+        """Return how the capture is doing; of this process, since its start."""
+        return CaptureStats(
+            recorded=self._queue.last,
+            waiting=len(self._queue),
+            waiting_bytes=self._queue.bytes,
+            dropped=self.dropped,
+            pushed_out=self._queue.pushed_out_others,
+            redaction_failed=self._redaction.failed,
+            redaction_hung=self._redaction.hung,
+            restarts=self._restarts,
+            failing=self._failing,
+        )
 
     def record(self, event: Event) -> None:
         """Queue an event; takes microseconds, never blocks on the disk and never raises."""
@@ -104,7 +147,7 @@ class Capture:
             return
         try:
             self._queue.put(event)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._start_thread()
             if not self._wake.is_set():
                 self._wake.set()
@@ -145,7 +188,9 @@ class Capture:
 
     def _start_thread(self) -> bool:
         with self._queue.lock:
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
+                if self._thread is not None and not self._stopping.is_set():
+                    self._restarted("its thread had ended")
                 thread = threading.Thread(target=self._run, name="hins-capture", daemon=True)
                 try:
                     thread.start()
@@ -156,17 +201,29 @@ class Capture:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            # Without events there is nothing to do, and no timer runs; waiting outcomes are looked at now and then.
-            self._wake.wait(timeout=_OUTCOME_SECONDS / 5 if self._waiting else None)
-            if self._wake.is_set():
-                # Events that come now, all at once, share a transaction. flush() and close() hurry.
-                self._hurry.wait(timeout=self._settings.flush_seconds)
-            self._wake.clear()
-            self._hurry.clear()
-            self._drain(patient=True)
-        with self._write_lock:
-            if self._engine is not None:
-                self._engine.dispose()
+            try:
+                self._run_once()
+            except BaseException as error:
+                # Nothing that can be foreseen, but a writer that ends would let the queue fill without a word.
+                self._restarted(repr(error))
+                self._stopping.wait(_RESTART_SECONDS)
+                self._wake.set()
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def _restarted(self, why: str) -> None:
+        self._restarts += 1
+        logger.warning("The writer of the interaction log failed and was restarted: %s", why)
+
+    def _run_once(self) -> None:
+        # Without events there is nothing to do, and no timer runs; waiting outcomes are looked at now and then.
+        self._wake.wait(timeout=_OUTCOME_SECONDS / 5 if self._waiting else None)
+        if self._wake.is_set():
+            # Events that come now, all at once, share a transaction. flush() and close() hurry.
+            self._hurry.wait(timeout=self._settings.flush_seconds)
+        self._wake.clear()
+        self._hurry.clear()
+        self._drain(patient=True)
 
     def _drain(self, patient: bool) -> None:
         """Write until the queue is empty; give up while the database fails if not `patient`, or at `close`."""
@@ -175,7 +232,7 @@ class Capture:
                 try:
                     if not self._store(self._chunk or [], patient):
                         return
-                except Exception:
+                except BaseException:
                     self._dropped += len(self._chunk or [])
                     logger.exception("Events could not be recorded, by an error that was not foreseen")
                 self._chunk = None
@@ -185,11 +242,10 @@ class Capture:
 
     def _take(self) -> bool:
         """Take the next chunk from the queue and redact it, once; False when the queue is empty."""
-        events = self._queue.take(_CHUNK)
+        events = self._queue.take(_CHUNK, _CHUNK_BYTES)
         if not events:
             return False
-        redacted = (plugins.redact(event) for event in events)
-        self._chunk = [event for event in redacted if event is not None]
+        self._chunk = self._redaction(events, self._stopping.is_set)
         return True
 
     def _store(self, events: list[Event], patient: bool) -> bool:
@@ -197,9 +253,10 @@ class Capture:
         delay = _FIRST_RETRY_SECONDS
         while True:
             try:
-                with self._write_lock:
-                    self._write(events)
+                self._write(events)
             except LogError as error:
+                # Opened anew: the file may have been moved, or the server be another one.
+                self._engine = None
                 if not self._failing:
                     logger.warning("The interaction log cannot be written; events are kept and tried again. %s", error)
                 self._failing = True
@@ -222,7 +279,9 @@ class Capture:
         batch = [*events, *(outcome for _, outcome in self._waiting)]
         try:
             left_out = writer.write(batch)
-        except EventRefusedError:
+        except BaseException as error:
+            if _is_not_the_events(error):
+                raise
             left_out = self._write_one_by_one(writer, batch)
         now = time.monotonic()
         since = {id(outcome): first for first, outcome in self._waiting}
@@ -231,13 +290,15 @@ class Capture:
         self._dropped += len(waiting) - len(self._waiting)
 
     def _write_one_by_one(self, writer: LogWriter, events: list[Event]) -> list[Answer | Feedback]:
-        """Write a batch in which the database refuses an event: leave out that one and keep the rest."""
+        """Write a batch in which an event is refused, or raises: leave out that one and keep the rest."""
         left_out: list[Answer | Feedback] = []
         refused = 0
         for event in events:
             try:
                 left_out += writer.write([event])
-            except EventRefusedError as error:
+            except BaseException as error:
+                if _is_not_the_events(error):
+                    raise
                 refused += 1
                 logger.warning("A %s was not recorded: %s", type(event).__name__, error)
         # Counted at the end, because an error of the database on the way repeats the batch from its start.
@@ -245,76 +306,14 @@ class Capture:
         return left_out
 
 
-class _Queue:
-    """A thread-safe first-in first-out queue of events that holds at most `size` retrievals.
-
-    `take` hands out a chunk, which counts as waiting until `taken_is_done`. Events are numbered from 1.
-    """
-
-    def __init__(self, size: int) -> None:
-        # Reentrant: a signal handler or a finalizer may record while this very thread holds it.
-        self.lock = threading.RLock()
-        self.last = 0
-        self.pushed_out = 0
-        self._size = size
-        self._done = 0
-        self._events: dict[int, Event] = {}
-        self._retrievals: deque[int] = deque()
-        self._taken: list[int] = []
-        self._changed = threading.Condition(self.lock)
-
-    @property
-    def empty(self) -> bool:
-        return not self._events and not self._taken
-
-    def put(self, event: Event) -> None:
-        with self.lock:
-            self.last += 1
-            self._events[self.last] = event
-            if isinstance(event, Retrieval):
-                self._retrievals.append(self.last)
-                if len(self._retrievals) > self._size:
-                    del self._events[self._retrievals.popleft()]
-                    self.pushed_out += 1
-
-    def take(self, count: int) -> list[Event]:
-        with self.lock:
-            numbers = [number for number, _ in zip(self._events, range(count), strict=False)]
-            events = [self._events.pop(number) for number in numbers]
-            while self._retrievals and numbers and self._retrievals[0] <= numbers[-1]:
-                self._retrievals.popleft()
-            self._taken = numbers
-            if not numbers:
-                self._finish(self.last)
-            return events
-
-    def taken_is_done(self) -> None:
-        with self.lock:
-            if self._taken:
-                self._finish(self._taken[-1])
-            self._taken = []
-
-    def abandon(self) -> int:
-        """Forget everything that waits and return how many events that were."""
-        with self.lock:
-            count = len(self._events) + len(self._taken)
-            self._events, self._taken = {}, []
-            self._retrievals.clear()
-            return count
-
-    def wait(self, number: int, timeout: float) -> bool:
-        """Wait until every event up to `number` is done; return whether it is within `timeout` seconds."""
-        with self.lock:
-            return self._changed.wait_for(lambda: self._done >= number, timeout)
-
-    def _finish(self, number: int) -> None:
-        self._done = max(self._done, number)
-        self._changed.notify_all()
+def _is_not_the_events(error: BaseException) -> bool:
+    """Whether an error of writing is the database's or the user's; any other comes from an event."""
+    if isinstance(error, EventRefusedError):
+        return False
+    return isinstance(error, (LogError, KeyboardInterrupt))
 
 
 _captures: weakref.WeakSet[Capture] = weakref.WeakSet()
-#: Captures whose writer is held still while the process forks.
-_held: list[Capture] = []
 
 
 def make_feedback(memory_id: str, polarity: str, retrieval_id: str | None) -> Feedback:
@@ -366,23 +365,34 @@ def _close_all() -> None:
         capture.close()
 
 
-def _hold_writers() -> None:
-    # No writer inside SQLite at the fork: its locks and its idea of who holds them would be copied to the child.
-    _held.extend(capture for capture in list(_captures) if capture._write_lock.acquire(timeout=_FORK_SECONDS))
+def _close_at_process_end(_: object = None) -> None:
+    """Write what waits when this process ends as a child of multiprocessing."""
+    process_util.Finalize(None, _close_all, exitpriority=10)
 
 
-def _release_writers() -> None:
-    while _held:
-        _held.pop()._write_lock.release()
+def _close_at_worker_end() -> None:
+    """Do the same at the end of a Celery worker's process, which its pool ends by `os._exit`, after this signal."""
+    signals = sys.modules.get("celery.signals")
+    if signals is not None:
+        signals.worker_process_shutdown.connect(_close_on_signal, weak=False)
+
+
+def _close_on_signal(**_: object) -> None:
+    _close_all()
 
 
 def _start_over_in_child() -> None:
-    _held.clear()
+    if _captures:
+        _close_at_worker_end()
     for capture in list(_captures):
         capture._dropped = 0
         capture._start_over()
 
 
 atexit.register(_close_all)
+# A child of multiprocessing, or of Celery's billiard, ends without atexit, but not without these. It forgets those of
+# its parent when it starts, and then calls what is registered for after the fork.
+_close_at_process_end()
+process_util.register_after_fork(_close_all, _close_at_process_end)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_hold_writers, after_in_parent=_release_writers, after_in_child=_start_over_in_child)
+    os.register_at_fork(after_in_child=_start_over_in_child)

@@ -21,6 +21,8 @@ Row = dict[str, Any]
 #: Longest id and longest owner key in bytes: PostgreSQL cannot index more than about 2,700 bytes together.
 MAX_ID_BYTES = 512
 MAX_OWNER_BYTES = 2000
+#: Seconds since the Unix epoch of 0001-01-02 and 9999-12-31: a day less at each end, for zones.
+MIN_TIME, MAX_TIME = -62135510400.0, 253402214400.0
 _POLARITIES = ("POSITIVE", "NEGATIVE")
 
 
@@ -30,7 +32,8 @@ class EventRefusedError(LogError):
 
 def clean(value: object) -> str:
     """Return a text as every database can hold it: NUL and lone surrogates become U+FFFD, None becomes ""."""
-    text = value if isinstance(value, str) else "" if value is None else str(value)
+    # Exactly a str: drivers store members of an Enum that are str, among others, in ways of their own.
+    text = str.__str__(value) if isinstance(value, str) else "" if value is None else str(value)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -67,9 +70,22 @@ def clean_scope(scope: Scope) -> Scope:
 
 def clean_number(value: float, default: float = 0.0) -> float:
     """Return a finite float; a database stores NaN as NULL, and JSON has neither NaN nor infinity."""
-    # + 0.0: SQLite does not tell -0.0 from 0.0.
-    number = float(value) + 0.0
+    try:
+        # + 0.0: SQLite does not tell -0.0 from 0.0.
+        number = float(value) + 0.0
+    except OverflowError:
+        # An integer beyond every float.
+        return default
     return number if math.isfinite(number) else default
+
+
+def clean_time(value: float) -> float:
+    """Return a time in seconds since the Unix epoch; what is not within the years 1 to 9999 is unknown, 0.0.
+
+    Beyond those years no calendar can show it, and what claims to be the latest of all would be held out for ever.
+    """
+    time = clean_number(value)
+    return time if MIN_TIME <= time < MAX_TIME else 0.0
 
 
 def turn_row(turn: Turn) -> Row:
@@ -80,13 +96,13 @@ def turn_row(turn: Turn) -> Row:
         "conversation": clean(turn.conversation),
         "speaker": clean(turn.speaker),
         "text": clean(turn.text),
-        "time": clean_number(turn.time),
+        "time": clean_time(turn.time),
     }
 
 
 def memory_row(memory: Memory) -> Row:
     """Return the row of a memory as it is when first written."""
-    time = clean_number(memory.time)
+    time = clean_time(memory.time)
     return {
         "id": clean_id(memory.id, "memory id"),
         **_scope_row(memory.scope),
@@ -107,7 +123,7 @@ def retrieval_row(retrieval: Retrieval) -> Row:
         **_scope_row(retrieval.scope),
         "query": clean(retrieval.query),
         "encoder_version": clean(retrieval.encoder_version),
-        "time": clean_number(retrieval.time),
+        "time": clean_time(retrieval.time),
     }
 
 
@@ -115,7 +131,7 @@ def result_rows(retrieval: Retrieval) -> list[Row]:
     """Return the rows of a retrieval's results; `rank` counts from 0."""
     return [
         {
-            "retrieval_id": clean(retrieval.id),
+            "retrieval_id": clean_id(retrieval.id, "retrieval id"),
             "rank": rank,
             "memory_id": clean_id(result.memory_id, "memory id"),
             "text": clean(result.text),
@@ -131,7 +147,7 @@ def answer_row(answer: Answer) -> Row:
         {
             "retrieval_id": clean_id(answer.retrieval_id, "retrieval id"),
             "text": clean(answer.text),
-            "time": clean_number(answer.time),
+            "time": clean_time(answer.time),
         }
     )
 
@@ -149,7 +165,7 @@ def feedback_row(feedback: Feedback) -> Row:
             "memory_id": clean_id(feedback.memory_id, "memory id"),
             "retrieval_id": clean_id(feedback.retrieval_id, "retrieval id"),
             "polarity": feedback.polarity,
-            "time": clean_number(feedback.time),
+            "time": clean_time(feedback.time),
         }
     )
 

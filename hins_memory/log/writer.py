@@ -14,12 +14,15 @@ from hins_memory.database.tables import answers, feedback, memories, retrieval_r
 from hins_memory.errors import LogError
 from hins_memory.log import rows
 from hins_memory.log.rows import EventRefusedError, Row
-from hins_memory.types import Answer, Deletion, Event, Feedback, Memory, Retrieval, Turn
+from hins_memory.types import Answer, Deletion, Event, Feedback, Memory, Retrieval, Scope, Turn
 
 __all__ = ["EventRefusedError", "LogWriter"]
 
 #: Ids looked up in one statement; SQLite allows a limited number of parameters.
 _LOOKUP = 500
+#: How often a transaction is tried that PostgreSQL gives up for another one: a serialization failure, or a deadlock.
+_ATTEMPTS = 5
+_CONFLICTS = ("40001", "40P01")
 
 
 class LogWriter:
@@ -50,12 +53,17 @@ class LogWriter:
             LogError: the database cannot be written now (full disk, locked, unreachable); nothing was.
         """
         batch = _Batch(events)
-        with database_errors(self._engine.url):
+        for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with self._engine.begin() as connection:
+                with database_errors(self._engine.url), self._engine.begin() as connection:
                     return batch.write(connection)
-            except (sa.exc.DataError, sa.exc.IntegrityError) as error:
-                raise EventRefusedError(f"The interaction log refused an event: {error.orig}.") from error
+            except LogError as error:
+                cause = error.__cause__
+                if _refuses(cause):
+                    raise EventRefusedError(f"The interaction log refused an event: {_reason(cause)}.") from cause
+                if attempt == _ATTEMPTS or not _is_conflict(cause):
+                    raise
+        raise AssertionError("unreachable")
 
     def purge(self, user: str) -> dict[str, int]:
         """Remove everything of a user, in every tenant and agent, also from what others' retrievals returned.
@@ -78,6 +86,31 @@ class LogWriter:
         return removed
 
 
+def _refuses(error: BaseException | None) -> bool:
+    """Whether a database's error is about the values of a row, so that trying again is pointless."""
+    if isinstance(error, sa.exc.DBAPIError):
+        return isinstance(error, (sa.exc.DataError, sa.exc.IntegrityError))
+    # Not the database's own: a value that cannot be sent to it.
+    return isinstance(error, sa.exc.StatementError)
+
+
+def _reason(error: BaseException | None) -> object:
+    return getattr(error, "orig", None) or type(error).__name__
+
+
+def _is_conflict(error: BaseException | None) -> bool:
+    """Whether PostgreSQL gave up a transaction for that of another process; the same one again may well succeed."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) in _CONFLICTS
+
+
+def _deletion(event: Deletion) -> Deletion:
+    scope, memory_id = rows.clean_scope(event.scope), rows.clean_id(event.memory_id, "memory id")
+    if not memory_id and scope == Scope():
+        # An empty part of a scope restricts nothing: all that everybody ever stored would be marked.
+        raise EventRefusedError("A Deletion names neither a memory nor a scope.", "Name whose memories were deleted.")
+    return Deletion(scope, memory_id, rows.clean_time(event.time))
+
+
 class _Batch:
     """Events as rows; making it checks every event before the database is touched."""
 
@@ -91,9 +124,12 @@ class _Batch:
         for event in events:
             try:
                 self._add(event)
-            except (AttributeError, TypeError, ValueError) as error:
+            except EventRefusedError:
+                raise
+            except Exception as error:
+                # Whatever it is, e.g. an error of a value's own methods: this event can never be a row.
                 kind = type(event).__name__
-                raise EventRefusedError(f"A {kind} has a field of a wrong type: {error}.") from error
+                raise EventRefusedError(f"A {kind} has a field of a wrong type: {error!r}.") from error
 
     def _add(self, event: Event) -> None:
         if isinstance(event, Turn):
@@ -101,8 +137,7 @@ class _Batch:
         elif isinstance(event, Memory):
             self._changes.append(rows.memory_row(event))
         elif isinstance(event, Deletion):
-            scope, memory_id = rows.clean_scope(event.scope), rows.clean(event.memory_id)
-            self._changes.append(Deletion(scope, memory_id, rows.clean_number(event.time)))
+            self._changes.append(_deletion(event))
         elif isinstance(event, Retrieval):
             row, results = rows.retrieval_row(event), rows.result_rows(event)
             self._retrievals.setdefault(row["id"], (row, results))

@@ -53,5 +53,7 @@ def hins_open_agent(name: str, settings: Settings, config: Mapping[str, Any] | N
 def hins_redact(event: Event) -> Event | None:
     """Return an event as it may be written to the log (changed or not), or None to leave it out.
 
-    Called before anything is written. An implementation that raises keeps the event out of the log.
+    Called before anything is written, in a thread of its own. An implementation that raises, or takes over half a
+    minute, keeps the event out of the log; that is counted as lost (`Capture.stats`). Each that hangs costs a thread;
+    while four hang, nothing is recorded.
     """

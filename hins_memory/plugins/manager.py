@@ -12,7 +12,7 @@ import pluggy
 from hins_memory.plugins import hookspecs
 from hins_memory.types import Event
 
-__all__ = ["broken_plugins", "get_plugin_manager", "plugin_packages", "redact"]
+__all__ = ["RedactionError", "broken_plugins", "get_plugin_manager", "plugin_packages", "redact", "redacts"]
 
 ENTRY_POINT_GROUP = "hins_memory"
 logger = logging.getLogger(__name__)
@@ -48,15 +48,27 @@ def plugin_packages() -> list[str]:
     return sorted({entry_point.module.split(".")[0] for entry_point in found})
 
 
+class RedactionError(Exception):
+    """A `hins_redact` hook failed, by whatever it raised; the event must not be written."""
+
+
+def redacts() -> bool:
+    """Whether any plugin has a `hins_redact` hook."""
+    return bool(get_plugin_manager().hook.hins_redact.get_hookimpls())
+
+
 def redact(event: Event) -> Event | None:
-    """Run an event through every `hins_redact` hook in turn; None means: do not write it."""
+    """Run an event through every `hins_redact` hook in turn; None means: do not write it.
+
+    Raises:
+        RedactionError: a hook raised something, which may be SystemExit.
+    """
     current: Event | None = event
     for implementation in get_plugin_manager().hook.hins_redact.get_hookimpls():
         try:
             current = cast("Event | None", implementation.function(current))
-        except Exception:
-            logger.exception("hins_redact of %r failed; the event is left out", implementation.plugin_name)
-            return None
+        except BaseException as error:
+            raise RedactionError(f"hins_redact of {implementation.plugin_name!r} failed") from error
         if current is None:
             return None
     return current

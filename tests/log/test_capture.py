@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pluggy
@@ -19,7 +21,7 @@ from hins_memory.log.capture import Capture
 from hins_memory.log.reader import LogReader
 from hins_memory.plugins import manager as plugins
 from hins_memory.plugins.hookspecs import hookimpl
-from hins_memory.types import Answer, Event, Feedback, Memory, RankedMemory, Retrieval, Scope, ScopeLog, Turn
+from hins_memory.types import Answer, Deletion, Event, Feedback, Memory, RankedMemory, Retrieval, Scope, ScopeLog, Turn
 
 ANN = Scope(user="ann")
 
@@ -209,36 +211,183 @@ def test_an_outcome_may_come_before_its_retrieval_that_another_process_writes(se
 
 
 class _Redaction:
+    """A plugin with a hook that does what a turn's text says; `go` ends the hanging."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
     @hookimpl
     def hins_redact(self, event: Event) -> Event | None:
-        if isinstance(event, Turn) and "secret" in event.text:
+        text = event.text if isinstance(event, Turn) else ""
+        if "secret" in text:
             return None
-        if isinstance(event, Turn) and "broken" in event.text:
+        if "broken" in text:
             raise RuntimeError("a plugin's own error")
-        if isinstance(event, Turn) and "phone" in event.text:
+        if "exit" in text:
+            raise SystemExit(3)
+        if "hang" in text:
+            self.go.wait(60)
+        if isinstance(event, Turn) and "phone" in text:
             return Turn(event.scope, event.conversation, event.speaker, "[redacted]", event.time, event.id)
         return event
 
 
 @pytest.fixture
-def redaction() -> object:
+def redaction() -> Iterator[_Redaction]:
     manager: pluggy.PluginManager = plugins.get_plugin_manager()
     plugin = _Redaction()
     manager.register(plugin)
     yield plugin
+    plugin.go.set()
     manager.unregister(plugin)
 
 
 @pytest.mark.usefixtures("redaction")
 def test_redaction_sees_every_event_before_it_is_written(settings):
     with Capture(settings) as capture:
-        for number, text in enumerate(["my secret", "broken", "my phone number", "hello"]):
+        for number, text in enumerate(["my secret", "my phone number", "hello"]):
             capture.record(_turn(number, text))
     assert [turn.text for turn in _log(settings).turns] == ["[redacted]", "hello"]
     content = b"".join(path.read_bytes() for path in settings.root.iterdir())
     assert b"secret" not in content
     # Left out on purpose is not lost.
     assert capture.dropped == 0
+
+
+@pytest.mark.usefixtures("redaction")
+def test_a_redaction_that_fails_costs_its_event_and_is_told(settings, caplog):
+    with Capture(settings) as capture:
+        for number, text in enumerate(["one", "broken", "two", "exit", "three"]):
+            capture.record(_turn(number, text))
+        assert capture.flush(20)
+        capture.record(_turn(9, "four"))
+    assert [turn.text for turn in _log(settings).turns] == ["one", "two", "three", "four"]
+    assert capture.dropped == capture.stats().redaction_failed == 2
+    assert caplog.text.count("the event is left out") == 2
+
+
+def test_a_redaction_that_hangs_costs_its_event_and_is_told(settings, redaction, monkeypatch, caplog):
+    monkeypatch.setattr("hins_memory.log.redaction._HANGS_SECONDS", 0.2)
+    with Capture(settings) as capture:
+        for number, text in enumerate(["one", "hang", "two", "hang", "three"]):
+            capture.record(_turn(number, text))
+        assert capture.flush(20)
+        assert [turn.text for turn in _log(settings).turns] == ["one", "two", "three"]
+        # One that comes back late is not written either: what it took for granted may not be so any more.
+        redaction.go.set()
+        capture.record(_turn(9, "four"))
+    assert [turn.text for turn in _log(settings).turns] == ["one", "two", "three", "four"]
+    assert capture.dropped == capture.stats().redaction_hung == 2
+    assert caplog.text.count("has not returned") == 2
+
+
+def test_with_four_redactions_hanging_nothing_unredacted_is_written_until_one_returns(
+    settings, redaction, monkeypatch, caplog
+):
+    monkeypatch.setattr("hins_memory.log.redaction._HANGS_SECONDS", 0.1)
+    with Capture(settings) as capture:
+        for number in range(4):
+            capture.record(_turn(number, "hang"))
+        capture.record(_turn(5, "my secret"))
+        capture.record(_turn(6, "hello"))
+        assert not capture.flush(2)
+        assert "nothing is recorded until one returns" in caplog.text
+        assert _log(settings).turns == ()
+        redaction.go.set()
+        assert capture.flush(20)
+    assert [turn.text for turn in _log(settings).turns] == ["hello"]
+
+
+class _Evil:
+    """A value whose text cannot be had."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __str__(self) -> str:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), OverflowError(), RecursionError(), KeyError("x"), MemoryError()])
+def test_whatever_an_event_raises_costs_itself_alone(settings, error):
+    with Capture(settings) as capture:
+        for number in range(400):
+            capture.record(_turn(number))
+        capture.record(Turn(ANN, "monday", "Ann", _Evil(error)))  # type: ignore[arg-type]
+        capture.record(Memory("m", ANN, "monday", "text", time=_Evil(error)))  # type: ignore[arg-type]
+        capture.record(_turn(400))
+        assert capture.flush(20)
+    assert len(_log(settings).turns) == 401
+    assert capture.dropped == 2
+    assert capture.stats().restarts == 0
+
+
+def test_a_writer_that_fails_by_what_was_not_foreseen_is_restarted_and_says_so(settings, caplog):
+    capture = Capture(settings)
+    queue = capture._queue
+    failures = [SystemExit(1), RuntimeError("odd")]
+
+    class _Odd(type(queue)):
+        def take(self, *arguments):
+            if failures:
+                raise failures.pop()
+            return super().take(*arguments)
+
+    queue.__class__ = _Odd
+    capture.record(_turn(1))
+    assert capture.flush(20)
+    assert len(_log(settings).turns) == 1
+    assert capture.stats().restarts == 2
+    assert caplog.text.count("was restarted") == 2
+    capture.close()
+
+
+def test_bytes_bound_the_queue_and_the_oldest_retrievals_go_first(tmp_path):
+    settings = Settings(home=tmp_path, project="p", log_url="", queue_bytes=1_000_000, flush_seconds=0.05)
+    with _Lock(settings):
+        capture = Capture(settings)
+        capture.record(_turn(0))
+        assert _wait_until(lambda: not capture._queue._events)
+        for number in range(1, 41):
+            capture.record(Turn(ANN, "monday", "Ann", "x" * 10_000, id=f"t{number}"))
+            capture.record(Retrieval(ANN, "q" * 20_000, (), id=f"r{number}"))
+        stats = capture.stats()
+        assert stats.waiting_bytes <= 1_000_000
+        assert (stats.pushed_out, stats.dropped > 0) == (0, True)
+    assert capture.flush(60)
+    log = _log(settings)
+    assert len(log.turns) == 41
+    assert [retrieval.id for retrieval in log.retrievals] == [
+        f"r{number}" for number in range(41 - len(log.retrievals), 41)
+    ]
+    assert len(log.retrievals) == 40 - capture.dropped > 0
+    capture.close()
+
+
+def test_turns_go_only_when_there_is_no_retrieval_left_and_deletions_never(tmp_path, caplog):
+    settings = Settings(home=tmp_path, project="p", log_url="", queue_bytes=100_000, flush_seconds=0.05)
+    with Capture(settings) as capture:
+        capture.record(Memory("m1", ANN, "monday", "Ann likes tea"))
+        assert capture.flush(20)
+        with _Lock(settings):
+            capture.record(_turn(0))
+            assert _wait_until(lambda: not capture._queue._events)
+            capture.record(Deletion(ANN, "m1"))
+            capture.record(_retrieval(1))
+            # Larger than the queue by itself: it pushes nothing out.
+            capture.record(_turn(1, "x" * 1_000_000))
+            assert (capture.stats().pushed_out, capture.dropped) == (1, 1)
+            for number in range(2, 22):
+                capture.record(_turn(number, "x" * 10_000))
+            assert capture.stats().waiting_bytes <= 100_000
+        assert capture.flush(60)
+    log = _log(settings)
+    assert log.deleted == 1
+    assert log.retrievals == ()
+    kept = [turn.id for turn in log.turns]
+    assert kept == ["t0", *(f"t{number}" for number in range(23 - len(kept), 22))]
+    assert capture.stats().pushed_out == 22 - len(kept)
+    assert "turns, memories or outcomes found no room" in caplog.text
 
 
 def test_after_close_nothing_is_recorded(settings):
@@ -263,3 +412,104 @@ def test_what_waits_is_written_when_the_interpreter_ends(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
     assert len(_log(Settings(home=tmp_path, project="p", log_url="")).turns) == 700
+
+
+_LEFT_IN_A_CHILD = """
+import importlib, sys
+from hins_memory.log.capture import Capture
+from hins_memory.config import Settings
+from hins_memory.types import *
+
+settings = Settings(home=sys.argv[1], project="p", log_url="", flush_seconds=0.9)
+
+def record(capture, name):
+    for number in range(300):
+        capture.record(Turn(Scope(user="ann"), "c", "Ann", "text", id=f"{name}-{number}"))
+
+def own(name):
+    # Kept alive by a name that outlives the function, as an attached agent does it.
+    global capture
+    capture = Capture(settings)
+    record(capture, name)
+
+def inherited(name):
+    record(capture, name)
+
+if __name__ == "__main__":
+    processes, method = importlib.import_module(sys.argv[2]), sys.argv[3]
+    if method != "pool":
+        context = processes.get_context(method)
+        children = [context.Process(target=own, args=("own",))]
+        if method == "fork":
+            capture = Capture(settings)
+            children.append(context.Process(target=inherited, args=("inherited",)))
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+        assert [child.exitcode for child in children] == [0] * len(children)
+    else:
+        pool = processes.Pool(2)
+        pool.map(own, ["a", "b"], chunksize=1)
+        pool.close()
+        pool.join()
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "method", "count"),
+    [
+        ("multiprocessing", "fork", 600),
+        ("multiprocessing", "spawn", 300),
+        ("multiprocessing", "forkserver", 300),
+        ("multiprocessing", "pool", 600),
+        ("billiard", "fork", 600),
+    ],
+)
+def test_what_waits_is_written_when_a_child_process_ends(tmp_path, package, method, count):
+    pytest.importorskip(package)
+    script = tmp_path / "script.py"
+    script.write_text(_LEFT_IN_A_CHILD)
+    subprocess.run([sys.executable, script, tmp_path, package, method], check=True, timeout=120)
+    turns = _log(Settings(home=tmp_path, project="p", log_url="")).turns
+    assert len(turns) == count
+
+
+_CELERY = """
+import os
+from celery import Celery
+from hins_memory.log.capture import Capture
+from hins_memory.config import Settings
+from hins_memory.types import *
+
+folder = os.environ["FOLDER"]
+app = Celery("tasks", broker="filesystem://")
+app.conf.broker_transport_options = {"data_folder_in": folder + "/queue", "data_folder_out": folder + "/queue"}
+settings = Settings(home=folder, project="p", log_url="", flush_seconds=0.9)
+# Made in the parent, as by a module that attaches to an agent; and one that a task makes.
+inherited, own = Capture(settings), []
+
+def turn(name):
+    return Turn(Scope(user="ann"), "c", "Ann", "text", id=name)
+
+@app.task
+def work():
+    own.append(Capture(settings))
+    own[0].record(turn("own"))
+    inherited.record(turn("inherited"))
+    os.kill(os.getppid(), 15)
+"""
+
+
+@pytest.mark.slow
+def test_what_waits_is_written_when_a_celery_worker_ends(tmp_path):
+    pytest.importorskip("celery")
+    (tmp_path / "tasks.py").write_text(_CELERY)
+    (tmp_path / "queue").mkdir()
+    environment = {**os.environ, "FOLDER": str(tmp_path)}
+    options = {"cwd": tmp_path, "env": environment, "timeout": 120, "check": True}
+    subprocess.run([sys.executable, "-c", "import tasks; tasks.work.delay()"], **options)
+    worker = ["worker", "--pool=prefork", "-c1", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    subprocess.run([sys.executable, "-m", "celery", "-A", "tasks", *worker], **options)
+    turns = _log(Settings(home=tmp_path, project="p", log_url="")).turns
+    assert {turn.id for turn in turns} == {"own", "inherited"}

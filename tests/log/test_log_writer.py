@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import uuid
+from enum import Enum
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -89,7 +92,6 @@ def test_a_memory_added_again_after_deletion_lives_again_as_given(engine):
         (Deletion(Scope(), "agent"), ["plain", "run", "other"]),
         (Deletion(Scope(tenant="acme")), ["plain", "agent", "run", "other"]),
         (Deletion(Scope(user="ann"), "no such id"), ["plain", "agent", "run", "other"]),
-        (Deletion(Scope()), []),
     ],
 )
 def test_a_deletion_reaches_what_its_scope_gives(engine, deletion, left):
@@ -192,6 +194,91 @@ def test_values_of_a_wrong_kind_are_taken_as_text(engine):
     log = _log(engine, Scope(user="42"))
     assert (log.turns[0].conversation, log.turns[0].speaker, log.turns[0].text) == ("1", "", "2.5")
     assert log.retrievals[0].results == (RankedMemory("7", "text", 0.0),)
+
+
+class _Name(str, Enum):
+    ANN = "ann"
+
+    def __str__(self) -> str:
+        return "not this"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (uuid.UUID(int=7), str(uuid.UUID(int=7))),
+        (np.int64(5), "5"),
+        (np.str_("ann"), "ann"),
+        (2**80, str(2**80)),
+        (1.5, "1.5"),
+        (_Name.ANN, "ann"),
+    ],
+)
+def test_names_that_are_no_str_are_taken_as_text(engine, name, text):
+    scope = Scope(user=name, agent=name, run=name, tenant=name)
+    results = (RankedMemory(name, "text", 0.5),)
+    LogWriter(engine).write(
+        [
+            Turn(scope, name, name, "hello", id=name),
+            Memory(name, scope, name, "Ann likes tea", name, (name,)),
+            Retrieval(scope, "query", results, id=name),
+            Answer(name, "Tea."),
+            Feedback(name, "POSITIVE"),
+        ]
+    )
+    (log,) = LogReader(engine).scope_logs()
+    assert log.scope == Scope(user=text, agent=text, tenant=text)
+    assert (log.turns[0].id, log.memories[0].id, log.memories[0].turn_ids) == (text, text, (text,))
+    assert (log.retrievals[0].id, log.retrievals[0].results[0].memory_id) == (text, text)
+    assert (log.answers[0].retrieval_id, log.feedback[0].memory_id) == (text, text)
+    LogWriter(engine).write([Deletion(scope, name)])
+    assert next(LogReader(engine).scope_logs()).memories == ()
+
+
+@pytest.mark.parametrize("scope", [Scope(), Scope(None, None, None, None), Scope(user=None)])  # type: ignore[arg-type]
+@pytest.mark.parametrize("memory_id", ["", None])
+def test_a_deletion_of_everything_is_refused(engine, scope, memory_id):
+    writer = LogWriter(engine)
+    writer.write([_memory(), _memory(scope=BOB)])
+    with pytest.raises(EventRefusedError, match="neither a memory nor a scope"):
+        writer.write([Deletion(scope, memory_id)])
+    assert LogReader(engine).counts().memories == 2
+
+
+@pytest.mark.parametrize("time", [1e300, -1e300, math.nan, math.inf, 10**400, 1.7e12, np.float64(1e300), 253402300800])
+def test_a_time_that_no_calendar_has_is_unknown(engine, time):
+    LogWriter(engine).write(
+        [
+            Turn(ANN, "c", "Ann", "hello", time),
+            Memory("m1", ANN, "c", "text", time=time),
+            Retrieval(ANN, "query", (), time=time, id="r1"),
+            Answer("r1", "Tea.", time),
+            Feedback("m1", "POSITIVE", "r1", time),
+            Deletion(BOB, "m1", time),
+        ]
+    )
+    log = _log(engine)
+    events = (*log.turns, *log.memories, *log.retrievals, *log.answers, *log.feedback)
+    assert [event.time for event in events] == [0.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("score", "stored"),
+    [
+        (10**400, 0.0),
+        (2**70, float(2**70)),
+        (math.inf, 0.0),
+        (-math.inf, 0.0),
+        (1.7e308, 1.7e308),
+        (5e-324, 5e-324),
+        (np.float32(0.5), 0.5),
+        (np.int64(3), 3.0),
+        (True, 1.0),
+    ],
+)
+def test_any_number_is_a_score(engine, score, stored):
+    LogWriter(engine).write([Retrieval(ANN, "q", (RankedMemory("m1", "text", score),))])
+    assert _log(engine).retrievals[0].results[0].score == stored
 
 
 def test_a_negative_score_is_kept(engine):
