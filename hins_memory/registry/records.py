@@ -11,7 +11,10 @@ from hins_memory.database.tables import encoder_versions
 from hins_memory.encoders.manifest import MANIFEST_BYTES, GateVerdict, Manifest, Promotion
 from hins_memory.errors import EncoderError
 
-__all__ = ["manifest_column", "manifest_of", "manifest_of_row", "record_in_manifest", "set_current"]
+__all__ = ["BROKEN_RECORD", "manifest_column", "manifest_of", "manifest_of_row", "record_in_manifest", "set_current"]
+
+#: what to do about a record that cannot be read
+BROKEN_RECORD = "Delete its row from the table encoder_versions: its folder, if it is whole, is taken up again."
 
 # At most this many verdicts and promotions of a version are kept.
 _ENTRIES = 50
@@ -45,9 +48,7 @@ def manifest_of(connection: sa.Connection, id: str) -> Manifest | None:
     try:
         return None if row is None else manifest_of_row(id, *row)
     except ValueError as error:
-        raise EncoderError(
-            f"The record of the encoder version {id} cannot be read: {error}.", "Import it anew."
-        ) from error
+        raise EncoderError(f"The record of the encoder version {id} cannot be read: {error}.", BROKEN_RECORD) from error
 
 
 def set_current(connection: sa.Connection, version: str) -> None:

@@ -23,7 +23,13 @@ from hins_memory.database.tables import encoder_versions
 from hins_memory.encoders.manifest import Description, GateVerdict, Manifest, Promotion, is_version_id, read_manifest
 from hins_memory.errors import EncoderError
 from hins_memory.registry.folder import checked_files, move_durably
-from hins_memory.registry.records import manifest_column, manifest_of_row, record_in_manifest, set_current
+from hins_memory.registry.records import (
+    BROKEN_RECORD,
+    manifest_column,
+    manifest_of_row,
+    record_in_manifest,
+    set_current,
+)
 from hins_memory.types import now
 
 __all__ = ["EncoderVersion", "Listing", "VersionStore"]
@@ -149,7 +155,7 @@ class VersionStore:
             raise EncoderError(f"{id} has a number over {_LAST_FOREIGN_NUMBER}.", "Export a version with another id.")
         listing = self._read(encoder_versions.c.id == id)
         if id in listing.unreadable:
-            raise EncoderError(f"The record of {id} cannot be read: {listing.unreadable[id]}.", "Remove that version.")
+            raise EncoderError(f"The record of {id} cannot be read: {listing.unreadable[id]}.", BROKEN_RECORD)
         if listing.versions and listing.versions[0].manifest.as_made() != manifest.as_made():
             raise EncoderError(
                 f"There is another encoder version {id} with other files or another manifest.",
@@ -186,7 +192,7 @@ class VersionStore:
             listing = self._read(encoder_versions.c.id == id)
         if listing.unreadable or not listing.versions:
             reason = listing.unreadable.get(id, "it was removed meanwhile")
-            raise EncoderError(f"The record of the encoder version {id} cannot be read: {reason}.", "Import it anew.")
+            raise EncoderError(f"The record of the encoder version {id} cannot be read: {reason}.", BROKEN_RECORD)
         found = listing.versions[0]
         if not found.path.is_dir():
             raise EncoderError(
