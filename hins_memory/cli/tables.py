@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hins_memory.cli.screen import Part, table
+from hins_memory.common.printable import moment
 from hins_memory.encoders.starter import default_base
 
 if TYPE_CHECKING:
     from hins_memory.evaluation.gate import GateReport, GateRule
+    from hins_memory.log.losses import CaptureLoss
     from hins_memory.loop.pipeline import Status
     from hins_memory.mining import MineReport
     from hins_memory.swapping.swap import SwapPlan, SwapReport
@@ -35,12 +37,23 @@ def status_parts(status: Status) -> tuple[Part, ...]:
         ("serving", status.current or f"no version yet; new stores begin with {default_base()!r}"),
     ]
     rows += [(f"unreadable: {name}", reason) for name, reason in status.unreadable.items()]
+    rows += [(f"lost by process {loss.process}", _lost(loss)) for loss in status.losses]
     parts: list[Part] = [table(("", ""), rows)]
     if not log.retrievals:
         parts.append('Nothing was searched yet: use Memory(embedder="hins"), or attach(memory), and it is recorded.')
     elif not log.answers + log.feedback:
         parts.append("No outcome is known yet: record answers with answered() and opinions with feedback().")
     return tuple(parts)
+
+
+def _lost(loss: CaptureLoss) -> str:
+    reasons = [
+        (loss.pushed_out, "turns, memories or outcomes without room in the queue"),
+        (loss.redaction, "whose hins_redact hook failed or hung"),
+    ]
+    told = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
+    restarts = f"; its writer was restarted {loss.restarts} times" if loss.restarts else ""
+    return f"{loss.dropped} events{f' ({told})' if told else ''}{restarts}; last {moment(loss.changed)}"
 
 
 def mine_parts(report: MineReport) -> tuple[Part, ...]:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 __all__ = [
     "agent_indexes",
     "answers",
+    "capture_losses",
     "encoder_versions",
     "feedback",
     "index_changes",
@@ -171,4 +172,17 @@ rounds = sa.Table(
     sa.Column("version", sa.Text, nullable=False, server_default=""),
     sa.Column("answers", sa.Integer, nullable=False),
     sa.Column("feedback", sa.Integer, nullable=False),
+)
+
+# What captures lost, a row for each that lost anything; counts only, no texts. See `CaptureStats`.
+capture_losses = sa.Table(
+    "capture_losses",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("process", sa.Text, nullable=False),
+    sa.Column("changed", sa.Float(53), nullable=False),
+    sa.Column("dropped", sa.Integer, nullable=False),
+    sa.Column("pushed_out", sa.Integer, nullable=False),
+    sa.Column("redaction", sa.Integer, nullable=False),
+    sa.Column("restarts", sa.Integer, nullable=False),
 )

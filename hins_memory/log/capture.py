@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import logging
 import os
-import sys
+import socket
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import util as process_util
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
@@ -21,10 +19,12 @@ import sqlalchemy as sa
 from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.errors import ConfigError, LogError
+from hins_memory.log.losses import CaptureLoss, note_loss
+from hins_memory.log.process_end import at_process_end, at_worker_end
 from hins_memory.log.queue import EventQueue
 from hins_memory.log.redaction import Redaction
 from hins_memory.log.writer import EventRefusedError, LogWriter
-from hins_memory.types import Answer, Event, Feedback, Polarity
+from hins_memory.types import Answer, Event, Feedback, Polarity, new_id, now
 
 __all__ = ["Capture", "CaptureStats", "flush_all", "make_feedback", "never_raises"]
 
@@ -91,7 +91,7 @@ class Capture:
         self._start_over()
         if settings.capture:
             _captures.add(self)
-            _close_at_worker_end()
+            at_worker_end(_close_all)
             # Here and not at the first event, because starting a thread takes milliseconds; it only waits until then.
             self._start_thread()
 
@@ -109,6 +109,8 @@ class Capture:
         self._waiting: list[tuple[float, Answer | Feedback]] = []
         self._failing = False
         self._restarts = 0
+        self._id = new_id()
+        self._noted = (0, 0)
 
     def __enter__(self) -> Capture:
         return self
@@ -185,6 +187,7 @@ class Capture:
         if lost:
             self._dropped += lost
             logger.warning("%d events could not be written to the interaction log and are lost", lost)
+            self._note_loss()
 
     def _start_thread(self) -> bool:
         with self._queue.lock:
@@ -239,6 +242,22 @@ class Capture:
                 self._queue.taken_is_done()
             if self._waiting:
                 self._store([], patient=False)
+            self._note_loss()
+
+    def _note_loss(self) -> None:
+        """Keep in the log what was lost, where other processes find it."""
+        stats = self.stats()
+        seen = (stats.dropped, stats.restarts)
+        if seen == self._noted or self._engine is None:
+            return
+        redaction = stats.redaction_failed + stats.redaction_hung
+        process = f"{os.getpid()} on {socket.gethostname()}"
+        loss = CaptureLoss(self._id, process, now(), stats.dropped, stats.pushed_out, redaction, stats.restarts)
+        try:
+            note_loss(self._engine, loss)
+            self._noted = seen
+        except LogError as error:
+            logger.warning("What was lost could not be noted: %s", error)
 
     def _take(self) -> bool:
         """Take the next chunk from the queue and redact it, once; False when the queue is empty."""
@@ -283,10 +302,10 @@ class Capture:
             if _is_not_the_events(error):
                 raise
             left_out = self._write_one_by_one(writer, batch)
-        now = time.monotonic()
+        time_now = time.monotonic()
         since = {id(outcome): first for first, outcome in self._waiting}
-        waiting = [(since.get(id(outcome), now), outcome) for outcome in left_out]
-        self._waiting = [(first, outcome) for first, outcome in waiting if now - first < _OUTCOME_SECONDS]
+        waiting = [(since.get(id(outcome), time_now), outcome) for outcome in left_out]
+        self._waiting = [(first, outcome) for first, outcome in waiting if time_now - first < _OUTCOME_SECONDS]
         self._dropped += len(waiting) - len(self._waiting)
 
     def _write_one_by_one(self, writer: LogWriter, events: list[Event]) -> list[Answer | Feedback]:
@@ -365,34 +384,14 @@ def _close_all() -> None:
         capture.close()
 
 
-def _close_at_process_end(_: object = None) -> None:
-    """Write what waits when this process ends as a child of multiprocessing."""
-    process_util.Finalize(None, _close_all, exitpriority=10)
-
-
-def _close_at_worker_end() -> None:
-    """Do the same at the end of a Celery worker's process, which its pool ends by `os._exit`, after this signal."""
-    signals = sys.modules.get("celery.signals")
-    if signals is not None:
-        signals.worker_process_shutdown.connect(_close_on_signal, weak=False)
-
-
-def _close_on_signal(**_: object) -> None:
-    _close_all()
-
-
 def _start_over_in_child() -> None:
     if _captures:
-        _close_at_worker_end()
+        at_worker_end(_close_all)
     for capture in list(_captures):
         capture._dropped = 0
         capture._start_over()
 
 
-atexit.register(_close_all)
-# A child of multiprocessing, or of Celery's billiard, ends without atexit, but not without these. It forgets those of
-# its parent when it starts, and then calls what is registered for after the fork.
-_close_at_process_end()
-process_util.register_after_fork(_close_all, _close_at_process_end)
+at_process_end(_close_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_over_in_child)

@@ -17,6 +17,7 @@ from hins_memory.encoders.starter import default_base
 from hins_memory.errors import AgentError, GateError, NotEnoughDataError
 from hins_memory.evaluation.gate import GateReport, judge
 from hins_memory.log.capture import flush_all
+from hins_memory.log.losses import CaptureLoss, read_losses
 from hins_memory.log.reader import LogCounts, LogReader
 from hins_memory.loop.data import LoopData, LoopSettings, Progress, public_texts
 from hins_memory.loop.holdout import HeldOutSets
@@ -42,7 +43,7 @@ class Status:
     """Where a project stands.
 
     `current` is the id of the current version, "" while nothing was promoted; `unreadable` says of what stands where
-    versions do, and cannot be read as one, why.
+    versions do, and cannot be read as one, why; `losses` is what captures of any process lost within a month.
     """
 
     project: str
@@ -52,6 +53,7 @@ class Status:
     versions: tuple[str, ...]
     current: str
     unreadable: dict[str, str] = field(default_factory=dict)
+    losses: tuple[CaptureLoss, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the status as JSON-able values."""
@@ -126,6 +128,7 @@ class Pipeline:
             versions=tuple(version.id for version in listing.versions),
             current=self.registry.current_id(),
             unreadable=listing.unreadable,
+            losses=read_losses(self._engine),
         )
 
     def mine(self, owners: Sequence[Scope] | None = None) -> MineResult:

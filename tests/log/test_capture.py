@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pluggy
 import pytest
+from typer.testing import CliRunner
 
+from hins_memory.cli import app
 from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.log.capture import Capture
 from hins_memory.log.reader import LogReader
+from hins_memory.loop.pipeline import Pipeline
 from hins_memory.plugins import manager as plugins
 from hins_memory.plugins.hookspecs import hookimpl
 from hins_memory.types import Answer, Deletion, Event, Feedback, Memory, RankedMemory, Retrieval, Scope, ScopeLog, Turn
@@ -388,6 +391,22 @@ def test_turns_go_only_when_there_is_no_retrieval_left_and_deletions_never(tmp_p
     assert kept == ["t0", *(f"t{number}" for number in range(23 - len(kept), 22))]
     assert capture.stats().pushed_out == 22 - len(kept)
     assert "turns, memories or outcomes found no room" in caplog.text
+
+
+@pytest.mark.usefixtures("redaction")
+def test_what_was_lost_is_told_by_status_after_the_process_has_ended(settings):
+    with Capture(settings) as capture:
+        capture.record(_turn(1))
+        assert capture.flush(20)
+        assert Pipeline(settings).status().losses == ()
+        capture.record(_turn(2, "broken"))
+        assert capture.flush(20)
+        capture.record(Turn(ANN, "monday", "Ann", "too long an id", id="i" * 100_000))
+    (loss,) = Pipeline(settings).status().losses
+    assert (loss.dropped, loss.pushed_out, loss.redaction, loss.restarts) == (2, 0, 1, 0)
+    assert loss.process.startswith(f"{os.getpid()} on ")
+    runner = CliRunner().invoke(app, ["status"], env={"HINS_HOME": str(settings.home), "HINS_PROJECT": "p"})
+    assert "2 events (1 whose hins_redact hook failed or hung); last 20" in " ".join(runner.output.split())
 
 
 def test_after_close_nothing_is_recorded(settings):
