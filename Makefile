@@ -1,4 +1,4 @@
-# make demo | test | check | coverage | lint | bench | starter: each sets up .venv first, on a machine with nothing but Python and a package index.
+# make demo | test | check | coverage | lint | docs | plots | bench | starter: each sets up .venv first, on a machine with nothing but Python and a package index.
 #
 #   PYTHON=python3.12     the Python that .venv is made with
 #   TORCH_INDEX=URL       where torch comes from; https://download.pytorch.org/whl/cpu has builds without CUDA
@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check coverage lint bench starter setup clean
+.PHONY: demo test check coverage lint docs plots bench starter setup clean
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -45,6 +45,14 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site, in site/: strict, and without a network.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+# The documentation's plots, from docs/results/*.json.
+plots: setup
+	$(BIN)/python tools/plots.py
+
 bench: setup
 	@for script in benchmarks/[a-z]*.py; do \
 		echo "== $$script"; \
@@ -72,9 +80,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV); the first time takes some minutes."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(PIP) -e ".[mem0,memoryos,synthesis,bench,mteb,dev]"
+	$(PIP) -e ".[mem0,memoryos,synthesis,bench,mteb,docs,dev]"
 	$(PIP) --no-deps memoryos-pro
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

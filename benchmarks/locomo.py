@@ -12,7 +12,8 @@ of its turns is. ``deployment`` trains on what was captured while other conversa
 given, memories retrieved; evidence labels are for scoring only) and scores conversations that were never seen.
 
 ``--encoders`` and ``--reader`` put encoders side by side in the same agent: what each finds, what a reader answers from
-it. There, ``hins`` is the encoder that the deployment protocol trains. docs/benchmarks.md says what each figure means.
+it. There, ``hins`` is the encoder that the deployment protocol trains. docs/how-to/benchmarks.md says what each
+figure means.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def test_torch_is_pinned_within_the_declared_range() -> None:
     assert tuple(map(int, pins["torch"].split("."))) >= tuple(map(int, least.group(1).split(".")))
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "check", "coverage", "lint", "bench"])
+@pytest.mark.parametrize("target", ["demo", "test", "check", "coverage", "lint", "docs", "plots", "bench"])
 def test_make_knows_the_target(target: str) -> None:
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -102,17 +102,17 @@ def test_help_lists_every_command_and_the_exit_statuses(hins: Hins) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_documented_with_its_options(name: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    pages = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    pages = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     assert f"`hins {name}" in readme
     assert f"\n## hins {name}\n" in pages
     section = pages.split(f"\n## hins {name}\n")[1].split("\n## ")[0]
     options = {option for one in COMMANDS[name].params for option in one.opts if option.startswith("--")}
     for option in options - {"--json"}:
-        assert option in section, f"docs/cli.md does not tell of {option}"
+        assert option in section, f"docs/reference/cli.md does not tell of {option}"
 
 
 def test_every_documented_command_exists() -> None:
-    pages = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    pages = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     told = {line.removeprefix("## hins ") for line in pages.splitlines() if line.startswith("## hins ")}
     assert told == COMMANDS.keys()
 
@@ -123,7 +123,7 @@ def test_every_command_takes_json_and_has_a_help_text(name: str) -> None:
     assert COMMANDS[name].help
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/cli.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/cli.md"])
 def test_exit_statuses_are_documented(page: str) -> None:
     text = " ".join((ROOT / page).read_text(encoding="utf-8").lower().replace("|", " ").split())
     for code, meaning in EXIT_STATUSES.items():

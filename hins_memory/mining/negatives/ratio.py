@@ -11,7 +11,7 @@ from hins_memory.types import Ratio, Tier
 __all__ = ["PRIOR", "PRIOR_COUNT", "RatioEstimate", "TierAllocator", "estimate_ratio"]
 
 #: Shares believed before anything is counted: those in synthetic conversations made of persona chats, three to an
-#: owner (benchmarks/start.py, docs/start.md).
+#: owner (benchmarks/start.py, docs/results/cold-start.md).
 PRIOR = Ratio(easy=0.17, medium=0.80, hard=0.03, source="prior")
 #: How many ranked memories the prior weighs as much as.
 PRIOR_COUNT = 60
