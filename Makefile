@@ -47,6 +47,7 @@ lint: setup
 
 # The site, in site/: strict, and without a network.
 docs: setup
+	$(BIN)/python tools/site/cli_reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 # The documentation's plots, from docs/results/*.json.
