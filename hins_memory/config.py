@@ -42,7 +42,8 @@ class Settings:
 
     home: Path = field(default_factory=_default_home)
     project: str = field(default_factory=_default_project)
-    log_url: str = field(default_factory=lambda: os.environ.get("HINS_LOG_URL", ""))
+    # Not shown: it may hold a password.
+    log_url: str = field(default_factory=lambda: os.environ.get("HINS_LOG_URL", ""), repr=False)
     capture: bool = field(default_factory=lambda: os.environ.get("HINS_CAPTURE", "1") not in ("0", "false", "no"))
     queue_size: int = 10_000
     queue_bytes: int = 128 * 2**20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hins_memory.common.files import file_lock
+from hins_memory.common.files import file_lock, private_folder
 from hins_memory.errors import AgentError
 
 __all__ = ["acquire_client", "acquire_folder", "release_client"]
@@ -57,6 +58,8 @@ def _acquire(path: str, connect: Callable[[str], Any]) -> Any:
         _settle()
         shared = _open.get(folder)
         if shared is None:
+            with contextlib.suppress(OSError):  # what connects says what is wrong
+                private_folder(Path(folder))
             shared = _open[folder] = _Shared(connect(folder))
         shared.users += 1
     _try_to_settle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,17 @@ from mem0.configs.base import MemoryConfig
 from mem0.embeddings.configs import EmbedderConfig
 from mem0.llms.configs import LlmConfig
 from mem0.vector_stores.configs import VectorStoreConfig
+from pydantic import ValidationError
 
 from hins_adapter_mem0.embedding import PROVIDER, HinsEmbedding, register_embedder
 from hins_adapter_mem0.llm import LAZY_PROVIDER, register_lazy_llm
 from hins_adapter_mem0.stores import dimension_field
+from hins_memory.common.files import keep_private, private_file, private_folder
+from hins_memory.common.secrets import masked, secrets_in
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
 
-__all__ = ["complete_config", "embedded_path", "store_key", "with_encoder"]
+__all__ = ["checked_config", "complete_config", "embedded_path", "store_key", "with_encoder"]
 
 
 def complete_config(config: Any, settings: Settings) -> Any:
@@ -35,12 +39,7 @@ def complete_config(config: Any, settings: Settings) -> Any:
     if config is None or isinstance(config, Mapping):
         given = {key: value for key, value in dict(config or {}).items() if key != "embedder"}
         named = _names_place(given.get("vector_store"))
-        try:
-            complete = MemoryConfig(**given)
-        except ValueError as error:
-            raise ConfigError(
-                f"Mem0 does not accept this configuration: {error}", "See Mem0's documentation."
-            ) from error
+        complete = checked_config(given)
     elif isinstance(config, MemoryConfig):
         complete = config.model_copy()
         named = "vector_store" in config.model_fields_set
@@ -54,9 +53,34 @@ def complete_config(config: Any, settings: Settings) -> Any:
             update={"path": str(folder / "qdrant"), "on_disk": True}
         )
     if "history_db_path" not in complete.model_fields_set:
-        complete.history_db_path = str(folder / "history.db")
-        folder.mkdir(parents=True, exist_ok=True)
+        history = folder / "history.db"
+        complete.history_db_path = str(history)
+        private_folder(settings.root)
+        keep_private(private_folder(folder))
+        private_file(history)
+        keep_private(history)
     return complete
+
+
+def checked_config(given: Mapping[str, Any]) -> MemoryConfig:
+    """Return Mem0's configuration of a dict.
+
+    Raises:
+        ConfigError: Mem0 does not accept it; the message repeats no key or password of it.
+    """
+    try:
+        return MemoryConfig(**given)
+    except ValueError as error:
+        problem = masked(_problem(error), secrets_in(given))
+    # Without its cause, which repeats what was given.
+    raise ConfigError(f"Mem0 does not accept this configuration: {problem}", "See Mem0's documentation.")
+
+
+def _problem(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    found = error.errors(include_input=False, include_url=False)
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)
 
 
 def _names_place(store: Any) -> bool:
@@ -133,11 +157,32 @@ def _place(config: Any) -> str:
     return str(Path(path).resolve()) if path else "default"
 
 
+# A pair of a connection string as PostgreSQL's own library takes it: host=db dbname='a name'.
+_PAIR = re.compile(r"(\w+)\s*=\s*('(?:\\.|[^'])*'|\S*)")
+
+
 def _without_secrets(url: str) -> str:
-    # Without "//", urlsplit would take a user's name before a colon for the scheme.
-    if "://" not in url:
+    """Return the place that a URL or connection string names, without who connects and how."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        if pairs := {name: value.strip("'") for name, value in _PAIR.findall(url)}:
+            host, port = pairs.get("host") or pairs.get("hostaddr") or "", pairs.get("port")
+            return f"{host}{f':{port}' if port else ''}/{pairs.get('dbname', '')}"
+        # Without "//", urlsplit would take a user's name before a colon for the scheme.
         return url.rpartition("@")[2].partition("?")[0]
-    parts = urlsplit(url)
+    # A password may hold what has a meaning in a URL: everything before the last @ of the place goes, unparsed.
+    if "@" in rest.partition("?")[0] or not _parsed(scheme, rest):
+        rest = rest.rpartition("@")[2]
+    return _parsed(scheme, rest)
+
+
+def _parsed(scheme: str, rest: str) -> str:
+    """Return the place that a URL names, or "" when it cannot be parsed."""
+    try:
+        parts = urlsplit(f"{scheme}://{rest}")
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return ""
     # A server behind a Unix socket is named by the socket's folder.
     host = parts.hostname or parse_qs(parts.query).get("host", [""])[0]
-    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path.rstrip('/')}"
+    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"

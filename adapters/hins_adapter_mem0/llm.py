@@ -9,6 +9,7 @@ from typing import Any
 from mem0.llms.base import LLMBase
 from mem0.utils.factory import LlmFactory
 
+from hins_memory.common.secrets import masked, secrets_in
 from hins_memory.errors import AgentError
 
 __all__ = ["LAZY_PROVIDER", "LazyLLM", "LazyLLMConfig", "register_lazy_llm"]
@@ -21,7 +22,8 @@ class LazyLLMConfig:
     """Which of Mem0's providers to build, and with what, once an LLM is needed."""
 
     provider: str = "openai"
-    config: dict[str, Any] = field(default_factory=dict)
+    # Not shown: it may hold an API key.
+    config: dict[str, Any] = field(default_factory=dict, repr=False)
     model: str | None = None
 
 
@@ -46,12 +48,16 @@ class LazyLLM(LLMBase):  # type: ignore[misc]  # mem0 has no type information
                 try:
                     self._real = LlmFactory.create(self._settings.provider, dict(self._settings.config))
                 except Exception as error:
-                    raise AgentError(
-                        f"Mem0 needs its language model ({self._settings.provider}) for this, and it could not be "
-                        f"set up: {error}",
-                        "Give its API key (for OpenAI: OPENAI_API_KEY) or an `llm` in the config; "
-                        "add(..., infer=False) stores messages as they are and needs no language model.",
-                    ) from error
+                    problem = masked(str(error), secrets_in(self._settings.config))
+                else:
+                    return self._real
+                # Without its cause, which may repeat the API key.
+                raise AgentError(
+                    f"Mem0 needs its language model ({self._settings.provider}) for this, and it could not be "
+                    f"set up: {problem}",
+                    "Give its API key (for OpenAI: OPENAI_API_KEY) or an `llm` in the config; "
+                    "add(..., infer=False) stores messages as they are and needs no language model.",
+                )
             return self._real
 
     def generate_response(self, *args: Any, **kwargs: Any) -> Any:

@@ -11,10 +11,11 @@ import mem0
 
 from hins_adapter_mem0.attached import Attachment, attached_class
 from hins_adapter_mem0.captures import join_capture
-from hins_adapter_mem0.config import complete_config, with_encoder
+from hins_adapter_mem0.config import checked_config, complete_config, with_encoder
 from hins_adapter_mem0.embedding import PROVIDER
 from hins_adapter_mem0.opening import Embedder, checked_embedder, open_agent, open_recording_agent
 from hins_adapter_mem0.recorder import Recorder
+from hins_memory.common.files import keep_private
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
 
@@ -27,7 +28,9 @@ _Self = TypeVar("_Self", bound="_FromConfig")
 def make_settings(settings: Settings | None, project: str | None) -> Settings:
     """Return the settings given, or those of the environment, for a project if one is named."""
     settings = settings or Settings()
-    return settings if project is None else replace(settings, project=project)
+    chosen = settings if project is None else replace(settings, project=project)
+    keep_private(chosen.root)
+    return chosen
 
 
 def new_recorder(memory: Any, settings: Settings, capture: bool) -> Recorder:
@@ -62,9 +65,7 @@ def _construct(
 
 
 def _plain_config(config: Mapping[str, Any] | None) -> Any:
-    from mem0.configs.base import MemoryConfig
-
-    return MemoryConfig(**dict(config or {}))
+    return checked_config(dict(config or {}))
 
 
 class _FromConfig:

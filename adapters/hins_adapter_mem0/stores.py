@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mem0.utils.factory import VectorStoreFactory
 
+from hins_memory.common.secrets import masked
 from hins_memory.errors import AgentError, LogError
 from hins_memory.plugins.protocols import same_record
 
@@ -44,7 +45,7 @@ def patiently(call: Callable[[], _Result]) -> _Result:
         try:
             return call()
         except Exception as error:
-            logger.info("A store failed and is tried again: %s", error)
+            logger.info("A store failed and is tried again: %s", masked(str(error)))
             time.sleep(_TRY_SECONDS)
     return call()
 

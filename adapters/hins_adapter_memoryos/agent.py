@@ -134,7 +134,9 @@ class MemoryosAgent:
         self.convert_file(part.path, target, self._space(previous.version) if previous and previous.version else None)
         document = _readable(part.path) or {}
         marked = document.get(MARK) == target.space
-        self._convert_part(part, target, usable_vectors(entries(document)) if marked else None)
+        # What somebody else wrote into the file may not fit; it is made again from its text.
+        dim = getattr(target.encoder, "dim", None)
+        self._convert_part(part, target, usable_vectors(entries(document), dim) if marked else None)
 
     def leave(self, parts: Iterable[Part]) -> None:
         """Let go of parts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import weakref
 from collections.abc import Callable, Mapping
@@ -23,14 +24,16 @@ from hins_adapter_memoryos.attached import (
 )
 from hins_adapter_memoryos.encoders import OwnEncoder
 from hins_adapter_memoryos.events import scope_of
+from hins_adapter_memoryos.files import is_inside
 from hins_adapter_memoryos.opening import choose_encoder, open_agent, record_own, reembed_agent
 from hins_adapter_memoryos.part import Part, PartKind
 from hins_adapter_memoryos.recorder import Recorder
 from hins_adapter_memoryos.shape import Shape, is_memoryos, shape_of
+from hins_memory.common.files import keep_private
 from hins_memory.config import Settings
 from hins_memory.errors import AgentError, ConfigError
 
-__all__ = ["Attachment", "Options", "agent_of", "attach", "attach_with", "detach", "install"]
+__all__ = ["Attachment", "Options", "agent_of", "attach", "attach_with", "check_ids", "detach", "install"]
 
 _MEMORIES: Mapping[str, tuple[PartKind, type]] = {
     "short_term_memory": ("short", AttachedShort),
@@ -56,7 +59,9 @@ class Options:
     def chosen(self) -> Settings:
         """The settings given, or those of the environment, for the project if one is named."""
         settings = self.settings or Settings()
-        return settings if self.project is None else replace(settings, project=self.project)
+        chosen = settings if self.project is None else replace(settings, project=self.project)
+        keep_private(chosen.root)
+        return chosen
 
 
 @dataclass
@@ -160,6 +165,7 @@ def install(memory: Any, options: Options, original: type | None) -> None:
         AgentError: see `attach`; the parts are as they were then.
     """
     shape, settings = shape_of(memory), options.chosen
+    check_ids(memory.user_id, memory.assistant_id)
     own = OwnEncoder(shape.get_embedding, shape.model_name, shape.model_kwargs)
     root = Path(memory.data_storage_path).resolve()
     try:
@@ -183,6 +189,20 @@ def install(memory: Any, options: Options, original: type | None) -> None:
         raise AgentError(
             f"The store {root} cannot be written: {error}", "Check that it is writable and that the disk is not full."
         ) from error
+
+
+def check_ids(*ids: Any) -> None:
+    """Check ids that MemoryOS makes paths of.
+
+    Raises:
+        AgentError: one leads out of the store, to files of somebody else.
+    """
+    for id_ in ids:
+        if isinstance(id_, (str, os.PathLike)) and not is_inside(id_):
+            raise AgentError(
+                f"MemoryOS would keep the files of {str(id_)!r} outside of the folder for them.",
+                "Use an id that is no absolute path and has no '..' in it.",
+            )
 
 
 def attach_with(memory: Any, options: Mapping[str, Any]) -> Any:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hins_memory.common.files import file_lock
+from hins_memory.common.files import file_lock, private_folder
 
 __all__ = [
     "KINDS",
@@ -24,6 +26,7 @@ __all__ = [
     "Kind",
     "encodable",
     "entries",
+    "is_inside",
     "page_text",
     "read_json",
     "set_aside",
@@ -44,7 +47,11 @@ KINDS: tuple[Kind, ...] = ("summaries", "pages", "knowledge")
 MARK = "hins_encoder"
 
 _KNOWLEDGE = ("knowledge_base", "assistant_knowledge")
-_PATTERNS = ("users/**/mid_term.json", "users/**/long_term_user.json", "assistants/**/long_term_assistant.json")
+# Where the files with vectors are, and their names.
+_FILES: Mapping[str, tuple[str, ...]] = {
+    "users": ("mid_term.json", "long_term_user.json"),
+    "assistants": ("long_term_assistant.json",),
+}
 
 
 class DamagedFileError(ValueError):
@@ -67,9 +74,12 @@ class Entry:
 
     @property
     def vector(self) -> Sequence[float] | None:
-        """The stored vector, or None when there is none."""
+        """The stored vector, or None when there is none that can be used: one of finite numbers."""
         stored = self.holder.get(self.field)
-        return stored if isinstance(stored, list) and stored else None
+        if not isinstance(stored, list) or not stored:
+            return None
+        usable = all(isinstance(number, (int, float)) and math.isfinite(number) for number in stored)
+        return stored if usable else None
 
 
 def encodable(text: Any) -> str:
@@ -95,18 +105,45 @@ def entries(document: Mapping[str, Any]) -> Iterator[Entry]:
         if not isinstance(session, dict):
             continue
         yield Entry("summaries", encodable(session.get("summary", "")), session, "summary_embedding")
-        for page in list(session.get("details") or ()):
+        for page in _listed(session.get("details")):
             if isinstance(page, dict):
                 yield Entry("pages", page_text(page), page, "page_embedding")
     for name in _KNOWLEDGE:
-        for entry in list(document.get(name) or ()):
+        for entry in _listed(document.get(name)):
             if isinstance(entry, dict):
                 yield Entry("knowledge", encodable(entry.get("knowledge", "")), entry, "knowledge_embedding")
 
 
+def _listed(value: Any) -> list[Any]:
+    """Return a list, or what a deque holds; [] for anything else."""
+    return list(value) if isinstance(value, (list, tuple, deque)) else []
+
+
 def store_files(root: Path) -> list[Path]:
-    """Return the files with vectors of every user and assistant under a data_storage_path."""
-    return sorted(path for pattern in _PATTERNS for path in root.glob(pattern) if path.is_file())
+    """Return the files with vectors of every user and assistant under a data_storage_path; links are followed."""
+    return sorted(
+        path
+        for folder, names in _FILES.items()
+        for path in _walk(root / folder)
+        if path.name in names and path.is_file()
+    )
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        # A link may lead to a folder above it.
+        if (real := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(parent) / name for name in names)
+
+
+def is_inside(id_: Any) -> bool:
+    """Return whether a user's or assistant's id, of which MemoryOS makes a path, stays in the folder meant for it."""
+    path = Path(os.fspath(id_))
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def side_folder(root: Path) -> Path:
@@ -117,7 +154,7 @@ def side_folder(root: Path) -> Path:
 def writing(root: Path, path: Path) -> AbstractContextManager[object]:
     """Return the lock that excludes every other thread and process of hins-memory that writes a file of a store."""
     digest = hashlib.sha256(os.path.realpath(path).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    return file_lock(side_folder(root) / "locks" / digest)
+    return file_lock(private_folder(side_folder(root)) / "locks" / digest)
 
 
 def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
@@ -130,11 +167,28 @@ def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, kind):
         raise DamagedFileError(f"{path} holds a {type(content).__name__}, not a {kind.__name__}")
+    if isinstance(content, dict) and (wrong := _misshapen(content)):
+        raise DamagedFileError(f"{path} is not what MemoryOS writes: {wrong}")
     return content
+
+
+def _misshapen(document: Mapping[str, Any]) -> str:
+    """Return in words what of a mid-term or long-term document MemoryOS could not work with; "" for nothing."""
+    sessions = document.get("sessions", {})
+    if not isinstance(sessions, dict) or not all(isinstance(session, dict) for session in sessions.values()):
+        return "sessions are not objects"
+    if not all(_lists_objects(session.get("details", [])) for session in sessions.values()):
+        return "the pages of a session are not a list of objects"
+    wrong = next((name for name in _KNOWLEDGE if not _lists_objects(document.get(name, []))), "")
+    return f"{wrong} is not a list of objects" if wrong else ""
+
+
+def _lists_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 
 def write_json(path: Path, document: Any, *, durable: bool = False) -> None:
@@ -158,7 +212,9 @@ def write_json(path: Path, document: Any, *, durable: bool = False) -> None:
         # Half a surrogate pair, which UTF-8 has no bytes for: as an escape it survives.
         text = json.dumps(document, ensure_ascii=True, indent=2).encode("ascii")
     try:
-        with scratch.open("wb") as stream:
+        # Memories are nobody else's to read; a file that is there keeps the mode that its owner gave it.
+        scratch.unlink(missing_ok=True)
+        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
             stream.write(text)
             if durable:
                 stream.flush()

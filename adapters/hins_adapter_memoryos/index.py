@@ -34,14 +34,15 @@ def file_entries(path: Path) -> list[Entry]:
         return []
 
 
-def usable_vectors(found: Iterable[Entry]) -> dict[tuple[Kind, str], NDArray[np.float32]]:
-    """Return the stored vectors by kind and id, each of shape (dim,)."""
+def usable_vectors(found: Iterable[Entry], dim: int | None = None) -> dict[tuple[Kind, str], NDArray[np.float32]]:
+    """Return the stored vectors by kind and id, each of shape (dim,); those of another length are left out."""
     import numpy as np
 
     vectors: dict[tuple[Kind, str], NDArray[np.float32]] = {}
     for entry in found:
-        if entry.vector is not None:
-            vectors[entry.kind, entry.id] = np.asarray(entry.vector, dtype=np.float32)
+        vector = entry.vector
+        if vector is not None and dim in (None, len(vector)):
+            vectors[entry.kind, entry.id] = np.asarray(vector, dtype=np.float32)
     return vectors
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import memoryos
 
 from hins_adapter_memoryos.attached import Attached, attached_class
-from hins_adapter_memoryos.attaching import Options, install
+from hins_adapter_memoryos.attaching import Options, check_ids, install
 from hins_memory.config import Settings
 
 __all__ = ["Memoryos"]
@@ -51,5 +52,8 @@ class Memoryos(attached_class(Attached, memoryos.Memoryos)):  # type: ignore[mis
         model: str | Path | None = None,
         **options: Any,
     ) -> None:
+        given = inspect.signature(memoryos.Memoryos).bind_partial(*arguments, **options).arguments
+        # Before MemoryOS makes their folders.
+        check_ids(given.get("user_id"), given.get("assistant_id"))
         super().__init__(*arguments, **options)
         install(self, Options(embedder, reembed, capture, project, settings, model), original=None)

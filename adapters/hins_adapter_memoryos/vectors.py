@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hins_adapter_memoryos.files import Kind, side_folder
+from hins_memory.common.files import private_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +59,7 @@ class VectorCache:
         """Keep vectors by id, each of shape (dim,), in one transaction."""
         rows = [(kind, id_, vector.tobytes()) for id_, vector in vectors.items()]
         if rows:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self.path.parent)
             with self._lock, closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
                 connection.execute(_SCHEMA)
                 connection.executemany("insert or replace into vectors values (?, ?, ?)", rows)

@@ -1,15 +1,21 @@
-"""Files: their digests, and locks between the processes of one host."""
+"""Files: their digests, who may read them, and locks between the processes of one host."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import hashlib
+import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["file_digest", "file_lock"]
+__all__ = ["file_digest", "file_lock", "keep_private", "private_file", "private_folder"]
+
+logger = logging.getLogger(__name__)
+
+_OTHERS = 0o077
 
 
 def file_digest(path: Path) -> str:
@@ -19,6 +25,41 @@ def file_digest(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that only its owner can enter, if it is not there yet, and return it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def private_file(path: Path) -> None:
+    """Make an empty file that only its owner can read, if it is not there yet; one that is there is not opened.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def keep_private(path: Path) -> None:
+    """Take a file or folder that holds conversations away from everybody but its owner, and say so; never raises."""
+    try:
+        mode = path.stat().st_mode
+        if not mode & _OTHERS:
+            return
+        path.chmod(mode & ~_OTHERS & 0o7777)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        logger.warning("%s can be read by others, and that cannot be changed: %s", path, error)
+    else:
+        logger.warning("%s could be read by others; it is its owner's alone now", path)
 
 
 @contextlib.contextmanager
