@@ -165,7 +165,8 @@ def _without_secrets(url: str) -> str:
     """Return the place that a URL or connection string names, without who connects and how."""
     scheme, separator, rest = url.partition("://")
     if not separator:
-        if pairs := {name: value.strip("'") for name, value in _PAIR.findall(url)}:
+        if _PAIR.match(url.strip()):
+            pairs = {name: value.strip("'") for name, value in _PAIR.findall(url)}
             host, port = pairs.get("host") or pairs.get("hostaddr") or "", pairs.get("port")
             return f"{host}{f':{port}' if port else ''}/{pairs.get('dbname', '')}"
         # Without "//", urlsplit would take a user's name before a colon for the scheme.

@@ -27,6 +27,7 @@ __all__ = [
     "encodable",
     "entries",
     "is_inside",
+    "misshapen",
     "page_text",
     "read_json",
     "set_aside",
@@ -171,12 +172,12 @@ def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
         raise DamagedFileError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, kind):
         raise DamagedFileError(f"{path} holds a {type(content).__name__}, not a {kind.__name__}")
-    if isinstance(content, dict) and (wrong := _misshapen(content)):
+    if isinstance(content, dict) and (wrong := misshapen(content)):
         raise DamagedFileError(f"{path} is not what MemoryOS writes: {wrong}")
     return content
 
 
-def _misshapen(document: Mapping[str, Any]) -> str:
+def misshapen(document: Mapping[str, Any]) -> str:
     """Return in words what of a mid-term or long-term document MemoryOS could not work with; "" for nothing."""
     sessions = document.get("sessions", {})
     if not isinstance(sessions, dict) or not all(isinstance(session, dict) for session in sessions.values()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from hins_adapter_memoryos.files import (
     Entry,
     encodable,
     entries,
+    misshapen,
     read_json,
     set_aside,
     write_json,
@@ -158,5 +160,18 @@ class Part:
                     read_json(self.path, wanted)
                 except DamagedFileError as error:
                     set_aside(self.path, str(error))
+                    self._empty_if_misshapen()
         except OSError as error:
             logger.warning("%s could not be checked: %s", self.path, error)
+
+    def _empty_if_misshapen(self) -> None:
+        """Make the object what MemoryOS begins with, if it loaded what it cannot work with from a damaged file."""
+        component = self._component()
+        if component is None or self.kind == "short":
+            return
+        if self.kind == "mid" and misshapen({"sessions": component.sessions}):
+            component.sessions, component.access_frequency, component.heap = {}, defaultdict(int), []
+        if self.kind == "long":
+            for held in (component.knowledge_base, component.assistant_knowledge):
+                if misshapen({"knowledge_base": list(held)}):
+                    held.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from copy import copy
 from pathlib import Path
@@ -175,10 +176,16 @@ def test_a_save_of_faiss_that_fails_is_an_error_and_keeps_what_was(world: Any, m
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match="No space"):
-            index.delete([record.id])
-    assert rows(index) == before
+        broken.setattr(os, "fsync", full)
+        for write in (
+            lambda: index.delete([record.id]),
+            lambda: memory.add("Dai found a kite.", user_id="ann", infer=False),
+            lambda: memory.update(record.id, "Another text."),
+            lambda: index.store.reset(),
+        ):
+            with pytest.raises(OSError, match="No space"):
+                write()
+            assert rows(index) == before
     index.delete([record.id])
     assert index.count() == 2
 

@@ -32,8 +32,7 @@ class NotebookAgent:
     encoder_version = property(lambda self: self.serving[0].version)
 
     def __init__(self, notebook, settings):
-        self.key, self.lock = f"notebook:{notebook.path}", threading.RLock()
-        self.scope = Scope.of(user=notebook.path)  # two notebooks may be of two people
+        self.key, self.lock, self.scope = f"notebook:{notebook.path}", threading.RLock(), Scope.of(user=notebook.path)
         self.registry, self.capture = Registry(settings), Capture(settings)
         self.open = lambda version, suffix: [NoteIndex(notebook.db, f"hins_notes{suffix}")]
         self.live, self.replicate_lock, self.drain = lambda: [self.serving[1]], lambda: self.lock, lambda: None

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from hins_adapter_mem0 import Memory
 from hins_adapter_mem0.config import store_key
-from hins_adapter_mem0.llm import LazyLLMConfig
+from hins_adapter_mem0.llm import LazyLLM, LazyLLMConfig
 from hins_adapter_mem0.stores import patiently
 from mem0_world import own_memory
 
 import hins_memory
 from hins_memory.common.secrets import masked, secrets_in
 from hins_memory.config import Settings
-from hins_memory.errors import HinsError
+from hins_memory.errors import AgentError, HinsError
 from hins_memory.log.capture import flush_all
 
 CANARY = "canary-0123456789abcdef"
@@ -46,9 +46,7 @@ def shown(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + repr(error)
 
 
-def test_a_key_of_the_configuration_is_nowhere(
-    settings: Settings, tiny_folder: Path, said: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_of_the_configuration_is_nowhere(settings: Settings, tiny_folder: Path, said: Any) -> None:
     llm = {"provider": "openai", "config": {"api_key": CANARY, "openai_base_url": "http://127.0.0.1:9/v1"}}
     memory = Memory({"llm": llm}, settings=settings, model=tiny_folder)
     memory.add("I play the cello.", user_id="ann", infer=False)
@@ -75,19 +73,14 @@ def test_a_configuration_that_is_refused_is_not_repeated(
     for embedder in ("hins", None):
         with pytest.raises(HinsError) as raised:
             Memory(config, settings=settings, model=tiny_folder, embedder=embedder)  # type: ignore[arg-type]
-        assert CANARY not in str(raised.value)
-        assert CANARY not in repr(raised.value)
+        assert CANARY not in shown(raised.value)
 
 
-def test_a_language_model_that_cannot_be_set_up_does_not_say_its_key(
-    settings: Settings, tiny_folder: Path, said: Any
-) -> None:
-    llm = {"provider": "openai", "config": {"api_key": CANARY, "openai_base_url": 7, "temperature": "hot"}}
-    memory = Memory({"llm": llm}, settings=settings, model=tiny_folder)
-    with pytest.raises(Exception, match=r".") as raised:
-        memory.add("I play the cello.", user_id="ann")
-    assert CANARY not in str(raised.value)
-    memory.close()
+def test_a_language_model_that_cannot_be_set_up_does_not_say_its_key(said: Any) -> None:
+    for wrong in ({"openai_base_url": 7}, {"no_such_setting": 1}):
+        with pytest.raises(AgentError, match="could not be set up") as raised:
+            LazyLLM(LazyLLMConfig("openai", {"api_key": CANARY, **wrong})).generate_response(messages=[])
+        assert CANARY not in shown(raised.value)
 
 
 def test_a_store_that_fails_does_not_say_its_password(said: Any) -> None:
