@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hins_memory.config import Settings
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.errors import HinsError
+    from hins_memory.loop.labelled import compare_encoders, train_encoder
     from hins_memory.loop.pipeline import Pipeline
 
     __version__: str
@@ -29,7 +30,9 @@ __all__ = [
     "Settings",
     "__version__",
     "attach",
+    "compare_encoders",
     "detach",
+    "train_encoder",
 ]
 
 _HOMES = {
@@ -39,6 +42,8 @@ _HOMES = {
     "Memory": "hins_adapter_mem0",
     "Pipeline": "hins_memory.loop.pipeline",
     "Settings": "hins_memory.config",
+    "compare_encoders": "hins_memory.loop.labelled",
+    "train_encoder": "hins_memory.loop.labelled",
 }
 
 _AgentObject = TypeVar("_AgentObject")

@@ -11,6 +11,7 @@ from hins_memory.cli import loop
 from hins_memory.cli.demo import demo
 from hins_memory.cli.doctor import doctor
 from hins_memory.cli.encoders import encoders
+from hins_memory.cli.evaluate import evaluate
 from hins_memory.cli.log import log
 from hins_memory.cli.options import Options
 from hins_memory.cli.screen import say_version
@@ -61,6 +62,7 @@ app.command()(loop.status)
 app.command()(loop.mine)
 app.command()(loop.train)
 app.command()(loop.gate)
+app.command()(evaluate)
 app.command()(loop.swap)
 app.command()(loop.rollback)
 app.command()(loop.run)

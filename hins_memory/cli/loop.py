@@ -115,6 +115,10 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the training that was cut last, with its own settings.")
     ] = False,
+    labelled: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Learn from labelled questions (.csv, .jsonl, .parquet) instead."),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page with the curves of the run.")
     ] = None,
@@ -123,20 +127,24 @@ def train(
 
     Several processes: `torchrun --nproc-per-node 2 -m hins_memory train`, or `accelerate launch -m hins_memory train`.
     """
+    from hins_memory.loop.labelled import train_version
     from hins_memory.loop.pipeline import Pipeline
     from hins_memory.training.fit.processes import is_main
     from hins_memory.training.report import write_run_report
 
     settings = settings_of(context)
     if resume:
-        _check_alone(context, ("base", "mode", "epochs", "negatives", "batch_size", "patience", "seed"))
+        _check_alone(context, ("base", "mode", "epochs", "negatives", "batch_size", "patience", "seed", "labelled"))
     # Whoever says how many passes gets them, however few steps they are.
     given: dict[str, Any] = {} if epochs is None else {"epochs": epochs, "min_steps": 1}
     given |= {name: value for name, value in (("batch_size", batch_size), ("patience", patience)) if value is not None}
     loop = _loop(base, seed, negatives, mode=cast("Mode", mode), **given)
     with Bars() as bars:
         bars.waiting("loading the encoder")
-        version = Pipeline(settings, loop=loop, progress=bars).train(resume=resume)
+        if labelled is not None:
+            version = train_version(labelled, settings, base, loop.train, bars)
+        else:
+            version = Pipeline(settings, loop=loop, progress=bars).train(resume=resume)
     if not is_main():
         return Result(lines=())
     if report is not None:

@@ -67,9 +67,13 @@ class EncoderSource:
 
     def initial(self) -> Encoder:
         """Return what a new store starts with: the user's model, else the current version, the starter, or stock."""
+        return shared_encoder(self.initial_name())
+
+    def initial_name(self) -> str | Path:
+        """Return the same as `Encoder.load` takes it."""
         if self.model is None and (current := self.registry.current()):
-            return shared_encoder(current.path)
-        return shared_encoder(self.model or default_base())
+            return current.path
+        return self.model or default_base()
 
     def serving_version(self, live: str = "") -> str:
         """Return what serves the project, "" where nobody knows.
