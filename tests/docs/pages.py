@@ -25,18 +25,24 @@ def name_of(page: Path) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, and the line of the page on which the text begins."""
+    """A fenced block: language, text, the line on which the text begins, and whether it is not to be run."""
 
     language: str
     text: str
     line: int
+    skipped: bool
 
 
 def blocks(page: Path) -> list[Block]:
     """Return the fenced blocks of a page, in order."""
     text = page.read_text(encoding="utf-8")
     return [
-        Block(found[2], textwrap.dedent(found[3]), text.count("\n", 0, found.start(3)) + 1)
+        Block(
+            found[2],
+            textwrap.dedent(found[3]),
+            text.count("\n", 0, found.start(3)) + 1,
+            text[: found.start()].endswith("<!-- not run -->\n"),
+        )
         for found in _FENCE.finditer(text)
     ]
 
