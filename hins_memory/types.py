@@ -102,7 +102,7 @@ class Scope:
             name = str.__str__(value) if isinstance(value, str) else name_of(value)
             if name is None:
                 raise ValueError(
-                    f"the {part} of a scope cannot be {value!r}; Scope.of gives None for what names nobody"
+                    f"the {part} of a scope cannot be {value!r}; Scope.of gives None for what names no owner"
                 )
             object.__setattr__(self, part, name)
 
@@ -113,8 +113,8 @@ class Scope:
         """Return the scope of ids as `name_of` takes them.
 
         Returns:
-            None when an id cannot be a name, and when no user, agent or run is given: nobody is named then, and what
-            is recorded under nobody's scope would be shared by all that have none.
+            None when an id cannot be a name, and when no user, agent or run is given: no owner is named then, and what
+            is recorded under an empty scope would be shared by all that have none.
         """
         parts = {"user": name_of(user), "agent": name_of(agent), "run": name_of(run), "tenant": name_of(tenant)}
         names = {part: name for part, name in parts.items() if name is not None}
@@ -127,7 +127,7 @@ class Scope:
     def owner(self) -> Scope:
         """The same scope without its run: the unit that data never leaves by default.
 
-        A run of nobody is its own owner: two sessions without a user or agent may be of two people.
+        A session without a user or agent is its own owner: two sessions without a user or agent may be of two people.
         """
         if not (self.user or self.agent):
             return self

@@ -37,7 +37,7 @@ def show(
 ) -> Result:
     """Show the latest entries of the interaction log, newest first."""
     reader = LogReader(open_database(settings_of(context).database_url))
-    # The reader knows no filter: among the latest so many, those of the user are shown.
+    # The reader has no filter: of the latest N entries, those of the user are shown.
     entries = [
         entry
         for entry in reader.latest(limit if user is None else max(limit, 10_000))
@@ -135,7 +135,7 @@ def purge(
     stays as it is; a training that was cut cannot be continued.
     """
     if not yes and context.params.get("as_json"):
-        raise ConfigError("Nothing was removed: with --json nobody can be asked.", "Add --yes.")
+        raise ConfigError("Nothing was removed: with --json there is no question to answer.", "Add --yes.")
     if not yes:
         typer.confirm(f"Remove everything recorded of the user {user!r}?", abort=True, err=True)
     settings = settings_of(context)

@@ -252,7 +252,7 @@ def run(
         except NotEnoughDataError as error:
             if decision is None:
                 raise
-            # A schedule asks again later; nobody has to be told that it is too early.
+            # A schedule asks again later; that it is too early is not an error.
             data = {"ran": False, "schedule": decision.to_dict(), "problem": error.problem}
             return Result(data, (f"No new round: {error}",))
     parts = [table(("trained", "examples"), [(report.version, report.mine["examples"])]), *gate_parts(report.gate)]

@@ -177,7 +177,7 @@ def _cell(value: Any) -> str:
 class Bars:
     """Progress bars on stderr, one for each stage; called as (stage, done, total) from any thread.
 
-    Nothing is drawn where stderr is no terminal.
+    Nothing is drawn where stderr is not a terminal.
 
     Example:
         with Bars() as bars:

@@ -65,7 +65,7 @@ def synthesize(
             client = {"model": llm.removeprefix(_OPENAI), "base_url": base_url, "max_total_tokens": max_tokens}
             report = _by_model(settings, client, many, given, excluded, bars)
         else:
-            raise ConfigError(f"{llm!r} is no writer.", "Use --llm none or --llm openai:MODEL.")
+            raise ConfigError(f"{llm!r} is not a writer.", "Use --llm none or --llm openai:MODEL.")
     return Result(report.to_dict(), _parts(report))
 
 

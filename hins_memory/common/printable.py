@@ -59,7 +59,7 @@ def _shown(match: re.Match[str]) -> str:
 
 
 def moment(time: object, *, seconds: bool = True) -> str:
-    """Return a time in seconds since the Unix epoch as date and time (UTC); what is no such time, as it is.
+    """Return a time in seconds since the Unix epoch as date and time (UTC); what is not such a time, as it is.
 
     A log may hold any float, and a manifest of others anything: a time is never a reason not to show the rest.
     """

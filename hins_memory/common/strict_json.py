@@ -59,7 +59,7 @@ def parse_json(content: bytes, *, limit: int, values: int = _VALUES) -> Any:
 
 
 def check_count(content: bytes, values: int = _VALUES) -> None:
-    """Make sure that JSON holds at most about so many values, without parsing it.
+    """Make sure that JSON holds at most about this many values, without parsing it.
 
     Raises:
         ValueError: it may hold more.

@@ -60,5 +60,5 @@ def read_rows(path: Traversable, what: str, columns: Sequence[str]) -> list[dict
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").strip().split("\n")]
         values = [row[name] for row in rows for name in columns]
         if wrong := [value for value in values if not isinstance(value, (str, type(None)))]:
-            raise TypeError(f"{wrong[0]!r} is no text")
+            raise TypeError(f"{wrong[0]!r} is not a text")
     return rows

@@ -119,7 +119,7 @@ class Leases:
                 lease.release()
 
     def holder(self, name: str) -> str:
-        """Return who holds a lease and since when, "" for nobody; an expired one is nobody's."""
+        """Return who holds a lease and since when, "" if it is free; an expired one is free."""
         with database_errors(self._engine.url), reading(self._engine).connect() as connection:
             row = connection.execute(sa.select(leases).where(leases.c.name == _key(name))).first()
             if row is None or not row.owner or row.expires <= self._settings.clock(connection):
@@ -230,7 +230,7 @@ def _place(lock: TextIO) -> str:
         text = lock.read().strip()
     if not text:
         text = uuid.uuid4().hex
-        # On a full disk nobody can tell after a kill that it was this file, and the lease has to run out.
+        # On a full disk no process can tell after a kill that it was this file, and the lease has to run out.
         with contextlib.suppress(OSError):
             os.write(lock.fileno(), text.encode())
     return f"{socket.gethostname()} {text}"

@@ -137,7 +137,7 @@ agent_indexes = sa.Table(
     sa.Column("changed", sa.Float(53), nullable=False),
 )
 
-# Records that were written since the last swap of an agent; see changes.py. kind "*": nobody knows which.
+# Records that were written since the last swap of an agent; see changes.py. kind "*": it is not known which.
 index_changes = sa.Table(
     "index_changes",
     metadata,

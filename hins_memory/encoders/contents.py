@@ -59,7 +59,7 @@ def check_kinds(names: Collection[str], what: str) -> None:
         what: whose they are, for the message.
 
     Raises:
-        EncoderError: one is no proper name or of a kind that no version holds, or weights or ``modules.json`` are
+        EncoderError: one is not a proper name or of a kind that no version holds, or weights or ``modules.json`` are
             missing.
     """
     try:
@@ -163,7 +163,9 @@ def _check_modules(content: Any) -> None:
 
 def _check_type(type_: Any) -> None:
     if not isinstance(type_, str) or not type_.startswith("sentence_transformers."):
-        raise ValueError(f"it names {str(type_)[:100]!r}, which is no module of sentence-transformers and may run code")
+        raise ValueError(
+            f"it names {str(type_)[:100]!r}, which is not a module of sentence-transformers and may run code"
+        )
 
 
 def _check_setting(key: str, value: Any) -> None:
@@ -176,7 +178,7 @@ def _check_setting(key: str, value: Any) -> None:
     if key.endswith("attn_implementation") and "/" in text:
         raise ValueError(f"it names code from elsewhere ({key})")
     if key == "activation_function" and "." in text and not text.startswith("torch.nn."):
-        raise ValueError(f"it names {text[:100]!r}, which is no activation function of torch and may run code")
+        raise ValueError(f"it names {text[:100]!r}, which is not an activation function of torch and may run code")
 
 
 def _pairs(content: Any) -> Iterator[tuple[str, Any]]:

@@ -46,7 +46,7 @@ _DEFAULT_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb
 _CACHE_TEXTS = 4096
 # Longer texts are encoded but not kept, so that the cache stays within a few tens of MiB.
 _CACHE_MAX_CHARS = 4096
-# From so many texts on bfloat16 pays; below, converting the weights to it costs more than it saves.
+# From this many texts on bfloat16 pays; below, converting the weights to it costs more than it saves.
 _BF16_MIN_TEXTS = 16
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -91,7 +91,7 @@ def resolve_model(name_or_dir: str | Path) -> str:
     ``stock`` and the names of all-MiniLM-L6-v2 stand for the packaged, digest-checked copy, which needs no network.
 
     Raises:
-        EncoderError: it looks like a path but is no sentence-transformers folder.
+        EncoderError: it looks like a path but is not a sentence-transformers folder.
     """
     name = str(name_or_dir)
     path = Path(name).expanduser()
@@ -299,7 +299,7 @@ class Encoder:
 
         encode = self.model.encode_query if role == "query" else self.model.encode_document
         device = self.model.device.type
-        # Half of a surrogate pair, as broken JSON leaves them, is no character that a tokenizer takes.
+        # Half of a surrogate pair, as broken JSON leaves them, is not a character that a tokenizer takes.
         texts = [_LONE_SURROGATE.sub("\ufffd", text) for text in texts]
         quick = len(texts) >= _BF16_MIN_TEXTS and bf16_supported(device)
         with self._model_lock, torch.autocast(device, torch.bfloat16, enabled=quick):

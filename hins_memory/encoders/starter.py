@@ -146,7 +146,9 @@ def write_delta(base: Path, trained: Path, target: Path, rank: int, about: Mappi
         if not weight.is_floating_point():
             continue
         if name not in after or after[name].shape != weight.shape:
-            raise EncoderError(f"{trained} is no tuned {base.name}: {name} differs in shape.", "Train from the base.")
+            raise EncoderError(
+                f"{trained} is not a tuned {base.name}: {name} differs in shape.", "Train from the base."
+            )
         change = after[name].float() - weight.float()
         if weight.dim() == 2 and float(change.norm()) > _UNCHANGED * float(weight.norm()):
             factors[name + _UP], factors[name + _DOWN] = _factors(change, rank)

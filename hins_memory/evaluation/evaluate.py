@@ -43,7 +43,7 @@ DEFAULT_KS = (1, 5, 10)
 # Cosines are compared after rounding to this many decimals: the same text stored twice must tie, although the
 # matrix product may differ in its last bits from column to column.
 _TIE_DECIMALS = 6
-# Scores of so many (query, document) pairs are held at a time: 64 MiB of float32.
+# At most this many scores of (query, document) pairs are held at a time: 64 MiB of float32.
 _MAX_PAIRS = 1 << 24
 # Documents of several sets are encoded together, at most this many.
 _MAX_DOCUMENTS = 20_000

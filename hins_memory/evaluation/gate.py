@@ -39,7 +39,7 @@ class GateSettings:
         samples: resamples of the bootstrap.
         seed: seed of the bootstrap.
         min_queries: fewer held-out queries than this decide nothing.
-        min_scope_queries: a scope with at least so many held-out queries is a large one: none of those may get
+        min_scope_queries: a scope with at least this many held-out queries is a large one: none of those may get
             significantly worse, whatever the others gain.
         max_general_loss: how much nDCG@k general retrieval may lose, 0 to 1 (0.01 is one point).
         max_cutoff_shift: by how much the share of results that reach a cut-off may change, relative to the
@@ -263,7 +263,7 @@ def _scope_rule(new: RankingScores, old: RankingScores, settings: GateSettings) 
             continue
         if _t_test(after[found], before[found]) > level:
             continue
-        # The smallest p-value that so many samples can give has to be below the level.
+        # The smallest p-value that this number of samples can give has to be below the level.
         samples = max(settings.samples, math.ceil(4 / level))
         change = paired_bootstrap(after[found], before[found], samples=samples, seed=settings.seed)
         if change.p_value <= level:
@@ -284,7 +284,7 @@ def _t_test(after: NDArray[np.float64], before: NDArray[np.float64]) -> float:
     from scipy.stats import ttest_rel
 
     with warnings.catch_warnings():
-        # It warns of equal differences, which are no fault here.
+        # It warns of equal differences, which are not a fault here.
         warnings.simplefilter("ignore", RuntimeWarning)
         return float(ttest_rel(after, before).pvalue)
 

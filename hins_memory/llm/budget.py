@@ -19,7 +19,7 @@ class LlmError(HinsError):
     """A language model did not answer, or not in the form that was asked for.
 
     Attributes:
-        refused: whether the endpoint refuses every request of the kind, e.g. for a wrong key; asking on is no use.
+        refused: whether the endpoint refuses every request of the kind, e.g. for a wrong key; asking goes no further.
     """
 
     def __init__(self, problem: str, hint: str = "", *, refused: bool = False) -> None:
@@ -118,7 +118,7 @@ class Budget:
                 self._reserved = (self._reserved[0] - prompt, self._reserved[1] - completion)
 
     def wait(self, tokens: int) -> None:
-        """Return as soon as a request of so many tokens is within the rates.
+        """Return as soon as a request of this many tokens is within the rates.
 
         One that is over the rate by itself waits for an idle period.
         """

@@ -73,7 +73,8 @@ class Capture:
     retrievals and `Settings.queue_bytes` bytes: the oldest retrievals are dropped and counted when the writer cannot
     keep up. Turns, memories and outcomes are dropped only when the bytes do not suffice without any retrieval, and
     deletions never. While the database cannot be written (full disk, lock), events are kept and tried again. An event
-    that is no row, or whose redaction fails or hangs, costs itself alone. The database is opened with the first event.
+    that cannot be a row, or whose redaction fails or hangs, costs itself alone. The database is opened with the
+    first event.
 
     May be shared by threads. A forked child starts with an empty queue and a writer of its own. What is still
     waiting is written at the end of the interpreter, of a child of multiprocessing, and of a Celery worker; `close`

@@ -24,7 +24,7 @@ class EventQueue:
     A new retrieval beyond `size` pushes the oldest out. Beyond `max_bytes` the oldest retrievals go first. Only when
     there is none left do the oldest other events go, too: turns, memories and outcomes, never deletions. An event
     that is larger than that alone is not taken. `pushed_out` counts all of them, and `pushed_out_others` those that
-    are no retrievals.
+    are not retrievals.
 
     `take` hands out a chunk, which counts as waiting until `taken_is_done`. Events are numbered from 1.
     """

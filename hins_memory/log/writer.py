@@ -45,7 +45,7 @@ class LogWriter:
 
         Returns:
             The outcomes that were left out because their retrieval is not in the log (it may come yet, from another
-            process). They are not kept, because without their retrieval nobody could tell whose they are, and a
+            process). They are not kept, because without their retrieval it is not known whose they are, and a
             purge could not reach them.
 
         Raises:

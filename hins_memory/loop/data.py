@@ -63,7 +63,7 @@ class LoopSettings:
 
 
 def public_texts() -> list[str]:
-    """Return texts that belong to nobody, for easy negatives: the packaged conversations as `Speaker: text`."""
+    """Return texts that belong to no user, for easy negatives: the packaged conversations as `Speaker: text`."""
     from hins_memory.data.sample_conversations import load_sample
 
     return [f"{turn.speaker}: {turn.text}" for one in load_sample() for turn in one.turns]

@@ -147,7 +147,7 @@ def _sets(evidence: OwnerEvidence) -> dict[str, EvalSet]:
 
 
 def latest(conversations: Collection[LabelledConversation], settings: HoldoutSettings) -> list[LabelledConversation]:
-    """Return the latest conversations of each owner, so many that together they hold enough judged queries.
+    """Return the latest conversations of each owner, just enough to hold the wanted number of judged queries together.
 
     Each owner gives the latest that hold the share of its own queries, and keeps at least one to train on. Owners with
     a single conversation give it or keep it, whole: as one group, the latest of them. If all that is too little, the

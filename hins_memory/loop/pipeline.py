@@ -239,7 +239,8 @@ class Pipeline:
             settings = replace(settings, cutoffs=cutoffs)
         base = str(self.loop.base or self._source.trained_from(self._serving_version()))
         if self.loop.train.mode == "query":
-            # The vectors that serve are kept, so the map is one for them; what they were trained on is no test of it.
+            # Query mode keeps the document vectors, so the map is trained on the serving encoder, and what that was
+            # trained on cannot be used to judge it.
             version = evidence.encoder.version
             base = str(self._source.source(version) or base)
             parents = [one.manifest for one in self.registry.versions() if one.id == version]
@@ -307,7 +308,7 @@ class Pipeline:
     def _swap(self, agent: Agent, version_id: str, force: bool) -> SwapReport:
         encoder = self._load(version_id)
         if force and (before := agent.encoder_version) != version_id:
-            # Before the swap, so that no kill leaves one of which nobody knows that the gate was not asked.
+            # Before the swap, so that a kill cannot leave a forced swap that is not recorded as forced.
             self.registry.record_gate(version_id, {"passed": None, "forced": True, "incumbent": before, "failures": []})
         return swap_agent(agent, version_id, encoder, self.registry, progress=self._progress)
 

@@ -100,7 +100,7 @@ def parse_when(text: str) -> When:
         for part in re.split(r"\s+and\s+", group, flags=re.IGNORECASE):
             match = _TERM.fullmatch(part.strip())
             if match is None or float(match.group(1)) <= 0:
-                raise ConfigError(f"{part.strip()!r} is no amount of anything that a schedule counts.", _EXAMPLE)
+                raise ConfigError(f"{part.strip()!r} is not an amount of anything that a schedule counts.", _EXAMPLE)
             terms.append(Term(float(match.group(1)), match.group(2).lower()))
         groups.append(tuple(terms))
     return When(tuple(groups))

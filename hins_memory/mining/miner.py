@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["MineResult", "MinerRun", "mine"]
 
 _log = logging.getLogger(__name__)
-# The report lists the ratios of so many owners.
+# The report lists the ratios of at most this many owners.
 _OWNERS_LISTED = 50
 # Part of a journal's identity: a journal that an older miner wrote is not taken up.
 _VERSION = 2
@@ -56,7 +56,7 @@ def mine(
         logs: what the log holds of each owner, or the evidence that was made of it; read once, one owner at a time.
         encoder: the current encoder: what it ranks high decides the ratio and which negatives are near.
         settings: what is kept and how it is sampled.
-        public: texts that belong to nobody, for easy negatives of owners with too few conversations.
+        public: texts that belong to no user, for easy negatives of owners with too few conversations.
 
     Returns:
         The examples and a report. A log without positives gives no examples and a report that says why.
@@ -79,7 +79,7 @@ class MinerRun:
     Args:
         encoder: the current encoder.
         settings: the miner's settings.
-        public: texts that belong to nobody.
+        public: texts that belong to no user.
         folder: where the journal is, so that a killed run can be taken up; None keeps it in memory.
     """
 

@@ -13,7 +13,7 @@ from hins_memory.database.tables import agent_indexes, index_changes
 
 __all__ = ["EVERYTHING", "drop_changes", "note_changes", "read_changes"]
 
-#: stands for all ids of all kinds: nobody knows what changed
+#: stands for all ids of all kinds: it is not known what changed
 EVERYTHING = "*"
 _BATCH = 500
 
@@ -52,7 +52,7 @@ def read_changes(connection: sa.Connection, agent_key: str) -> dict[str, list[st
 
 
 def drop_changes(connection: sa.Connection, agent_key: str, *, unknown: bool = False) -> None:
-    """Begin anew: both indexes hold the same now, or (`unknown`) nobody knows how they differ."""
+    """Begin anew: both indexes hold the same now, or (`unknown`) it is not known how they differ."""
     connection.execute(sa.delete(index_changes).where(index_changes.c.agent_key == agent_key))
     if unknown:
         row = {"agent_key": agent_key, "kind": EVERYTHING, "record": EVERYTHING}

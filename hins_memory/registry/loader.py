@@ -76,7 +76,7 @@ class EncoderSource:
         return self.model or default_base()
 
     def serving_version(self, live: str = "") -> str:
-        """Return what serves the project, "" where nobody knows.
+        """Return what serves the project, "" where it is not known.
 
         Args:
             live: what a live agent embeds with; it decides. Else the current version does, else that of all indexes.
@@ -115,7 +115,7 @@ class EncoderSource:
         """Return the encoder whose version is `version`.
 
         Raises:
-            AgentError: it is no version of this project, nor the user's model, the stock model or the starter.
+            AgentError: it is not a version of this project, nor the user's model, the stock model or the starter.
         """
         try:
             return shared_encoder(self.registry.get(version).path)

@@ -1,4 +1,4 @@
-"""Pruning: which encoder versions of a project nobody needs any more, and what else is left over beside them."""
+"""Pruning: which encoder versions of a project are not needed any more, and what else is left over beside them."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _reasons(registry: Registry, versions: Collection[EncoderVersion], keep: int
 
 def _remove(registry: Registry, version: EncoderVersion) -> None:
     going = version.path.with_name(f"{_GOING}{version.id}")
-    # Under the lock of the folder, so that nobody who sees it there takes it for a version that is not recorded yet.
+    # Under the lock of the folder, so that no process takes it for a version that is not recorded yet.
     with registry.folder_lock():
         registry.remove(version.id)
         try:
@@ -128,7 +128,7 @@ def _remove(registry: Registry, version: EncoderVersion) -> None:
 
 
 def _left_over(encoders: Path) -> list[Path]:
-    """Return the folders that a killed process left, and that nobody has touched for a week."""
+    """Return the folders that a killed process left, and that no process has touched for a week."""
     found = sorted(path for pattern in _LEFT_OVER for path in encoders.glob(pattern))
     return [*(path for path in found if _untouched(path)), *sorted(encoders.glob(f"{_GOING}*"))]
 

@@ -209,7 +209,7 @@ class VersionStore:
     def listing(self) -> Listing:
         """Return all versions, and what else is in their folder or table and cannot be read as one.
 
-        A broken folder or record is in nobody's way: it is listed, and everything else works.
+        A broken folder or record stops nothing: it is listed, and everything else works.
         """
         known = set(self._ids())
         unreadable: dict[str, str] = {}

@@ -254,7 +254,7 @@ def _begin_shadow(agent: Agent, version_id: str, registry: Registry) -> str:
 
 
 def _give_up_shadow(agent: Agent, registry: Registry) -> None:
-    """Give up the unfinished swap of the agent, if there is one. Nobody is building it: we hold the swap lock."""
+    """Give up the unfinished swap of the agent, if any. No other process is building it: this one holds the lock."""
     shadow = registry.shadow_index(agent.key)
     if shadow is not None:
         logger.warning("Giving up the unfinished swap of %s to %s", agent.key, shadow.version)

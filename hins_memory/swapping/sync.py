@@ -80,7 +80,7 @@ class IndexSync:
         encoder: the encoder of the target's vectors.
         lock: returns what excludes other writers of the target while it is entered.
         batch_size: how many records are encoded and written at a time.
-        progress: told after each batch; None for nobody.
+        progress: told after each batch; or None.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class IndexSync:
         """Copy, delete what is too much, and verify counts, ids, payloads and a sample of vectors.
 
         Args:
-            only: the ids of all records that can differ; None means that nobody knows. With them only those and a
+            only: the ids of all records that can differ; None means that they are not known. With them only those and a
                 sample are looked at, unless something else turns out to differ.
 
         Raises:

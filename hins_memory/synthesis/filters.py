@@ -27,8 +27,8 @@ class FilterSettings:
     """Which questions are kept.
 
     Args:
-        queries: so many questions are kept in all, spread evenly over the conversations; 0 keeps all.
-        repeats: the same question, names aside, is there to choose at most so many times; 0 sets no limit.
+        queries: at most this many questions are kept in all, spread evenly over the conversations; 0 keeps all.
+        repeats: the same question, names aside, is there to choose at most this many times; 0 sets no limit.
         seed: of what is kept where there is more.
     """
 
@@ -124,7 +124,7 @@ def _diverse(
     settings: FilterSettings,
     dropped: Counter[str],
 ) -> list[Query]:
-    """Return each question once in a conversation, and the same one with other names only so many times."""
+    """Return each question once in a conversation, and the same one with other names only a few times."""
     kept: dict[str, Query] = {}
     for query in queries:
         bare = query.text

@@ -28,7 +28,7 @@ def prepare_card(model: SentenceTransformer, base: str) -> None:
 
 
 def add_card_section(folder: Path, manifest: Description) -> None:
-    """Append to the card of a saved model what was trained on, how, and what came of it."""
+    """Append to the card of a saved model what was trained on, how, and the result."""
     data, settings, metrics = manifest.data, manifest.settings, manifest.metrics
     loss = metrics.loss
     rows = [

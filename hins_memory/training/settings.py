@@ -20,7 +20,7 @@ _DEFAULT_RATE = {"full": 1.5e-4, "lora": 6e-4, "query": 5e-3}
 # A step of the query mode works on vectors: it takes milliseconds, and a large batch costs nothing.
 _LEAST_STEPS = {"full": 0, "lora": 0, "query": 60}
 _BATCHES = {"full": 1, "lora": 1, "query": 16}
-# Without a number of steps, the held-out traffic is scored so many times in a run.
+# Without a number of steps, the held-out traffic is scored this many times in a run.
 _EVALUATIONS = 8
 
 
@@ -48,18 +48,18 @@ class TrainSettings:
             averaging), against forgetting.
         max_general_loss: less than `soup` is kept where general retrieval would lose more nDCG@10 than this, 0 to 1, if
             there is a set to measure it on (`Samples.general`); best a little under what the gate allows.
-        replay: packaged examples of general retrieval that are trained on beside the others, so many for each of them,
+        replay: packaged examples of general retrieval that are trained on beside the others, how many for each of them,
             against forgetting; 0 adds none.
         warmup: share of the steps over which the rate rises to its peak.
         micro_batch_size: texts per forward pass; they are sorted by length first, so little is padded.
         gradient_cache: embed twice and keep the activations of one micro-batch only, so that the batch size does not
             bound the memory; None does so where a step has more than 1024 texts in a process.
         max_tokens: longer texts are cut to this many tokens while training; 0 means the model's own limit.
-        patience: stop when the held-out traffic has not got better so many times in a row, and keep the best weights;
+        patience: stop when the held-out traffic has not got better this many times in a row, and keep the best weights;
             0 trains to the end and keeps the last.
         eval_steps: steps between two looks at the held-out traffic; 0 means an eighth of all.
         checkpoint_seconds: a run with a folder for them writes a checkpoint about this often; 0 means never by time.
-        checkpoint_steps: and every so many steps; 0 means never by steps.
+        checkpoint_steps: and every N steps; 0 means never by steps.
         seed: seeds the order of the examples and the new weights.
 
     Raises:

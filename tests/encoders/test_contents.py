@@ -100,7 +100,7 @@ CONTENTS = [
     (written("config.json", b'{"a": 1, "a": 2}'), "twice"),
     (written("modules.json", [1, "two"]), "list of modules"),
     (written("modules.json", {"type": "os.system"}), "list of modules"),
-    (changed("modules.json", lambda c: c[0].update(type="shutil.rmtree")), "'shutil.rmtree', which is no module"),
+    (changed("modules.json", lambda c: c[0].update(type="shutil.rmtree")), "'shutil.rmtree', which is not a module"),
     (changed("modules.json", lambda c: c[0].update(type=5)), "no module"),
     (changed("modules.json", lambda c: c[0].update(path="../../etc")), "plain relative"),
     (changed("modules.json", lambda c: c[0].update(path="/etc")), "plain relative"),

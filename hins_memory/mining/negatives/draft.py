@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Drafting", "count_ranked"]
 
-# Scores of queries with memories are computed so many at a time.
+# Scores of queries with memories are computed in parts of at most this many.
 _CELLS = 1_000_000
 _ORDER = (Tier.HARD, Tier.MEDIUM, Tier.EASY)
 
@@ -201,7 +201,7 @@ class Drafting:
 
 
 def _nearest(keys: NDArray[np.float32], count: int) -> _Candidates:
-    """Return the columns of the highest keys of each row, best first; a key of minus infinity is no candidate."""
+    """Return the columns of the highest keys of each row, best first; a key of minus infinity is not a candidate."""
     import numpy as np
 
     if keys.shape[1] > count:

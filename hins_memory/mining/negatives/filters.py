@@ -109,7 +109,7 @@ def restating(owner: OwnerMemories, positive: int, near: Sequence[int], share: f
     """
     if not near:
         return []
-    # The speaker's name, which most of the speaker's memories begin with, is no fact.
+    # The speaker's name, which most of the speaker's memories begin with, is not a fact.
     name = set(words(owner.speakers[positive]))
     fact = set(words(owner.texts[positive])) - name
     weight = owner.lexicon.weight

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["POOL_SIZE", "Draft", "TextPool", "make_pool", "owner_rng", "pool_negatives", "pool_priority"]
 
-#: Of all owners' memories together so many may be kept to draw easy negatives from.
+#: Of all owners' memories together at most this many are kept to draw easy negatives from.
 POOL_SIZE = 5_000
 
 
@@ -27,7 +27,7 @@ POOL_SIZE = 5_000
 class TextPool:
     """Texts from outside an owner's memories that easy negatives may come from.
 
-    `owners` are their scopes' keys, "" for a text that belongs to nobody; `vectors` have shape (n, dim), unit length.
+    `owners` are their scopes' keys, "" for a text that belongs to no user; `vectors` have shape (n, dim), unit length.
     """
 
     texts: tuple[str, ...]

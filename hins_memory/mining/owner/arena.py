@@ -19,7 +19,7 @@ __all__ = ["AROUND", "NEAREST", "QUERIES", "arena", "around", "local"]
 
 #: So many nearest memories are compared.
 NEAREST = 500
-#: And so many before and after the positive in its conversation.
+#: And at most this many before and after the positive in its conversation.
 AROUND = 1_000
 #: So many queries are searched at a time.
 QUERIES = 512

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 __all__ = ["WINDOW", "assign_topics"]
 
-# On average so many memories make a segment; people rarely stay longer on one point in a chat.
+# On average this many memories make a segment; people rarely stay longer on one point in a chat.
 _SEGMENT_LENGTH = 4
 # Segments whose average cosine distance is below this are one topic that came up again.
 _JOIN_DISTANCE = 0.65
-#: Joining compares all pairs of segments, so that a longer conversation is done in windows of so many memories: time
+#: Joining compares all pairs of segments, so that a longer conversation is done in windows of this many memories: time
 #: grows with the number of memories and not with its square. A topic does not reach over a window's edge.
 WINDOW = 2_000
 

@@ -134,7 +134,7 @@ def signals(owner: OwnerMemories, question: Question) -> NDArray[np.float64]:
 
     asked = set(words(question.text))
     answered = set(words(question.answer))
-    # What the question says already is no evidence of where the answer comes from, unless it says nothing new.
+    # What the question says already is not evidence of where the answer comes from, unless it says nothing new.
     fresh = (answered - asked) or answered
     # A speaker's name is scored apart: it is in most memories of that speaker.
     asked -= {stem for name in owner.names for stem in words(name)}

@@ -44,7 +44,7 @@ Kind = Literal["repeated", "corrected"]
 
 #: Assumed: how often a user follows up after a wrong memory, and after a right one.
 FOLLOWUP_RATES: Mapping[Kind, tuple[float, float]] = {"repeated": (0.4, 0.1), "corrected": (0.2, 0.01)}
-# Each rate is believed as much as so many searches with feedback.
+# Each rate is believed as much as this many searches with feedback.
 _RATE_COUNT = 20
 #: How often the first result of a search is relevant, where no answer says more (stock encoder on LoCoMo: 0.18).
 FIRST_RANK_PRECISION = 0.25
@@ -104,7 +104,7 @@ def _together(one: Scope, other: Scope) -> bool:
 
 
 def _next_searches(ordered: Sequence[Found], seconds: float) -> Iterator[tuple[Found, Found]]:
-    """Yield each search with the next one of the same scope, where that came within the time and is no retry."""
+    """Yield each search with the next one of the same scope, where that came within the time and is not a retry."""
     last: dict[Scope, Found] = {}
     for one in ordered:
         scope, time = one.retrieval.scope, one.retrieval.time
@@ -129,7 +129,7 @@ def _repeated(
 
 
 def _same_words(one: str, other: str, names: set[str]) -> bool:
-    """Say whether two queries share most words: "what did Ann paint" is no repetition of "what did Bo paint"."""
+    """Say whether two queries share most words: "what did Ann paint" is not a repetition of "what did Bo paint"."""
     first, second = set(words(one)), set(words(other))
     if first & names != second & names:
         return False

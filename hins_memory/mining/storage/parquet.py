@@ -42,7 +42,7 @@ def mine_to_parquet(
         encoder: the current encoder; its `version` tells whether earlier work can be taken up.
         path: the file; one that is there is replaced at the end.
         settings: what is kept and how it is sampled.
-        public: texts that belong to nobody.
+        public: texts that belong to no user.
 
     Raises:
         EncoderError: the encoder cannot encode.

@@ -47,14 +47,14 @@ class RuleSettings:
 
     Args:
         sessions: dialogues that one conversation consists of.
-        per_item: at most so many questions about one turn or fact.
+        per_item: at most this many questions about one turn or fact.
         addressed: share of the turns, 0 to 1, in which the other speaker is addressed by name.
         padded: share of the turns that small talk is added before, and after.
         dated: share of the statements about the past or the future without a time that get one.
         facts: share of the conversations that are stored as extracted facts instead of turns.
-        preferences: so many packaged preferences (planted.py) are put among the facts of a conversation.
-        events: and so many packaged events.
-        threads: and so many packaged threads, of seven to ten facts each.
+        preferences: how many packaged preferences (planted.py) are put among the facts of a conversation.
+        events: and how many packaged events.
+        threads: and how many packaged threads, of seven to ten facts each.
         seed: of everything that is drawn.
 
     Raises:

@@ -53,7 +53,7 @@ _TRAILING = re.compile(
     r"(?:,? (?:too|as well|either|myself|now|though|anyway|sometimes?|actually|again|so much|very much))+$",
     re.IGNORECASE,
 )
-# "I went to [college name].": a blank that nobody has filled in.
+# "I went to [college name].": a blank that was not filled in.
 _BLANK = re.compile(r"[\[\](){}<>]")
 _TALK = re.compile(r"\b(?:you|your|yours|that's|there|this|that|it|one)\b", re.IGNORECASE)
 _LONGEST_REST = 22

@@ -1,4 +1,4 @@
-"""What happens while the trainer runs: progress, times, checkpoints, and a stop when the loss is no number."""
+"""What happens while the trainer runs: progress, times, checkpoints, and a stop when the loss is not a number."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
     Args:
         folder: where the trainer writes them.
         seconds: about so often, but never for more than a twentieth of the time; 0 means never by time.
-        steps: and every so many steps; 0 means never by steps.
+        steps: and every N steps; 0 means never by steps.
     """
 
     def __init__(self, folder: Path, seconds: float, steps: int) -> None:

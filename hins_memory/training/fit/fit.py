@@ -142,7 +142,7 @@ def _arguments(model: SentenceTransformer, what: Fit, folder: Path) -> SentenceT
         seed=settings.seed,
         data_seed=settings.seed,
         logging_steps=1,
-        # The filter would show the watch an average in the place of a loss that is no number.
+        # The trainer's NaN filter hides losses that are not finite; the callback that stops the training must see them.
         logging_nan_inf_filter=False,
         save_total_limit=2,
         report_to=[],

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["keep_freed_memory", "quick_training"]
 
-# Up to so many tokens a text the plain formula is quicker, and its (tokens x tokens) matrices are small.
+# Up to this many tokens a text the plain formula is quicker, and its (tokens x tokens) matrices are small.
 _PLAIN_ATTENTION_TOKENS = 512
 
 # Parameters of mallopt, from malloc.h.

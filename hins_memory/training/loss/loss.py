@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LossSettings", "TieredInfoNCELoss", "embed_sorted", "text_keys"]
 
-#: From so many texts a step (in a process) on, gradients are cached unless the settings say otherwise.
+#: From this many texts a step (in a process) on, gradients are cached unless the settings say otherwise.
 CACHE_FROM = 1024
 # Odd multipliers of splitmix64, as signed numbers: keys are sums of products modulo 2**64.
 _GOLDEN, _MIX = -7046029254386353131, -4658895280553007687

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QueryMap", "fit_query_map", "level", "with_query_map", "without_query_map"]
 
-# The shifts that are tried along the mean of the texts: up to so many steps of so much, either way.
+# The shifts that are tried along the mean of the texts: a number of steps of one size, either way.
 _LEVELS, _LEVEL = 60, 0.01
 Progress = Callable[[str, int, int], None]
 

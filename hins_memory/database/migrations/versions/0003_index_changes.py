@@ -10,7 +10,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Create the table; of an index that there is already, nobody knows what was written since its swap."""
+    """Create the table; what was written to an existing index since its swap is not known."""
     op.create_table(
         "index_changes",
         sa.Column("agent_key", sa.Text, primary_key=True),
