@@ -77,6 +77,6 @@ def test_a_budget_is_said(settings: Settings) -> None:
 
 
 def test_wrong_options_are_sentences(settings: Settings, tmp_path: Path) -> None:
-    assert "no writer" in run(settings, "--llm", "gpt", code=2)["error"]["problem"]
+    assert "not a writer" in run(settings, "--llm", "gpt", code=2)["error"]["problem"]
     assert "cannot be read" in run(settings, "--corpus", tmp_path / "none.csv", code=2)["error"]["problem"]
     assert "two speakers" in run(settings, code=3)["error"]["problem"]
