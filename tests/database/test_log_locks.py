@@ -132,6 +132,33 @@ def test_a_process_that_opened_the_log_twice_loses_nothing_to_a_reader_and_a_kil
     assert _turns(url) == found
 
 
+_REAL_MEMORIES = """
+from hins_memory import Memory
+from hins_memory.log.capture import flush_all
+
+os.environ.update(HINS_HOME=sys.argv[2], HINS_PROJECT="p", HINS_LOG_URL=url)
+path = sys.argv[2] + "/second"
+store = {"provider": "qdrant", "config": {"path": path, "embedding_model_dims": 384, "on_disk": True}}
+memories = [Memory(embedder="stock"), Memory(embedder="stock", config={"vector_store": store})]
+others()
+for number in range(20):
+    text = {"role": "user", "content": f"I have {number} cats."}
+    memories[number % 2].add([text], user_id="ann", infer=False)
+assert flush_all(60)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_two_memories_in_one_process_lose_nothing_to_a_reader_and_a_kill(tmp_path):
+    pytest.importorskip("mem0")
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    process = _start(_REAL_MEMORIES, url, tmp_path)
+    process.communicate(timeout=240)
+    assert process.returncode == -signal.SIGKILL
+    assert _turns(url) == {"ann": 20}
+
+
 def test_what_another_process_committed_outlives_the_clean_end_of_one_that_opened_the_log_twice(tmp_path):
     url = f"sqlite:///{tmp_path / 'log.db'}"
     agent = _start(_AGENT, url, tmp_path)

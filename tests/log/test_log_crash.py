@@ -50,6 +50,13 @@ while True:
     time.sleep(0.002)
 """
 
+_FRESH = """
+for number in range(100_000):
+    capture.record(Turn(scope, "c", name, "turn", id=str(number)))
+    print(number, time.time(), flush=True)
+    time.sleep(0.002)
+"""
+
 _BURST = """
 for number in range(300):
     record(capture, number)
@@ -144,6 +151,21 @@ def test_kill_9_loses_nothing_older_than_a_second_and_leaves_the_log_consistent(
     assert all(len(retrieval.results) == 10 for retrieval in log.retrievals)
     assert all(memory.turn_ids and memory.turn_ids[0] in turn_ids for memory in log.memories)
     assert {outcome.retrieval_id for outcome in (*log.answers, *log.feedback)} <= retrieval_ids
+
+
+def test_kill_9_on_a_fresh_log_loses_nothing_older_than_a_second_either(tmp_path):
+    # The database is made while the events wait.
+    process = _start(_FRESH, tmp_path, "ann")
+    assert process.stdout is not None
+    lines = [process.stdout.readline().split()]
+    while float(lines[-1][1]) - float(lines[0][1]) < 1.2:
+        lines.append(process.stdout.readline().split())
+    killed = time.time()
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    recorded = {line[0] for line in lines if float(line[1]) < killed - 1}
+    assert recorded
+    assert recorded <= {turn.id for turn in _logs(tmp_path)["ann"].turns}
 
 
 def test_processes_that_write_at_once_lose_nothing(tmp_path):
