@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -14,11 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hins_memory.common.files import file_lock
+from hins_memory.common.files import file_digest, file_lock
 from hins_memory.data.examples import read_examples, write_examples
 from hins_memory.encoders.manifest import Description
 from hins_memory.errors import TrainingError
 from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
+from hins_memory.training.base import base_digest, check_base
 from hins_memory.training.fit.checkpoints import latest_checkpoint
 from hins_memory.training.fit.processes import from_main, is_main, wait_for_all
 from hins_memory.training.postprocess.traffic import Samples, Traffic
@@ -93,7 +95,8 @@ def open_run(parent: Path, make: Callable[[], RunContent] | None) -> Iterator[Tr
         make: returns what to train, called in the first process only; None continues.
 
     Raises:
-        TrainingError: there is nothing to continue, or the folder cannot be written.
+        TrainingError: there is nothing to continue; the folder cannot be written; what was to be trained, or the
+            encoder that it started from, has changed since.
     """
     with contextlib.ExitStack() as stack:
 
@@ -182,9 +185,11 @@ def _begin(parent: Path, content: RunContent, stack: contextlib.ExitStack) -> Pa
     (half / _HELD_OUT).write_text(json.dumps(_sets_to_json(content.samples.held_out)), encoding="utf-8")
     extra = {"manifest": content.about.to_dict(), "mine": content.mined}
     record: dict[str, Any] = {"settings": content.settings.to_dict(), "base": content.base, "extra": extra}
+    record["base_digest"] = base_digest(content.base)
+    record["digests"] = {name: file_digest(half / name) for name in (_EXAMPLES, _HELD_OUT)}
     for name in _TRAFFIC:
         record[name] = [asdict(one) for one in getattr(content.samples, name)]
-    (half / _CONTENT).write_text(json.dumps(record), encoding="utf-8")
+    (half / _CONTENT).write_text(json.dumps({"record": record, "digest": _digest(record)}), encoding="utf-8")
     for written in (_HELD_OUT, _CONTENT):
         with (half / written).open("rb") as stream_written:
             os.fsync(stream_written.fileno())
@@ -192,8 +197,22 @@ def _begin(parent: Path, content: RunContent, stack: contextlib.ExitStack) -> Pa
     return folder
 
 
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
 def _read(folder: Path) -> RunContent:
-    record = json.loads((folder / _CONTENT).read_text(encoding="utf-8"))
+    """Return what a run is made of, after a look at whether it is what the run began with."""
+    try:
+        content = json.loads((folder / _CONTENT).read_text(encoding="utf-8"))
+        record = dict(content["record"])
+        whole = _digest(record) == content["digest"]
+        whole &= all(file_digest(folder / name) == digest for name, digest in record["digests"].items())
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise _changed(folder) from error
+    if not whole:
+        raise _changed(folder)
+    check_base(record["base"], record["base_digest"])
     examples = list(read_examples(folder / _EXAMPLES))
     held_out = _sets_from_json(json.loads((folder / _HELD_OUT).read_text(encoding="utf-8")))
     settings = TrainSettings.from_dict(record["settings"])
@@ -204,6 +223,13 @@ def _read(folder: Path) -> RunContent:
     samples, extra = Samples(traffic, unseen, held_out), record["extra"]
     about = Description.given(extra.get("manifest", {}))
     return RunContent(examples, settings, record["base"], samples, about, extra.get("mine", {}))
+
+
+def _changed(folder: Path) -> TrainingError:
+    return TrainingError(
+        f"The unfinished training in {folder} is damaged, or was changed: its files are not those that it began with.",
+        "Start a new one without --resume, which removes it.",
+    )
 
 
 def _sets_to_json(sets: Sequence[EvalSet]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import platform
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.manifest import DataSummary, Description, RunRecord, TrainingMetrics
 from hins_memory.errors import NotEnoughDataError, TrainingError
+from hins_memory.training.base import changed_base, weights_digest
 from hins_memory.training.fit.checkpoints import check_space
 from hins_memory.training.fit.processes import is_main, process_count, wait_for_all
 from hins_memory.training.fit.replay import replayed
@@ -72,8 +74,9 @@ def train_encoder(
 
     Raises:
         NotEnoughDataError: fewer than 16 examples.
-        TrainingError: the loss is no longer a number; the folder is not empty or cannot be written; the disk has too
-            little room; the checkpoints are of another training.
+        TrainingError: the loss or a weight is no longer a finite number; the folder is not empty or cannot be written;
+            the disk has too little room; the checkpoints are of another training, or another process writes there; the
+            weights of the base were overwritten meanwhile.
         EncoderError: the base cannot be loaded.
     """
     settings = settings or TrainSettings()
@@ -93,10 +96,17 @@ def train_encoder(
         limit = model.max_seq_length
         finish = _prepare(model, settings)
         check_space(_bytes_needed(model, folder, settings, checkpoints))
-        history = _fit(model, examples, settings, (encoder.version, progress, samples.held_out, checkpoints))
+        weights = weights_digest(encoder.model)
+        start = [encoder.version, weights]
+        history = _fit(model, examples, settings, (start, progress, samples.held_out, checkpoints))
+        # Weights are read from their file as they are needed: who writes into it changes a loaded encoder.
+        if weights_digest(encoder.model) != weights:
+            raise changed_base(encoder.version)
         finish()
         model.max_seq_length = limit
+        _check_finite(model)
         model, scores = finished(model, encoder, samples, settings) if is_main() else (model, {})
+    _check_finite(model)
     manifest = _manifest(encoder.version, examples, settings, history, time.perf_counter() - started)
     manifest = replace(manifest, scores=scores, document_space=encoder.space if settings.mode == "query" else "")
     if is_main():
@@ -144,6 +154,18 @@ def _prepare(model: SentenceTransformer, settings: TrainSettings) -> Callable[[]
     return merge
 
 
+def _check_finite(model: SentenceTransformer) -> None:
+    """See that all weights are finite: the last step's update is in no loss."""
+    import torch
+
+    broken = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
+    if broken:
+        raise TrainingError(
+            f"{len(broken)} of the trained encoder's weights are no finite numbers, the first {broken[0]}.",
+            "Lower the learning rate, or raise the temperature.",
+        )
+
+
 def _bytes_needed(
     model: SentenceTransformer, folder: Path, settings: TrainSettings, checkpoints: Path | None
 ) -> dict[Path, int]:
@@ -177,13 +199,17 @@ def _fit(
 
 
 def _save(model: SentenceTransformer, folder: Path, manifest: Description) -> None:
+    from safetensors import SafetensorError
+
     from hins_memory.training.card import add_card_section, prepare_card
 
     prepare_card(model, manifest.base)
     try:
         model.save(str(folder), safe_serialization=True)
         add_card_section(folder, manifest)
-    except OSError as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # Half a model is no encoder.
+        shutil.rmtree(folder, ignore_errors=True)
         raise TrainingError(
             f"The trained encoder could not be saved to {folder}: {error}", "Free disk space, then train again."
         ) from error

@@ -8,7 +8,8 @@ from train_world import examples
 
 from hins_memory.errors import ConfigError, HinsError
 from hins_memory.evaluation.general import load_general
-from hins_memory.training import TrainSettings, replay, train_encoder
+from hins_memory.training import TrainSettings, train_encoder
+from hins_memory.training.fit import replay
 from hins_memory.training.fit.replay import replayed
 
 

@@ -1,32 +1,72 @@
-"""Checkpoints of a training: which are complete, whose they are, and whether the disk has room for them."""
+"""Checkpoints of a training: which are whole, whose they are, and whether the disk has room for them."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hins_memory.common.files import file_digest, file_lock
 from hins_memory.errors import TrainingError
 
-__all__ = ["check_identity", "check_space", "latest_checkpoint", "mark_complete"]
+__all__ = ["check_identity", "check_space", "latest_checkpoint", "locked", "mark_complete"]
 
 _MARK = "complete.json"
 _IDENTITY = "training.json"
+_LOCK = "training.lock"
 # Written beside the weights: tokenizer, configuration, model card.
 _SMALL_FILES = 16 << 20
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder for checkpoints and hold it alone, so that no two trainings write into it.
+
+    Raises:
+        TrainingError: another process trains in it, or it cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(file_lock(folder / _LOCK, wait=False))
+        except BlockingIOError as error:
+            raise TrainingError(
+                f"Another training writes its checkpoints to {folder}.", "Wait for it, or use another folder."
+            ) from error
+        except OSError as error:
+            raise _unusable(folder, error) from error
+        yield
+
+
+def _unusable(folder: Path, error: Exception) -> TrainingError:
+    return TrainingError(
+        f"The checkpoints in {folder} cannot be read or written: {error}",
+        "Free disk space, fix its permissions or use another folder.",
+    )
+
+
 def mark_complete(checkpoint: Path) -> None:
-    """Record, after everything else is on the disk, which files a checkpoint has and how large they are."""
-    sizes = {}
-    for path in sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != _MARK):
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-        sizes[path.relative_to(checkpoint).as_posix()] = path.stat().st_size
-    _write_durably(checkpoint / _MARK, sizes)
+    """Record, after everything else is on the disk, which files a checkpoint has and their digests.
+
+    Raises:
+        TrainingError: the disk is full or not writable; the checkpoint does not count.
+    """
+    try:
+        digests = {}
+        for path in sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != _MARK):
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+            digests[path.relative_to(checkpoint).as_posix()] = file_digest(path)
+        _write_durably(checkpoint / _MARK, digests)
+    except OSError as error:
+        raise TrainingError(
+            f"The checkpoint {checkpoint} could not be written: {error}",
+            "Free disk space; then `hins train --resume` continues from the one before.",
+        ) from error
 
 
 def _write_durably(path: Path, content: Any) -> None:
@@ -38,44 +78,49 @@ def _write_durably(path: Path, content: Any) -> None:
     os.replace(temporary, path)
 
 
-def _is_complete(checkpoint: Path) -> bool:
+def _is_whole(checkpoint: Path) -> bool:
+    """Return whether all files of a checkpoint are as they were written, bit for bit."""
     try:
-        sizes = json.loads((checkpoint / _MARK).read_text(encoding="utf-8"))
-        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+        digests = json.loads((checkpoint / _MARK).read_text(encoding="utf-8"))
+        return all(file_digest(checkpoint / name) == digest for name, digest in digests.items())
     except (OSError, ValueError, AttributeError):
         return False
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint of a run, or None; what a kill left half written is removed."""
+    """Return the newest whole checkpoint of a run, or None; what is half written or damaged is removed."""
     found = sorted(
         (path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()),
         key=lambda path: int(path.name.rpartition("-")[2]),
     )
-    complete = [path for path in found if _is_complete(path)]
-    for path in found:
-        if path not in complete:
-            shutil.rmtree(path, ignore_errors=True)
-    return complete[-1] if complete else None
+    for path in reversed(found):
+        if _is_whole(path):
+            return path
+        shutil.rmtree(path, ignore_errors=True)
+    return None
 
 
 def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     """Record in a new run's folder what is trained, or see that it is what the folder's checkpoints are of.
 
     Raises:
-        TrainingError: the folder is of another training: other settings, examples, base or number of processes.
+        TrainingError: the folder is of another training: other settings, examples, base or number of processes; or its
+            record cannot be read or written.
     """
     path = folder / _IDENTITY
     wanted = json.loads(json.dumps(dict(identity)))
-    if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if different := sorted(name for name in wanted if known.get(name) != wanted[name]):
-            raise TrainingError(
-                f"The checkpoints in {folder} are of another training; it differs in {', '.join(different)}.",
-                "Continue with what it was started with, or start anew in another folder.",
-            )
-        return
-    _write_durably(path, wanted)
+    try:
+        if not path.is_file():
+            _write_durably(path, wanted)
+            return
+        known = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise _unusable(folder, error) from error
+    if different := sorted(name for name in wanted if known.get(name) != wanted[name]):
+        raise TrainingError(
+            f"The checkpoints in {folder} are of another training; it differs in {', '.join(different)}.",
+            "Continue with what it was started with, or start anew in another folder.",
+        )
 
 
 def check_space(needs: Mapping[Path, int]) -> None:

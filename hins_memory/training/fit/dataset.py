@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hins_memory.types import TieredExample
 
@@ -23,13 +23,18 @@ def to_dataset(examples: Sequence[TieredExample], negatives: int) -> Dataset:
     """
     from datasets import Dataset
 
-    columns: dict[str, list[Any]] = {
-        "query": [example.positive.query for example in examples],
-        "positive": [example.positive.text for example in examples],
+    columns = {
+        "query": [_text(example.positive.query) for example in examples],
+        "positive": [_text(example.positive.text) for example in examples],
     }
     for number in range(negatives):
-        columns[f"negative_{number + 1}"] = [_negative(example, number) for example in examples]
+        columns[f"negative_{number + 1}"] = [_text(_negative(example, number)) for example in examples]
     return Dataset.from_dict(columns)
+
+
+def _text(text: str) -> str:
+    """Return the text as a table can hold it: half of a surrogate pair is no character."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _negative(example: TieredExample, number: int) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoders.encoder import bf16_supported
-from hins_memory.training.fit.checkpoints import check_identity, latest_checkpoint
+from hins_memory.training.fit.checkpoints import check_identity, latest_checkpoint, locked
 from hins_memory.training.fit.processes import from_main, is_main, process_count, wait_for_all
 from hins_memory.training.fit.speed import quick_training
 from hins_memory.training.settings import TrainSettings
@@ -97,11 +97,11 @@ def _run_folder(what: Fit) -> Iterator[Path]:
     """Give the folder of the checkpoints; without one, a temporary one that all processes share."""
     if what.checkpoints is not None:
         folder = what.checkpoints
-        if is_main():
-            folder.mkdir(parents=True, exist_ok=True)
-            check_identity(folder, what.identity)
-        wait_for_all()
-        yield folder
+        with locked(folder) if is_main() else contextlib.nullcontext():
+            if is_main():
+                check_identity(folder, what.identity)
+            wait_for_all()
+            yield folder
         return
     folder = Path(from_main(lambda: tempfile.mkdtemp(prefix="hins-train-")))
     try:
