@@ -1,6 +1,10 @@
 """How fast the miner is and how much memory it takes, beside sentence-transformers' mine_hard_negatives.
 
     python benchmarks/mining.py --data synthetic_persona_chat_valid.csv --json result.json
+    python benchmarks/mining.py --data synthetic_persona_chat_valid.csv --events 1000000
+
+With ``--events`` the same conversations are written to a log on disk first, so many events, and only our miner reads
+them from there; its seconds then hold the reading too.
 
 Synthetic logs of many users, each with four conversations of two speakers; every fact about a speaker is a query. Both
 miners get the same (query, positive) pairs, the same memories and the same vectors (random projections of words, whose
@@ -25,10 +29,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from hins_memory.database.engine import open_database
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import HinsError
+from hins_memory.log.reader import LogReader
+from hins_memory.log.writer import LogWriter
 from hins_memory.mining import MineSettings, mine_to_parquet
-from hins_memory.types import ScopeLog
+from hins_memory.types import Event, ScopeLog
 from parts.common.command import base_parser, exit_status
 from parts.common.results import write_result
 from parts.common.screen import show_table, stage
@@ -40,6 +47,9 @@ _QUICK_SIZES = (2_000,)
 _PEER_MOST = 100_000
 _NEGATIVES = 3
 _OURS, _PEER = "hins", "mine_hard_negatives"
+_WRITE, _LOG = "write", "hins, from the log"
+# Written to the log at a time.
+_BATCH = 5_000
 
 
 class _Timed:
@@ -78,6 +88,38 @@ def _ours(plan: Plan, data: Path | None, budget: int) -> dict[str, Any]:
     report = reports[0]
     counts = {"queries": logs.queries, "examples": report.examples, "users": report.owners}
     return counts | _row(found, logs.seconds + model.seconds)
+
+
+def _write_log(events: int, seed: int, data: Path | None, folder: Path) -> dict[str, Any]:
+    """Write a log of that many events, users whole, so that the last one may go over it."""
+    writer = LogWriter(open_database(f"sqlite:///{folder / 'log.db'}"))
+    model = WordVectors()
+    waiting: list[Event] = []
+    written = 0
+    for log in synthetic_logs(chats(data), Plan(events, seed=seed), model):
+        waiting += [*log.memories, *log.retrievals, *log.answers, *log.feedback]
+        if len(waiting) >= _BATCH or written + len(waiting) >= events:
+            writer.write(waiting)
+            written += len(waiting)
+            waiting.clear()
+        if written >= events:
+            break
+    return {"events": written}
+
+
+def _from_log(seed: int, folder: Path, budget: int) -> dict[str, Any]:
+    model = WordVectors()
+    settings = MineSettings(negatives=_NEGATIVES, guard=0.95, seed=seed, memory_budget=budget)
+    reports = []
+
+    def work() -> None:
+        logs = LogReader(open_database(f"sqlite:///{folder / 'log.db'}")).scope_logs()
+        reports.append(mine_to_parquet(logs, cast(Encoder, model), folder / "examples.parquet", settings))
+
+    found = measured(work)
+    report = reports[0]
+    counts = {"queries": report.queries, "examples": report.examples, "users": report.owners}
+    return counts | {"mined_memories": report.memories} | _row(found, model.seconds)
 
 
 def _peer(plan: Plan, data: Path | None) -> dict[str, Any]:
@@ -127,12 +169,17 @@ def _row(found: Measured, encoding: float) -> dict[str, Any]:
     }
 
 
-def _child(arguments: argparse.Namespace, miner: str, plan: Plan) -> dict[str, Any]:
+def _child(arguments: argparse.Namespace, miner: str, plan: Plan, folder: str = "") -> dict[str, Any]:
     """Measure one miner in a process of its own."""
     who = "one user" if plan.users == 1 else "many users"
     outcome = "answers" if plan.answers else "feedback"
     stage(f"{miner}: {plan.memories} memories, {who}, {outcome}")
-    command = [sys.executable, __file__, "--child", json.dumps({"miner": miner, "plan": asdict(plan)})]
+    command = [
+        sys.executable,
+        __file__,
+        "--child",
+        json.dumps({"miner": miner, "plan": asdict(plan), "folder": folder}),
+    ]
     command += ["--data", str(arguments.data)] if arguments.data else []
     command += ["--memory-budget", str(arguments.memory_budget)]
     environment = os.environ | {"TQDM_DISABLE": "1"}
@@ -160,12 +207,16 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.child:
         job = json.loads(arguments.child)
         plan = Plan(**job["plan"])
-        ours = job["miner"] == _OURS
-        result = _ours(plan, arguments.data, arguments.memory_budget) if ours else _peer(plan, arguments.data)
-        print(json.dumps(result))
+        print(json.dumps(_measure(job["miner"], plan, Path(job["folder"]), arguments)))
         return
     rows = []
-    for size in arguments.sizes or (_QUICK_SIZES if arguments.quick else _SIZES):
+    if arguments.events:
+        plan = Plan(arguments.events, seed=arguments.seed)
+        with tempfile.TemporaryDirectory() as folder:
+            written = _child(arguments, _WRITE, plan, folder)
+            row = _child(arguments, _LOG, plan, folder)
+            rows.append(row | {"events": written["events"], "memories": row["mined_memories"]})
+    for size in () if arguments.events else arguments.sizes or (_QUICK_SIZES if arguments.quick else _SIZES):
         plan = Plan(size, seed=arguments.seed)
         rows.append(_child(arguments, _OURS, plan))
         if size <= _PEER_MOST:
@@ -174,10 +225,18 @@ def _run(arguments: argparse.Namespace) -> None:
             rows.append(_child(arguments, _OURS, Plan(size, users=1, seed=arguments.seed)))
     names = ("miner", "memories", "scopes", "outcomes", "queries", "examples", "seconds", "peak_mib", "grown_mib")
     show_table("mining", names, [[row[name] for name in names] for row in rows])
-    figures = _figures(rows)
+    figures = {} if arguments.events else _figures(rows)
     show_table("figures", ("figure", "value"), [(name, f"{value:.2f}") for name, value in figures.items()])
-    settings = {name: getattr(arguments, name) for name in ("data", "seed", "quick", "memory_budget")}
+    settings = {name: getattr(arguments, name) for name in ("data", "events", "seed", "quick", "memory_budget")}
     write_result(arguments.json, figures, rows, settings)
+
+
+def _measure(miner: str, plan: Plan, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    if miner == _WRITE:
+        return _write_log(plan.memories, plan.seed, arguments.data, folder)
+    if miner == _LOG:
+        return _from_log(plan.seed, folder, arguments.memory_budget)
+    return _ours(plan, arguments.data, arguments.memory_budget) if miner == _OURS else _peer(plan, arguments.data)
 
 
 def main() -> None:
@@ -185,6 +244,9 @@ def main() -> None:
     parser = base_parser(str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, metavar="FILE", help="Synthetic-Persona-Chat CSV (default: made-up text)")
     parser.add_argument("--sizes", type=int, nargs="+", metavar="N", help="how many memories (default 10k, 100k, 1M)")
+    parser.add_argument(
+        "--events", type=int, metavar="N", help="mine a log of so many events on disk, and nothing else"
+    )
     parser.add_argument(
         "--memory-budget", type=int, default=MineSettings().memory_budget, metavar="BYTES", help="of our miner"
     )

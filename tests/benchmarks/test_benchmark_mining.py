@@ -60,3 +60,12 @@ def test_the_quick_run_measures_both_miners(tmp_path):
     assert {row["miner"] for row in written["rows"]} == {"hins", "mine_hard_negatives"}
     assert all(row["examples"] > 0 and row["seconds"] > 0 and row["peak_mib"] > 50 for row in written["rows"])
     assert written["figures"]["memory_ratio_0k"] > 0
+
+
+def test_a_log_of_so_many_events_is_mined_from_the_disk(tmp_path):
+    target = tmp_path / "result.json"
+    subprocess.run([sys.executable, str(SCRIPT), "--events", "2000", "--json", str(target)], check=True, timeout=300)
+    (row,) = json.loads(target.read_text())["rows"]
+    assert 2000 <= row["events"] < 3000
+    assert row["users"] > 1
+    assert row["examples"] > 100
