@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
+from hins_memory.common.secrets import masked
 from hins_memory.database.connections import LOCK_SECONDS, create_file, shared_engine, sqlite_engine
 from hins_memory.database.tables import metadata
 from hins_memory.errors import LogError
@@ -91,11 +92,12 @@ def database_errors(url: URL) -> Iterator[None]:
         hint = next(
             (hint for word, hint in _HINTS if word in cause.lower()), "See `hins status` and the database's log."
         )
-        raise LogError(f"The interaction log {_shown(url)} failed: {cause}.", hint) from error
+        raise LogError(f"The interaction log {_shown(url)} failed: {masked(cause)}.", hint) from error
 
 
 def _shown(url: URL) -> str:
-    return url.render_as_string(hide_password=True)
+    # A password may also stand in the query.
+    return masked(url.render_as_string(hide_password=True))
 
 
 def _parse(url: str) -> URL:
@@ -143,7 +145,7 @@ def _postgresql(url: URL) -> sa.Engine:
         return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=_patience(url))
     except (ModuleNotFoundError, sa.exc.ArgumentError) as error:
         raise LogError(
-            f"The interaction log {_shown(url)} cannot be opened: {error}.",
+            f"The interaction log {_shown(url)} cannot be opened: {masked(str(error))}.",
             'Check HINS_LOG_URL; PostgreSQL needs a driver: pip install "psycopg[binary]".',
         ) from error
 

@@ -115,7 +115,8 @@ def test_the_key_of_a_store_has_no_password(url: str, place: str) -> None:
 @pytest.mark.parametrize("command", [["status", "--json"], ["doctor", "--json"], ["log", "show"]])
 def test_no_command_says_the_password_of_the_log(command: list[str], tmp_path: Path) -> None:
     urls = [f"postgresql://user:{CANARY}@127.0.0.1:9/db?connect_timeout=1", f"postgresql+nothing://u:{CANARY}@h/db"]
-    for url in [*urls, f"postgresql//user:{CANARY}@h"]:
+    query = f"postgresql://127.0.0.1:9/db?user=u&password={CANARY}&connect_timeout=1"
+    for url in [*urls, query, f"postgresql//user:{CANARY}@h", f"sqlite:///{tmp_path}?password={CANARY}"]:
         environment = os.environ | {"HINS_LOG_URL": url, "HINS_HOME": str(tmp_path), "OPENAI_API_KEY": CANARY}
         line = [sys.executable, "-m", "hins_memory", *command]
         done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
