@@ -50,9 +50,10 @@ docs: setup
 	$(BIN)/python tools/site/cli_reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
-# The documentation's plots, from docs/results/*.json.
+# The documentation's plots, from docs/results/*.json, and its figures.
 plots: setup
 	$(BIN)/python tools/plots.py
+	$(BIN)/python tools/site/figures.py
 
 bench: setup
 	@for script in benchmarks/[a-z]*.py; do \
