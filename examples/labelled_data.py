@@ -20,10 +20,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("test", type=Path, help="labelled questions of other conversations")
     parser.add_argument("folder", type=Path, help="where the encoder is written")
     parser.add_argument("--base", default="starter", help="starter, stock, or a sentence-transformers folder")
-    parser.add_argument("--epochs", type=float, default=2.0, help="passes over the examples")
+    parser.add_argument("--mode", choices=("lora", "full", "query"), default="lora", help="query trains in seconds")
     arguments = parser.parse_args(argv)
 
-    settings = TrainSettings(epochs=arguments.epochs)
+    settings = TrainSettings(mode=arguments.mode)
     trained = hins_memory.train_encoder(arguments.train, arguments.folder, base=arguments.base, settings=settings)
     found = hins_memory.compare_encoders(arguments.test, {"before": arguments.base, "after": trained.folder})
     for name, scores in found.scores.items():
