@@ -1,16 +1,37 @@
-"""Where things live on disk and how capture behaves: settings, read and validated once at the edge."""
+"""Where things live on disk and how capture behaves, and the file `hins.toml` that settings are read from."""
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
 import re
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
 
 from hins_memory.errors import ConfigError
 
-__all__ = ["Settings"]
+__all__ = ["FILE_NAME", "TABLES", "Settings", "SettingsFile", "read_settings_file"]
 
+#: The file of settings in a project's folder; the environment's ``HINS_CONFIG`` names another one.
+FILE_NAME = "hins.toml"
+#: Its tables. `Settings` reads the first, `hins_memory.loop.settings.LoopSettings` the others.
+TABLES = ("capture", "mine", "holdout", "train", "gate", "mix")
+#: What stands before the tables.
+TOP_LEVEL = ("base", "seed")
+
+_T = TypeVar("_T")
+_UNSET: Any = object()
+_DEFAULTS: dict[str, Any] = {
+    "log_url": "",
+    "capture": True,
+    "queue_size": 10_000,
+    "queue_bytes": 128 * 2**20,
+    "flush_seconds": 0.2,
+}
 _PROJECT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -22,9 +43,129 @@ def _default_project() -> str:
     return os.environ.get("HINS_PROJECT") or "default"
 
 
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint for a name that is not known: the nearest known one, or all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]}?" if close else f"Known names: {', '.join(names)}."
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsFile:
+    """What a file of settings holds.
+
+    Attributes:
+        path: the file; None when there is none, and `content` is empty.
+        content: its names and tables, not checked yet but for their names.
+    """
+
+    path: Path | None = None
+    content: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def values(self, table: str, kind: type, without: Iterable[str] = ()) -> dict[str, Any]:
+        """Return the checked values of a table, by the names of a dataclass's fields.
+
+        Args:
+            table: the table's name; "" stands for what comes before the tables.
+            kind: the dataclass.
+            without: fields that the table cannot set.
+
+        Raises:
+            ConfigError: a name is not known, or a value is not of the field's type.
+        """
+        found = self.content if not table else self.content.get(table, {})
+        if not table:
+            found = {name: value for name, value in found.items() if name in TOP_LEVEL}
+        hints = get_type_hints(kind)
+        known = {one.name for one in fields(kind)} - set(without)
+        for name in found:
+            if name not in known:
+                raise ConfigError(f"{self._place(table)} has an unknown name: {name}.", _nearest(name, known))
+        return {name: self._checked(table, name, value, hints[name]) for name, value in found.items()}
+
+    def build(self, table: str, kind: type[_T], without: Iterable[str] = ()) -> _T:
+        """Return a dataclass with a table's values.
+
+        Raises:
+            ConfigError: as for `values`, or the dataclass refuses a value.
+        """
+        found = self.values(table, kind, without)
+        try:
+            return kind(**found)
+        except ConfigError as error:
+            raise self.error(table, error) from error
+
+    def error(self, table: str, error: ConfigError) -> ConfigError:
+        """Return an error about a table's values that says where they are."""
+        return ConfigError(f"{self._place(table)}: {error.problem}", error.hint)
+
+    def _place(self, table: str) -> str:
+        return f"{self.path} [{table}]" if table else str(self.path)
+
+    def _checked(self, table: str, name: str, value: Any, hint: Any) -> Any:
+        # Imported here: most processes have no such file.
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            # As JSON, in which an array may be a tuple and a table may be a dataclass; strict otherwise.
+            return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+        except (ValidationError, TypeError, ValueError) as error:
+            # Without the value, which may be a password.
+            why = error.errors(include_input=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            raise ConfigError(f"{self._place(table)}: {name} is not valid: {why}.", "Correct the file.") from error
+
+
+def read_settings_file(root: Path) -> SettingsFile:
+    """Read the settings file of a project: ``HINS_CONFIG``, else `hins.toml` in the project's folder, if it is there.
+
+    Args:
+        root: the project's folder.
+
+    Raises:
+        ConfigError: the file is not there although ``HINS_CONFIG`` names it, cannot be read, is not TOML, or has a
+            name that stands for nothing.
+    """
+    named = os.environ.get("HINS_CONFIG", "")
+    path = Path(named).expanduser() if named else root / FILE_NAME
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not named:
+            return SettingsFile()
+        raise ConfigError(f"There is no settings file {path}.", "Correct or unset HINS_CONFIG.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            f"The settings file {path} cannot be read: {error}.", "Write it as TOML, in UTF-8."
+        ) from error
+    for name, value in content.items():
+        if name not in TABLES + TOP_LEVEL:
+            raise ConfigError(f"{path} has an unknown name: {name}.", _nearest(name, TABLES + TOP_LEVEL))
+        if (name in TABLES) != isinstance(value, dict):
+            kind, spelling = ("a table", f"[{name}]") if name in TABLES else ("a value", f"{name} = ...")
+            raise ConfigError(f"{path}: {name} has to be {kind}.", f"Write {spelling}")
+    return SettingsFile(path, content)
+
+
+def _environment() -> dict[str, Any]:
+    """Return what the environment says of a project's capture."""
+    found: dict[str, Any] = {}
+    if url := os.environ.get("HINS_LOG_URL"):
+        found["log_url"] = url
+    if capture := os.environ.get("HINS_CAPTURE"):
+        found["capture"] = capture not in ("0", "false", "no")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Settings of one project.
+
+    All but the first two are also read from the environment or the table ``[capture]`` of the project's `hins.toml`;
+    an argument wins over the environment, the environment over the file, the file over the default.
 
     Args:
         home: the root folder of all projects (environment: ``HINS_HOME``, default ``~/.hins``).
@@ -37,17 +178,18 @@ class Settings:
         flush_seconds: how long the writer may collect events before it commits them; under one second.
 
     Raises:
-        ConfigError: a value is out of range or the project's name is not a safe folder name.
+        ConfigError: a value is out of range, the project's name is not a safe folder name, or the settings file is
+            not valid.
     """
 
     home: Path = field(default_factory=_default_home)
     project: str = field(default_factory=_default_project)
     # Not shown: it may hold a password.
-    log_url: str = field(default_factory=lambda: os.environ.get("HINS_LOG_URL", ""), repr=False)
-    capture: bool = field(default_factory=lambda: os.environ.get("HINS_CAPTURE", "1") not in ("0", "false", "no"))
-    queue_size: int = 10_000
-    queue_bytes: int = 128 * 2**20
-    flush_seconds: float = 0.2
+    log_url: str = field(default=_UNSET, repr=False)
+    capture: bool = _UNSET
+    queue_size: int = _UNSET
+    queue_bytes: int = _UNSET
+    flush_seconds: float = _UNSET
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "home", Path(self.home).expanduser())
@@ -56,12 +198,33 @@ class Settings:
                 f"{self.project!r} is not a project name.",
                 "Use letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit.",
             )
+        missing = {name for name in _DEFAULTS if getattr(self, name) is _UNSET}
+        file = self.file() if missing else SettingsFile()
+        in_file = file.values("capture", Settings, without=("home", "project"))
+        found = _DEFAULTS | in_file | _environment()
+        for name in missing:
+            object.__setattr__(self, name, found[name])
+        try:
+            self._check()
+        except ConfigError as error:
+            wrong = [name for name in missing if f"{name} is" in error.problem and name in in_file]
+            raise (file.error("capture", error) if wrong else error) from error
+
+    def _check(self) -> None:
         if self.queue_size < 1:
             raise ConfigError(f"queue_size is {self.queue_size}.", "Use at least 1.")
         if self.queue_bytes < 1:
             raise ConfigError(f"queue_bytes is {self.queue_bytes}.", "Use at least 1.")
         if not 0 < self.flush_seconds < 1:
             raise ConfigError(f"flush_seconds is {self.flush_seconds}.", "Use a value between 0 and 1 second.")
+
+    def file(self) -> SettingsFile:
+        """Read the project's settings file.
+
+        Raises:
+            ConfigError: see `read_settings_file`.
+        """
+        return read_settings_file(self.root)
 
     @property
     def root(self) -> Path:

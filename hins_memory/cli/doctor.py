@@ -16,7 +16,7 @@ import typer
 
 from hins_memory.cli.options import settings_of
 from hins_memory.cli.screen import Bars, Part, Result, command, table
-from hins_memory.config import Settings
+from hins_memory.config import FILE_NAME, Settings
 from hins_memory.errors import HinsError
 from hins_memory.plugins.manager import broken_plugins, get_plugin_manager
 
@@ -48,6 +48,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     """Yield every check in turn; the slow ones come last."""
     yield Check("python", None, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield Check("hins-memory", None, importlib.metadata.version(_DISTRIBUTION))
+    yield _guarded("settings", lambda: _settings(settings))
     yield from _plugins(settings)
     yield from _hybrid_search()
     yield _guarded("log", lambda: _log(settings))
@@ -161,6 +162,15 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
         return Check(name, False, error.problem, error.hint)
     except Exception as error:
         return Check(name, False, f"{type(error).__name__}: {error}", f"pip install --force-reinstall {_DISTRIBUTION}")
+
+
+def _settings(settings: Settings) -> Check:
+    """Return which file of settings is read; one that is not valid is an error."""
+    from hins_memory.loop.settings import LoopSettings
+
+    file = settings.file()
+    LoopSettings.from_file(file)
+    return Check("settings", None, str(file.path or f"no {settings.root / FILE_NAME}: the defaults"))
 
 
 def _log(settings: Settings) -> Check:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,8 +14,8 @@ from hins_memory.cli.tables import gate_parts, mine_parts, status_parts, swap_pa
 from hins_memory.errors import ConfigError, GateError, NotEnoughDataError
 
 if TYPE_CHECKING:
-    from hins_memory.loop.pipeline import LoopSettings
-    from hins_memory.training.settings import Mode
+    from hins_memory.config import Settings
+    from hins_memory.loop.settings import LoopSettings
 
 __all__ = ["gate", "mine", "rollback", "run", "status", "swap", "train"]
 
@@ -29,8 +28,10 @@ _Base = Annotated[
     ),
 ]
 _ModeName = Annotated[
-    str, typer.Option("--mode", help="What is trained: lora (a low-rank update), full, or query (a map of queries).")
+    str | None,
+    typer.Option("--mode", help="What is trained: lora (a low-rank update; default), full, or query (a query map)."),
 ]
+_Negatives = Annotated[int | None, typer.Option("--negatives", metavar="N", help="Negatives a query; default 3.")]
 _Patience = Annotated[
     int | None,
     typer.Option(
@@ -39,24 +40,24 @@ _Patience = Annotated[
         help="Stop when held-out traffic got no better N times in a row, and keep the best weights.",
     ),
 ]
-_Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that is sampled.")]
+_Seed = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="Seed of everything that is sampled; default 0.")
+]
 _Version = Annotated[
     str | None, typer.Argument(metavar="[VERSION]", help="The encoder version; the newest if left out.")
 ]
 
-_NEGATIVES = 3
 
+def _loop(
+    settings: Settings, base: str | None = None, seed: int | None = None, mine: Any = None, train: Any = None
+) -> LoopSettings:
+    """Return the settings of the stages: the options that were given, else the project's file, else the defaults."""
+    from hins_memory.loop.settings import LoopSettings
 
-def _loop(base: str | None = None, seed: int = 0, negatives: int = _NEGATIVES, **train: Any) -> LoopSettings:
-    from hins_memory.loop.pipeline import LoopSettings
-    from hins_memory.mining import MineSettings
-    from hins_memory.training.settings import TrainSettings
+    def given(values: dict[str, Any] | None) -> dict[str, Any]:
+        return {name: value for name, value in (values or {}).items() if value is not None}
 
-    loop = LoopSettings(
-        mine=MineSettings(seed=seed, negatives=negatives),
-        train=TrainSettings(seed=seed, negatives=negatives, **train),
-    )
-    return loop if base is None else replace(loop, base=base)
+    return LoopSettings.from_file(settings.file(), base=base, seed=seed, mine=given(mine), train=given(train))
 
 
 @command
@@ -71,8 +72,8 @@ def status(context: typer.Context) -> Result:
 @command
 def mine(
     context: typer.Context,
-    negatives: Annotated[int, typer.Option("--negatives", help="Negatives a query.")] = _NEGATIVES,
-    seed: _Seed = 0,
+    negatives: _Negatives = None,
+    seed: _Seed = None,
     report: Annotated[
         bool, typer.Option("--report", help="Print the whole report: a bar for each tier, and examples to read.")
     ] = False,
@@ -88,12 +89,11 @@ def mine(
     from hins_memory.loop.pipeline import Pipeline
     from hins_memory.mining import render
 
-    loop = _loop(seed=seed, negatives=negatives)
-    if memory_budget is not None:
-        loop = replace(loop, mine=replace(loop.mine, memory_budget=memory_budget))
+    settings = settings_of(context)
+    loop = _loop(settings, seed=seed, mine={"negatives": negatives, "memory_budget": memory_budget})
     with Bars() as bars:
         bars.waiting("loading the encoder")
-        pipeline = Pipeline(settings_of(context), loop=loop, progress=bars)
+        pipeline = Pipeline(settings, loop=loop, progress=bars)
         found = pipeline.mine_to(output) if output else pipeline.mine().report
     return Result(found.to_dict(), (render(found),) if report else mine_parts(found))
 
@@ -102,16 +102,16 @@ def mine(
 def train(
     context: typer.Context,
     base: _Base = None,
-    mode: _ModeName = "lora",
+    mode: _ModeName = None,
     epochs: Annotated[
         float | None, typer.Option("--epochs", help="Passes over the examples; 2 if left out, more if they are few.")
     ] = None,
-    negatives: Annotated[int, typer.Option("--negatives", help="Negatives a query.")] = _NEGATIVES,
+    negatives: _Negatives = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", metavar="N", help="Queries a step, over all processes; default 32.")
     ] = None,
     patience: _Patience = None,
-    seed: _Seed = 0,
+    seed: _Seed = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the training that was cut last, with its own settings.")
     ] = False,
@@ -136,13 +136,13 @@ def train(
     if resume:
         _check_alone(context, ("base", "mode", "epochs", "negatives", "batch_size", "patience", "seed", "labelled"))
     # Whoever says how many passes gets them, however few steps they are.
-    given: dict[str, Any] = {} if epochs is None else {"epochs": epochs, "min_steps": 1}
-    given |= {name: value for name, value in (("batch_size", batch_size), ("patience", patience)) if value is not None}
-    loop = _loop(base, seed, negatives, mode=cast("Mode", mode), **given)
+    given = {"epochs": epochs, "min_steps": None if epochs is None else 1, "batch_size": batch_size}
+    given |= {"mode": mode, "patience": patience, "negatives": negatives}
+    loop = _loop(settings, base, seed, {"negatives": negatives}, given)
     with Bars() as bars:
         bars.waiting("loading the encoder")
         if labelled is not None:
-            version = train_version(labelled, settings, base, loop.train, bars)
+            version = train_version(labelled, settings, loop.base, loop.train, bars)
         else:
             version = Pipeline(settings, loop=loop, progress=bars).train(resume=resume)
     if not is_main():
@@ -236,13 +236,14 @@ def run(
     agent: AgentName = "mem0",
     agent_config: AgentConfig = None,
     base: _Base = None,
-    mode: _ModeName = "lora",
-    seed: _Seed = 0,
+    mode: _ModeName = None,
+    seed: _Seed = None,
 ) -> Result:
     """Run the whole loop once: mine, train, gate, and swap if the gate lets the version pass (else exit status 4)."""
     from hins_memory.loop.pipeline import Pipeline
 
-    settings, loop = settings_of(context), _loop(base, seed, mode=cast("Mode", mode))
+    settings = settings_of(context)
+    loop = _loop(settings, base, seed, train={"mode": mode})
     with one_round(settings, when, agent) as decision:
         if decision is not None and not decision.due:
             return Result({"ran": False, "schedule": decision.to_dict()}, (f"No new round: {decision.why}",))

@@ -27,6 +27,7 @@ def status_parts(status: Status) -> tuple[Part, ...]:
         ("project", status.project),
         ("folder", status.root),
         ("database", status.database),
+        ("settings", status.settings_file or "no hins.toml: the defaults"),
         ("turns", log.turns),
         ("memories", log.memories),
         ("retrievals", log.retrievals),

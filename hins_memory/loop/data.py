@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.errors import NotEnoughDataError
-from hins_memory.evaluation.gate import GateSettings
 from hins_memory.log.capture import flush_all
 from hins_memory.log.reader import LogReader
 from hins_memory.loop.holdout import (
@@ -20,11 +19,11 @@ from hins_memory.loop.holdout import (
     latest,
     without,
 )
-from hins_memory.loop.mix import MixSettings, mix_file
-from hins_memory.mining import MineReport, MineSettings, mine_to_parquet
+from hins_memory.loop.mix import mix_file
+from hins_memory.loop.settings import LoopSettings
+from hins_memory.mining import MineReport, mine_to_parquet
 from hins_memory.mining.storage.evidence import EvidenceStore, OwnerEvidence
 from hins_memory.training.postprocess.traffic import Samples, TrafficSampler
-from hins_memory.training.settings import TrainSettings
 from hins_memory.types import Scope
 
 if TYPE_CHECKING:
@@ -32,34 +31,12 @@ if TYPE_CHECKING:
 
     from hins_memory.evaluation.evaluate import EvalSet
 
-__all__ = ["LoopData", "LoopSettings", "MinedData", "Progress", "public_texts"]
+__all__ = ["LoopData", "MinedData", "Progress", "public_texts"]
 
 # What early stopping looks at, of the conversations that are left to train on.
 _WATCHED = HoldoutSettings(share=0.15, min_queries=20)
 #: Called with the stage, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class LoopSettings:
-    """Settings of every stage.
-
-    Args:
-        mine: what becomes an example.
-        holdout: how much is kept for the gate.
-        train: how the encoder is trained.
-        gate: what the candidate has to show.
-        base: the encoder that training starts from, as for `Encoder.load`; None stands for what the serving encoder
-            was trained from, or is itself, and for the packaged starter in a new project.
-        mix: how many of the synthetic examples are used beside captured ones.
-    """
-
-    mine: MineSettings = field(default_factory=MineSettings)
-    holdout: HoldoutSettings = field(default_factory=HoldoutSettings)
-    train: TrainSettings = field(default_factory=TrainSettings)
-    gate: GateSettings = field(default_factory=GateSettings)
-    base: str | None = None
-    mix: MixSettings = field(default_factory=MixSettings)
 
 
 def public_texts() -> list[str]:

@@ -19,9 +19,10 @@ from hins_memory.evaluation.gate import GateReport, judge
 from hins_memory.log.capture import flush_all
 from hins_memory.log.losses import CaptureLoss, read_losses
 from hins_memory.log.reader import LogCounts, LogReader
-from hins_memory.loop.data import LoopData, LoopSettings, Progress, public_texts
+from hins_memory.loop.data import LoopData, Progress, public_texts
 from hins_memory.loop.holdout import HeldOutSets
 from hins_memory.loop.schedule import Rounds
+from hins_memory.loop.settings import LoopSettings
 from hins_memory.mining import MineReport, MineResult
 from hins_memory.mining.storage.evidence import EvidenceStore
 from hins_memory.plugins.manager import get_plugin_manager
@@ -43,7 +44,8 @@ class Status:
     """Where a project stands.
 
     `current` is the id of the current version, "" while nothing was promoted; `unreadable` says of what stands where
-    versions do, and cannot be read as one, why; `losses` is what captures of any process lost within a month.
+    versions do, and cannot be read as one, why; `losses` is what captures of any process lost within a month;
+    `settings_file` is the `hins.toml` that was read, "" if there is none.
     """
 
     project: str
@@ -54,6 +56,7 @@ class Status:
     current: str
     unreadable: dict[str, str] = field(default_factory=dict)
     losses: tuple[CaptureLoss, ...] = ()
+    settings_file: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the status as JSON-able values."""
@@ -92,7 +95,7 @@ class Pipeline:
         settings: the project; None means the defaults of `Settings`.
         memory: a live agent object that hins is attached to, e.g. `hins_memory.Memory()`; `swap`, `rollback`,
             `retire` and `run` need it, and `gate` uses its cut-offs and the encoder that serves it.
-        loop: settings of every stage.
+        loop: settings of every stage; None means those of the project's `hins.toml`, else the defaults.
         progress: called while a stage runs.
 
     Every method raises a `HinsError` that says what is missing when it cannot do its work.
@@ -107,7 +110,7 @@ class Pipeline:
         progress: Progress | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self.loop = loop or LoopSettings()
+        self.loop = loop or LoopSettings.from_file(self.settings.file())
         self._memory = memory
         self._progress = progress
         self._engine = open_database(self.settings.database_url)
@@ -129,6 +132,7 @@ class Pipeline:
             current=self.registry.current_id(),
             unreadable=listing.unreadable,
             losses=read_losses(self._engine),
+            settings_file=str(self.settings.file().path or ""),
         )
 
     def mine(self, owners: Sequence[Scope] | None = None) -> MineResult:

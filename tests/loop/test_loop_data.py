@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from hins_memory.database.engine import open_database
 from hins_memory.errors import HinsError
 from hins_memory.log.writer import LogWriter
-from hins_memory.loop.data import LoopData, LoopSettings
+from hins_memory.loop.data import LoopData
+from hins_memory.loop.settings import LoopSettings
 from hins_memory.mining import MineSettings
 from hins_memory.mining.storage.evidence import EvidenceStore
 from hins_memory.types import Feedback, Memory, RankedMemory, Retrieval, Scope
