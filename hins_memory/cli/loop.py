@@ -136,7 +136,7 @@ def train(
     if resume:
         _check_alone(context, ("base", "mode", "epochs", "negatives", "batch_size", "patience", "seed", "labelled"))
     # Whoever says how many passes gets them, however few steps they are.
-    given = {"epochs": epochs, "min_steps": None if epochs is None else 1, "batch_size": batch_size}
+    given: dict[str, Any] = {"epochs": epochs, "min_steps": None if epochs is None else 1, "batch_size": batch_size}
     given |= {"mode": mode, "patience": patience, "negatives": negatives}
     loop = _loop(settings, base, seed, {"negatives": negatives}, given)
     with Bars() as bars:
