@@ -25,7 +25,7 @@ os.environ.setdefault("MEM0_TELEMETRY", "False")
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
 from hins_memory.evaluation.evaluate import cutoff_shares, paired_bootstrap
-from hins_memory.evaluation.gate import GateSettings
+from hins_memory.evaluation.gate import MIN_CUTOFF_SHARE
 from parts.common.command import base_parser, exit_status
 from parts.common.files import resolve_data
 from parts.common.results import write_result
@@ -234,7 +234,7 @@ def _cutoffs(untrained: list[dict[str, Any]], cells: list[dict[str, Any]]) -> di
         cutoff_shares(np.concatenate([np.concatenate([row for row in one["top_scores"]]) for one in part]), CUTOFFS)
         for part in (untrained, cells)
     )
-    floor = GateSettings().min_cutoff_share
+    floor = MIN_CUTOFF_SHARE
     found: dict[str, float] = {}
     for cutoff in CUTOFFS:
         found |= {f"share_{cutoff:g}_before": old[cutoff], f"share_{cutoff:g}_after": new[cutoff]}

@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.evaluation.evaluate import EvalSet
 
-__all__ = ["GateEvidence", "GateReport", "GateRule", "GateSettings", "judge"]
+__all__ = ["MIN_CUTOFF_SHARE", "GateEvidence", "GateReport", "GateRule", "GateSettings", "K", "judge"]
+
+#: The rank that nDCG is cut at: about as many memories as a framework puts into a prompt.
+K = 10
+#: Shares below this count as this when a relative change is taken, so that a handful of results near a rarely reached
+#: cut-off does not decide.
+MIN_CUTOFF_SHARE = 0.01
+# Coverage of the bootstrap intervals; the usual one.
+_CONFIDENCE = 0.95
+# Fixed, so that the same scores always get the same verdict.
+_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,48 +44,32 @@ class GateSettings:
     """Settings of the gate.
 
     Args:
-        k: the rank that nDCG is cut at.
-        confidence: coverage of the bootstrap interval of the nDCG difference.
         samples: resamples of the bootstrap.
-        seed: seed of the bootstrap.
         min_queries: fewer held-out queries than this decide nothing.
         min_scope_queries: a scope with at least this many held-out queries is a large one: none of those may get
             significantly worse, whatever the others gain.
-        max_general_loss: how much nDCG@k general retrieval may lose, 0 to 1 (0.01 is one point).
+        max_general_loss: how much nDCG@10 general retrieval may lose, 0 to 1 (0.01 is one point).
         max_cutoff_shift: by how much the share of results that reach a cut-off may change, relative to the
             incumbent's share (0.05 is five percent). A larger change counts only where the interval of the change
             lies wholly beyond the limit: a few dozen queries cannot tell shares that near apart.
-        min_cutoff_share: shares below this count as this when a relative change is taken, so that a handful of
-            results near a rarely reached cut-off does not decide.
 
     Raises:
         ConfigError: a value is out of range.
     """
 
-    k: int = 10
-    confidence: float = 0.95
     samples: int = 10_000
-    seed: int = 0
     min_queries: int = 20
     min_scope_queries: int = 20
     max_general_loss: float = 0.01
     max_cutoff_shift: float = 0.05
-    min_cutoff_share: float = 0.01
 
     def __post_init__(self) -> None:
-        counts = (self.k, self.samples, self.min_queries, self.min_scope_queries)
-        if min(counts) < 1 or not 0 < self.confidence < 1:
-            raise ConfigError(
-                f"k={self.k}, samples={self.samples}, min_queries={self.min_queries}, "
-                f"min_scope_queries={self.min_scope_queries}, confidence={self.confidence}.",
-                "The gate needs the first four at 1 or more and 0 < confidence < 1.",
-            )
-        if min(self.max_general_loss, self.max_cutoff_shift) < 0 or not 0 < self.min_cutoff_share <= 1:
-            raise ConfigError(
-                f"max_general_loss={self.max_general_loss}, max_cutoff_shift={self.max_cutoff_shift}, "
-                f"min_cutoff_share={self.min_cutoff_share}.",
-                "The gate needs limits of 0 or more and 0 < min_cutoff_share <= 1.",
-            )
+        for name in ("samples", "min_queries", "min_scope_queries"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}.", "Use at least 1.")
+        for name in ("max_general_loss", "max_cutoff_shift"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}.", "Use 0 or more.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +155,8 @@ class GateReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-able values, with ``passed`` in it."""
         values = {name: getattr(self, name) for name in self.__slots__ if name != "evidence"}
-        values |= {"settings": asdict(self.settings), "gain": asdict(self.gain), "rules": [*map(asdict, self.rules)]}
+        settings = asdict(self.settings) | {"k": K, "confidence": _CONFIDENCE}
+        values |= {"settings": settings, "gain": asdict(self.gain), "rules": [*map(asdict, self.rules)]}
         return {"passed": self.passed, **values}
 
 
@@ -195,14 +190,14 @@ def judge(
             f"Record {settings.min_queries - count} more retrievals with their answers or feedback in conversations "
             "that are not trained on.",
         )
-    ks = tuple(sorted({1, 5, settings.k}))
+    ks = tuple(sorted({1, 5, K}))
     new, old = (evaluate_encoder(encoder, held_out, ks=ks) for encoder in (candidate, incumbent))
     gain = paired_bootstrap(
-        new.ndcg[settings.k],
-        old.ndcg[settings.k],
+        new.ndcg[K],
+        old.ndcg[K],
         samples=settings.samples,
-        seed=settings.seed,
-        confidence=settings.confidence,
+        seed=_SEED,
+        confidence=_CONFIDENCE,
     )
     rules = [_gain_rule(gain, settings), _scope_rule(new, old, settings)]
     general_table: dict[str, dict[str, float]] = {}
@@ -234,8 +229,8 @@ def _gain_rule(gain: BootstrapResult, settings: GateSettings) -> GateRule:
         limit=0.0,
         passed=passed,
         sentence=(
-            f"Held-out nDCG@{settings.k} changes by {100 * gain.difference:+.1f} points over {gain.queries} queries; "
-            f"the {100 * settings.confidence:g}% interval over queries, {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
+            f"Held-out nDCG@{K} changes by {100 * gain.difference:+.1f} points over {gain.queries} queries; "
+            f"the {100 * _CONFIDENCE:g}% interval over queries, {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
             f", {'is' if passed else 'is not'} above zero."
         ),
     )
@@ -248,7 +243,7 @@ def _scope_rule(new: RankingScores, old: RankingScores, settings: GateSettings) 
     the tail, where the correction leads, the bootstrap of a few dozen queries finds differences too easily; so the
     paired t-test, which allows for the number of queries, has to find them as well.
     """
-    after, before = new.ndcg[settings.k], old.ndcg[settings.k]
+    after, before = new.ndcg[K], old.ndcg[K]
     rows: dict[str, list[int]] = {}
     for row, group in enumerate(new.groups):
         rows.setdefault(group, []).append(row)
@@ -256,7 +251,7 @@ def _scope_rule(new: RankingScores, old: RankingScores, settings: GateSettings) 
     if not large:
         sentence = f"No scope has {settings.min_scope_queries} held-out queries, so that none was judged by itself."
         return GateRule("scopes", None, 0.0, True, sentence)
-    level = (1 - settings.confidence) / len(large)
+    level = (1 - _CONFIDENCE) / len(large)
     worse: dict[str, BootstrapResult] = {}
     for group, found in large.items():
         if after[found].mean() >= before[found].mean():
@@ -265,7 +260,7 @@ def _scope_rule(new: RankingScores, old: RankingScores, settings: GateSettings) 
             continue
         # The smallest p-value that this number of samples can give has to be below the level.
         samples = max(settings.samples, math.ceil(4 / level))
-        change = paired_bootstrap(after[found], before[found], samples=samples, seed=settings.seed)
+        change = paired_bootstrap(after[found], before[found], samples=samples, seed=_SEED)
         if change.p_value <= level:
             worse[group] = change
     sentence = f"None of the {len(large)} scopes with at least {settings.min_scope_queries} queries got worse for sure."
@@ -294,13 +289,13 @@ def _general_rule(table: Mapping[str, Mapping[str, float]], settings: GateSettin
     if not table:
         sentence = "General retrieval was not measured, because no general set was given."
         return GateRule("general_retrieval", None, limit, True, sentence)
-    name = f"ndcg@{settings.k}"
+    name = f"ndcg@{K}"
     before, after = table["incumbent"][name], table["candidate"][name]
     loss = before - after
     # a loss of exactly the limit passes, whatever the last bits of the subtraction are
     passed = loss <= limit + 1e-9
     sentence = (
-        f"General retrieval goes from {100 * before:.1f} to {100 * after:.1f} nDCG@{settings.k}; "
+        f"General retrieval goes from {100 * before:.1f} to {100 * after:.1f} nDCG@{K}; "
         f"a loss of {100 * limit:g} points is allowed{'' if passed else ', so too much was forgotten'}."
     )
     return GateRule("general_retrieval", loss, limit, passed, sentence)
@@ -310,15 +305,15 @@ def _cutoff_rules(
     new: RankingScores, old: RankingScores, cutoffs: Sequence[float], settings: GateSettings
 ) -> list[GateRule]:
     """Return a rule per cut-off: frameworks hard-code cosines, so scores have to keep their meaning."""
-    after, before = (cutoff_shares(scores.top_scores[:, : settings.k], cutoffs) for scores in (new, old))
+    after, before = (cutoff_shares(scores.top_scores[:, :K], cutoffs) for scores in (new, old))
     rules = []
     for cutoff in after:
-        usual = max(before[cutoff], settings.min_cutoff_share)
+        usual = max(before[cutoff], MIN_CUTOFF_SHARE)
         shift = abs(after[cutoff] - before[cutoff]) / usual
         certain = _certain_shift(new, old, cutoff, settings) / usual
         passed = min(shift, certain) <= settings.max_cutoff_shift + 1e-9
         sentence = (
-            f"The share of top-{settings.k} results that reach the cut-off {cutoff:g} goes from "
+            f"The share of top-{K} results that reach the cut-off {cutoff:g} goes from "
             f"{100 * before[cutoff]:.1f}% to {100 * after[cutoff]:.1f}% ({100 * shift:.1f}% relative, "
             f"{100 * settings.max_cutoff_shift:g}% allowed"
             f"{', and within what so few queries can tell' if passed and shift > settings.max_cutoff_shift else ''})."
@@ -339,7 +334,7 @@ def _certain_shift(new: RankingScores, old: RankingScores, cutoff: float, settin
     """Return by how much a share has changed for certain: the end of its interval that is nearer to no change."""
     reached = []
     for scores in (new, old):
-        top = scores.top_scores[:, : settings.k]
+        top = scores.top_scores[:, :K]
         found = np.isfinite(top)
         # (queries,): of what each query got
         reached.append(((top >= cutoff) & found).sum(axis=1) / np.maximum(found.sum(axis=1), 1))
@@ -347,7 +342,7 @@ def _certain_shift(new: RankingScores, old: RankingScores, cutoff: float, settin
         reached[0],
         reached[1],
         samples=settings.samples,
-        seed=settings.seed,
-        confidence=settings.confidence,
+        seed=_SEED,
+        confidence=_CONFIDENCE,
     )
     return max(change.low, -change.high, 0.0)

@@ -12,6 +12,7 @@ import numpy as np
 from hins_memory.common.html import Html, Section, Series, bar_chart, histogram, table, write_page
 from hins_memory.encoders.manifest import Description
 from hins_memory.errors import GateError
+from hins_memory.evaluation.gate import K
 from hins_memory.types import Tier
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def write_gate_page(path: Path, report: GateReport, candidate: Encoder, incumben
     Raises:
         GateError: the file cannot be written.
     """
-    changes = report.evidence.candidate.ndcg[report.settings.k] - report.evidence.incumbent.ndcg[report.settings.k]
+    changes = report.evidence.candidate.ndcg[K] - report.evidence.incumbent.ndcg[K]
     order = [int(row) for row in np.argsort(-changes, kind="stable")]
     best = [row for row in order if changes[row] > 0][:_QUERIES]
     worst = [row for row in order[::-1] if changes[row] < 0][:_QUERIES]
@@ -65,7 +66,7 @@ def write_gate_page(path: Path, report: GateReport, candidate: Encoder, incumben
 
 
 def _verdict(report: GateReport) -> tuple[str, ...]:
-    k = report.settings.k
+    k = K
     said = "lets pass" if report.passed else "refuses"
     figures = [
         (what, name, 100 * table_["incumbent"][name], 100 * table_["candidate"][name])
@@ -87,14 +88,14 @@ def _word(rule: GateRule) -> str:
 
 
 def _scopes(report: GateReport) -> tuple[str, ...]:
-    name = f"ndcg@{report.settings.k}"
+    name = f"ndcg@{K}"
     counts = Counter(report.evidence.candidate.groups)
     before, after = report.groups["incumbent"], report.groups["candidate"]
     largest = [scope for scope, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     rows = [(scope, counts[scope], 100 * before[scope][name], 100 * after[scope][name]) for scope in largest[:_SCOPES]]
     shown = rows[:_BARS]
     chart = bar_chart(
-        f"nDCG@{report.settings.k} of the scopes with the most queries",
+        f"nDCG@{K} of the scopes with the most queries",
         [_cut(row[0], 14) for row in shown],
         [Series("before", [row[2] for row in shown]), Series("after", [row[3] for row in shown])],
         "points",
@@ -108,10 +109,10 @@ def _scopes(report: GateReport) -> tuple[str, ...]:
 
 def _scores(report: GateReport) -> tuple[str, ...]:
     old, new = (
-        [float(score) for score in scores.top_scores[:, : report.settings.k].ravel() if np.isfinite(score)]
+        [float(score) for score in scores.top_scores[:, :K].ravel() if np.isfinite(score)]
         for scores in (report.evidence.incumbent, report.evidence.candidate)
     )
-    title = f"Cosines of the first {report.settings.k} results of each held-out query"
+    title = f"Cosines of the first {K} results of each held-out query"
     cutoffs = [rule for rule in report.rules if rule.name.startswith("cutoff_")]
     chart = histogram(title, [Series("before", old), Series("after", new)], "cosine")
     return (chart, *(rule.sentence for rule in cutoffs))
@@ -151,7 +152,7 @@ class _Rankings:
     def _query(self, row: int) -> tuple[str, str]:
         number, query = self._asked[row]
         one = self._report.evidence.held_out[number]
-        k = self._report.settings.k
+        k = K
         scores = [scores.ndcg[k][row] for scores in (self._report.evidence.incumbent, self._report.evidence.candidate)]
         ranked = [self._ranked(side, number, query) for side in range(2)]
         cells = [

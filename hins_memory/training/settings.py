@@ -38,10 +38,8 @@ class TrainSettings:
         temperature: what cosine similarities are divided by in the loss.
         negatives: how many of an example's negatives are used, in their order.
         lora_rank: rank of the update in `lora` mode; its alpha is twice the rank.
-        query_rank: rank of the map in `query` mode.
         anchor: bring the scores back to the base encoder's scale, so that as many results reach the frameworks'
             thresholds as before: after training (`full` and `lora`), or while training (`query`).
-        anchor_weight: weight of the drift of the scores in the loss of `query` mode.
         cutoffs: the cosines that matter. A pipeline with an agent takes those that its framework has as thresholds;
             the default is a scale in even steps, which favours none.
         soup: how much of what was learned is kept at most, above 0 and up to 1, the rest being the base's (weight
@@ -74,9 +72,7 @@ class TrainSettings:
     temperature: float = 0.05
     negatives: int = 3
     lora_rank: int = 16
-    query_rank: int = 32
     anchor: bool = True
-    anchor_weight: float = 100.0
     cutoffs: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     soup: float = 0.8
     max_general_loss: float = 0.009
@@ -94,13 +90,13 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
             raise ConfigError(f"{self.mode!r} is not a training mode.", f"Use one of {', '.join(get_args(Mode))}.")
-        for name in ("batch_size", "lora_rank", "query_rank", "micro_batch_size"):
+        for name in ("batch_size", "lora_rank", "micro_batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use at least 1.")
         for name in ("epochs", "temperature"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use a value above 0.")
-        not_negative = ("min_steps", "negatives", "max_tokens", "learning_rate", "anchor_weight")
+        not_negative = ("min_steps", "negatives", "max_tokens", "learning_rate")
         for name in (*not_negative, "patience", "eval_steps", "checkpoint_seconds", "checkpoint_steps"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use 0 or more.")

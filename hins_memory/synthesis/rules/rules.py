@@ -39,6 +39,8 @@ _OWN = re.compile(r"\b(?:my|I|I'm|I've|we|named?)\b|[\[{]")
 # So far back a dialogue is looked for whose personas share no fact with those chosen.
 _LOOKAHEAD = 60
 _SHORTEST_QUESTION = 3
+# More questions about one turn or fact than this would only say the same again.
+_PER_ITEM = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,6 @@ class RuleSettings:
 
     Args:
         sessions: dialogues that one conversation consists of.
-        per_item: at most this many questions about one turn or fact.
         addressed: share of the turns, 0 to 1, in which the other speaker is addressed by name.
         padded: share of the turns that small talk is added before, and after.
         dated: share of the statements about the past or the future without a time that get one.
@@ -62,7 +63,6 @@ class RuleSettings:
     """
 
     sessions: int = 6
-    per_item: int = 2
     addressed: float = 0.35
     padded: float = 0.4
     dated: float = 0.5
@@ -73,8 +73,8 @@ class RuleSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.sessions < 1 or self.per_item < 1:
-            raise ConfigError(f"sessions={self.sessions}, per_item={self.per_item}.", "Use at least 1 of each.")
+        if self.sessions < 1:
+            raise ConfigError(f"sessions is {self.sessions}.", "Use at least 1.")
         for name in ("preferences", "events", "threads"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use 0 or more.")
@@ -240,7 +240,7 @@ class _Maker:
                 by_kind.setdefault(question.kind, []).append(question.text)
         # Weighted sampling without replacement (Efraimidis and Spirakis 2006).
         keys = {kind: self._rng.random() ** (1 / _WEIGHTS.get(kind, 1.0)) for kind in by_kind}
-        chosen = sorted(by_kind, key=lambda kind: keys[kind], reverse=True)[: self._settings.per_item]
+        chosen = sorted(by_kind, key=lambda kind: keys[kind], reverse=True)[:_PER_ITEM]
         return [Query(self._rng.choice(by_kind[kind]), (item,), kind) for kind in chosen]
 
     def _dressed(self, text: str, stated: Sequence[Statement], other: str) -> str:

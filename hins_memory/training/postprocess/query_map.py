@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["QueryMap", "fit_query_map", "level", "with_query_map", "without_query_map"]
 
+# Rank of the map: about 100 kB for an encoder of 384 dimensions.
+_RANK = 32
+# Of the drift of the scores in the loss: scores stay near the base's, at some cost in accuracy.
+_DRIFT_WEIGHT = 100.0
 # The shifts that are tried along the mean of the texts: a number of steps of one size, either way.
 _LEVELS, _LEVEL = 60, 0.01
 Progress = Callable[[str, int, int], None]
@@ -74,7 +78,7 @@ def fit_query_map(
 ) -> tuple[QueryMap, list[dict[str, Any]]]:
     """Train the map on vectors: InfoNCE over the batch's positives and negatives, with scores held to the base's scale.
 
-    The second term of the loss is `settings.anchor_weight` times the mean squared difference between the scores of a
+    The second term of the loss is `_DRIFT_WEIGHT` times the mean squared difference between the scores of a
     query's best results and those that they had before, sorted: which texts they belong to may change, how high they
     are may not. It is taken over the traffic, most of which is not learned from.
 
@@ -94,7 +98,7 @@ def fit_query_map(
     import torch
 
     started = time.perf_counter()
-    found = QueryMap(candidates.queries.shape[1], settings.query_rank, settings.seed)
+    found = QueryMap(candidates.queries.shape[1], _RANK, settings.seed)
     optimizer = torch.optim.AdamW(found.parameters(), lr=settings.rate, weight_decay=0.01)
     count = len(candidates.queries)
     steps = settings.steps(count)
@@ -106,10 +110,10 @@ def fit_query_map(
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = candidates.loss(found(candidates.queries[rows]), rows, settings.temperature)
-        if settings.anchor and settings.anchor_weight:
+        if settings.anchor:
             owner = int(draw.integers(len(traffic)))
             drift = traffic.best_scores(owner, found(traffic.queries[owner])) - before[owner]
-            loss = loss + settings.anchor_weight * drift.square().mean()
+            loss = loss + _DRIFT_WEIGHT * drift.square().mean()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(f"The loss became {value} at step {step} of {steps}.", "Lower the learning rate.")
