@@ -87,6 +87,7 @@ def run_demo(
     *,
     seed: int = 0,
     conversations: Sequence[SampleConversation] | None = None,
+    training: TrainSettings | None = None,
     progress: Progress | None = None,
 ) -> DemoReport:
     """Run the demo.
@@ -95,6 +96,7 @@ def run_demo(
         home: where the project ``demo`` is made; it must not exist there yet.
         seed: seed of everything that is sampled.
         conversations: what is played; None means the packaged sample.
+        training: how it is trained; None means the defaults.
         progress: told how far each stage is.
 
     Raises:
@@ -117,7 +119,7 @@ def run_demo(
         # These people are invented, so their texts may be each other's easy negatives. The packaged texts, which are
         # used otherwise, hold the held-out conversations too.
         loop = LoopSettings(
-            mine=MineSettings(seed=seed, share_scopes=True), train=TrainSettings(seed=seed), base="stock"
+            mine=MineSettings(seed=seed, share_scopes=True), train=training or TrainSettings(seed=seed), base="stock"
         )
         pipeline = Pipeline(settings, memory, loop=loop, progress=progress)
         run = pipeline.run()

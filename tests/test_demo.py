@@ -8,13 +8,20 @@ from hins_memory.config import Settings
 from hins_memory.data.sample_conversations import load_sample
 from hins_memory.demo import run_demo
 from hins_memory.errors import AgentError
+from hins_memory.training import TrainSettings
 
 
 @pytest.mark.slow
 def test_the_demo_scores_only_what_was_not_trained_on(settings: Settings) -> None:
     played = load_sample()[:4]
     seen: list[str] = []
-    report = run_demo(settings.home, conversations=played, progress=lambda stage, done, total: seen.append(stage))
+    report = run_demo(
+        settings.home,
+        conversations=played,
+        # How well it learns is not the point here.
+        training=TrainSettings(epochs=1.0, min_steps=1, max_tokens=64),
+        progress=lambda stage, done, total: seen.append(stage),
+    )
     assert report.memories == sum(len(one.turns) for one in played)
     assert report.questions == sum(len(one.questions) for one in played)
     assert 0 < len(report.held_out) < len(played)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CHILD = Path(__file__).with_name("faiss_kill_child.py")
 OPERATIONS = ("open", "insert", "update", "payload", "delete", "reset", "drop", "upsert", "remove")
 
 
-@pytest.mark.slow
 def test_a_kill_at_any_step_leaves_the_rows_before_or_after(tmp_path: Path) -> None:
     command = [sys.executable, str(CHILD), str(tmp_path), *OPERATIONS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

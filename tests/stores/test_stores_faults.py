@@ -22,6 +22,8 @@ from hins_memory.plugins.protocols import Index
 from hins_memory.registry.registry import Registry
 from hins_memory.swapping.swap import plan_swap, swap_agent
 
+pytestmark = pytest.mark.slow
+
 
 class FlakyClient(QdrantClient):
     """A real Qdrant client, every tenth call of which fails while `armed`."""

@@ -14,6 +14,8 @@ from hins_memory.errors import AgentError, LogError, SwapError
 from hins_memory.registry.registry import Registry
 from hins_memory.swapping.swap import retire_agent, rollback_agent, swap_agent
 
+pytestmark = pytest.mark.slow
+
 every_server = pytest.mark.parametrize("world", SERVERS, indirect=True)
 
 
@@ -29,7 +31,6 @@ def _served_late(seen: list[tuple[str, float]], version: str, flipped: float, un
 
 
 @every_server
-@pytest.mark.slow
 def test_other_processes_follow_and_nothing_is_lost_or_mixed(world: Any, tiny_version: Any) -> None:
     memory = world.open()
     fill(memory, 40)

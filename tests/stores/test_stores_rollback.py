@@ -11,6 +11,8 @@ from hins_memory.registry.registry import Registry
 from hins_memory.swapping.swap import rollback_agent, swap_agent
 from hins_memory.swapping.sync import IndexSync
 
+pytestmark = pytest.mark.slow
+
 one_store = pytest.mark.parametrize("world", ["qdrant", "pgvector"], indirect=True)
 
 

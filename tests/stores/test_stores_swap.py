@@ -17,6 +17,8 @@ from hins_memory.log.reader import LogReader
 from hins_memory.registry.registry import Registry
 from hins_memory.swapping.swap import plan_swap, retire_agent, rollback_agent, swap_agent
 
+pytestmark = pytest.mark.slow
+
 every_store = pytest.mark.parametrize("world", STORES, indirect=True)
 
 
@@ -111,7 +113,6 @@ def _rolled_back_and_retired(world: Any, memory: Any, ids: list[str], stock: str
 
 
 @every_store
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["build", "flip"])
 def test_a_killed_swap_loses_nothing_and_resumes(world: Any, tiny_version: Any, moment: str) -> None:
     memory = world.open()
@@ -133,7 +134,6 @@ def test_a_killed_swap_loses_nothing_and_resumes(world: Any, tiny_version: Any, 
     assert_in_one_space(memory)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("world", EMBEDDED, indirect=True)
 def test_an_embedded_store_that_another_process_holds_says_so(world: Any) -> None:
     with children(Child(hold, world)) as (child,):

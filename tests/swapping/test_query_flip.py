@@ -10,6 +10,8 @@ from hins_memory.errors import SwapError
 from hins_memory.registry.registry import Registry
 from hins_memory.swapping.swap import plan_swap, retire_agent, rollback_agent, swap_agent
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def agent(tmp_path, settings, tiny_version, query_version):

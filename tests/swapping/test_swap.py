@@ -11,6 +11,8 @@ from hins_memory.errors import SwapError
 from hins_memory.plugins.protocols import Agent, Index
 from hins_memory.swapping.swap import plan_swap, retire_agent, rollback_agent
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_small_agent_keeps_the_protocol(world):
     agent = world.agent()
@@ -187,7 +189,6 @@ def writer(agent, number, own, changes):
     return step
 
 
-@pytest.mark.slow
 def test_writes_and_searches_during_the_swap_lose_nothing(world):
     agent = world.agent(400)
     expected = {id: text for id, (text, _) in contents(agent.live()[0]).items()}

@@ -11,6 +11,8 @@ from hins_memory.errors import SwapError
 from hins_memory.plugins.protocols import Record
 from hins_memory.swapping.swap import abandon_swap, retire_agent, swap_agent
 
+pytestmark = pytest.mark.slow
+
 KILLED_SWAP = """
 import os, signal, sys
 from pathlib import Path
@@ -53,7 +55,6 @@ MOMENTS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_kill_at_any_step_loses_nothing_and_the_swap_resumes(world, moment):
     agent = world.agent(60)

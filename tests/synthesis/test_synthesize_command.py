@@ -18,6 +18,8 @@ from hins_memory.loop.pipeline import LoopSettings, Pipeline
 from hins_memory.mining import MineSettings
 from hins_memory.training.settings import TrainSettings
 
+pytestmark = pytest.mark.slow
+
 
 def run(settings: Settings, *arguments: object, code: int = 0) -> dict:
     options = ["--home", str(settings.home), "--project", settings.project, "synthesize"]

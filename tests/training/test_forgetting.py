@@ -10,6 +10,8 @@ from hins_memory.training import Samples, train_encoder
 from hins_memory.training.postprocess.forgetting import hold_general
 from hins_memory.training.postprocess.soup import blend
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("harbour", "violin", "granite", "pepper", "tunnel", "feather", "compass", "lantern", "saddle", "thimble")
 PAIRS = [(one, other) for one in WORDS for other in WORDS if one < other]
 GENERAL = EvalSet(

@@ -17,6 +17,8 @@ from hins_memory.errors import TrainingError
 from hins_memory.training import train_encoder
 from hins_memory.training.fit.checkpoints import check_space, latest_checkpoint, mark_complete
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 
 
@@ -30,7 +32,6 @@ def checkpoint(folder: Path, step: int, *, complete: bool = True) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_kill_and_resume_give_the_same_weights(tmp_path, tiny_folder):
     done = subprocess.run(
         [sys.executable, str(HERE / "kill_worker.py"), str(tiny_folder), str(tmp_path)],

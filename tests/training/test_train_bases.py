@@ -15,6 +15,8 @@ from hins_memory.encoders.encoder import Encoder
 from hins_memory.training import train_encoder
 from hins_memory.training.loss.loss import TieredInfoNCELoss, embed_sorted
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["cello it is", "Bo: chess it is, 谢谢 🎻", "", "pottery and rowing " * 40, "Ann"]
 
 

@@ -239,7 +239,7 @@ def _train(fold: Fold, plan: Plan, settings: Settings, encoder: Encoder) -> str:
     stage(f"fold {fold.name}: training on {len(examples)} examples")
     train_settings = replace(loop.train, seed=plan.seed)
     if plan.quick:
-        train_settings = replace(train_settings, min_steps=1)
+        train_settings = replace(train_settings, min_steps=1, epochs=1.0)
     folder = train_encoder(
         examples,
         plan.work / f"encoder-{fold.name}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hins_adapter_mem0 import Memory
 from hins_adapter_mem0.attaching import agent_of
 from mem0_world import ANN, FACTS, fill, texts
@@ -14,6 +15,8 @@ from hins_memory.encoders.encoder import Encoder
 from hins_memory.loop.pipeline import Pipeline
 from hins_memory.registry.registry import EncoderVersion, Registry
 from hins_memory.swapping.swap import retire_agent, swap_agent
+
+pytestmark = pytest.mark.slow
 
 
 def _stored(memory: Any) -> dict[str, list[float]]:

@@ -25,6 +25,8 @@ from hins_memory.plugins.protocols import Agent, Index
 from hins_memory.registry.registry import EncoderVersion, Registry
 from hins_memory.swapping.swap import retire_agent, rollback_agent, swap_agent
 
+pytestmark = pytest.mark.slow
+
 
 def _agent(memory: Any) -> Any:
     agent = agent_of(memory)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hins_adapter_memoryos import Memoryos
 from llm_server import LLMServer
 from memoryos_world import PAIRS, agent_of, ask, assert_in_one_space, options, pages, talk
@@ -15,6 +16,8 @@ from hins_memory.encoders.encoder import Encoder
 from hins_memory.loop.pipeline import Pipeline
 from hins_memory.registry.registry import EncoderVersion, Registry
 from hins_memory.swapping.swap import retire_agent, swap_agent
+
+pytestmark = pytest.mark.slow
 
 
 def _files(root: Path) -> dict[str, tuple[int, bytes]]:

@@ -24,6 +24,8 @@ from hins_memory.loop.pipeline import Pipeline
 from hins_memory.registry.registry import EncoderVersion, Registry
 from hins_memory.swapping.swap import abandon_swap, plan_swap, retire_agent, rollback_agent, swap_agent
 
+pytestmark = pytest.mark.slow
+
 ENGLISH = (PAIRS[0][0], PAIRS[1][0], PAIRS[3][0], PAIRS[4][0])
 
 
