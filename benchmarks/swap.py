@@ -32,7 +32,7 @@ from parts.swapping.load import Load, agent_behind, check_store, fill_store, mem
 
 _COUNT, _QUICK_COUNT = 100_000, 1_000
 # The throughput does not depend on how many there are.
-_RATE_COUNT, _QUICK_RATE_COUNT = 10_000, 1_000
+_RATE_COUNT, _QUICK_RATE_COUNT = 10_000, 200
 _READDED, _QUICK_READDED = 600, 60
 _BASELINE_SECONDS, _QUICK_BASELINE_SECONDS = 180.0, 3.0
 _PAUSE, _QUICK_PAUSE = 5.0, 0.2
