@@ -127,6 +127,7 @@ def is_core(name: str) -> bool:
 
 
 @pytest.mark.parametrize("path", sources(CORE), ids=lambda path: str(path.relative_to(CORE)))
+@pytest.mark.slow
 def test_stages_do_not_import_one_another(path: Path) -> None:
     part = part_of(path)
     if part in STAGES:

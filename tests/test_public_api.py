@@ -24,6 +24,7 @@ def test_importing_loads_neither_torch_nor_a_framework() -> None:
     assert loaded == "[]"
 
 
+@pytest.mark.slow
 def test_the_command_line_starts_without_torch() -> None:
     loaded = python("import sys, hins_memory.cli; print([n for n in ('torch', 'mem0', 'sklearn') if n in sys.modules])")
     assert loaded == "[]"

@@ -277,6 +277,7 @@ def world():
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(st.lists(steps, min_size=1, max_size=4))
+@pytest.mark.slow
 def test_a_mutated_archive_is_refused_cleanly_or_whole(world, attack):
     draft = Draft()
     for step in attack:
@@ -436,6 +437,7 @@ BOMBS = [
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_bombs_are_refused_in_little_memory(tmp_path):
     for bomb, _ in BOMBS:
         (tmp_path / f"{bomb.__name__}.zip").write_bytes(bomb())

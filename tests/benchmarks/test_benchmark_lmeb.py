@@ -55,6 +55,7 @@ def test_queries_are_encoded_in_the_role_of_queries(stock_encoder):
     assert asked == {"query": ["a"], "document": ["b", "c"]}
 
 
+@pytest.mark.slow
 def test_both_scorers_agree_on_the_sample(tiny):
     sets = sample_sets()[:3]
     ours, theirs = evaluate_encoder(tiny, sets).by_group(), task_scores(sets, tiny)
@@ -88,6 +89,7 @@ def test_a_file_in_locomo_s_format_is_checked(tiny_file, tiny_folder, tmp_path, 
     assert any(row["mteb"] > 0 for row in found["rows"])
 
 
+@pytest.mark.slow
 def test_an_unreachable_hub_is_a_sentence(tiny_folder, capsys):
     assert lmeb.main(["--encoder", str(tiny_folder), "--tasks", "LoCoMo", "REALTALK"]) == ConfigError.exit_code
     said = " ".join(capsys.readouterr().err.split())

@@ -14,6 +14,7 @@ from parts.mining.synthetic import Plan, WordVectors, chats, synthetic_logs
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "mining.py"
 
 
+@pytest.mark.slow
 def test_synthetic_logs_have_as_many_memories_as_asked_for_and_no_text_twice():
     logs = list(synthetic_logs(chats(None), Plan(700), WordVectors()))
     texts = [memory.text for log in logs for memory in log.memories]
@@ -30,6 +31,7 @@ def test_synthetic_logs_have_as_many_memories_as_asked_for_and_no_text_twice():
     assert not one.feedback
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_logs_and_vectors():
     first, second = (list(synthetic_logs(chats(None), Plan(200, seed=3), WordVectors())) for _ in range(2))
     assert first == second

@@ -38,6 +38,7 @@ def test_the_overhead_is_the_median_of_the_ratios_of_pairs() -> None:
     assert 0.2 < found["p99_added_ms"] <= 0.4
 
 
+@pytest.mark.slow
 def test_the_load_finds_out_what_is_lost_or_mixed(tmp_path: Path) -> None:
     memory: Any = Memory(settings=Settings(home=tmp_path, project="p"), capture=False)
     fill_store(memory, 30)

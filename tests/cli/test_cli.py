@@ -292,6 +292,7 @@ def test_doctor_explains_hybrid_search_by_one_command() -> None:
         assert checks[0].fix.startswith("pip install ")
 
 
+@pytest.mark.slow
 def test_the_reader_of_a_pipe_may_leave(recorded: Settings) -> None:
     options = f"--home {recorded.home} --project {recorded.project}"
     line = f"{sys.executable} -c 'from hins_memory.cli import main; main()' {options} log export | true"

@@ -96,6 +96,7 @@ def record(settings, text, time):
 
 @SLOW
 @given(texts, st.floats(allow_nan=False, allow_infinity=False), st.booleans())
+@pytest.mark.slow
 def test_what_the_log_holds(project, text, time, tty):
     record(project, text, time)
     for arguments_ in (("log", "show", "-n", 10), ("log", "export"), ("status",), ("log", "show", "--user", "x")):
@@ -126,6 +127,7 @@ def test_times_that_a_database_can_hold(project, time):
 
 @SLOW
 @given(arguments.filter(lambda text: "/" not in text and len(text.encode()) < 200), st.booleans())
+@pytest.mark.slow
 def test_what_is_said_of_a_wrong_argument(project, tmp_path, text, tty):
     for arguments_ in (
         ("encoders", "show", text),
@@ -151,6 +153,7 @@ def test_what_is_said_of_a_wrong_argument(project, tmp_path, text, tty):
 
 @SLOW
 @given(arguments.filter(lambda text: "/" not in text and 0 < len(text.encode()) < 200 and text.strip(". ")))
+@pytest.mark.slow
 def test_where_a_folder_has_an_evil_name(tmp_path, text):
     home = tmp_path / text
     assert hins("--home", home, "log", "export", "--output", home / "out.jsonl")[0] == 0
@@ -189,6 +192,7 @@ def nasty_of(kind, text):
 
 @given(texts, st.booleans())
 @hypothesis_settings(deadline=None)
+@pytest.mark.slow
 def test_what_reports_say(text, tty):
     from collections import Counter
 
@@ -282,6 +286,7 @@ def test_a_text_is_a_text_and_no_markup(project):
     assert ":smile:" in out
 
 
+@pytest.mark.slow
 def test_what_ends_a_process_is_printable():
     program = (
         "from hins_memory.cli.terminal import guard_streams; guard_streams(); raise ValueError('\\x1b]0;t\\x07\\u202e')"
@@ -291,6 +296,7 @@ def test_what_ends_a_process_is_printable():
     assert not harmful(done.stderr)
 
 
+@pytest.mark.slow
 def test_a_terminal_without_unicode_gets_codes(project):
     record(project, "🦊", 3e9)
     environment = {"PYTHONIOENCODING": "ascii", "PATH": "", "PYTHONPATH": ":".join(sys.path)}

@@ -21,6 +21,7 @@ def test_what_is_shown_neither_acts_nor_hides(text):
     assert len(one_line(text).splitlines()) <= 1
 
 
+@pytest.mark.slow
 def test_every_single_character_is_shown_or_named():
     for code in range(sys.maxunicode + 1):
         character = chr(code)

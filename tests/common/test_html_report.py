@@ -94,6 +94,7 @@ _FRAME = _parsed(_everywhere("x"))
 
 @given(texts)
 @hypothesis_settings(deadline=None)
+@pytest.mark.slow
 def test_what_a_user_typed_is_text_and_nothing_else(typed: str) -> None:
     text = _everywhere(typed)
     found = _parsed(text)

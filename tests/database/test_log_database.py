@@ -22,6 +22,7 @@ def _turn(number: int) -> dict[str, object]:
     return {"id": str(number), "conversation": "c", "speaker": "Ann", "text": "hello", "time": 1.0}
 
 
+@pytest.mark.slow
 def test_migrations_and_metadata_agree(engine):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
@@ -62,6 +63,7 @@ def test_opening_twice_keeps_what_is_there(log_url):
     second.dispose()
 
 
+@pytest.mark.slow
 def test_processes_may_open_a_fresh_log_at_the_same_time(log_url):
     command = [sys.executable, "-c", _OPEN, log_url]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]

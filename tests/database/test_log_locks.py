@@ -124,6 +124,7 @@ def _turns(url: str) -> dict[str, int]:
     ],
     ids=["two engines", "two memories", "a forked child"],
 )
+@pytest.mark.slow
 def test_a_process_that_opened_the_log_twice_loses_nothing_to_a_reader_and_a_kill(tmp_path, code, found):
     url = f"sqlite:///{tmp_path / 'log.db'}"
     process = _start(code, url, tmp_path)
@@ -159,6 +160,7 @@ def test_two_memories_in_one_process_lose_nothing_to_a_reader_and_a_kill(tmp_pat
     assert _turns(url) == {"ann": 20}
 
 
+@pytest.mark.slow
 def test_what_another_process_committed_outlives_the_clean_end_of_one_that_opened_the_log_twice(tmp_path):
     url = f"sqlite:///{tmp_path / 'log.db'}"
     agent = _start(_AGENT, url, tmp_path)
@@ -264,6 +266,7 @@ assert opened == [], opened
 """
 
 
+@pytest.mark.slow
 def test_no_command_opens_the_database_by_itself(tmp_path):
     # Closing any descriptor of the file drops every lock that the process has on it; SQLite alone may open it.
     process = _start(_COMMANDS, "", tmp_path)
@@ -370,6 +373,7 @@ def test_a_fork_does_not_wait_for_ever(tmp_path, monkeypatch):
     assert LogReader(engine).counts().turns == 1
 
 
+@pytest.mark.slow
 def test_threads_that_write_while_the_process_forks_lose_nothing(tmp_path):
     url = f"sqlite:///{tmp_path / 'log.db'}"
     engine = open_database(url)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,7 +105,13 @@ def test_the_packaged_starter_is_small_and_has_its_recorded_digest() -> None:
     assert hashlib.sha256(content).hexdigest() == starter_digest()
 
 
+def base_of(pipeline: Any) -> str:
+    """What a training would start from now."""
+    return str(pipeline.loop.base or pipeline._source.trained_from(pipeline._serving_version()))
+
+
 @needs_starter
+@pytest.mark.slow
 def test_new_projects_begin_with_the_starter_and_old_stores_are_served_as_before(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,10 +126,10 @@ def test_new_projects_begin_with_the_starter_and_old_stores_are_served_as_before
     assert encoders.by_version(starter_version()) is encoders.initial()
     assert encoders.by_version(stock) is encoders.stock()
     pipeline = Pipeline(settings)
-    assert pipeline._base() == "starter"
+    assert base_of(pipeline) == "starter"
     assert [pipeline._load(one).version for one in ("", stock)] == [starter_version(), stock]
     monkeypatch.setenv("HINS_BASE", "stock")
-    assert (encoders.initial().version, pipeline._base()) == (stock, "stock")
+    assert (encoders.initial().version, base_of(pipeline)) == (stock, "stock")
     assert encoders.by_version(starter_version()).version == starter_version()
 
 
@@ -137,16 +144,17 @@ def test_training_starts_from_what_serves_or_from_what_that_was_trained_from(
     stock = encoder_version("stock")
     # A store that was opened with the plain model: the starter would be judged by what it has forgotten against it.
     pipeline.registry.record_live("agent", stock, "")
-    assert (pipeline._base(), pipeline._serving().version) == ("stock", stock)
+    assert (base_of(pipeline), pipeline._load(pipeline._serving_version()).version) == ("stock", stock)
     first = pipeline.registry.add(tuned, {"base": stock}).id
     pipeline.registry.promote(first)
-    assert (pipeline._serving_version(), pipeline._base()) == (first, "stock")
-    assert Pipeline(settings, loop=LoopSettings(base="starter"))._base() == "starter"
+    assert (pipeline._serving_version(), base_of(pipeline)) == (first, "stock")
+    assert base_of(Pipeline(settings, loop=LoopSettings(base="starter"))) == "starter"
     monkeypatch.setenv("HINS_BASE", str(settings.root))
-    assert pipeline._base() == "stock"
+    assert base_of(pipeline) == "stock"
 
 
 @needs_starter
+@pytest.mark.slow
 def test_the_starter_loads_and_finds_better_than_stock_on_the_packaged_conversations(stock_encoder: Encoder) -> None:
     from hins_memory.data.sample_conversations import load_sample
     from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, evaluate_encoder

@@ -102,6 +102,7 @@ def shifted(stock_encoder, lift):
     return Encoder(with_lift(stock_encoder.model, lift, direction), "lifted", cache_size=0)
 
 
+@pytest.mark.slow
 def test_a_change_that_few_queries_cannot_tell_does_not_refuse(stock_encoder):
     # The smallest lift by which more than 5% more results reach the cut-off: one or two of twenty queries get one.
     reports = ((lift, judge(shifted(stock_encoder, lift), stock_encoder, sets(2), None, (0.5,))) for lift in LIFTS)
@@ -196,6 +197,7 @@ def test_among_many_scopes_chance_refuses_nobody_and_a_real_loss_is_found():
     assert "most lost" in found.sentence
 
 
+@pytest.mark.slow
 def test_the_page_shows_scopes_queries_scores_and_tiers_and_escapes_what_users_wrote(
     stock_encoder, broken_encoder, tmp_path
 ):
@@ -227,6 +229,7 @@ def test_the_page_shows_scopes_queries_scores_and_tiers_and_escapes_what_users_w
         write_gate_page(path / "under a file.html", worse, broken_encoder, stock_encoder, Description())
 
 
+@pytest.mark.slow
 def test_the_page_is_a_page_whatever_users_wrote(stock_encoder, broken_encoder, tmp_path):
     held = sets(2)
     documents = {**held[0].documents, **{f"{text}{number}": text for number, text in enumerate(NASTY)}}

@@ -125,6 +125,7 @@ def test_a_full_disk_stops_the_swap_and_nothing_else(tmp_path: Path, tiny_folder
     assert seen["after"]
 
 
+@pytest.mark.slow
 def test_an_encoder_that_lost_a_byte_is_not_swapped_to(world: Any) -> None:
     agent = world.agent(10)
     weights = world.registry.get(world.one).path / "model.safetensors"
@@ -136,6 +137,7 @@ def test_an_encoder_that_lost_a_byte_is_not_swapped_to(world: Any) -> None:
     assert agent.search("Who grows tomatoes?")
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_changes_nothing(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 

@@ -485,6 +485,7 @@ if __name__ == "__main__":
         ("billiard", "fork", 600),
     ],
 )
+@pytest.mark.slow
 def test_what_waits_is_written_when_a_child_process_ends(tmp_path, package, method, count):
     pytest.importorskip(package)
     script = tmp_path / "script.py"

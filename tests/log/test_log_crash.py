@@ -129,6 +129,7 @@ def _assert_complete(log: ScopeLog, name: str, count: int) -> None:
     assert all(len(retrieval.results) == 10 for retrieval in log.retrievals)
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing_older_than_a_second_and_leaves_the_log_consistent(tmp_path):
     process = _start(_LOOP, tmp_path, "ann")
     assert process.stdout is not None
@@ -168,6 +169,7 @@ def test_kill_9_on_a_fresh_log_loses_nothing_older_than_a_second_either(tmp_path
     assert recorded <= {turn.id for turn in _logs(tmp_path)["ann"].turns}
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_once_lose_nothing(tmp_path):
     names = ["ann", "bob", "cem", "dua"]
     processes = [_start(_BURST, tmp_path, name) for name in names]

@@ -50,6 +50,7 @@ def test_an_old_log_is_migrated_with_everything_in_it(old_log):
     assert len(log.answers) == 1
 
 
+@pytest.mark.slow
 def test_an_old_log_can_be_mined(old_log, stock_encoder):
     found = mine(LogReader(open_database(f"sqlite:///{old_log}")).scope_logs(), stock_encoder)
     assert len(found.examples) >= 16

@@ -246,6 +246,7 @@ def test_a_deletion_of_everything_is_refused(engine, scope, memory_id):
 
 
 @pytest.mark.parametrize("time", [1e300, -1e300, math.nan, math.inf, 10**400, 1.7e12, np.float64(1e300), 253402300800])
+@pytest.mark.slow
 def test_a_time_that_no_calendar_has_is_unknown(engine, time):
     LogWriter(engine).write(
         [

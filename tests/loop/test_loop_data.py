@@ -61,6 +61,7 @@ class CountingEncoder:
         return self._encoder.encode(texts, **options)
 
 
+@pytest.mark.slow
 def test_a_round_reads_each_owner_once_and_looks_up_the_owners_as_often_for_many_as_for_few(
     engine, stock_encoder, tmp_path
 ):

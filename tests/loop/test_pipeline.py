@@ -98,6 +98,7 @@ def test_training_takes_the_thresholds_of_the_agents_framework(world: World) -> 
     assert set(steps) == {0.1}
 
 
+@pytest.mark.slow
 def test_training_leaves_the_latest_conversation_out_and_the_gate_judges_on_it(world: World) -> None:
     digests = [conversation_digest(log.scope, name) for log in logs(world.settings) for name in log.conversations()]
     trained = world.version.manifest.trained_conversations

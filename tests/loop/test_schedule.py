@@ -168,6 +168,7 @@ with Rounds(open_database(sys.argv[1])).record("mem0"):
 """
 
 
+@pytest.mark.slow
 def test_a_round_that_was_killed_is_tried_again_after_an_hour(project):
     project.add(answers=5)
     subprocess.run([sys.executable, "-c", KILLED, str(project.engine.url)])

@@ -104,6 +104,7 @@ def test_the_same_seed_gives_the_same_examples_of_a_large_owner():
 
 
 @pytest.mark.parametrize("conversations", [1, 20])
+@pytest.mark.slow
 def test_the_work_for_a_query_does_not_grow_with_the_owner(tmp_path, conversations):
     """Counted: vectors that the search compares, memories around a positive, pairs that joining topics compares."""
     import faiss

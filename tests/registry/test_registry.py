@@ -189,6 +189,7 @@ for folder in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_add_at_once(project, tmp_path):
     folders = [[str(make_folder(tmp_path / f"{process}-{n}")) for n in range(5)] for process in "ab"]
     running = [subprocess.Popen([sys.executable, "-c", ADD_SOME, str(project.home), *names]) for names in folders]
@@ -261,6 +262,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["begin", "flip", "back", "retire", "
 
 @settings(max_examples=25, deadline=None)
 @given(STEPS)
+@pytest.mark.slow
 def test_whatever_happens_one_index_is_live_and_none_is_in_two_states(tmp_path_factory, steps):
     registry = Registry(Settings(home=tmp_path_factory.mktemp("home"), project="test"))
     registry.record_live("agent", "stock", "")

@@ -73,6 +73,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=[str(change)[:30] for change in CHANGES])
+@pytest.mark.slow
 def test_a_folder_with_a_bad_manifest_is_listed_with_its_reason(registry, own, tmp_path, change):
     put(registry, change)
     (reason,) = everything_works(registry, own, tmp_path, ID).values()

@@ -333,6 +333,7 @@ except EncoderError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_grows_too_large_is_a_clear_error(archive, other):
     home = str(other.settings.home)
     done = subprocess.run([sys.executable, "-c", FULL, home, str(archive)], capture_output=True, text=True, check=True)

@@ -154,6 +154,7 @@ def test_questions_are_spread_and_not_repeated(made: list[tuple[str, Conversatio
     assert len(set(bare)) == len(bare)
 
 
+@pytest.mark.slow
 def test_the_log_is_ordinary_and_writing_it_twice_adds_nothing(
     made: list[tuple[str, Conversation]], tiny: Encoder, settings: Settings
 ) -> None:

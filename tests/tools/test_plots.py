@@ -17,6 +17,7 @@ def _texts(path: Path) -> list[str]:
     return re.findall(r"<text[^>]*>([^<]+)</text>", path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_plots_are_the_same_each_time_and_those_in_the_documentation_are_up_to_date(tmp_path):
     first = plots.draw(DOCS / "results", tmp_path / "one")
     second = plots.draw(DOCS / "results", tmp_path / "two")

@@ -72,6 +72,7 @@ def test_scores_that_did_not_fall_are_left(tiny_folder):
     assert all(before == after == lifted for before, after, lifted in found["cutoffs"].values())
 
 
+@pytest.mark.slow
 def test_training_brings_the_scores_back(tmp_path, tiny_folder):
     cutoff = float(TrafficVectors(TRAFFIC, Encoder.load(tiny_folder)).all_best_scores().median())
     shares = {}

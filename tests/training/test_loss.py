@@ -70,6 +70,7 @@ def test_micro_batches_do_not_change_the_vectors(model, size):
     assert torch.allclose(together.norm(dim=1), torch.ones(5), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_documented_example_trains(tiny_folder, tmp_path):
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments

@@ -32,6 +32,7 @@ def held_out() -> EvalSet:
     return EvalSet("held", documents, queries)
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_and_the_record_says_so(tmp_path, tiny_folder):
     settings = quick(patience=2, eval_steps=2, min_steps=40, learning_rate=2e-2)
     result = train_encoder(
@@ -57,6 +58,7 @@ def test_early_stopping_without_held_out_queries_is_refused(tmp_path):
         train_encoder(examples(), tmp_path / "model", settings=quick(patience=1))
 
 
+@pytest.mark.slow
 def test_the_card_tells_everything_but_texts(tmp_path, tiny_folder):
     settings = quick(min_steps=2)
     result = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=settings)
@@ -80,6 +82,7 @@ def test_the_card_tells_everything_but_texts(tmp_path, tiny_folder):
     assert any((trained[other] != base[other]).any() for other in base)
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_curves(tmp_path, tiny_folder):
     result = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=quick(min_steps=3))
     manifest = Description.from_json(json.dumps(result.manifest.to_dict()))

@@ -56,6 +56,7 @@ def run(environment: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.skipif(not (GLIBC and os.path.exists("/proc/self/statm")), reason="glibc on Linux only")
+@pytest.mark.slow
 def test_freed_memory_is_kept_within_and_handed_back_after():
     before, within, handed_back, in_force = run({})
     assert in_force == "True"
@@ -63,6 +64,7 @@ def test_freed_memory_is_kept_within_and_handed_back_after():
     assert int(handed_back) > 40 << 20
 
 
+@pytest.mark.slow
 def test_what_the_environment_says_is_left_alone():
     assert run({"MALLOC_MMAP_THRESHOLD_": "65536"})[-1] == "False"
     assert run({"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=65536"})[-1] == "False"

@@ -19,6 +19,7 @@ from hins_memory.errors import AgentError, ConfigError
 from hins_memory.registry.registry import EncoderVersion
 
 
+@pytest.mark.slow
 def test_attach_captures_and_detach_restores(settings: Settings, tmp_path: Path) -> None:
     memory = own_memory(tmp_path)
     ids = fill(memory)
@@ -62,6 +63,7 @@ def test_attach_to_an_async_memory(settings: Settings, tmp_path: Path) -> None:
     assert (len(log.turns), log.deleted) == (1, 1)
 
 
+@pytest.mark.slow
 def test_attach_with_hins_uses_collections_of_its_own(
     settings: Settings, tmp_path: Path, tiny_folder: Path, tiny_version: EncoderVersion
 ) -> None:
@@ -89,6 +91,7 @@ def test_attach_with_hins_refuses_vectors_of_another_encoder(settings: Settings,
     assert vars(memory) == before
 
 
+@pytest.mark.slow
 def test_attach_and_reembed(settings: Settings, tmp_path: Path, tiny_folder: Path) -> None:
     memory = own_memory(tmp_path)
     ids = fill(memory)

@@ -203,6 +203,7 @@ def test_a_store_that_another_process_holds(settings: Settings) -> None:
     memory.close()
 
 
+@pytest.mark.slow
 def test_telemetry_in_its_default_state_does_not_stop_two_projects(tmp_path: Path) -> None:
     code = (
         "import os; os.environ.pop('MEM0_TELEMETRY', None)\n"

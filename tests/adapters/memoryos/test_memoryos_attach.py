@@ -42,6 +42,7 @@ def _plain(found: Any) -> Any:
     }
 
 
+@pytest.mark.slow
 def test_it_finds_what_memoryos_finds(settings: Settings, llm: LLMServer, tmp_path: Path) -> None:
     own = own_memory(llm, tmp_path / "own", mid_term_heat_threshold=2.5)
     ours = Memoryos(**options(llm, tmp_path / "ours", mid_term_heat_threshold=2.5), settings=settings)
@@ -119,6 +120,7 @@ def test_a_store_of_another_encoder_is_refused_or_re_embedded(
     assert_in_one_space(other, Encoder.load(tiny_folder))
 
 
+@pytest.mark.slow
 def test_two_encoders_in_one_process_do_not_mix(
     settings: Settings, llm: LLMServer, tmp_path: Path, tiny_folder: Path, stock_encoder: Encoder
 ) -> None:
@@ -150,6 +152,7 @@ def test_two_encoders_in_one_process_do_not_mix(
     assert agent_of(second).current.encoder is agent_of(stock).current.encoder
 
 
+@pytest.mark.slow
 def test_detach_restores_it(settings: Settings, llm: LLMServer, tmp_path: Path, tiny_folder: Path) -> None:
     memory = own_memory(llm, tmp_path)
     talk(memory, PAIRS[:4])
@@ -249,7 +252,7 @@ def test_the_doctor_says_how_to_install_memoryos(settings: Settings, monkeypatch
 
     assert doctor().ok
     monkeypatch.setattr("hins_adapter_memoryos.plugin.find_spec", lambda name: None)
-    assert (doctor().ok, doctor().fix) == (False, "pip install --no-deps memoryos-pro")
+    assert (doctor().ok, doctor().fix) == (None, "pip install --no-deps memoryos-pro")
 
 
 def test_the_command_line_opens_a_store_by_its_files(settings: Settings, tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def test_a_full_disk_costs_neither_the_file_nor_the_agent(
     assert path.read_bytes() != before
 
 
+@pytest.mark.slow
 def test_large_and_odd_texts(settings: Settings, llm: LLMServer, tmp_path: Path) -> None:
     memory = Memoryos(**options(llm, tmp_path), settings=settings)
     odd = ("long " * 20_000, "🎻" * 500, "half \ud83c a pair", "", "雪球")

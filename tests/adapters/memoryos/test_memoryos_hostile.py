@@ -45,6 +45,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.slow
 def test_a_broken_file_is_set_aside_and_the_memory_goes_on(
     how: str, settings: Settings, llm: LLMServer, tmp_path: Path
 ) -> None:
