@@ -99,6 +99,7 @@ def test_an_unreachable_hub_is_a_sentence(tiny_folder, capsys):
     assert "Run this where the hub can be reached" in said
 
 
+@pytest.mark.slow
 def test_an_unknown_task_is_named(tiny_folder, capsys):
     assert lmeb.main(["--encoder", str(tiny_folder), "--tasks", "LoCoCo"]) == ConfigError.exit_code
     assert "LMEB has no task LoCoCo" in capsys.readouterr().err

@@ -38,6 +38,7 @@ def rows_of(count):
     return rows
 
 
+@pytest.mark.slow
 def test_labels_become_examples_with_tiers(stock_encoder):
     found = mine_labelled(rows_of(2), stock_encoder)
     assert set(found.report.positives) == {"feedback"}
@@ -54,6 +55,7 @@ def test_sets_hold_every_text_of_their_user():
         labelled_sets([{"positive": "a"}])
 
 
+@pytest.mark.slow
 def test_too_few_and_a_full_folder_are_clear_errors(tmp_path):
     with pytest.raises(NotEnoughDataError, match="at least 16"):
         hins_memory.train_encoder(rows_of(1)[-3:], tmp_path / "new", base="stock")
@@ -63,6 +65,7 @@ def test_too_few_and_a_full_folder_are_clear_errors(tmp_path):
         hins_memory.train_encoder(rows_of(1), tmp_path / "full", base="stock")
 
 
+@pytest.mark.slow
 def test_an_encoder_learns_from_labels(tmp_path):
     rows = rows_of(2)
     quick = TrainSettings(mode="query", max_general_loss=1.0)
@@ -73,6 +76,7 @@ def test_an_encoder_learns_from_labels(tmp_path):
     assert found.to_dict()["after"]["gain"]["queries"] == len(found.scores["after"].mrr)
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_and_evaluates(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows_of(1)), encoding="utf-8")
