@@ -138,7 +138,7 @@ def _written(settings: Settings, made: Any, questions: int, seed: int, bars: Bar
 
 def _parts(report: SynthesisReport) -> tuple[Any, ...]:
     first = (
-        f"{report.conversations} conversations by {report.source or 'nobody'}: {report.turns} turns, {report.memories} "
+        f"{report.conversations} conversations by {report.source or 'none'}: {report.turns} turns, {report.memories} "
         f"memories, {report.questions} questions."
     )
     kinds = table(("question", "kept"), list(report.kinds.most_common()))

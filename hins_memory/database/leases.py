@@ -136,8 +136,8 @@ class Leases:
             taken = row is None or not row.owner or row.place == place or row.expires <= time
             token = 1 if row is None else int(row.token) + 1
             if row is None:
-                nobody = {"token": 0, "acquired": time, "expires": 0.0}
-                connection.execute(sa.insert(leases).values(name=_key(name), **nobody))
+                free = {"token": 0, "acquired": time, "expires": 0.0}
+                connection.execute(sa.insert(leases).values(name=_key(name), **free))
             if taken:
                 owner = f"process {os.getpid()} on {socket.gethostname()}"
                 values = {"owner": owner, "place": place, "token": token, "acquired": time, "expires": time + seconds}

@@ -208,7 +208,7 @@ def _save(model: SentenceTransformer, folder: Path, manifest: Description) -> No
         model.save(str(folder), safe_serialization=True)
         add_card_section(folder, manifest)
     except (OSError, RuntimeError, SafetensorError) as error:
-        # Half a model is no encoder.
+        # Half a model is not an encoder.
         shutil.rmtree(folder, ignore_errors=True)
         raise TrainingError(
             f"The trained encoder could not be saved to {folder}: {error}", "Free disk space, then train again."

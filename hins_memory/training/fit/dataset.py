@@ -33,7 +33,7 @@ def to_dataset(examples: Sequence[TieredExample], negatives: int) -> Dataset:
 
 
 def _text(text: str) -> str:
-    """Return the text as a table can hold it: half of a surrogate pair is no character."""
+    """Return the text as a table can hold it: half of a surrogate pair is not a character."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
