@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hins_adapter_mem0.index import open_index
+from hins_adapter_mem0.indexes import open_index
 from hins_adapter_mem0.stores import GuardedStore
 
 import hins_memory

@@ -15,7 +15,6 @@ from typing import Any, cast
 import mem0
 
 from hins_adapter_mem0.agent import Mem0Agent
-from hins_adapter_mem0.captures import leave_capture
 from hins_adapter_mem0.recorder import (
     AgentTurn,
     Recorder,
@@ -26,6 +25,7 @@ from hins_adapter_mem0.recorder import (
     stored_memories,
 )
 from hins_memory.config import Settings
+from hins_memory.sdk.captures import leave_capture
 
 __all__ = ["Attachment", "attached_class", "attachment_of"]
 

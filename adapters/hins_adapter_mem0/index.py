@@ -9,15 +9,17 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hins_adapter_mem0.stores import GuardedStore, patiently, provider_of, store_client
+from hins_adapter_mem0.stores import GuardedStore, provider_of
 from hins_memory.errors import AgentError
 from hins_memory.plugins.protocols import Record
+from hins_memory.sdk.dual_write import WriteTracker
+from hins_memory.sdk.retry import with_retries
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["QdrantIndex", "StoreIndex", "lacking", "open_index"]
+__all__ = ["QdrantIndex", "StoreIndex", "lacking"]
 
 # What stands for "all" where a store can only list with a limit.
 _ALL = 10_000_000
@@ -52,16 +54,6 @@ def lacking(store: Any) -> str:
     return _LACKING.get(provider_of(store), "")
 
 
-def open_index(store: GuardedStore, kind: str) -> StoreIndex:
-    """Return a store's index: with its own paging where it is known, else through Mem0's interface."""
-    if store_client(store.raw) is not None:
-        return QdrantIndex(store, kind)
-    from hins_adapter_mem0 import native
-
-    own = {"chroma": native.ChromaIndex, "faiss": native.FaissIndex, "pgvector": native.PgvectorIndex}
-    return own.get(provider_of(store.raw), StoreIndex)(store, kind)
-
-
 class StoreIndex:
     """One collection through Mem0's own store interface, which every provider has.
 
@@ -82,6 +74,11 @@ class StoreIndex:
     def kind(self) -> str:
         """``memories`` or ``entities``."""
         return self._kind
+
+    @property
+    def writes(self) -> WriteTracker:
+        """What all writes of Mem0 to the collection pass through."""
+        return self.store.writes
 
     def key(self, id_: Any) -> str:
         """Return the one spelling of an id under which records are known here."""
@@ -185,7 +182,7 @@ class QdrantIndex(StoreIndex):
     def count(self) -> int:
         """Return the number of records."""
         with self.store.guard:
-            return int(patiently(lambda: self._client.count(self.name, exact=True)).count)
+            return int(with_retries(lambda: self._client.count(self.name, exact=True)).count)
 
     def is_empty(self) -> bool:
         """Return whether there is no record."""
@@ -202,7 +199,7 @@ class QdrantIndex(StoreIndex):
         while True:
             scroll = partial(self._client.scroll, self.name, limit=max(size, _SCROLL), offset=offset)
             with self.store.guard:
-                points, offset = patiently(partial(scroll, with_payload=True, with_vectors=False))
+                points, offset = with_retries(partial(scroll, with_payload=True, with_vectors=False))
             for start in range(0, len(points), size):
                 yield [self._record(point) for point in points[start : start + size]]
             if offset is None:
@@ -228,7 +225,7 @@ class QdrantIndex(StoreIndex):
         """Write records with their vectors, of shape (len(records), dim); BM25 vectors follow from the payload."""
         together = self._committed_together() if len(records) >= _TOGETHER else nullcontext()
         with self.store.guard, together:
-            patiently(lambda: self._insert(records, vectors))
+            with_retries(lambda: self._insert(records, vectors))
 
     def delete(self, ids: Iterable[str]) -> None:
         """Delete records; ids that do not exist are ignored."""
@@ -238,7 +235,7 @@ class QdrantIndex(StoreIndex):
         if points:
             chosen = PointIdsList(points=points)
             with self.store.guard:
-                patiently(lambda: self._client.delete(self.name, points_selector=chosen))
+                with_retries(lambda: self._client.delete(self.name, points_selector=chosen))
 
     @property
     def _client(self) -> Any:
@@ -270,7 +267,7 @@ class QdrantIndex(StoreIndex):
         points = [self._id(key) for key in ids]
         retrieve = partial(self._client.retrieve, self.name, ids=points, with_payload=True, with_vectors=with_vectors)
         with self.store.guard:
-            return list(patiently(retrieve))
+            return list(with_retries(retrieve))
 
     def _id(self, key: str) -> Any:
         return int(key) if key.isascii() and key.isdigit() and len(key) < 20 else key

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import mem0
 
 from hins_adapter_mem0.attached import Attachment, attached_class
-from hins_adapter_mem0.captures import join_capture
 from hins_adapter_mem0.config import checked_config, complete_config, with_encoder
 from hins_adapter_mem0.embedding import PROVIDER
 from hins_adapter_mem0.opening import Embedder, checked_embedder, open_agent, open_recording_agent
@@ -18,6 +17,7 @@ from hins_adapter_mem0.recorder import Recorder
 from hins_memory.common.files import keep_private
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
+from hins_memory.sdk.captures import join_capture
 
 __all__ = ["AsyncMemory", "Memory", "make_settings", "new_recorder"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hins_adapter_mem0.faiss_files import stored_vectors
 from hins_adapter_mem0.index import StoreIndex
-from hins_adapter_mem0.stores import patiently
+from hins_memory.sdk.retry import with_retries
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,7 @@ class ChromaIndex(_Snapshot):
     def count(self) -> int:
         """Return the number of records."""
         with self.store.guard:
-            return int(patiently(self._rows.count))
+            return int(with_retries(self._rows.count))
 
     def dimension(self) -> int | None:
         """Return the length of the stored vectors; None while there are none."""
@@ -81,13 +81,13 @@ class ChromaIndex(_Snapshot):
             stale = {record.id: dict.fromkeys(record.payload) for record in self.get([one.id for one in records])}
             upsert = partial(self._rows.upsert, ids=[record.id for record in records], embeddings=vectors)
             payloads = [{**stale.get(record.id, {}), **record.payload} for record in records]
-            patiently(lambda: upsert(metadatas=payloads))
+            with_retries(lambda: upsert(metadatas=payloads))
 
     def delete(self, ids: Iterable[str]) -> None:
         """Delete records; ids that do not exist are ignored."""
         if keys := list(ids):
             with self.store.guard:
-                patiently(lambda: self._rows.delete(ids=keys))
+                with_retries(lambda: self._rows.delete(ids=keys))
 
     @property
     def _rows(self) -> Any:
@@ -95,13 +95,13 @@ class ChromaIndex(_Snapshot):
 
     def _ids(self) -> list[str]:
         with self.store.guard:
-            return list(patiently(lambda: self._rows.get(include=[]))["ids"])
+            return list(with_retries(lambda: self._rows.get(include=[]))["ids"])
 
     def _get(self, ids: Sequence[str], what: str) -> dict[str, Any]:
         if not ids:
             return {"ids": [], what: []}
         with self.store.guard:
-            found: dict[str, Any] = patiently(lambda: self._rows.get(ids=list(dict.fromkeys(ids)), include=[what]))
+            found: dict[str, Any] = with_retries(lambda: self._rows.get(ids=list(dict.fromkeys(ids)), include=[what]))
         return found
 
 
@@ -167,7 +167,7 @@ class PgvectorIndex(_Counted):
             with self.store.raw._get_cursor(commit=True) as cursor:
                 cursor.executemany(statement, rows)
 
-        patiently(write)
+        with_retries(write)
 
     def delete(self, ids: Iterable[str]) -> None:
         """Delete records; ids that do not exist are ignored."""
@@ -179,7 +179,7 @@ class PgvectorIndex(_Counted):
                 cursor.execute(statement, (keys,))
 
         if keys:
-            patiently(write)
+            with_retries(write)
 
     def _by_ids(self, statement: str, ids: Sequence[str]) -> list[Any]:
         return self._fetch(statement, list(ids)) if ids else []
@@ -192,14 +192,14 @@ class PgvectorIndex(_Counted):
                 cursor.execute(prepared, values or None)
                 return list(cursor.fetchall())
 
-        return patiently(read)
+        return with_retries(read)
 
     def _sql(self, statement: str, *, literal: bool = False) -> Any:
         """Return a statement with the table's name put in: as an identifier, or as text that names it."""
         from mem0.vector_stores import pgvector
 
         # Mem0 makes the table at its first use, and two who do so at once collide: the second try finds it.
-        patiently(self.store.raw._ensure_collection)
+        with_retries(self.store.raw._ensure_collection)
         table = self.store.raw._col()
         if literal:
             quoted = self.name.replace('"', '""')

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hins_adapter_mem0.agent import Mem0Agent, shared_agent
+from hins_adapter_mem0.agent import AGENTS, Mem0Agent
 from hins_adapter_mem0.clients import acquire_client, acquire_folder, release_client
 from hins_adapter_mem0.config import embedded_path, store_key
-from hins_adapter_mem0.index import lacking, open_index
+from hins_adapter_mem0.index import lacking
+from hins_adapter_mem0.indexes import open_index
 from hins_adapter_mem0.stores import StoreOpener, entity_collection, store_client
 from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
@@ -68,7 +69,7 @@ def open_agent(config: Any, settings: Settings, embedder: Embedder, model: str |
             agent.owns_client(place)
         return agent
 
-    agent = shared_agent(settings.database_url, key, given, make)
+    agent = _shared(settings, key, given, make)
     _check_stock(agent, embedder)
     return agent
 
@@ -126,7 +127,7 @@ def open_attached_agent(memory: Any, settings: Settings, embedder: Embedder, mod
             agent.owns_client(folder)
         return agent
 
-    agent = shared_agent(settings.database_url, _memory_key(memory), _memory_client(memory), make)
+    agent = _shared(settings, _memory_key(memory), _memory_client(memory), make)
     _check_stock(agent, embedder)
     return agent
 
@@ -138,13 +139,13 @@ def open_own_agent(memory: Any, settings: Settings, model: str | Path | None = N
         opener = _memory_opener(memory)
         with _held(opener) as folder:
             agent = _new_agent(_memory_key(memory), opener, settings, model)
-            agent.serve_own(memory.embedding_model, memory.vector_store, memory.entity_store)
+            agent.serve_memory(memory.embedding_model, memory.vector_store, memory.entity_store)
             agent.encoders.registry.record_live(agent.key, "", "")
         if folder:
             agent.owns_client(folder)
         return agent
 
-    return shared_agent(settings.database_url, _memory_key(memory), _memory_client(memory), make)
+    return _shared(settings, _memory_key(memory), _memory_client(memory), make)
 
 
 def open_recording_agent(memory: Any, settings: Settings) -> Mem0Agent | None:
@@ -157,6 +158,11 @@ def open_recording_agent(memory: Any, settings: Settings) -> Mem0Agent | None:
     except AgentError:
         return None
     return open_own_agent(memory, settings) if swappable else None
+
+
+def _shared(settings: Settings, key: str, client: Any, make: Callable[[], Mem0Agent]) -> Mem0Agent:
+    """Return this process's agent for a store and a client that the user gave, or None."""
+    return AGENTS.shared((settings.database_url, key, 0 if client is None else id(client)), make)
 
 
 def _new_agent(key: str, opener: StoreOpener, settings: Settings, model: str | Path | None) -> Mem0Agent:

@@ -18,7 +18,7 @@ from hins_adapter_mem0.events import (
     scope_of,
     search_scope,
 )
-from hins_adapter_mem0.index import open_index
+from hins_adapter_mem0.indexes import open_index
 from hins_adapter_mem0.stores import GuardedStore
 from hins_memory.log.capture import make_feedback, never_raises
 from hins_memory.types import Answer

@@ -4,50 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import uuid
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mem0.utils.factory import VectorStoreFactory
 
-from hins_memory.common.secrets import masked
-from hins_memory.errors import AgentError, LogError
-from hins_memory.plugins.protocols import same_record
+from hins_memory.errors import AgentError
+from hins_memory.sdk.dual_write import WriteTracker
+from hins_memory.sdk.retry import with_retries
 
-if TYPE_CHECKING:
-    from hins_adapter_mem0.index import StoreIndex
-    from hins_memory.plugins.protocols import Record
-    from hins_memory.registry.loader import TextEncoder
-
-__all__ = ["GuardedStore", "Replica", "StoreOpener", "entity_collection", "patiently", "provider_of", "store_client"]
+__all__ = ["GuardedStore", "StoreOpener", "entity_collection", "provider_of", "store_client"]
 
 logger = logging.getLogger(__name__)
-
-# How often a call of a store is tried before it counts as failed, and how often it is done again because another
-# process changed the source meanwhile.
-_TRIES = 3
-_TRY_SECONDS = 0.05
-_ROUNDS = 20
-
-_Result = TypeVar("_Result")
-
-
-def patiently(call: Callable[[], _Result]) -> _Result:
-    """Do something with a store that may be repeated, and repeat it when the store fails now and then.
-
-    Raises:
-        Exception: what the store raised at the last try.
-    """
-    for _ in range(_TRIES - 1):
-        try:
-            return call()
-        except Exception as error:
-            logger.info("A store failed and is tried again: %s", masked(str(error)))
-            time.sleep(_TRY_SECONDS)
-    return call()
 
 
 def entity_collection(provider: str, collection: str) -> str:
@@ -138,7 +109,7 @@ class StoreOpener:
             prepare_faiss(raw)
             return raw
         # Two processes may make the same collection at once: one of them is told that it exists by now.
-        return patiently(lambda: VectorStoreFactory.create(self.provider, config))
+        return with_retries(lambda: VectorStoreFactory.create(self.provider, config))
 
     def _forget(self, collection: str) -> None:
         """Open a dropped collection anew the next time."""
@@ -150,93 +121,6 @@ def dimension_field(config: Any) -> str:
     """Return the name of the setting that holds the dimension of the vectors."""
     fields = type(config).model_fields
     return next((name for name in ("embedding_model_dims", "embedding_dimension") if name in fields), "dims")
-
-
-class Replica:
-    """Keeps a shadow index in step with the writes to its source, by copying the state of the rows written.
-
-    What the source holds is copied, under one lock, so that the order of concurrent writes of this process cannot
-    matter. Nor can that of other processes: after each copy the source is read again, and copied again if it has
-    changed, so that whoever writes last has seen what the source holds.
-
-    Args:
-        source: the index that serves.
-        target: the shadow.
-        encoder: the shadow's encoder.
-        lock: excludes the other writers of the shadow in this process.
-        failed: called when writes could not be copied to a shadow, and are kept.
-    """
-
-    def __init__(
-        self,
-        source: StoreIndex,
-        target: StoreIndex,
-        encoder: TextEncoder,
-        lock: threading.RLock,
-        failed: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.source = source
-        self.target = target
-        self.encoder = encoder
-        #: whether the target serves by now: then a copy that fails is the caller's failure
-        self.serving = False
-        self._lock = lock
-        self._failed = failed
-        self._pending: dict[str, None] = {}
-
-    @property
-    def in_step(self) -> bool:
-        """Whether no write is known that has not reached the shadow."""
-        return not self._pending
-
-    def push(self, ids: Iterable[Any]) -> None:
-        """Bring the rows of these ids to the shadow's state of the source; while it is a shadow, never raise."""
-        keys = [self.source.key(id_) for id_ in ids]
-        with self._lock:
-            self._pending.update(dict.fromkeys(keys))
-        for attempt in range(_TRIES):
-            try:
-                # Encoding here fills the encoder's cache, so that the lock below is held for the writing only.
-                self.encoder.encode([record.text for record in self.source.get(keys)], role="document")
-                with self._lock:
-                    self.drain()
-                break
-            except Exception:
-                if attempt + 1 < _TRIES:
-                    time.sleep(_TRY_SECONDS)
-                elif self.serving:
-                    raise
-                else:
-                    name = self.target.name
-                    logger.exception("%d writes did not reach the shadow %s yet; they are kept", len(keys), name)
-                    self._failed()
-                    return
-        # An operation that began two swaps ago: what serves now follows what it wrote to.
-        follower = self.target.store.replica
-        if follower is not None:
-            follower.push(keys)
-
-    def drain(self) -> None:
-        """Copy the rows that did not reach the shadow; the caller holds the lock."""
-        keys = list(self._pending)
-        for _ in range(_ROUNDS):
-            if not keys:
-                self._pending.clear()
-                return
-            copied = self._copy(keys)
-            now = {record.id: record for record in self.source.get(keys)}
-            keys = [key for key in keys if not same_record(copied.get(key), now.get(key))]
-        raise AgentError(f"{len(keys)} records of {self.source.name} change all the time, e.g. {keys[0]!r}.")
-
-    def _copy(self, keys: Sequence[str]) -> dict[str, Record]:
-        records = {record.id: record for record in self.source.get(keys)}
-        if records:
-            texts = [record.text for record in records.values()]
-            self.target.upsert(list(records.values()), self.encoder.encode(texts, role="document"))
-        gone = [key for key in keys if key not in records]
-        if gone:
-            self.target.delete(gone)
-        return records
 
 
 class _NoLock:
@@ -256,15 +140,7 @@ class GuardedStore:
         self.raw = raw
         self._dropped = dropped
         self.guard: threading.RLock | _NoLock = lock or _NoLock()
-        self.replica: Replica | None = None
-        #: called after each write, before it is replicated: it may set `replica`
-        self.wrote: Callable[[], None] | None = None
-        # Rows that were written while `wrote` could not look.
-        self._unsure: dict[Any, None] = {}
-        #: called with the ids before each write, for a rollback; returns whether there is an index to return to
-        self.note: Callable[[Sequence[Any]], bool] | None = None
-        # Rows that could not be noted yet.
-        self._unnoted: dict[Any, None] = {}
+        self.writes = WriteTracker(str(getattr(raw, "collection_name", "")))
 
     def __getattr__(self, name: str) -> Any:
         if name == "raw":  # not there yet while the object is being made or copied
@@ -280,30 +156,18 @@ class GuardedStore:
         """Insert rows, as Mem0's stores do."""
         # The rows are named here, because a replica has to find them again.
         names = list(ids) if ids is not None else [str(uuid.uuid4()) for _ in vectors]
-        self._about_to_write(names)
-        try:
-            with self.guard:
-                return self.raw.insert(vectors=vectors, payloads=payloads, ids=names)
-        finally:
-            self._replicate(names)
+        with self.writes.writing(names), self.guard:
+            return self.raw.insert(vectors=vectors, payloads=payloads, ids=names)
 
     def update(self, vector_id: Any, vector: Any = None, payload: dict[str, Any] | None = None) -> Any:
         """Change a row's vector, payload or both, as Mem0's stores do."""
-        self._about_to_write([vector_id])
-        try:
-            with self.guard:
-                return self.raw.update(vector_id=vector_id, vector=vector, payload=payload)
-        finally:
-            self._replicate([vector_id])
+        with self.writes.writing([vector_id]), self.guard:
+            return self.raw.update(vector_id=vector_id, vector=vector, payload=payload)
 
     def delete(self, vector_id: Any) -> Any:
         """Delete a row, as Mem0's stores do."""
-        self._about_to_write([vector_id])
-        try:
-            with self.guard:
-                return self.raw.delete(vector_id=vector_id)
-        finally:
-            self._replicate([vector_id])
+        with self.writes.writing([vector_id]), self.guard:
+            return self.raw.delete(vector_id=vector_id)
 
     def search(self, *args: Any, **kwargs: Any) -> Any:
         """Search by vector, as Mem0's stores do."""
@@ -334,10 +198,7 @@ class GuardedStore:
         """Delete every row, here and in the replica."""
         with self.guard:
             self.raw.reset()
-        if self.wrote is not None:
-            self.wrote()
-        if self.replica is not None:
-            self.replica.target.clear()
+        self.writes.cleared()
 
     def drop(self) -> None:
         """Delete the collection itself."""
@@ -348,43 +209,3 @@ class GuardedStore:
 
                 forget_faiss(self.raw)
         self._dropped(str(self.raw.collection_name))
-
-    def _about_to_write(self, ids: Sequence[Any]) -> None:
-        if self.note is None:
-            return
-        self._unnoted.update(dict.fromkeys(ids))
-        try:
-            if not self.note(list(self._unnoted)):
-                self.note = None
-        except LogError as error:
-            logger.warning("A write is noted for a rollback later: %s", error)
-        else:
-            self._unnoted.clear()
-
-    @property
-    def in_step(self) -> bool:
-        """Whether no write is known that has not reached the replica, if there is one."""
-        return not self._unsure and (self.replica is None or self.replica.in_step)
-
-    def settle(self) -> None:
-        """Give the replica what was written while it was not known whether there is one."""
-        replica, unsure = self.replica, list(self._unsure)
-        if replica is not None and unsure:
-            replica.push(unsure)
-        for id_ in unsure:
-            self._unsure.pop(id_, None)
-
-    def _replicate(self, ids: Sequence[Any]) -> None:
-        # Looked at after the write: a shadow that appears later finds the write in the store itself.
-        if self.wrote is not None:
-            try:
-                self.wrote()
-            except LogError as error:
-                # The write is done, and the agent goes on; nobody can flip without the log either.
-                logger.warning("Whether %s is being swapped is not known now: %s", self.raw.collection_name, error)
-                self._unsure.update(dict.fromkeys(ids))
-            else:
-                self.settle()
-        replica = self.replica
-        if replica is not None:
-            replica.push(ids)

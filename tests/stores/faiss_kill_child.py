@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from hins_adapter_mem0.index import open_index
+from hins_adapter_mem0.indexes import open_index
 from hins_adapter_mem0.stores import StoreOpener
 from mem0.configs.vector_stores.faiss import FAISSConfig
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from hins_adapter_mem0.faiss_files import finish_faiss
-from hins_adapter_mem0.index import StoreIndex, open_index
+from hins_adapter_mem0.index import StoreIndex
+from hins_adapter_mem0.indexes import open_index
 from hins_adapter_mem0.stores import GuardedStore, StoreOpener
 from mem0.configs.vector_stores.faiss import FAISSConfig
 from mem0.vector_stores.faiss import FAISS

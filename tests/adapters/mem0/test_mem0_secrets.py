@@ -17,7 +17,6 @@ import pytest
 from hins_adapter_mem0 import Memory
 from hins_adapter_mem0.config import store_key
 from hins_adapter_mem0.llm import LazyLLM, LazyLLMConfig
-from hins_adapter_mem0.stores import patiently
 from mem0_world import own_memory
 
 import hins_memory
@@ -25,6 +24,7 @@ from hins_memory.common.secrets import masked, secrets_in
 from hins_memory.config import Settings
 from hins_memory.errors import AgentError, HinsError
 from hins_memory.log.capture import flush_all
+from hins_memory.sdk.retry import with_retries
 
 CANARY = "canary-0123456789abcdef"
 
@@ -88,7 +88,7 @@ def test_a_store_that_fails_does_not_say_its_password(said: Any) -> None:
         raise RuntimeError(f"no connection to postgresql://user:{CANARY}@host/db, password={CANARY}")
 
     with pytest.raises(RuntimeError):
-        patiently(fails)
+        with_retries(fails)
     assert said.text.count("***") == 4
 
 

@@ -1,4 +1,4 @@
-"""One capture for all memories of a project in this process: one queue and one writer thread, not one each."""
+"""One capture for all agent objects of a project in this process: one queue and one writer thread, not one each."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ _lock = threading.Lock()
 _captures: dict[Settings, tuple[Capture, weakref.WeakSet[Any]]] = {}
 
 
-def join_capture(settings: Settings, memory: Any) -> Capture:
-    """Return the project's capture, with `memory` as one of its users."""
+def join_capture(settings: Settings, user: Any) -> Capture:
+    """Return the project's capture, with an agent object as one of its users."""
     with _lock:
         if settings not in _captures:
             _captures[settings] = (Capture(settings), weakref.WeakSet())
         capture, users = _captures[settings]
-        users.add(memory)
+        users.add(user)
         return capture
 
 
-def leave_capture(settings: Settings, memory: Any) -> None:
+def leave_capture(settings: Settings, user: Any) -> None:
     """Write what waits; after its last user, the capture ends.
 
-    A memory that is forgotten without this leaves its capture open: what waits is still written, at the latest when
+    An object that is forgotten without this leaves its capture open: what waits is still written, at the latest when
     the interpreter exits. Nothing is done from a finalizer, which may run while this very thread holds any lock.
     """
     with _lock:
         if settings not in _captures:
             return
         capture, users = _captures[settings]
-        if memory not in users:
+        if user not in users:
             return
-        users.discard(memory)
+        users.discard(user)
         if not users:
             del _captures[settings]
     if users:

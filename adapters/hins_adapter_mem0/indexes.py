@@ -1,0 +1,17 @@
+"""Which index a Mem0 store gets: with its own paging where it is known, else through Mem0's interface."""
+
+from __future__ import annotations
+
+from hins_adapter_mem0.index import QdrantIndex, StoreIndex
+from hins_adapter_mem0.native import ChromaIndex, FaissIndex, PgvectorIndex
+from hins_adapter_mem0.stores import GuardedStore, provider_of, store_client
+
+__all__ = ["open_index"]
+
+
+def open_index(store: GuardedStore, kind: str) -> StoreIndex:
+    """Return a store's index: with its own paging where it is known, else through Mem0's interface."""
+    if store_client(store.raw) is not None:
+        return QdrantIndex(store, kind)
+    own = {"chroma": ChromaIndex, "faiss": FaissIndex, "pgvector": PgvectorIndex}
+    return own.get(provider_of(store.raw), StoreIndex)(store, kind)

@@ -1,0 +1,205 @@
+"""Writes that reach two indexes while a swap builds the second one, and what is known of writes that did not yet."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hins_memory.errors import AgentError, LogError
+from hins_memory.plugins.protocols import Index, same_record
+from hins_memory.sdk.retry import TRIES, TRY_SECONDS
+
+if TYPE_CHECKING:
+    from hins_memory.plugins.protocols import Record
+    from hins_memory.registry.loader import TextEncoder
+
+__all__ = ["DualWriter", "TrackedIndex", "WriteTracker"]
+
+logger = logging.getLogger(__name__)
+
+# How often rows are copied again because another process changed the source meanwhile.
+_ROUNDS = 20
+
+
+class TrackedIndex(Index, Protocol):
+    """An index whose writes are tracked, so that a shadow can be kept in step with it."""
+
+    @property
+    def writes(self) -> WriteTracker:
+        """What all writes of the agent to this index pass through; one object a store, however often it is opened."""
+
+    def key(self, id_: Any) -> str:
+        """Return the one spelling of an id under which records are known here."""
+
+    def clear(self) -> None:
+        """Delete every record."""
+
+
+class WriteTracker:
+    """What happens around the writes of one store: notes for a rollback, and copies to a shadow.
+
+    Args:
+        name: the store's name, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        #: copies what is written to a shadow; None while there is none
+        self.dual: DualWriter | None = None
+        #: called after each write, before it is copied: it may set `dual`
+        self.look: Callable[[], None] | None = None
+        #: called with the ids before each write, for a rollback; returns whether there is an index to return to
+        self.note: Callable[[Sequence[Any]], bool] | None = None
+        # Rows that were written while `look` could not look, and rows that could not be noted yet.
+        self._unsure: dict[Any, None] = {}
+        self._unnoted: dict[Any, None] = {}
+
+    @contextmanager
+    def writing(self, ids: Sequence[Any]) -> Iterator[None]:
+        """Around each write of the agent: note the ids before, and bring the rows to the shadow after.
+
+        Also after an error: the store may have written all the same.
+        """
+        self._about_to_write(ids)
+        try:
+            yield
+        finally:
+            self._written(ids)
+
+    def cleared(self) -> None:
+        """Say that every row was deleted, so that the shadow's are deleted too."""
+        if self.look is not None:
+            self.look()
+        if self.dual is not None:
+            self.dual.target.clear()
+
+    @property
+    def in_step(self) -> bool:
+        """Whether no write is known that has not reached the shadow, if there is one."""
+        return not self._unsure and (self.dual is None or self.dual.in_step)
+
+    def settle(self) -> None:
+        """Give the shadow what was written while it was not known whether there is one."""
+        dual, unsure = self.dual, list(self._unsure)
+        if dual is not None and unsure:
+            dual.push(unsure)
+        for id_ in unsure:
+            self._unsure.pop(id_, None)
+
+    def _about_to_write(self, ids: Sequence[Any]) -> None:
+        if self.note is None:
+            return
+        self._unnoted.update(dict.fromkeys(ids))
+        try:
+            if not self.note(list(self._unnoted)):
+                self.note = None
+        except LogError as error:
+            logger.warning("A write is noted for a rollback later: %s", error)
+        else:
+            self._unnoted.clear()
+
+    def _written(self, ids: Sequence[Any]) -> None:
+        # Looked at after the write: a shadow that appears later finds the write in the store itself.
+        if self.look is not None:
+            try:
+                self.look()
+            except LogError as error:
+                # The write is done, and the agent goes on; no process can flip without the log either.
+                logger.warning("Whether %s is being swapped is not known now: %s", self.name, error)
+                self._unsure.update(dict.fromkeys(ids))
+            else:
+                self.settle()
+        dual = self.dual
+        if dual is not None:
+            dual.push(ids)
+
+
+class DualWriter:
+    """Keeps a shadow index in step with the writes to its source, by copying the state of the rows written.
+
+    What the source holds is copied, under one lock, so that the order of concurrent writes of this process cannot
+    matter. Nor can that of other processes: after each copy the source is read again, and copied again if it has
+    changed, so that whoever writes last has seen what the source holds.
+
+    Args:
+        source: the index that serves.
+        target: the shadow.
+        encoder: the shadow's encoder.
+        lock: excludes the other writers of the shadow in this process.
+        failed: called when writes could not be copied to a shadow, and are kept.
+    """
+
+    def __init__(
+        self,
+        source: TrackedIndex,
+        target: TrackedIndex,
+        encoder: TextEncoder,
+        lock: threading.RLock,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.encoder = encoder
+        #: whether the target serves by now: then a copy that fails is the caller's failure
+        self.serving = False
+        self._lock = lock
+        self._failed = failed
+        self._pending: dict[str, None] = {}
+
+    @property
+    def in_step(self) -> bool:
+        """Whether no write is known that has not reached the shadow."""
+        return not self._pending
+
+    def push(self, ids: Iterable[Any]) -> None:
+        """Bring the rows of these ids to the shadow's state of the source; while it is a shadow, never raise."""
+        keys = [self.source.key(id_) for id_ in ids]
+        with self._lock:
+            self._pending.update(dict.fromkeys(keys))
+        for attempt in range(TRIES):
+            try:
+                # Encoding here fills the encoder's cache, so that the lock below is held for the writing only.
+                self.encoder.encode([record.text for record in self.source.get(keys)], role="document")
+                with self._lock:
+                    self.drain()
+                break
+            except Exception:
+                if attempt + 1 < TRIES:
+                    time.sleep(TRY_SECONDS)
+                elif self.serving:
+                    raise
+                else:
+                    name = self.target.name
+                    logger.exception("%d writes did not reach the shadow %s yet; they are kept", len(keys), name)
+                    self._failed()
+                    return
+        # An operation that began two swaps ago: what serves now follows what it wrote to.
+        follower = self.target.writes.dual
+        if follower is not None:
+            follower.push(keys)
+
+    def drain(self) -> None:
+        """Copy the rows that did not reach the shadow; the caller holds the lock."""
+        keys = list(self._pending)
+        for _ in range(_ROUNDS):
+            if not keys:
+                self._pending.clear()
+                return
+            copied = self._copy(keys)
+            now = {record.id: record for record in self.source.get(keys)}
+            keys = [key for key in keys if not same_record(copied.get(key), now.get(key))]
+        raise AgentError(f"{len(keys)} records of {self.source.name} change all the time, e.g. {keys[0]!r}.")
+
+    def _copy(self, keys: Sequence[str]) -> dict[str, Record]:
+        records = {record.id: record for record in self.source.get(keys)}
+        if records:
+            texts = [record.text for record in records.values()]
+            self.target.upsert(list(records.values()), self.encoder.encode(texts, role="document"))
+        gone = [key for key in keys if key not in records]
+        if gone:
+            self.target.delete(gone)
+        return records

@@ -1,0 +1,355 @@
+"""The state machine of an agent whose store can be swapped while it serves; adapters say how indexes are opened."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from hins_memory.errors import AgentError, LogError
+from hins_memory.plugins.protocols import Index
+from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
+
+if TYPE_CHECKING:
+    from hins_memory.encoders.encoder import Encoder
+    from hins_memory.registry.loader import EncoderSource, TextEncoder
+    from hins_memory.registry.registry import IndexRecord, Registry
+
+__all__ = ["LOOK_SECONDS", "Binding", "StoreAgent"]
+
+logger = logging.getLogger(__name__)
+
+#: How old what is known of the registry may be when an operation begins, in seconds.
+LOOK_SECONDS = 0.4
+# How often a flip lets the writes that are on their way end first.
+_FLIP_TRIES = 50
+
+
+@dataclass(frozen=True)
+class Binding:
+    """An encoder with the indexes that hold its vectors: what one operation uses from its start to its end.
+
+    `version` is "" for an encoder of the framework's own. Adapters may derive from it what their framework needs.
+    """
+
+    encoder: TextEncoder
+    version: str
+    suffix: str
+    opened: tuple[TrackedIndex, ...] = ()
+
+    def indexes(self) -> Sequence[TrackedIndex]:
+        """Return the indexes, the same kinds in the same order for every binding of an agent."""
+        return self.opened
+
+    def with_queries(self, encoder: Encoder) -> Binding:
+        """Return the same indexes with another encoder that makes the same vectors of documents."""
+        return replace(self, encoder=encoder, version=encoder.version)
+
+
+_B = TypeVar("_B", bound=Binding)
+
+# What each agent's running operation is pinned to. A context variable, so that it follows the operation into
+# the threads and tasks that the framework starts for it.
+_pinned: ContextVar[Mapping[int, Any]] = ContextVar("hins_pinned")
+
+
+class StoreAgent(ABC, Generic[_B]):
+    """One store, shared by every object of this process that works on it: the `Agent` protocol over `TrackedIndex`es.
+
+    A flip is one assignment: operations that run already stay with the binding that they are pinned to, those that
+    start later get the new one, and neither waits. An adapter implements `bind`, and does every operation of its
+    framework inside ``with agent.pin() as binding`` and every write inside ``with index.writes.writing(ids)``.
+
+    Args:
+        store_id: what identifies the store in every process, without secrets, e.g. ``mem0:qdrant:/data/qdrant:mem0``.
+        encoders: loads the project's encoders.
+        shared: whether several processes can have the store open.
+    """
+
+    #: the framework's name
+    name = ""
+    #: the cosine values that the framework hard-codes as thresholds
+    cutoffs: tuple[float, ...] = ()
+    #: what is written after a swap is noted in the registry, so that a rollback is as quick as the flip
+    notes_changes = True
+
+    def __init__(self, store_id: str, encoders: EncoderSource, *, shared: bool = False) -> None:
+        self._key = store_id
+        self.encoders = encoders
+        self._shared = shared
+        self._lock = threading.RLock()
+        self._current: _B | None = None
+        self._shadow: _B | None = None
+        # The binding with the framework's own encoder, which only a live object can give.
+        self._own: _B | None = None
+        # Whether a swap of this process is building the shadow; otherwise one of another process is.
+        self._building = False
+        self._looked = float("-inf")
+
+    @abstractmethod
+    def bind(self, version: str, suffix: str) -> _B:
+        """Open the indexes of a version, creating what is missing.
+
+        Args:
+            version: the encoder version; ``self.encoders.by_version`` loads it.
+            suffix: what the indexes' names end with.
+
+        Raises:
+            AgentError: the version's encoder cannot be loaded.
+            EncoderError: it is damaged.
+        """
+
+    @property
+    def key(self) -> str:
+        """What identifies the store in every process, without secrets."""
+        return self._key
+
+    @property
+    def encoder_version(self) -> str:
+        """The encoder version that serves now; "" when the framework embeds with an encoder of its own."""
+        return self.binding.version
+
+    @property
+    def current(self) -> _B:
+        """The binding that operations starting now get."""
+        if self._current is None:
+            raise AgentError(f"{self.key} was not opened.")
+        return self._current
+
+    @property
+    def binding(self) -> _B:
+        """The binding of the running operation, or the current one outside of any."""
+        pinned = _pinned.get({}).get(id(self))
+        return pinned if pinned is not None else self.current
+
+    @property
+    def due(self) -> bool:
+        """Whether the registry is to be looked at again before the next operation."""
+        return self._shared and time.monotonic() - self._looked >= LOOK_SECONDS
+
+    @property
+    def follow_seconds(self) -> float:
+        """How long it may take until no process works any more with what served before a flip; 0 if it is only one."""
+        return 2 * LOOK_SECONDS if self._shared else 0.0
+
+    def follow(self) -> None:
+        """`refresh` if it is due; while the log cannot be read, nobody can flip either, and what serves goes on."""
+        if self.due:
+            try:
+                self.refresh()
+            except LogError as error:
+                logger.warning("Whether %s was swapped is not known now: %s", self.key, error)
+
+    def refresh(self) -> None:
+        """Follow what other processes recorded about the store: serve what is live, write to what is being built too.
+
+        Raises:
+            AgentError: what serves by now cannot be opened here.
+            LogError: the registry cannot be read.
+        """
+        if not self._shared:
+            return
+        self._looked = time.monotonic()
+        if self._in_step():
+            return
+        with self._lock:
+            # Read again under the lock: a flip of this process may have ended meanwhile.
+            live, shadow = self._recorded()
+            if live is not None and not self._is(self._current, live.version, live.suffix):
+                logger.info("%s is served by %s by now", self.key, live.version)
+                self.flip(live.version, live.suffix)
+            if shadow is None:
+                if self._shadow is not None and not self._building:
+                    self.abandon()
+            elif not self._is(self._shadow, shadow.version, shadow.suffix) and not self._building:
+                try:
+                    self._mirror(shadow.version, shadow.suffix)
+                except Exception:
+                    logger.exception("%s cannot be written to from here, so its swap is given up", shadow.version)
+                    self._veto()
+
+    def _in_step(self) -> bool:
+        live, shadow = self._recorded()
+        if live is not None and not self._is(self._current, live.version, live.suffix):
+            return False
+        if shadow is None or self._building:
+            return self._shadow is None or self._building
+        return self._is(self._shadow, shadow.version, shadow.suffix)
+
+    def _recorded(self) -> tuple[IndexRecord | None, IndexRecord | None]:
+        """Return the generations that serve and are being built, read at once."""
+        states = {record.state: record for record in self.encoders.registry.generations(self.key)}
+        return states.get("live"), states.get("shadow")
+
+    def _veto(self) -> None:
+        """Give up a swap of another process, which would lose what this one writes; it can be run again."""
+        if self._shared and not self._building:
+            self.encoders.registry.abandon_shadow(self.key)
+
+    @contextmanager
+    def pin(self) -> Iterator[_B]:
+        """Keep one binding for everything that happens inside, whatever flips meanwhile."""
+        if id(self) not in _pinned.get({}):
+            self.follow()
+        binding = self.binding
+        token = _pinned.set({**_pinned.get({}), id(self): binding})
+        try:
+            yield binding
+        finally:
+            _pinned.reset(token)
+
+    def serve(self, version: str, suffix: str) -> None:
+        """Open the collections of a version and serve from them; for the first opening."""
+        self._current = self._noting(self._followed(self.bind(version, suffix)))
+
+    def serve_own(self, binding: _B) -> None:
+        """Serve from the framework's own encoder and store, so that they can be swapped."""
+        self._own = self._current = self._followed(binding)
+
+    def _noting(self, binding: _B) -> _B:
+        """Make the stores of a binding note what is written to them, until there is no index to roll back to."""
+        for index in binding.indexes():
+            index.writes.note = partial(_note, self.encoders.registry, self.key, index)
+        return binding
+
+    def _followed(self, binding: _B) -> _B:
+        """Make stores that other processes share look, after each write, whether it has to be copied by now.
+
+        A swap that is recorded later than that finds the write in the store.
+        """
+        if self._shared:
+            # Weakly, so that the agent does not live on in its own stores.
+            itself = weakref.ref(self)
+
+            def look() -> None:
+                if (agent := itself()) is not None:
+                    agent.refresh()
+
+            for index in binding.indexes():
+                index.writes.look = look
+        return binding
+
+    def live(self) -> list[Index]:
+        """Return the indexes that serve now."""
+        return list(self.current.indexes())
+
+    def open(self, version: str, suffix: str) -> list[Index]:
+        """Open (creating what is missing) the indexes of `version` under the collection suffix `suffix`."""
+        return list(self._opened(version, suffix).indexes())
+
+    def begin(self, version: str, suffix: str) -> None:
+        """From now on, send every write to the live indexes and to the shadow indexes of `version` too.
+
+        Raises:
+            AgentError: that suffix serves already, or the encoder of `version` cannot be loaded.
+        """
+        with self._lock:
+            if suffix == self.current.suffix and version == self.current.version:
+                raise AgentError(f"{self.key} serves {version!r} already.")
+            self._mirror(version, suffix)
+            self._building = True
+
+    def _mirror(self, version: str, suffix: str) -> None:
+        if self._is(self._shadow, version, suffix):
+            return
+        self.abandon()
+        shadow = self._opened(version, suffix)
+        for source, target in self._pairs(self.current, shadow):
+            source.writes.dual = DualWriter(source, target, shadow.encoder, self._lock, self._veto)
+        self._shadow = shadow
+
+    def replicate_lock(self) -> threading.RLock:
+        """Return the context manager that excludes concurrent writes to the shadow indexes."""
+        return self._lock
+
+    def drain(self) -> None:
+        """Bring over every write that has not reached the shadow indexes yet.
+
+        Raises:
+            Exception: whatever the store raised; the writes are kept for another try.
+        """
+        with self._lock:
+            for writes in self._writes():
+                if writes.dual is not None:
+                    writes.dual.drain()
+
+    def flip(self, version: str, suffix: str) -> float:
+        """Serve from the indexes and encoder of `version`.
+
+        Operations that already run end on the old ones; what they write reaches the new ones too.
+
+        Returns:
+            For how many seconds writes were kept out.
+
+        Raises:
+            AgentError: the encoder of `version` cannot be loaded.
+            Exception: whatever the store raised, when writes could not be brought over; nothing has changed then.
+        """
+        # Loaded now, so that nobody waits for it.
+        encoder = self.encoders.by_version(version)
+        with self._lock:
+            started = time.perf_counter()
+            if self._is(self._current, version, suffix):
+                return 0.0
+            if suffix == self.current.suffix:
+                # Both versions make the same vectors of documents: the stores stay, and queries change.
+                self._current = cast("_B", self.current.with_queries(encoder))
+                return time.perf_counter() - started
+            self._mirror(version, suffix)
+        for tries_left in reversed(range(_FLIP_TRIES)):
+            self._catch_up()
+            with self._lock:
+                started = time.perf_counter()
+                # A write that is on its way now would be copied while the others wait.
+                if tries_left and not all(writes.in_step for writes in self._writes()):
+                    continue
+                if self._shadow is None or not self._is(self._shadow, version, suffix):
+                    raise AgentError(f"The swap of {self.key} to {version!r} was given up meanwhile.")
+                self._catch_up()
+                for writes in self._writes():
+                    if writes.dual is not None:
+                        writes.dual.serving = True
+                self._current, self._shadow, self._building = self._noting(self._shadow), None, False
+                return time.perf_counter() - started
+        raise AssertionError("the last try always ends")
+
+    def _writes(self) -> list[WriteTracker]:
+        return [index.writes for index in self.current.indexes()]
+
+    def _catch_up(self) -> None:
+        for writes in self._writes():
+            writes.settle()
+        self.drain()
+
+    def abandon(self) -> None:
+        """Stop writing to the shadow indexes; they stay as they are."""
+        with self._lock:
+            for writes in self._writes():
+                writes.dual = None
+            self._shadow, self._building = None, False
+
+    def _opened(self, version: str, suffix: str) -> _B:
+        for binding in (self._current, self._shadow, self._own):
+            if binding is not None and self._is(binding, version, suffix):
+                return binding
+        return self._followed(self.bind(version, suffix))
+
+    @staticmethod
+    def _is(binding: _B | None, version: str, suffix: str) -> bool:
+        return binding is not None and (binding.version, binding.suffix) == (version, suffix)
+
+    @staticmethod
+    def _pairs(source: Binding, target: Binding) -> Iterator[tuple[TrackedIndex, TrackedIndex]]:
+        return zip(source.indexes(), target.indexes(), strict=True)
+
+
+def _note(registry: Registry, key: str, index: TrackedIndex, ids: Sequence[Any]) -> bool:
+    return registry.note_changes(key, index.kind, [index.key(id_) for id_ in ids])
