@@ -16,8 +16,7 @@ import mem0
 
 from hins_adapter_mem0.agent import Mem0Agent
 from hins_adapter_mem0.recorder import (
-    AgentTurn,
-    Recorder,
+    Mem0Recorder,
     Stored,
     deleting,
     deletions,
@@ -26,6 +25,7 @@ from hins_adapter_mem0.recorder import (
 )
 from hins_memory.config import Settings
 from hins_memory.sdk.captures import leave_capture
+from hins_memory.sdk.recorder import AgentTurn
 
 __all__ = ["Attachment", "attached_class", "attachment_of"]
 
@@ -43,7 +43,7 @@ class Attachment:
     """
 
     settings: Settings
-    recorder: Recorder
+    recorder: Mem0Recorder
     agent: Mem0Agent | None = None
     original: type | None = None
 
@@ -158,7 +158,7 @@ class _Common:
 
     def turn(self) -> AgentTurn:
         """Return a context manager around one turn of the agent; see `AgentTurn`."""
-        return AgentTurn(self._hins_recorder)
+        return self._hins_recorder.turn()
 
     def close(self) -> None:
         """Release what the memory holds, and write what waits to the interaction log."""
@@ -168,9 +168,9 @@ class _Common:
             attachment.close(self)
 
     @property
-    def _hins_recorder(self) -> Recorder:
+    def _hins_recorder(self) -> Mem0Recorder:
         attachment = attachment_of(self)
-        return attachment.recorder if attachment is not None else Recorder(None)
+        return attachment.recorder if attachment is not None else Mem0Recorder(None)
 
     def _hins_pin(self) -> contextlib.AbstractContextManager[Any]:
         """Keep one embedder and its stores for one operation."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,17 @@ import mem0
 
 from hins_adapter_mem0.agent import Mem0Agent
 from hins_adapter_mem0.attached import Attachment, attached_class, attachment_of
-from hins_adapter_mem0.memory import make_settings, new_recorder
+from hins_adapter_mem0.memory import new_recorder
 from hins_adapter_mem0.opening import (
-    checked_embedder,
     open_attached_agent,
     open_own_agent,
     open_recording_agent,
     recorded_version,
 )
 from hins_memory.config import Settings
-from hins_memory.errors import AgentError, ConfigError
+from hins_memory.errors import AgentError
+from hins_memory.sdk.opening import first_encoder, reembed
+from hins_memory.sdk.options import AttachOptions
 
 __all__ = ["agent_of", "attach", "attach_with", "detach", "is_memory"]
 
@@ -58,7 +58,11 @@ def attach(
         AgentError: it is no Mem0 memory, or the store holds memories of another encoder and `reembed` is false.
         ConfigError: an argument is not valid.
     """
-    checked_embedder(embedder)
+    return attach_with(memory, AttachOptions(embedder, reembed, capture, project, settings, model))
+
+
+def attach_with(memory: Any, options: AttachOptions) -> Any:
+    """`attach` with its options in one value."""
     if not is_memory(memory):
         raise AgentError(f"{type(memory).__name__} is not a Mem0 memory.", "Give a mem0.Memory or a mem0.AsyncMemory.")
     known = attachment_of(memory)
@@ -66,47 +70,26 @@ def attach(
         return memory
     if known is not None:
         detach(memory)
-    chosen = make_settings(settings, project)
-    agent = _agent_for(memory, chosen, embedder, reembed, model)
+    chosen = options.chosen
+    agent = _agent_for(memory, chosen, options)
     original = type(memory)
-    attachment = Attachment(chosen, new_recorder(memory, chosen, capture), agent, original)
+    attachment = Attachment(chosen, new_recorder(memory, chosen, options.capture), agent, original)
     memory.__class__ = attached_class(original)
     attachment.install(memory)
     return memory
 
 
-def attach_with(memory: Any, options: Mapping[str, Any]) -> Any:
-    """`attach` with its options in a mapping; unknown ones are a `ConfigError`."""
-    known = {"embedder", "reembed", "capture", "project", "settings", "model"}
-    if unknown := set(options) - known:
-        raise ConfigError(
-            f"Mem0 memories are not attached with {', '.join(sorted(unknown))}.", f"Use {', '.join(sorted(known))}."
-        )
-    return attach(memory, **options)
-
-
-def _agent_for(
-    memory: Any, settings: Settings, embedder: str | None, reembed: bool, model: str | Path | None
-) -> Mem0Agent | None:
+def _agent_for(memory: Any, settings: Settings, options: AttachOptions) -> Mem0Agent | None:
     recorded = recorded_version(memory, settings)
-    if embedder is None:
+    if options.embedder is None:
         if recorded:
-            return open_attached_agent(memory, settings, "hins", model)
+            return open_attached_agent(memory, settings, "hins", options.model)
         return open_recording_agent(memory, settings)
-    name = "stock" if embedder == "stock" else "hins"
-    if recorded or not reembed:
-        return open_attached_agent(memory, settings, name, model)  # type: ignore[arg-type]  # narrowed just above
-    agent = open_own_agent(memory, settings, model)
-    _reembed(agent, name)
+    if recorded or not options.reembed:
+        return open_attached_agent(memory, settings, options.embedder, options.model)
+    agent = open_own_agent(memory, settings, options.model)
+    reembed(agent, first_encoder(agent.encoders, options.embedder), agent.encoders.registry)
     return agent
-
-
-def _reembed(agent: Mem0Agent, embedder: str) -> None:
-    """Swap a store from Mem0's own embedder to hins."""
-    from hins_memory.swapping.swap import swap_agent
-
-    encoder = agent.encoders.stock() if embedder == "stock" else agent.encoders.initial()
-    swap_agent(agent, encoder.version, encoder, agent.encoders.registry)
 
 
 def detach(memory: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,30 +11,22 @@ import mem0
 from hins_adapter_mem0.attached import Attachment, attached_class
 from hins_adapter_mem0.config import checked_config, complete_config, with_encoder
 from hins_adapter_mem0.embedding import PROVIDER
-from hins_adapter_mem0.opening import Embedder, checked_embedder, open_agent, open_recording_agent
-from hins_adapter_mem0.recorder import Recorder
-from hins_memory.common.files import keep_private
+from hins_adapter_mem0.opening import Embedder, open_agent, open_recording_agent
+from hins_adapter_mem0.recorder import Mem0Recorder
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
 from hins_memory.sdk.captures import join_capture
+from hins_memory.sdk.options import check_embedder, settings_for
 
-__all__ = ["AsyncMemory", "Memory", "make_settings", "new_recorder"]
+__all__ = ["AsyncMemory", "Memory", "new_recorder"]
 
 _OPTIONS = frozenset({"model", "project", "home", "capture", "embedding_dims"})
 _Self = TypeVar("_Self", bound="_FromConfig")
 
 
-def make_settings(settings: Settings | None, project: str | None) -> Settings:
-    """Return the settings given, or those of the environment, for a project if one is named."""
-    settings = settings or Settings()
-    chosen = settings if project is None else replace(settings, project=project)
-    keep_private(chosen.root)
-    return chosen
-
-
-def new_recorder(memory: Any, settings: Settings, capture: bool) -> Recorder:
+def new_recorder(memory: Any, settings: Settings, capture: bool) -> Mem0Recorder:
     """Return a recorder into the project's log, or one that records nothing."""
-    return Recorder(join_capture(settings, memory) if capture and settings.capture else None)
+    return Mem0Recorder(join_capture(settings, memory) if capture and settings.capture else None)
 
 
 def _construct(
@@ -47,7 +38,7 @@ def _construct(
     model: str | Path | None,
 ) -> Any:
     """Run Mem0's constructor with a completed configuration and return the agent (None: it only records)."""
-    checked_embedder(embedder)
+    check_embedder(embedder)
     if embedder is None:
         base_init(config if isinstance(config, mem0.configs.base.MemoryConfig) else _plain_config(config))
         return open_recording_agent(memory, settings)
@@ -139,7 +130,7 @@ class Memory(_FromConfig, attached_class(mem0.Memory)):  # type: ignore[misc]  #
         capture: bool = True,
         model: str | Path | None = None,
     ) -> None:
-        chosen = make_settings(settings, project)
+        chosen = settings_for(settings, project)
         agent = _construct(self, lambda base: mem0.Memory.__init__(self, base), config, chosen, embedder, model)
         Attachment(chosen, new_recorder(self, chosen, capture), agent).install(self)
 
@@ -160,6 +151,6 @@ class AsyncMemory(_FromConfig, attached_class(mem0.AsyncMemory)):  # type: ignor
         capture: bool = True,
         model: str | Path | None = None,
     ) -> None:
-        chosen = make_settings(settings, project)
+        chosen = settings_for(settings, project)
         agent = _construct(self, lambda base: mem0.AsyncMemory.__init__(self, base), config, chosen, embedder, model)
         Attachment(chosen, new_recorder(self, chosen, capture), agent).install(self)

@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hins_adapter_mem0.agent import AGENTS, Mem0Agent
 from hins_adapter_mem0.clients import acquire_client, acquire_folder, release_client
@@ -16,11 +16,12 @@ from hins_adapter_mem0.indexes import open_index
 from hins_adapter_mem0.stores import StoreOpener, entity_collection, store_client
 from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
-from hins_memory.errors import AgentError, ConfigError, SwapError
+from hins_memory.errors import AgentError
 from hins_memory.registry.loader import EncoderSource
+from hins_memory.sdk.opening import check_stock, first_encoder, record_first, record_own
 
 if TYPE_CHECKING:
-    from hins_memory.registry.registry import Registry
+    pass
 
 __all__ = [
     "Embedder",
@@ -32,16 +33,7 @@ __all__ = [
 ]
 
 #: ``hins``: the project's encoder. ``stock``: the plain base, untrained.
-Embedder = Literal["hins", "stock"]
-
-
-def checked_embedder(embedder: str | None) -> None:
-    """Raise a `ConfigError` unless `embedder` is one of the known names or None."""
-    if embedder not in ("hins", "stock", None):
-        raise ConfigError(
-            f"{embedder!r} is not an embedder.",
-            'Use "hins" (the project\'s encoder), "stock" (the plain base) or None (the one in Mem0\'s config).',
-        )
+Embedder = str
 
 
 def open_agent(config: Any, settings: Settings, embedder: Embedder, model: str | Path | None) -> Mem0Agent:
@@ -70,7 +62,7 @@ def open_agent(config: Any, settings: Settings, embedder: Embedder, model: str |
         return agent
 
     agent = _shared(settings, key, given, make)
-    _check_stock(agent, embedder)
+    check_stock(agent, agent.encoders, embedder)
     return agent
 
 
@@ -128,7 +120,7 @@ def open_attached_agent(memory: Any, settings: Settings, embedder: Embedder, mod
         return agent
 
     agent = _shared(settings, _memory_key(memory), _memory_client(memory), make)
-    _check_stock(agent, embedder)
+    check_stock(agent, agent.encoders, embedder)
     return agent
 
 
@@ -140,7 +132,7 @@ def open_own_agent(memory: Any, settings: Settings, model: str | Path | None = N
         with _held(opener) as folder:
             agent = _new_agent(_memory_key(memory), opener, settings, model)
             agent.serve_memory(memory.embedding_model, memory.vector_store, memory.entity_store)
-            agent.encoders.registry.record_live(agent.key, "", "")
+            record_own(agent.encoders.registry, agent.key)
         if folder:
             agent.owns_client(folder)
         return agent
@@ -192,24 +184,10 @@ def _serve_first(agent: Mem0Agent, embedder: Embedder, *, in_place: bool) -> Non
     if live is not None and live.version:
         agent.serve(live.version, live.suffix)
         return
-    encoder = agent.encoders.stock() if embedder == "stock" else agent.encoders.initial()
+    encoder = first_encoder(agent.encoders, embedder)
     suffix = _first_suffix(agent, encoder, in_place=in_place and live is None)
-    if live is not None:
-        # It was recorded with Mem0's own embedder for a swap that never came to its end; it is empty by now.
-        registry.begin_shadow(agent.key, encoder.version, suffix)
-        registry.flip(agent.key, suffix)
-    else:
-        _record(registry, agent.key, encoder.version, suffix)
+    record_first(registry, agent.key, encoder.version, suffix)
     agent.serve(encoder.version, suffix)
-
-
-def _record(registry: Registry, key: str, version: str, suffix: str) -> None:
-    try:
-        registry.record_live(key, version, suffix)
-    except SwapError as error:
-        raise AgentError(
-            f"Another process opened {key} at the same moment with another encoder.", "Open it again."
-        ) from error
 
 
 def _first_suffix(agent: Mem0Agent, encoder: Encoder, *, in_place: bool) -> str:
@@ -244,12 +222,3 @@ def _look(opener: StoreOpener, collection: str, dim: int) -> tuple[str, int | No
         with contextlib.suppress(AgentError):
             held = f"{index.count()} memories"
     return held, index.dimension()
-
-
-def _check_stock(agent: Mem0Agent, embedder: Embedder) -> None:
-    version = agent.encoder_version
-    if embedder == "stock" and version != agent.encoders.stock().version:
-        raise AgentError(
-            f"{agent.key} is embedded by {version!r}, not by the stock encoder.",
-            'Open it with embedder="hins", or return to the stock encoder with `hins rollback`.',
-        )

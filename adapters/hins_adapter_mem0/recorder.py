@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 from hins_adapter_mem0.events import (
     deletion_event,
@@ -20,44 +20,23 @@ from hins_adapter_mem0.events import (
 )
 from hins_adapter_mem0.indexes import open_index
 from hins_adapter_mem0.stores import GuardedStore
-from hins_memory.log.capture import make_feedback, never_raises
-from hins_memory.types import Answer
+from hins_memory.log.capture import never_raises
+from hins_memory.sdk.recorder import Recorder
 
-if TYPE_CHECKING:
-    from hins_memory.log.capture import Capture
-
-__all__ = ["AgentTurn", "Recorder", "Stored", "deleting", "deletions", "doomed", "stored_memories"]
+__all__ = ["Mem0Recorder", "Stored", "deleting", "deletions", "doomed", "stored_memories"]
 
 logger = logging.getLogger(__name__)
 
 
-# The turn that each recorder's searches belong to, here and in the tasks started from here.
-_turns: ContextVar[Mapping[int, AgentTurn]] = ContextVar("hins_mem0_turns")
-
-
-class Recorder:
-    """Turns the calls of one memory into events.
-
-    Args:
-        capture: where events go; None records nothing.
-    """
-
-    def __init__(self, capture: Capture | None) -> None:
-        self.capture = capture
-        #: how many calls named no owner, and were not recorded
-        self.unnamed = 0
-
-    @property
-    def on(self) -> bool:
-        """Whether anything is recorded."""
-        return self.capture is not None
+class Mem0Recorder(Recorder):
+    """Turns the calls of one memory into events."""
 
     @never_raises(None)
     def added(self, memory: Any, messages: Any, arguments: Mapping[str, Any], result: Any) -> None:
         """Record an `add`. Reads the store for memories that an LLM wrote, because the result leaves out whose."""
         scope = scope_of(arguments)
         if scope is None:
-            self._left_out()
+            self.left_out()
             return
         items = result_items(result)
         inferred = arguments.get("infer", True) or arguments.get("memory_type")
@@ -66,7 +45,7 @@ class Recorder:
             found = {str(item["id"]): stored_memory(memory, item["id"]) for item in items}
             payloads = {id_: stored.payload for id_, stored in found.items() if stored is not None}
         for event in result_events(items, message_turns(messages, scope), scope, payloads):
-            self._record(event)
+            self.record(event)
 
     @never_raises("")
     def searched(self, query: str, filters: Mapping[str, Any] | None, result: Any, encoder_version: str) -> str:
@@ -74,12 +53,7 @@ class Recorder:
         scope = search_scope(filters or {})
         if scope is None or not isinstance(query, str):
             return ""
-        event = retrieval_event(query, scope, result, encoder_version)
-        self._record(event)
-        turn = _turns.get({}).get(id(self))
-        if turn is not None:
-            turn.retrieval_ids.append(event.id)
-        return event.id
+        return self.retrieved(retrieval_event(query, scope, result, encoder_version))
 
     @never_raises(None)
     def updated(self, memory: Any, memory_id: Any) -> None:
@@ -87,38 +61,15 @@ class Recorder:
         stored = stored_memory(memory, memory_id)
         event = None if stored is None else memory_event(stored.id, stored.payload)
         if event is not None:
-            self._record(event)
+            self.record(event)
         elif stored is not None:
-            self._left_out()
+            self.left_out()
 
     @never_raises(None)
     def deleted(self, gone: Iterable[Stored]) -> None:
         """Record what was deleted, one memory at a time: the log may hold more of the same scope than this store."""
         for stored in gone:
-            self._record(deletion_event(stored.id, stored.payload))
-
-    @never_raises(None)
-    def answered(self, retrieval_id: str, text: str) -> None:
-        """Record the answer given after a retrieval; an empty id or text has nothing to record."""
-        if retrieval_id and isinstance(text, str) and text:
-            self._record(Answer(retrieval_id=str(retrieval_id), text=text))
-
-    def feedback(self, memory_id: str, polarity: str, retrieval_id: str | None) -> None:
-        """Record feedback on a memory.
-
-        Raises:
-            ConfigError: the polarity is neither POSITIVE nor NEGATIVE.
-        """
-        self._record(make_feedback(memory_id, polarity, retrieval_id))
-
-    def _left_out(self) -> None:
-        self.unnamed += 1
-        if self.unnamed == 1:
-            logger.warning("A call whose ids cannot be the name of an owner is not recorded, nor are others like it")
-
-    def _record(self, event: Any) -> None:
-        if self.capture is not None:
-            self.capture.record(event)
+            self.record(deletion_event(stored.id, stored.payload))
 
 
 class Stored(NamedTuple):
@@ -199,38 +150,3 @@ def _is_gone(memory: Any, memory_id: Any) -> bool:
         return memory.vector_store.get(vector_id=memory_id) is None
     except Exception:
         return False
-
-
-class AgentTurn:
-    """One turn of an agent: the searches made inside the block, and the answer that they led to.
-
-    Example:
-        with memory.turn() as turn:
-            found = memory.search(question, filters={"user_id": "ann"})
-            turn.answered(reply_from(found))
-
-    `answered` records the text for every search of the block so far that has no answer yet; a block that is left
-    without it records nothing. Works in coroutines, with a plain ``with``; searches in tasks started inside count too.
-    """
-
-    def __init__(self, recorder: Recorder) -> None:
-        self.retrieval_ids: list[str] = []
-        self._recorder = recorder
-        self._answered = 0
-        self._token: Token[Mapping[int, AgentTurn]] | None = None
-
-    def answered(self, text: str) -> None:
-        """Record the answer that the agent gave."""
-        waiting = self.retrieval_ids[self._answered :]
-        self._answered += len(waiting)
-        for retrieval_id in waiting:
-            self._recorder.answered(retrieval_id, text)
-
-    def __enter__(self) -> AgentTurn:
-        self._token = _turns.set({**_turns.get({}), id(self._recorder): self})
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._token is not None:
-            _turns.reset(self._token)
-            self._token = None

@@ -29,13 +29,12 @@ from hins_adapter_memoryos.vectors import VectorCache
 from hins_memory.errors import AgentError, LogError
 from hins_memory.plugins.protocols import Index
 from hins_memory.registry.loader import EncoderSource
+from hins_memory.sdk.agent_base import AgentBase
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hins_memory.config import Settings
-    from hins_memory.log.capture import Capture
 
 __all__ = ["MemoryosAgent"]
 
@@ -47,7 +46,7 @@ _LOOK_SECONDS = 0.4
 _Vectors: TypeAlias = "dict[tuple[Kind, str], NDArray[np.float32]]"
 
 
-class MemoryosAgent:
+class MemoryosAgent(AgentBase):
     """One data_storage_path, shared by every attached Memoryos of this process that works on it.
 
     What serves are the vectors in MemoryOS's own files and objects. A swap builds those of the new version beside
@@ -64,9 +63,6 @@ class MemoryosAgent:
         self.encoders = encoders
         self.own = Binding(own, "", "")
         self.current = self.own
-        # One for all users of the store, so that they share a queue and a writer.
-        self._capture: Capture | None = None
-        self._capturing = 0
         self.texts = StoreTexts(root)
         self._lock = threading.RLock()
         self._shadow: Binding | None = None
@@ -89,26 +85,6 @@ class MemoryosAgent:
     def parts(self) -> list[Part]:
         """The mid- and long-term memories of this process that work on the store."""
         return [part for part in list(self._parts) if part.kind != "short"]
-
-    def join_capture(self, settings: Settings) -> Capture:
-        """Return the store's capture; pair with `leave_capture`."""
-        from hins_memory.log.capture import Capture
-
-        with self._lock:
-            if self._capture is None:
-                self._capture = Capture(settings)
-            self._capturing += 1
-            return self._capture
-
-    def leave_capture(self) -> None:
-        """Write what waits to the log; after its last user, the capture ends."""
-        with self._lock:
-            capture = self._capture
-            self._capturing -= 1
-            if not self._capturing:
-                self._capture = None
-        if capture is not None:
-            capture.flush() if self._capturing else capture.close()
 
     def join(self, parts: Iterable[Part], clear_cache: Callable[[], None] | None = None) -> None:
         """Take parts of a Memoryos, as they were just loaded, into the store, with the encoder that serves.

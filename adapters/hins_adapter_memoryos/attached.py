@@ -6,14 +6,13 @@ Each class here is mixed in before one of MemoryOS's own, whose method it calls 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from hins_adapter_memoryos.files import encodable, page_text
 from hins_adapter_memoryos.part import Part, part_of
-from hins_adapter_memoryos.recorder import Recorder
+from hins_adapter_memoryos.recorder import MemoryosRecorder
 
 if TYPE_CHECKING:
-    from hins_adapter_memoryos.attaching import Attachment
     from hins_memory.registry.loader import TextEncoder
 
 __all__ = [
@@ -24,10 +23,8 @@ __all__ = [
     "AttachedShort",
     "AttachedUpdater",
     "attached_class",
-    "attachment_of",
 ]
 
-_SLOT = "_hins"
 _classes: dict[tuple[type, type], type] = {}
 # MemoryOS's class behind the mixin, of which mypy knows nothing.
 _Base: Any = object
@@ -42,9 +39,16 @@ def attached_class(mixin: type, original: type) -> type:
     return _classes[key]
 
 
-def attachment_of(memory: Any) -> Attachment | None:
-    """Return what hins-memory keeps in a Memoryos, or None when it is not attached."""
-    return cast("Attachment | None", getattr(memory, "__dict__", {}).get(_SLOT))
+class _Recording(Protocol):
+    """What the methods below need of what hins-memory keeps in a Memoryos."""
+
+    recorder: MemoryosRecorder
+
+    def end_capture(self) -> None: ...
+
+
+def _recording_of(memory: Any) -> _Recording | None:
+    return cast("_Recording | None", getattr(memory, "__dict__", {}).get("_hins"))
 
 
 def _is_nested(part: Part) -> bool:
@@ -172,7 +176,7 @@ class AttachedRetriever(_Base):  # type: ignore[misc]  # see _Base
             # MemoryOS searches in three threads; embedded here, the query comes out of the cache in each.
             first.binding.encoder.encode([encodable(user_query)], role="query")
         found = super().retrieve_context(user_query, *args, **kwargs)
-        found["retrieval_id"] = first.recorder.retrieved(user_query, found, parts)
+        found["retrieval_id"] = first.recorder.searched(user_query, found, parts)
         return found
 
 
@@ -224,12 +228,12 @@ class Attached(_Base):  # type: ignore[misc]  # see _Base
 
     def close(self) -> None:
         """Write what waits to the interaction log and record nothing more; the memory itself can still be used."""
-        attachment = attachment_of(self)
+        attachment = _recording_of(self)
         if attachment is not None:
             attachment.end_capture()
 
     @property
-    def _hins_recorder(self) -> Recorder:
-        attachment = attachment_of(self)
+    def _hins_recorder(self) -> MemoryosRecorder:
+        attachment = _recording_of(self)
         assert attachment is not None
         return attachment.recorder

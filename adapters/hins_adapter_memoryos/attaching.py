@@ -6,9 +6,9 @@ import os
 import sqlite3
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hins_adapter_memoryos import embedding
 from hins_adapter_memoryos.agent import MemoryosAgent
@@ -20,20 +20,21 @@ from hins_adapter_memoryos.attached import (
     AttachedShort,
     AttachedUpdater,
     attached_class,
-    attachment_of,
 )
 from hins_adapter_memoryos.encoders import OwnEncoder
 from hins_adapter_memoryos.events import scope_of
 from hins_adapter_memoryos.files import is_inside
-from hins_adapter_memoryos.opening import choose_encoder, open_agent, record_own, reembed_agent
+from hins_adapter_memoryos.opening import choose_encoder, open_agent
 from hins_adapter_memoryos.part import Part, PartKind
-from hins_adapter_memoryos.recorder import Recorder
+from hins_adapter_memoryos.recorder import MemoryosRecorder
 from hins_adapter_memoryos.shape import Shape, is_memoryos, shape_of
-from hins_memory.common.files import keep_private
 from hins_memory.config import Settings
-from hins_memory.errors import AgentError, ConfigError
+from hins_memory.errors import AgentError
+from hins_memory.sdk.captures import join_capture, leave_capture
+from hins_memory.sdk.opening import record_own, reembed
+from hins_memory.sdk.options import AttachOptions
 
-__all__ = ["Attachment", "Options", "agent_of", "attach", "attach_with", "check_ids", "detach", "install"]
+__all__ = ["Attachment", "agent_of", "attach", "attach_with", "attachment_of", "check_ids", "detach", "install"]
 
 _MEMORIES: Mapping[str, tuple[PartKind, type]] = {
     "short_term_memory": ("short", AttachedShort),
@@ -44,26 +45,6 @@ _MEMORIES: Mapping[str, tuple[PartKind, type]] = {
 _HELPERS: Mapping[str, type] = {"retriever": AttachedRetriever, "updater": AttachedUpdater}
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to attach; see `attach`."""
-
-    embedder: str | None = None
-    reembed: bool = False
-    capture: bool = True
-    project: str | None = None
-    settings: Settings | None = None
-    model: str | Path | None = None
-
-    @property
-    def chosen(self) -> Settings:
-        """The settings given, or those of the environment, for the project if one is named."""
-        settings = self.settings or Settings()
-        chosen = settings if self.project is None else replace(settings, project=self.project)
-        keep_private(chosen.root)
-        return chosen
-
-
 @dataclass
 class Attachment:
     """What hins-memory keeps in a Memoryos.
@@ -72,8 +53,9 @@ class Attachment:
     parts without a file.
     """
 
+    settings: Settings
     agent: MemoryosAgent
-    recorder: Recorder
+    recorder: MemoryosRecorder
     parts: dict[str, Part]
     shape: Shape
     original: type | None
@@ -111,7 +93,12 @@ class Attachment:
         """Write what waits to the log and record nothing more."""
         if self.recorder.capture is not None:
             self.recorder.capture = None
-            self.agent.leave_capture()
+            leave_capture(self.settings, self.recorder)
+
+
+def attachment_of(memory: Any) -> Attachment | None:
+    """Return what hins-memory keeps in a Memoryos, or None when it is not attached."""
+    return cast("Attachment | None", getattr(memory, "__dict__", {}).get("_hins"))
 
 
 def attach(
@@ -144,13 +131,17 @@ def attach(
             and `reembed` is false.
         ConfigError: an argument is not valid.
     """
+    return attach_with(memory, AttachOptions(embedder, reembed, capture, project, settings, model))
+
+
+def attach_with(memory: Any, options: AttachOptions) -> Any:
+    """`attach` with its options in one value."""
     if not is_memoryos(memory):
         raise AgentError(f"{type(memory).__name__} is not a Memoryos.", "Give a memoryos.Memoryos.")
     known = attachment_of(memory)
     if known is not None and known.original is None:
         return memory
     original = type(memory) if known is None else known.original
-    options = Options(embedder, reembed, capture, project, settings, model)
     if known is not None:
         known.unhook(memory)
     install(memory, options, original)
@@ -158,7 +149,7 @@ def attach(
     return memory
 
 
-def install(memory: Any, options: Options, original: type | None) -> None:
+def install(memory: Any, options: AttachOptions, original: type | None) -> None:
     """Attach to the parts of a Memoryos; the caller sees to the class of the object itself.
 
     Raises:
@@ -171,17 +162,18 @@ def install(memory: Any, options: Options, original: type | None) -> None:
     try:
         agent = open_agent(root, settings, own, options.model)
         missing = choose_encoder(agent, options.embedder, options.reembed)
-        capture = agent.join_capture(settings) if options.capture and settings.capture else None
-        recorder = Recorder(capture, scope_of(memory.user_id, memory.assistant_id))
+        recorder = MemoryosRecorder(None, scope_of(memory.user_id, memory.assistant_id))
+        if options.capture and settings.capture:
+            recorder.capture = join_capture(settings, recorder)
         parts = {name: Part(getattr(memory, name), kind, agent, recorder) for name, (kind, _) in _MEMORIES.items()}
-        attachment = Attachment(agent, recorder, parts, shape, original)
+        attachment = Attachment(settings, agent, recorder, parts, shape, original)
         for part in parts.values():
             part.set_aside_if_damaged()
         attachment.hook(memory)
         try:
             agent.join(parts.values(), shape.clear_cache)
             if missing is not None:
-                reembed_agent(agent, missing)
+                reembed(agent, missing, agent.encoders.registry)
         except BaseException:
             attachment.unhook(memory)
             raise
@@ -203,16 +195,6 @@ def check_ids(*ids: Any) -> None:
                 f"MemoryOS would keep the files of {str(id_)!r} outside of the folder for them.",
                 "Use an id that is no absolute path and has no '..' in it.",
             )
-
-
-def attach_with(memory: Any, options: Mapping[str, Any]) -> Any:
-    """`attach` with its options in a mapping; unknown ones are a `ConfigError`."""
-    known = set(Options.__dataclass_fields__)
-    if unknown := set(options) - known:
-        raise ConfigError(
-            f"A Memoryos is not attached with {', '.join(sorted(unknown))}.", f"Use {', '.join(sorted(known))}."
-        )
-    return attach(memory, **options)
 
 
 def detach(memory: Any) -> Any:
@@ -243,5 +225,6 @@ def agent_of(memory: Any) -> MemoryosAgent | None:
     attachment = attachment_of(memory)
     if attachment is None:
         return None
-    record_own(attachment.agent)
+    if not attachment.agent.encoder_version:
+        record_own(attachment.agent.encoders.registry, attachment.agent.key)
     return attachment.agent

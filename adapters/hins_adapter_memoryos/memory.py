@@ -9,8 +9,9 @@ from typing import Any
 import memoryos
 
 from hins_adapter_memoryos.attached import Attached, attached_class
-from hins_adapter_memoryos.attaching import Options, check_ids, install
+from hins_adapter_memoryos.attaching import check_ids, install
 from hins_memory.config import Settings
+from hins_memory.sdk.options import AttachOptions
 
 __all__ = ["Memoryos"]
 
@@ -56,4 +57,4 @@ class Memoryos(attached_class(Attached, memoryos.Memoryos)):  # type: ignore[mis
         # Before MemoryOS makes their folders.
         check_ids(given.get("user_id"), given.get("assistant_id"))
         super().__init__(*arguments, **options)
-        install(self, Options(embedder, reembed, capture, project, settings, model), original=None)
+        install(self, AttachOptions(embedder, reembed, capture, project, settings, model), original=None)

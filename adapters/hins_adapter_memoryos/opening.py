@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import threading
-import weakref
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +12,16 @@ from hins_adapter_memoryos.files import store_files
 from hins_adapter_memoryos.index import file_entries
 from hins_adapter_memoryos.part import Binding
 from hins_memory.config import Settings
-from hins_memory.errors import AgentError, ConfigError, SwapError
+from hins_memory.errors import AgentError
 from hins_memory.registry.loader import EncoderSource
+from hins_memory.registry.registry import index_suffix
+from hins_memory.sdk.agents import AgentTable
+from hins_memory.sdk.opening import check_stock, first_encoder, record_first
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
 
-__all__ = ["choose_encoder", "open_agent", "record_own", "reembed_agent"]
+__all__ = ["choose_encoder", "open_agent"]
 
 # How many stored vectors are compared with re-encoded texts, and how well they have to agree.
 _SAMPLE = 32
@@ -30,18 +29,7 @@ _SAMPLE_OF_FILE = 8
 _MIN_COSINE = 0.999
 
 
-_agents: weakref.WeakValueDictionary[tuple[str, str], MemoryosAgent] = weakref.WeakValueDictionary()
-_agents_lock = threading.RLock()
-
-
-def _shared_agent(database_url: str, root: Path, make: Callable[[], MemoryosAgent]) -> MemoryosAgent:
-    """Return this process's agent for a store, made by `make` if there is none: so that a flip reaches all users."""
-    name = (database_url, str(root))
-    with _agents_lock:
-        agent = _agents.get(name)
-        if agent is None:
-            agent = _agents[name] = make()
-        return agent
+_AGENTS: AgentTable[MemoryosAgent] = AgentTable()
 
 
 def open_agent(root: Path, settings: Settings, own: OwnEncoder, model: str | Path | None) -> MemoryosAgent:
@@ -61,7 +49,7 @@ def open_agent(root: Path, settings: Settings, own: OwnEncoder, model: str | Pat
     def make() -> MemoryosAgent:
         return MemoryosAgent(root, EncoderSource(Registry(settings), model), own)
 
-    agent = _shared_agent(settings.database_url, root, make)
+    agent = _AGENTS.shared((settings.database_url, str(root)), make)
     if model is not None:
         agent.encoders.model = model
     live = agent.encoders.registry.live_index(agent.key)
@@ -80,23 +68,13 @@ def choose_encoder(agent: MemoryosAgent, embedder: str | None, reembed: bool) ->
 
     Raises:
         AgentError: the store holds vectors of another encoder and `reembed` is false.
-        ConfigError: the embedder is not known.
     """
-    if embedder not in ("hins", "stock", None):
-        raise ConfigError(
-            f"{embedder!r} is not an embedder.",
-            'Use "hins" (the project\'s encoder), "stock" (the plain base) or None (MemoryOS\'s own).',
-        )
     if embedder is None:
         return None
     if agent.encoder_version:
-        if embedder == "stock" and agent.encoder_version != agent.encoders.stock().version:
-            raise AgentError(
-                f"{agent.key} is embedded by {agent.encoder_version!r}, not by the stock encoder.",
-                'Open it with embedder="hins", or return to the stock encoder with `hins rollback`.',
-            )
+        check_stock(agent, agent.encoders, embedder)
         return None
-    encoder = agent.encoders.stock() if embedder == "stock" else agent.encoders.initial()
+    encoder = first_encoder(agent.encoders, embedder)
     # What MemoryOS stored with its default model is served as it is, whatever new stores begin with.
     for one in dict.fromkeys((encoder, agent.encoders.stock())):
         if _made_by(agent.root, one):
@@ -108,25 +86,6 @@ def choose_encoder(agent: MemoryosAgent, embedder: str | None, reembed: bool) ->
         f"{agent.key} holds vectors of another encoder; {encoder.version} cannot search them.",
         'Re-embed them with hins_memory.attach(memory, embedder="hins", reembed=True).',
     )
-
-
-def reembed_agent(agent: MemoryosAgent, encoder: Encoder) -> None:
-    """Swap a store from MemoryOS's own encoder to hins.
-
-    Raises:
-        SwapError: it did not finish; MemoryOS's own encoder serves as before.
-    """
-    from hins_memory.swapping.swap import swap_agent
-
-    record_own(agent)
-    swap_agent(agent, encoder.version, encoder, agent.encoders.registry)
-
-
-def record_own(agent: MemoryosAgent) -> None:
-    """Record that MemoryOS's own encoder serves a store, so that it can be swapped."""
-    registry = agent.encoders.registry
-    if not agent.encoder_version and registry.live_index(agent.key) is None:
-        registry.record_live(agent.key, "", "")
 
 
 def _made_by(root: Path, encoder: Encoder) -> bool:
@@ -151,18 +110,7 @@ def _made_by(root: Path, encoder: Encoder) -> bool:
 
 def _record(agent: MemoryosAgent, encoder: Encoder) -> Binding:
     """Record an encoder as the one that serves a store whose vectors it made."""
-    registry = agent.encoders.registry
-    suffix = ""
-    if registry.live_index(agent.key) is None:
-        try:
-            registry.record_live(agent.key, encoder.version, suffix)
-        except SwapError as error:
-            raise AgentError(
-                f"Another process opened {agent.key} at the same moment with another encoder.", "Open it again."
-            ) from error
-    else:
-        # Recorded with MemoryOS's own encoder before, for a swap.
-        suffix = "_" + re.sub(r"[^A-Za-z0-9]+", "_", encoder.version).strip("_")
-        registry.begin_shadow(agent.key, encoder.version, suffix)
-        registry.flip(agent.key, suffix)
+    known = agent.encoders.registry.live_index(agent.key) is not None
+    suffix = index_suffix(encoder.version) if known else ""
+    record_first(agent.encoders.registry, agent.key, encoder.version, suffix)
     return Binding(encoder, encoder.version, suffix)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from hins_adapter_memoryos.embedding import Operation, current_operation, running
 from hins_adapter_memoryos.encoders import OwnEncoder
@@ -33,10 +33,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hins_adapter_memoryos.agent import MemoryosAgent
-    from hins_adapter_memoryos.recorder import Recorder
+    from hins_adapter_memoryos.recorder import MemoryosRecorder
 
-__all__ = ["Binding", "Part", "PartKind", "part_of"]
+__all__ = ["Binding", "Part", "PartKind", "StoreOwner", "part_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +57,22 @@ class Binding:
         return str(getattr(self.encoder, "space", self.version)) if self.version else ""
 
 
+class StoreOwner(Protocol):
+    """What a part needs of the store that its file is in; `MemoryosAgent` is one."""
+
+    root: Path
+    own: Binding
+
+    def look(self) -> None:
+        """Follow what another process swapped the store to."""
+
+    def replicate(self, part: Part) -> None:
+        """Give what a part has saved vectors of the shadow's encoder."""
+
+    def join(self, parts: Iterable[Part], clear_cache: Callable[[], None] | None = None) -> None:
+        """Take parts into the store."""
+
+
 def part_of(component: Any) -> Part:
     """Return what hins-memory keeps in a part of an attached Memoryos."""
     part: Part = component.__dict__[_SLOT]
@@ -74,7 +89,7 @@ class Part:
         recorder: records what happens to it.
     """
 
-    def __init__(self, component: Any, kind: PartKind, agent: MemoryosAgent, recorder: Recorder) -> None:
+    def __init__(self, component: Any, kind: PartKind, agent: StoreOwner, recorder: MemoryosRecorder) -> None:
         self.kind = kind
         self.agent = agent
         self.recorder = recorder
@@ -94,6 +109,11 @@ class Part:
         """Make it what it was."""
         component.__class__ = self.original
         del component.__dict__[_SLOT]
+
+    @property
+    def version(self) -> str:
+        """The encoder version of its vectors; "" for MemoryOS's own encoder."""
+        return self.binding.version
 
     @contextmanager
     def operation(self, role: Role) -> Iterator[None]:

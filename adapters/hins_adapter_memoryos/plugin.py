@@ -1,4 +1,4 @@
-"""The hooks of the MemoryOS adapter; importing this imports neither memoryos nor torch."""
+"""The plugin of the MemoryOS adapter; importing this imports neither memoryos nor torch."""
 
 from __future__ import annotations
 
@@ -10,22 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from hins_adapter_memoryos._require import INSTALL
 from hins_memory.errors import AgentError, ConfigError
-from hins_memory.plugins.hookspecs import hookimpl
+from hins_memory.sdk.plugin import AdapterPlugin
 
 if TYPE_CHECKING:
     from hins_adapter_memoryos.agent import MemoryosAgent
     from hins_memory.config import Settings
     from hins_memory.plugins.protocols import Agent
+    from hins_memory.sdk.options import AttachOptions
 
-__all__ = [
-    "OpenStore",
-    "hins_agent",
-    "hins_agent_names",
-    "hins_attach",
-    "hins_detach",
-    "hins_missing",
-    "hins_open_agent",
-]
+__all__ = ["OpenStore", "plugin"]
 
 
 @dataclass(frozen=True)
@@ -35,73 +28,60 @@ class OpenStore:
     agent: MemoryosAgent
 
 
-def _is_ours(memory: Any) -> bool:
-    from hins_adapter_memoryos.shape import is_memoryos
+class MemoryosPlugin(AdapterPlugin):
+    """The hooks of the MemoryOS adapter."""
 
-    return is_memoryos(memory)
+    name = "memoryos"
+
+    def is_ours(self, memory: Any) -> bool:
+        """Return whether an object is a Memoryos, or a store that was opened by name."""
+        from hins_adapter_memoryos.shape import is_memoryos
+
+        return isinstance(memory, OpenStore) or is_memoryos(memory)
+
+    def missing(self) -> str:
+        """Return the command that installs MemoryOS; "" when it is there."""
+        return "" if find_spec("memoryos") is not None else INSTALL
+
+    def attach(self, memory: Any, options: AttachOptions) -> Any:
+        """Attach to a Memoryos."""
+        from hins_adapter_memoryos.attaching import attach_with
+
+        return attach_with(memory, options)
+
+    def detach(self, memory: Any) -> Any:
+        """Restore a Memoryos."""
+        from hins_adapter_memoryos.attaching import detach
+
+        return detach(memory)
+
+    def agent_of(self, memory: Any) -> Agent | None:
+        """Return the agent behind an attached Memoryos, or behind a store that was opened by name."""
+        if isinstance(memory, OpenStore):
+            return memory.agent
+        from hins_adapter_memoryos.attaching import agent_of
+
+        return agent_of(memory)
+
+    def open(self, settings: Settings, config: Mapping[str, Any] | None) -> Any:
+        """Open a MemoryOS store for the command line: its files are enough, and no language model is needed."""
+        path = (config or {}).get("data_storage_path")
+        if not isinstance(path, str) or not path:
+            raise ConfigError(
+                "MemoryOS keeps its files where its user says, which has to be known here.",
+                'Give --agent-config a JSON file with {"data_storage_path": "..."}.',
+            )
+        root = Path(path).expanduser().resolve()
+        if not root.is_dir():
+            raise AgentError(f"There is no MemoryOS store in {root}.", "Check data_storage_path in the agent's config.")
+        from hins_adapter_memoryos.encoders import OwnEncoder
+        from hins_adapter_memoryos.opening import open_agent
+        from hins_memory.sdk.opening import record_own
+
+        agent = open_agent(root, settings, OwnEncoder(), (config or {}).get("model"))
+        if not agent.encoder_version:
+            record_own(agent.encoders.registry, agent.key)
+        return OpenStore(agent)
 
 
-@hookimpl
-def hins_agent_names() -> list[str]:
-    """Name the framework."""
-    return ["memoryos"]
-
-
-@hookimpl
-def hins_missing() -> str:
-    """Return the command that installs MemoryOS; "" when it is there."""
-    return "" if find_spec("memoryos") is not None else INSTALL
-
-
-@hookimpl
-def hins_attach(memory: Any, options: Mapping[str, Any]) -> Any:
-    """Attach to a Memoryos."""
-    if not _is_ours(memory):
-        return None
-    from hins_adapter_memoryos.attaching import attach_with
-
-    return attach_with(memory, options)
-
-
-@hookimpl
-def hins_detach(memory: Any) -> Any:
-    """Restore a Memoryos."""
-    if not _is_ours(memory):
-        return None
-    from hins_adapter_memoryos.attaching import detach
-
-    return detach(memory)
-
-
-@hookimpl
-def hins_agent(memory: Any) -> Agent | None:
-    """Return the agent behind an attached Memoryos, or behind a store that was opened by name."""
-    if isinstance(memory, OpenStore):
-        return memory.agent
-    if not _is_ours(memory):
-        return None
-    from hins_adapter_memoryos.attaching import agent_of
-
-    return agent_of(memory)
-
-
-@hookimpl
-def hins_open_agent(name: str, settings: Settings, config: Mapping[str, Any] | None) -> Any:
-    """Open a MemoryOS store for the command line: its files are enough, and no language model is needed."""
-    if name != "memoryos":
-        return None
-    path = (config or {}).get("data_storage_path")
-    if not isinstance(path, str) or not path:
-        raise ConfigError(
-            "MemoryOS keeps its files where its user says, which has to be known here.",
-            'Give --agent-config a JSON file with {"data_storage_path": "..."}.',
-        )
-    root = Path(path).expanduser().resolve()
-    if not root.is_dir():
-        raise AgentError(f"There is no MemoryOS store in {root}.", "Check data_storage_path in the agent's config.")
-    from hins_adapter_memoryos.encoders import OwnEncoder
-    from hins_adapter_memoryos.opening import open_agent, record_own
-
-    agent = open_agent(root, settings, OwnEncoder(), (config or {}).get("model"))
-    record_own(agent)
-    return OpenStore(agent)
+plugin = MemoryosPlugin()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hins_adapter_memoryos.events import (
     knowledge_memory,
@@ -17,17 +16,17 @@ from hins_adapter_memoryos.events import (
     retrieval_event,
     summary_memory,
 )
-from hins_memory.log.capture import make_feedback, never_raises
-from hins_memory.types import Answer, Deletion, Event, Feedback, Scope
+from hins_memory.log.capture import never_raises
+from hins_memory.sdk.recorder import Recorder
+from hins_memory.types import Answer, Deletion, Event, Feedback, Role, Scope
 
 if TYPE_CHECKING:
-    from hins_adapter_memoryos.part import Part
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hins_memory.log.capture import Capture
 
-__all__ = ["Recorder"]
-
-logger = logging.getLogger(__name__)
-
+__all__ = ["MemoryosRecorder"]
 
 #: What MemoryOS says in place of an answer when its language model cannot be reached.
 _NO_ANSWER = "Error: Could not get response from LLM."
@@ -37,7 +36,24 @@ _retrievals: ContextVar[list[str] | None] = ContextVar("hins_memoryos_retrievals
 _sources: ContextVar[tuple[str, ...]] = ContextVar("hins_memoryos_sources", default=())
 
 
-class Recorder:
+class SearchedPart(Protocol):
+    """What recording a search needs of a part of a Memoryos; `Part` is one."""
+
+    @property
+    def version(self) -> str:
+        """The encoder version of its vectors; "" for MemoryOS's own encoder."""
+
+    def operation(self, role: Role) -> AbstractContextManager[None]:
+        """Do something with one encoder from its start to its end."""
+
+    def embed(self, text: str) -> NDArray[np.float32]:
+        """Return the unit vector of a query, shape (dim,)."""
+
+    def document(self) -> Any:
+        """Return what MemoryOS saves of it."""
+
+
+class MemoryosRecorder(Recorder):
     """Turns what happens in one Memoryos into events.
 
     Args:
@@ -46,10 +62,8 @@ class Recorder:
     """
 
     def __init__(self, capture: Capture | None, scope: Scope | None) -> None:
-        self.capture = capture
+        super().__init__(capture)
         self.scope = scope or Scope()
-        #: how many events named no owner or no memory, and were not recorded
-        self.unnamed = 0
         self._named = scope is not None
         # The memories that the log knows from here. What was stored before is recorded when it is first found.
         self._known: set[str] = set()
@@ -58,7 +72,7 @@ class Recorder:
     def said(self, pair: Mapping[str, Any]) -> None:
         """Record what user and assistant said to one another."""
         for turn in page_turns(pair, self.scope):
-            self._record(turn)
+            self.record(turn)
 
     @never_raises(None)
     def stored(self, session: Mapping[str, Any] | None, count: int) -> None:
@@ -84,10 +98,10 @@ class Recorder:
             self._known.discard(id_)
             # Without an id it would mean everything that the owner has.
             if id_:
-                self._record(Deletion(self.scope, id_))
+                self.record(Deletion(self.scope, id_))
 
     @never_raises("")
-    def retrieved(self, query: str, found: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
+    def searched(self, query: str, found: Mapping[str, Any], parts: Mapping[str, SearchedPart]) -> str:
         """Record a retrieval and return its id; "" when it is not recorded.
 
         The scores, which MemoryOS does not give back, are computed from the vectors; its own search, which would
@@ -105,17 +119,16 @@ class Recorder:
         for name, field in result_lists.items():
             part, listed = parts[name], list(found.get(name) or ())
             with part.operation("query"):
-                version = part.binding.version if name == "retrieved_pages" or listed else version
+                version = part.version if name == "retrieved_pages" or listed else version
                 scored += _scored(part, query, listed, field)
             self._introduce(name, listed, parts)
         event = retrieval_event(query, scored, version, self.scope)
-        self._record(event)
         waiting = _retrievals.get()
         if waiting is not None:
             waiting.append(event.id)
-        return event.id
+        return self.retrieved(event)
 
-    def _introduce(self, name: str, listed: Sequence[Mapping[str, Any]], parts: Mapping[str, Part]) -> None:
+    def _introduce(self, name: str, listed: Sequence[Mapping[str, Any]], parts: Mapping[str, SearchedPart]) -> None:
         """Record found memories that were stored before there was a log, or by another user of the assistant."""
         unknown = [entry for entry in listed if memory_id(entry) not in self._known]
         if not unknown:
@@ -157,46 +170,34 @@ class Recorder:
     @never_raises(None)
     def answered(self, retrieval_id: str, text: str) -> None:
         """Record the answer given after a retrieval; an empty id or text has nothing to record."""
-        if retrieval_id and isinstance(text, str) and text and text != _NO_ANSWER:
-            self._record(Answer(retrieval_id=str(retrieval_id), text=text))
-
-    def feedback(self, memory_id: str, polarity: str, retrieval_id: str | None) -> None:
-        """Record feedback on a memory.
-
-        Raises:
-            ConfigError: the polarity is neither POSITIVE nor NEGATIVE.
-        """
-        self._record(make_feedback(memory_id, polarity, retrieval_id))
+        if text != _NO_ANSWER:
+            super().answered(retrieval_id, text)
 
     def _page(self, page: Mapping[str, Any], session: Mapping[str, Any] | None) -> None:
         # Again, because the pair may have been said before there was a log; the turns it knows stay as they are.
         for turn in page_turns(page, self.scope):
-            self._record(turn)
+            self.record(turn)
         self._memory(page_memory(page, session, self.scope))
 
     def _memory(self, event: Any) -> None:
         self._known.add(event.id)
         if event.id:
-            self._record(event)
+            self.record(event)
         else:
-            self._left_out()
+            self.left_out()
 
-    def _record(self, event: Event) -> None:
+    def record(self, event: Event) -> None:
+        """Put an event into the log's queue, unless it is of an owner without a name."""
         if self.capture is None:
             return
         if self._named or isinstance(event, (Answer, Feedback)):
-            self.capture.record(event)
+            super().record(event)
         else:
-            self._left_out()
-
-    def _left_out(self) -> None:
-        self.unnamed += 1
-        if self.unnamed == 1:
-            logger.warning("What has no id, or an owner without a name, is not recorded")
+            self.left_out()
 
 
 def _scored(
-    part: Part, query: str, listed: Sequence[Mapping[str, Any]], field: str
+    part: SearchedPart, query: str, listed: Sequence[Mapping[str, Any]], field: str
 ) -> list[tuple[Mapping[str, Any], float]]:
     """Return what was found with its cosine, which is what MemoryOS ranked it by."""
     import numpy as np

@@ -27,7 +27,9 @@ def get_plugin_manager() -> pluggy.PluginManager:
     for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         # One by one, because load_setuptools_entrypoints stops at the first plugin that fails to import.
         try:
-            plugin = entry_point.load()
+            loaded = entry_point.load()
+            # A module of hooks, an object with hooks, or a module that names such an object.
+            plugin = getattr(loaded, "plugin", loaded)
             if not manager.is_registered(plugin):
                 manager.register(plugin, name=entry_point.name)
         except Exception as error:

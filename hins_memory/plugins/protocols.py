@@ -80,6 +80,17 @@ class Agent(Protocol):
     def encoder_version(self) -> str:
         """The encoder version that serves now; "" when the agent embeds with an encoder of its own."""
 
+    @property
+    def notes_changes(self) -> bool:
+        """Whether every write is noted in the registry, so that a rollback need not compare all records."""
+
+    @property
+    def follow_seconds(self) -> float:
+        """How long it may take until no process works any more with what served before a flip; 0 if it is only one."""
+
+    def refresh(self) -> None:
+        """Follow what other processes recorded about the store; nothing to do where only one can have it open."""
+
     def live(self) -> list[Index]:
         """Return the indexes that serve now."""
 

@@ -108,7 +108,7 @@ class EncoderSource:
     def _named(self, version: str) -> str | Path | None:
         """Return the name of the model whose version it is, of those that a store may have been opened with."""
         packaged = (STARTER,) if starter_packaged() else ()
-        known = dict.fromkeys(filter(None, (self.model, DEFAULT_MODEL, default_base(), *packaged)))
+        known = dict.fromkeys(filter(None, (self.model, "stock", default_base(), *packaged)))
         return next((name for name in known if encoder_version(name) == version), None) if version else None
 
     def by_version(self, version: str) -> Encoder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +21,7 @@ from hins_memory.registry.records import set_current as _set_current
 from hins_memory.registry.versions import EncoderVersion, VersionStore
 from hins_memory.types import now
 
-__all__ = ["EncoderVersion", "IndexRecord", "IndexState", "Registry"]
+__all__ = ["EncoderVersion", "IndexRecord", "IndexState", "Registry", "index_suffix"]
 
 IndexState = Literal["live", "shadow", "previous", "retired"]
 
@@ -281,6 +282,11 @@ class Registry(VersionStore):
     def _index(self, agent_key: str, state: IndexState) -> IndexRecord | None:
         found = self._indexes(agent_key, state)
         return found[-1] if found else None
+
+
+def index_suffix(version: str) -> str:
+    """Return what the names of a version's indexes end with."""
+    return "_" + re.sub(r"[^A-Za-z0-9]+", "_", version).strip("_")
 
 
 def _share(connection: sa.Connection, one: str, other: str) -> bool:

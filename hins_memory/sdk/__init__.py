@@ -3,20 +3,37 @@
 In: a framework's store as `TrackedIndex`es, and its calls. Out: an `Agent` that can be swapped, and recorded events.
 """
 
+from hins_memory.sdk.agent_base import AgentBase
 from hins_memory.sdk.agents import AgentTable
 from hins_memory.sdk.captures import join_capture, leave_capture
 from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
+from hins_memory.sdk.opening import check_stock, first_encoder, record_first, record_own, reembed
+from hins_memory.sdk.options import AttachOptions, check_embedder, settings_for
+from hins_memory.sdk.plugin import AdapterPlugin
+from hins_memory.sdk.recorder import AgentTurn, Recorder
 from hins_memory.sdk.retry import with_retries
 from hins_memory.sdk.store_agent import Binding, StoreAgent
 
 __all__ = [
+    "AdapterPlugin",
+    "AgentBase",
     "AgentTable",
+    "AgentTurn",
+    "AttachOptions",
     "Binding",
     "DualWriter",
+    "Recorder",
     "StoreAgent",
     "TrackedIndex",
     "WriteTracker",
+    "check_embedder",
+    "check_stock",
+    "first_encoder",
     "join_capture",
     "leave_capture",
+    "record_first",
+    "record_own",
+    "reembed",
+    "settings_for",
     "with_retries",
 ]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from hins_memory.errors import AgentError, LogError
 from hins_memory.plugins.protocols import Index
+from hins_memory.sdk.agent_base import AgentBase
 from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ _B = TypeVar("_B", bound=Binding)
 _pinned: ContextVar[Mapping[int, Any]] = ContextVar("hins_pinned")
 
 
-class StoreAgent(ABC, Generic[_B]):
+class StoreAgent(AgentBase, ABC, Generic[_B]):
     """One store, shared by every object of this process that works on it: the `Agent` protocol over `TrackedIndex`es.
 
     A flip is one assignment: operations that run already stay with the binding that they are pinned to, those that
@@ -73,13 +74,6 @@ class StoreAgent(ABC, Generic[_B]):
         encoders: loads the project's encoders.
         shared: whether several processes can have the store open.
     """
-
-    #: the framework's name
-    name = ""
-    #: the cosine values that the framework hard-codes as thresholds
-    cutoffs: tuple[float, ...] = ()
-    #: what is written after a swap is noted in the registry, so that a rollback is as quick as the flip
-    notes_changes = True
 
     def __init__(self, store_id: str, encoders: EncoderSource, *, shared: bool = False) -> None:
         self._key = store_id
@@ -111,6 +105,11 @@ class StoreAgent(ABC, Generic[_B]):
     def key(self) -> str:
         """What identifies the store in every process, without secrets."""
         return self._key
+
+    @property
+    def notes_changes(self) -> bool:
+        """Whether every write is noted in the registry; so a rollback is as quick as the flip."""
+        return True
 
     @property
     def encoder_version(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError, SwapError
+from hins_memory.registry.registry import index_suffix
 from hins_memory.swapping.plan import IndexPlan, SwapPlan, plan_swap
 from hins_memory.swapping.query_only import flip_queries, shares_vectors, suffixes_in_use
 from hins_memory.swapping.sync import IndexReport, IndexSync, Progress
@@ -101,7 +101,7 @@ def swap_agent(
             "Load the encoder from that version's folder.",
         )
     with registry.swap_lock(agent.key):
-        _refresh(agent)
+        agent.refresh()
         live = registry.live_index(agent.key)
         if live is None and agent.encoder_version:
             registry.record_live(agent.key, agent.encoder_version, "")
@@ -154,7 +154,7 @@ def rollback_agent(
     """
     started = time.perf_counter()
     with registry.swap_lock(agent.key):
-        _refresh(agent)
+        agent.refresh()
         previous = _rollback_target(agent, registry)
         if not previous.version:
             raise SwapError(
@@ -193,10 +193,10 @@ def retire_agent(agent: Agent, registry: Registry) -> list[str]:
         SwapError: another swap runs, or an index could not be dropped; calling it again goes on.
     """
     with registry.swap_lock(agent.key):
-        _refresh(agent)
+        agent.refresh()
         registry.retire(agent.key)
         # Other processes may be in the middle of operations that began before the flip.
-        time.sleep(getattr(agent, "follow_seconds", 0.0))
+        time.sleep(agent.follow_seconds)
         with _explained(f"An old index of {agent.key} could not be dropped", "Retire it again; nothing else changed."):
             return _drop_retired(agent, registry)
 
@@ -212,13 +212,6 @@ def abandon_swap(agent: Agent, registry: Registry) -> list[str]:
         registry.abandon_shadow(agent.key)
         with _explained(f"A shadow of {agent.key} could not be dropped", "Try again; nothing else changed."):
             return _drop_retired(agent, registry)
-
-
-def _refresh(agent: Agent) -> None:
-    """Let an agent whose store other processes share follow what they did."""
-    refresh = getattr(agent, "refresh", None)
-    if refresh is not None:
-        refresh()
 
 
 def _rollback_target(agent: Agent, registry: Registry) -> IndexRecord:
@@ -243,7 +236,7 @@ def _check_in_step(agent: Agent, live: IndexRecord | None) -> None:
 
 def _begin_shadow(agent: Agent, version_id: str, registry: Registry) -> str:
     """Record the shadow, first giving up the unfinished one of another version; return its suffix."""
-    suffix = "_" + re.sub(r"[^A-Za-z0-9]+", "_", version_id).strip("_")
+    suffix = index_suffix(version_id)
     shadow = registry.shadow_index(agent.key)
     if shadow is not None and shadow.version == version_id:
         suffix = shadow.suffix
@@ -294,7 +287,7 @@ def _build(agent: Agent, version: str, suffix: str, how: _Building) -> tuple[Ind
                 raise SwapError(f"The agent has the indexes {sorted(sources)}, but opened {sorted(targets)}.")
             agent.begin(version, suffix)
             # Asked after the beginning: from there on, what is written reaches both.
-            noted = how.changes() if how.changes is not None and getattr(agent, "notes_changes", False) else None
+            noted = how.changes() if how.changes is not None and agent.notes_changes else None
             return tuple(
                 IndexSync(
                     source,

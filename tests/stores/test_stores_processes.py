@@ -69,10 +69,10 @@ def _two(world: Any) -> tuple[Any, Any]:
     from hins_adapter_mem0 import agent as module
 
     first = world.open()
-    known = dict(module._agents)
-    module._agents.clear()
+    known = dict(module.AGENTS._agents)
+    module.AGENTS._agents.clear()
     second = world.open()
-    module._agents.update(known)
+    module.AGENTS._agents.update(known)
     assert agent(first) is not agent(second)
     return first, second
 
@@ -181,11 +181,11 @@ def test_a_process_that_only_records_follows_too(world: Any, tmp_path: Any) -> N
     recording = Memory({**config, "history_db_path": str(tmp_path / "1.db")}, embedder=None, settings=world.settings)
     (item,) = recording.add("Eva found a kite.", user_id="eva", infer=False)["results"]
     assert agent(recording).encoder_version == ""
-    known = dict(_module()._agents)
-    _module()._agents.clear()
+    known = dict(_module().AGENTS._agents)
+    _module().AGENTS._agents.clear()
     swapping = _plain(config, tmp_path)
     hins_memory.attach(swapping, embedder="hins", reembed=True, settings=world.settings)
-    _module()._agents.update(known)
+    _module().AGENTS._agents.update(known)
     late = recording.add("Eva lost it again.", user_id="eva", infer=False)["results"][0]["id"]
     assert swapping.get(item["id"])["memory"] == "Eva found a kite."
     assert swapping.get(late)["memory"] == "Eva lost it again."

@@ -10,6 +10,7 @@ import numpy as np
 
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.plugins.protocols import Record
+from hins_memory.sdk.agent_base import AgentBase
 
 KINDS = ("memories", "entities")
 
@@ -108,7 +109,7 @@ class Binding:
         self.indexes = {kind: index_type(store, kind, suffix) for kind in KINDS}
 
 
-class SmallAgent:
+class SmallAgent(AgentBase):
     """Stores texts with their entities, searches them, and implements the swap's protocol."""
 
     name = "small"

@@ -10,7 +10,7 @@ from typing import Any
 
 import memoryos
 import numpy as np
-from hins_adapter_memoryos.attached import attachment_of
+from hins_adapter_memoryos.attaching import attachment_of
 from hins_adapter_memoryos.files import MARK, entries, read_json, store_files
 from llm_server import LLMServer
 

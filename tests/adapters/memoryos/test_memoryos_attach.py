@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hins_adapter_memoryos import Memoryos
 from hins_adapter_memoryos._require import require_memoryos
-from hins_adapter_memoryos.attached import attachment_of
+from hins_adapter_memoryos.attaching import attachment_of
 from hins_adapter_memoryos.plugin import hins_missing, hins_open_agent
 from hins_adapter_memoryos.shape import shape_of
 from llm_server import LLMServer

@@ -1,0 +1,87 @@
+"""The plugin of an adapter: derive from `AdapterPlugin`, and name an instance of it as the entry point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hins_memory.plugins.hookspecs import hookimpl
+from hins_memory.sdk.options import AttachOptions
+
+if TYPE_CHECKING:
+    from hins_memory.config import Settings
+    from hins_memory.plugins.protocols import Agent
+
+__all__ = ["AdapterPlugin"]
+
+
+class AdapterPlugin:
+    """All hooks of an adapter. What a framework does not offer stays as it is here.
+
+    Importing the module of a plugin must import neither the framework nor torch: import them in the methods.
+    """
+
+    #: the framework's name, e.g. ``mem0``
+    name = ""
+
+    def is_ours(self, memory: Any) -> bool:
+        """Return whether an object is one of the framework's."""
+        raise NotImplementedError
+
+    def attach(self, memory: Any, options: AttachOptions) -> Any:
+        """Attach to an object of the framework and return it.
+
+        Raises:
+            AgentError: it cannot be attached as asked.
+        """
+        raise NotImplementedError
+
+    def detach(self, memory: Any) -> Any:
+        """Restore an object exactly as it was, and return it.
+
+        Raises:
+            AgentError: it is not attached.
+        """
+        raise NotImplementedError
+
+    def agent_of(self, memory: Any) -> Agent | None:
+        """Return the agent behind an attached object; None where its store cannot be swapped."""
+        return None
+
+    def open(self, settings: Settings, config: Mapping[str, Any] | None) -> Any:
+        """Open the project's store for the command line; None where the framework cannot be opened by name."""
+        return None
+
+    def missing(self) -> str:
+        """Return the command that installs the framework; "" when it is there."""
+        return ""
+
+    @hookimpl
+    def hins_agent_names(self) -> list[str]:
+        """Name the framework."""
+        return [self.name]
+
+    @hookimpl
+    def hins_missing(self) -> str:
+        """Return the command that installs the framework; "" when it is there."""
+        return self.missing()
+
+    @hookimpl
+    def hins_attach(self, memory: Any, options: Mapping[str, Any]) -> Any:
+        """Attach to an object of the framework; None for any other."""
+        return self.attach(memory, AttachOptions.of(self.name, options)) if self.is_ours(memory) else None
+
+    @hookimpl
+    def hins_detach(self, memory: Any) -> Any:
+        """Restore an object of the framework; None for any other."""
+        return self.detach(memory) if self.is_ours(memory) else None
+
+    @hookimpl
+    def hins_agent(self, memory: Any) -> Agent | None:
+        """Return the agent behind an object of the framework; None for any other."""
+        return self.agent_of(memory) if self.is_ours(memory) else None
+
+    @hookimpl
+    def hins_open_agent(self, name: str, settings: Settings, config: Mapping[str, Any] | None) -> Any:
+        """Open the framework's store by its name; None for any other."""
+        return self.open(settings, config) if name == self.name else None

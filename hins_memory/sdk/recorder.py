@@ -1,0 +1,111 @@
+"""What every adapter records in the same way: answers, feedback, retrievals of a turn; never raises into the agent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING
+
+from hins_memory.log.capture import make_feedback, never_raises
+from hins_memory.types import Answer, Event, Retrieval
+
+if TYPE_CHECKING:
+    from hins_memory.log.capture import Capture
+
+__all__ = ["AgentTurn", "Recorder"]
+
+logger = logging.getLogger(__name__)
+
+# The turn that each recorder's searches belong to, here and in the tasks started from here.
+_turns: ContextVar[Mapping[int, AgentTurn]] = ContextVar("hins_turns")
+
+
+class Recorder:
+    """Turns what an agent does into events; adapters add methods for their framework's calls.
+
+    Args:
+        capture: where events go; None records nothing.
+    """
+
+    def __init__(self, capture: Capture | None) -> None:
+        self.capture = capture
+        #: how many calls named no owner or no memory, and were not recorded
+        self.unnamed = 0
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is recorded."""
+        return self.capture is not None
+
+    def record(self, event: Event) -> None:
+        """Put an event into the log's queue."""
+        if self.capture is not None:
+            self.capture.record(event)
+
+    def retrieved(self, event: Retrieval) -> str:
+        """Record a search, as one of the turn that is running, and return its id."""
+        self.record(event)
+        turn = _turns.get({}).get(id(self))
+        if turn is not None:
+            turn.retrieval_ids.append(event.id)
+        return event.id
+
+    @never_raises(None)
+    def answered(self, retrieval_id: str, text: str) -> None:
+        """Record the answer given after a retrieval; an empty id or text has nothing to record."""
+        if retrieval_id and isinstance(text, str) and text:
+            self.record(Answer(retrieval_id=str(retrieval_id), text=text))
+
+    def feedback(self, memory_id: str, polarity: str, retrieval_id: str | None) -> None:
+        """Record feedback on a memory.
+
+        Raises:
+            ConfigError: the polarity is neither POSITIVE nor NEGATIVE.
+        """
+        self.record(make_feedback(memory_id, polarity, retrieval_id))
+
+    def turn(self) -> AgentTurn:
+        """Return a context manager around one turn of the agent."""
+        return AgentTurn(self)
+
+    def left_out(self) -> None:
+        """Count something that named no owner or no memory, and was not recorded; say so the first time."""
+        self.unnamed += 1
+        if self.unnamed == 1:
+            logger.warning("What has no id, or ids that cannot be the name of an owner, is not recorded")
+
+
+class AgentTurn:
+    """One turn of an agent: the searches made inside the block, and the answer that they led to.
+
+    Example:
+        with memory.turn() as turn:
+            found = memory.search(question, filters={"user_id": "ann"})
+            turn.answered(reply_from(found))
+
+    `answered` records the text for every search of the block so far that has no answer yet; a block that is left
+    without it records nothing. Works in coroutines, with a plain ``with``; searches in tasks started inside count too.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.retrieval_ids: list[str] = []
+        self._recorder = recorder
+        self._answered = 0
+        self._token: Token[Mapping[int, AgentTurn]] | None = None
+
+    def answered(self, text: str) -> None:
+        """Record the answer that the agent gave."""
+        waiting = self.retrieval_ids[self._answered :]
+        self._answered += len(waiting)
+        for retrieval_id in waiting:
+            self._recorder.answered(retrieval_id, text)
+
+    def __enter__(self) -> AgentTurn:
+        self._token = _turns.set({**_turns.get({}), id(self._recorder): self})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            _turns.reset(self._token)
+            self._token = None
