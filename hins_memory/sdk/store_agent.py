@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from hins_memory.errors import AgentError, LogError
 from hins_memory.plugins.protocols import Index
+from hins_memory.registry.registry import index_suffix
 from hins_memory.sdk.agent_base import AgentBase
 from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
+from hins_memory.sdk.opening import first_encoder, record_first
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
@@ -208,6 +210,24 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
     def serve(self, version: str, suffix: str) -> None:
         """Open the collections of a version and serve from them; for the first opening."""
         self._current = self._noting(self._followed(self.bind(version, suffix)))
+
+    def serve_recorded(self, embedder: str = "hins") -> None:
+        """Serve from what the registry says is live; a store that it does not know begins with new, empty indexes.
+
+        Args:
+            embedder: what a new store begins with: ``stock`` is the plain base, ``hins`` what the project begins with.
+
+        Raises:
+            AgentError: the recorded encoder cannot be loaded.
+        """
+        live = self.encoders.registry.live_index(self.key)
+        if live is not None and live.version:
+            self.serve(live.version, live.suffix)
+            return
+        encoder = first_encoder(self.encoders, embedder)
+        suffix = index_suffix(encoder.version) if live is not None else ""
+        record_first(self.encoders.registry, self.key, encoder.version, suffix)
+        self.serve(encoder.version, suffix)
 
     def serve_own(self, binding: _B) -> None:
         """Serve from the framework's own encoder and store, so that they can be swapped."""

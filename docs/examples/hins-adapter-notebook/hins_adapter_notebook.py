@@ -1,79 +1,106 @@
-"""hins-memory for Notebook; hins_memory.plugins.protocols says what the methods of an index and of an agent are for."""
+"""hins-memory for Notebook: records what is noted, searched and answered, and lets the encoder be swapped."""
 
-import threading
-
-from hins_memory import Encoder, Settings
-from hins_memory.log.capture import Capture
-from hins_memory.plugins.hookspecs import hookimpl
 from hins_memory.plugins.protocols import Record
-from hins_memory.registry.registry import Registry
+from hins_memory.registry import EncoderSource, Registry
+from hins_memory.sdk import AdapterPlugin, Binding, Recorder, StoreAgent, WriteTracker, join_capture, leave_capture
 from hins_memory.types import Memory, RankedMemory, Retrieval, Scope, new_id
 from notebook import Notebook, Table
 
 
-class NoteIndex(Table):  # has count, delete and drop
+class NoteIndex:
+    """The notes with the vectors of one encoder, in a table of their own."""
+
     kind = "notes"
 
+    def __init__(self, notebook, suffix):
+        self.table = Table(notebook.db, f"hins_notes{suffix}")
+        self.name = self.table.name
+        self.writes = WriteTracker(self.name)
+
+    def key(self, id_):
+        return str(id_)
+
+    def count(self):
+        return len(self.table.ids())
+
     def pages(self, size):
-        return (self.get(ids[start : start + size]) for ids in [self.ids()] for start in range(0, len(ids), size))
+        ids = self.table.ids()
+        for start in range(0, len(ids), size):
+            yield self.get(ids[start : start + size])
 
     def get(self, ids):
-        return [Record(id, text, {}) for id, text, _ in self.rows(ids)]
+        return [Record(id_, text, {}) for id_, text, _ in self.table.rows(ids)]
 
     def vectors(self, ids):
-        return {id: vector for id, _, vector in self.rows(ids)}
+        return {id_: vector for id_, _, vector in self.table.rows(ids)}
 
     def upsert(self, records, vectors):
-        self.put((record.id, record.text, vector) for record, vector in zip(records, vectors, strict=True))
+        self.table.put((record.id, record.text, vector) for record, vector in zip(records, vectors, strict=True))
+
+    def delete(self, ids):
+        self.table.delete(ids)
+
+    def clear(self):
+        self.table.delete(self.table.ids())
+
+    def drop(self):
+        self.table.drop()
 
 
-class NotebookAgent:
-    name, cutoffs = "notebook", ()
-    encoder_version = property(lambda self: self.serving[0].version)
+class NotebookAgent(StoreAgent[Binding]):
+    """One notebook. Every operation is pinned to one encoder and its table, whatever is swapped meanwhile."""
 
-    def __init__(self, notebook, settings):
-        self.key, self.lock, self.scope = f"notebook:{notebook.path}", threading.RLock(), Scope.of(user=notebook.path)
-        self.registry, self.capture = Registry(settings), Capture(settings)
-        self.open = lambda version, suffix: [NoteIndex(notebook.db, f"hins_notes{suffix}")]
-        self.live, self.replicate_lock, self.drain = lambda: [self.serving[1]], lambda: self.lock, lambda: None
-        live = self.registry.live_index(self.key)
-        self.flip(live.version if live else "stock", live.suffix if live else "")
-        notebook.add, notebook.search, notebook.hins = self.add, self.search, self
+    name = "notebook"
 
-    def begin(self, version, suffix):
-        paths = {one.id: one.path for one in self.registry.versions()}
-        self.shadow = Encoder.load(paths.get(version, "stock")), *self.open(version, suffix)
+    def __init__(self, notebook, settings, capture):
+        super().__init__(f"notebook:{notebook.path}", EncoderSource(Registry(settings)))
+        self.notebook = notebook
+        self.settings = settings
+        self.scope = Scope.of(user=notebook.owner)
+        self.recorder = Recorder(join_capture(settings, self) if capture else None)
+        self.serve_recorded()
 
-    def flip(self, version, suffix):
-        self.begin(version, suffix)
-        self.serving, self.shadow = self.shadow, None
-        return 0.0
+    def bind(self, version, suffix):
+        return Binding(self.encoders.by_version(version), version, suffix, (NoteIndex(self.notebook, suffix),))
 
-    def abandon(self):
-        self.shadow = None
-
-    def add(self, text):
-        id = new_id()
-        with self.lock:
-            for encoder, index in filter(None, (self.serving, self.shadow)):
-                index.put([(id, text, encoder.encode([text])[0])])
-        self.capture.record(Memory(id, self.scope, "notes", text))
-        return id
+    def add(self, text, page=""):
+        id_ = new_id()
+        with self.pin() as binding:
+            (index,) = binding.indexes()
+            with index.writes.writing([id_]):
+                index.table.put([(id_, text, binding.encoder.encode([text], role="document")[0])])
+        self.recorder.record(Memory(id_, self.scope, page, text))
+        return id_
 
     def search(self, query, limit=5):
-        encoder, index = self.serving  # one encoder and its own table, whatever flips meanwhile
-        found = index.nearest(encoder.encode([query], role="query")[0], limit)
-        self.capture.record(Retrieval(self.scope, query, tuple(RankedMemory(*row) for row in found), encoder.version))
+        with self.pin() as binding:
+            (index,) = binding.indexes()
+            found = index.table.nearest(binding.encoder.encode([query], role="query")[0], limit)
+        results = tuple(RankedMemory(*row) for row in found)
+        self.recorder.retrieved(Retrieval(self.scope, query, results, binding.version))
         return found
 
 
-@hookimpl
-def hins_attach(memory, options):
-    if isinstance(memory, Notebook):
-        NotebookAgent(memory, options.get("settings") or Settings())
+class NotebookPlugin(AdapterPlugin):
+    """What `hins_memory.attach(notebook)`, `detach` and the pipeline call."""
+
+    name = "notebook"
+
+    def is_ours(self, memory):
+        return isinstance(memory, Notebook)
+
+    def attach(self, memory, options):
+        memory.hins = NotebookAgent(memory, options.chosen, options.capture)
+        memory.add, memory.search = memory.hins.add, memory.hins.search
         return memory
 
+    def detach(self, memory):
+        leave_capture(memory.hins.settings, memory.hins)
+        del memory.add, memory.search, memory.hins
+        return memory
 
-@hookimpl
-def hins_agent(memory):
-    return getattr(memory, "hins", None)
+    def agent_of(self, memory):
+        return getattr(memory, "hins", None)
+
+
+plugin = NotebookPlugin()

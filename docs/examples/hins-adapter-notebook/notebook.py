@@ -24,10 +24,6 @@ class Table:
         """Return the ids of all rows."""
         return [row[0] for row in self.db.execute(f'SELECT id FROM "{self.name}"')]
 
-    def count(self) -> int:
-        """Return the number of rows."""
-        return len(self.ids())
-
     def rows(self, ids: Sequence[str]) -> list[Row]:
         """Return the rows of those ids that exist."""
         marks = ",".join("?" * len(ids))
@@ -58,17 +54,19 @@ class Notebook:
 
     Args:
         path: the SQLite file.
+        owner: whose notes they are.
         embed: texts -> unit vectors, an array of shape (n, dim).
     """
 
-    def __init__(self, path: str, embed: Callable[[Sequence[str]], Any]) -> None:
+    def __init__(self, path: str, owner: str, embed: Callable[[Sequence[str]], Any]) -> None:
         self.path = path
+        self.owner = owner
         self.embed = embed
         self.db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self.notes = Table(self.db, "notes")
 
-    def add(self, text: str) -> str:
-        """Keep a note and return its id."""
+    def add(self, text: str, page: str = "") -> str:
+        """Keep a note, on a page of its own kind if one is named, and return its id."""
         note = uuid.uuid4().hex
         self.notes.put([(note, text, self.embed([text])[0])])
         return note

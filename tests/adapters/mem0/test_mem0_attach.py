@@ -11,7 +11,7 @@ from typing import Any
 import mem0
 import pytest
 from hins_adapter_mem0 import Memory, attach, detach
-from hins_adapter_mem0.plugin import hins_agent, hins_attach, hins_detach
+from hins_adapter_mem0.plugin import plugin
 from mem0_world import ANN, FACTS, fill, logged, own_async_memory, own_memory, plain, texts
 
 from hins_memory.config import Settings
@@ -147,20 +147,20 @@ def test_what_cannot_be_attached_or_detached(settings: Settings, tmp_path: Path)
 
 
 def test_the_hooks(settings: Settings, tmp_path: Path) -> None:
-    assert hins_attach(object(), {}) is None
-    assert hins_detach(object()) is None
-    assert hins_agent(object()) is None
+    assert plugin.hins_attach(object(), {}) is None
+    assert plugin.hins_detach(object()) is None
+    assert plugin.hins_agent(object()) is None
     memory = own_memory(tmp_path)
-    assert hins_agent(memory) is None
-    assert hins_attach(memory, {"settings": settings, "capture": False}) is memory
-    agent = hins_agent(memory)
+    assert plugin.hins_agent(memory) is None
+    assert plugin.hins_attach(memory, {"settings": settings, "capture": False}) is memory
+    agent = plugin.hins_agent(memory)
     assert agent is not None
     assert agent.encoder_version == ""
     assert agent.key == f"mem0:qdrant:{tmp_path / 'qdrant'}:mem0"
     assert [index.kind for index in agent.live()] == ["memories", "entities"]
-    assert hins_detach(memory) is memory
+    assert plugin.hins_detach(memory) is memory
     with pytest.raises(ConfigError, match="embeder"):
-        hins_attach(memory, {"embeder": "hins"})
+        plugin.hins_attach(memory, {"embeder": "hins"})
 
 
 def test_discovery_needs_neither_mem0_nor_torch() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hins_adapter_mem0 import AsyncMemory, Memory
 from hins_adapter_mem0.events import scope_of, search_scope
-from hins_adapter_mem0.recorder import Recorder
+from hins_adapter_mem0.recorder import Mem0Recorder
 from hypothesis import given
 from hypothesis import strategies as st
 from mem0.memory.main import _validate_and_trim_entity_id
@@ -249,7 +249,7 @@ def test_async_deletions_are_recorded_one_by_one(settings: Settings, tiny_folder
 
 
 def test_what_names_nobody_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    recorder = Recorder(None)
+    recorder = Mem0Recorder(None)
     with caplog.at_level(logging.WARNING):
         for id_ in ("", "a b", "a\x00", "\ud800"):
             recorder.added(None, "hello", {"user_id": id_, "infer": False}, {"results": []})

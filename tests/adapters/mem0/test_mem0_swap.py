@@ -14,7 +14,7 @@ import pytest
 from child_process import run_python
 from hins_adapter_mem0 import AsyncMemory, Memory
 from hins_adapter_mem0.attaching import agent_of
-from hins_adapter_mem0.plugin import hins_open_agent
+from hins_adapter_mem0.plugin import plugin
 from hins_adapter_mem0.stores import GuardedStore
 from mem0_world import ANN, FACTS, fill, texts
 
@@ -385,8 +385,8 @@ def test_the_command_line_opens_what_the_agent_left(settings: Settings) -> None:
     memory = Memory(settings=settings)
     ids = fill(memory)
     memory.close()
-    assert hins_open_agent("memoryos", settings, None) is None
-    opened = hins_open_agent("mem0", settings, None)
+    assert plugin.hins_open_agent("memoryos", settings, None) is None
+    opened = plugin.hins_open_agent("mem0", settings, None)
     assert opened.get(ids[0])["memory"] == FACTS[0]
     assert _agent(opened).live()[0].count() == len(FACTS)
     opened.close()

@@ -18,7 +18,7 @@ import pytest
 from hins_adapter_memoryos import Memoryos
 from hins_adapter_memoryos._require import require_memoryos
 from hins_adapter_memoryos.attaching import attachment_of
-from hins_adapter_memoryos.plugin import hins_missing, hins_open_agent
+from hins_adapter_memoryos.plugin import plugin
 from hins_adapter_memoryos.shape import shape_of
 from llm_server import LLMServer
 from memoryos_world import NEWER, PAIRS, agent_of, ask, assert_in_one_space, module, options, own_memory, pages, talk
@@ -221,7 +221,7 @@ def test_the_model_that_the_newer_tree_names_is_not_asked(
 
 def test_a_missing_package_is_answered_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     require_memoryos()
-    assert hins_missing() == ""
+    assert plugin.hins_missing() == ""
     monkeypatch.setitem(sys.modules, "memoryos", None)
     with pytest.raises(AgentError, match="pip install --no-deps memoryos-pro"):
         require_memoryos()
@@ -256,11 +256,12 @@ def test_the_doctor_says_how_to_install_memoryos(settings: Settings, monkeypatch
 
 
 def test_the_command_line_opens_a_store_by_its_files(settings: Settings, tmp_path: Path) -> None:
-    assert hins_open_agent("mem0", settings, None) is None
+    assert plugin.hins_open_agent("mem0", settings, None) is None
     with pytest.raises(ConfigError, match="data_storage_path"):
-        hins_open_agent("memoryos", settings, None)
+        plugin.hins_open_agent("memoryos", settings, None)
     with pytest.raises(AgentError, match="no MemoryOS store"):
-        hins_open_agent("memoryos", settings, {"data_storage_path": str(tmp_path / "nowhere")})
+        plugin.hins_open_agent("memoryos", settings, {"data_storage_path": str(tmp_path / "nowhere")})
     assert (
-        hins_open_agent("memoryos", settings, {"data_storage_path": str(tmp_path)}).agent.key == f"memoryos:{tmp_path}"
+        plugin.hins_open_agent("memoryos", settings, {"data_storage_path": str(tmp_path)}).agent.key
+        == f"memoryos:{tmp_path}"
     )

@@ -12,7 +12,7 @@ import pytest
 from hins_adapter_memoryos import Memoryos
 from hins_adapter_memoryos.events import scope_of
 from hins_adapter_memoryos.files import is_inside, read_json, store_files
-from hins_adapter_memoryos.recorder import Recorder
+from hins_adapter_memoryos.recorder import MemoryosRecorder
 from llm_server import LLMServer
 from memoryos_world import PAIRS, ask, assert_in_one_space, logged, options, own_memory, pages, talk
 
@@ -143,16 +143,16 @@ def test_what_is_no_name_is_not_recorded(settings: Settings) -> None:
     for user in ("", "\x00", "\ud800", None, 7, b"ann"):
         assert scope_of(user, "bot") is None
     with Capture(settings) as capture:
-        recorder = Recorder(capture, None)
+        recorder = MemoryosRecorder(capture, None)
         recorder.said({"user_input": "hello", "agent_response": "hi"})
-        assert recorder.retrieved("q", {}, {}) == ""
+        assert recorder.searched("q", {}, {}) == ""
         assert recorder.unnamed == 2
     assert logged(settings) == []
 
 
 def test_what_has_no_id_does_not_delete_everything(settings: Settings) -> None:
     with Capture(settings) as capture:
-        recorder = Recorder(capture, Scope("ann", "bot"))
+        recorder = MemoryosRecorder(capture, Scope("ann", "bot"))
         recorder.learned({"knowledge": "Plays the cello", "timestamp": "2026-03-01 10:00:00"}, "user")
         recorder.forgotten([{"details": []}])
     (log,) = logged(settings)

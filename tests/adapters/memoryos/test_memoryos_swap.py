@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from child_process import run_python
 from hins_adapter_memoryos import Memoryos
-from hins_adapter_memoryos.plugin import OpenStore, hins_agent, hins_open_agent
+from hins_adapter_memoryos.plugin import OpenStore, plugin
 from llm_server import LLMServer
 from memoryos_world import PAIRS, agent_of, ask, assert_in_one_space, module, options, own_memory, pages, talk
 
@@ -116,9 +116,9 @@ def test_the_pipeline_and_the_command_line_swap_the_same(
     ann, _ = _world(llm, root, settings)
     assert Pipeline(settings, ann).swap(force=True).version == tiny_version.id
     assert_in_one_space(ann, Encoder.load(tiny_version.path))
-    store = hins_open_agent("memoryos", settings, {"data_storage_path": str(root)})
+    store = plugin.hins_open_agent("memoryos", settings, {"data_storage_path": str(root)})
     assert isinstance(store, OpenStore)
-    assert hins_agent(store).encoder_version == tiny_version.id
+    assert plugin.hins_agent(store).encoder_version == tiny_version.id
     assert Pipeline(settings, store).rollback().version == stock_encoder.version
     assert_in_one_space(ann, stock_encoder)
 
@@ -209,11 +209,11 @@ from hins_memory.encoders.encoder import Encoder
 from hins_memory.registry.registry import Registry
 from hins_memory.swapping.swap import swap_agent
 from hins_adapter_memoryos.agent import MemoryosAgent
-from hins_adapter_memoryos.plugin import hins_open_agent
+from hins_adapter_memoryos.plugin import plugin
 
 home, root, version, moment = sys.argv[1:]
 settings = Settings(home=Path(home), project="test", log_url="")
-agent = hins_open_agent("memoryos", settings, {"data_storage_path": root}).agent
+agent = plugin.hins_open_agent("memoryos", settings, {"data_storage_path": root}).agent
 convert, left = MemoryosAgent.convert_file, [999 if moment == "build" else int(moment)]
 
 def dying(self, *args):
