@@ -74,7 +74,7 @@ for one in load_sample()[:4]:
             turn.answered(asked.answer)
 loop = LoopSettings(
     holdout=HoldoutSettings(share=0.2, min_queries=5),
-    train=TrainSettings(mode="query", max_general_loss=1.0),
+    train=TrainSettings(epochs=1.0, min_steps=8, batch_size=16, max_tokens=48, replay=0.0, soup=1.0, max_general_loss=1.0),
     gate=GateSettings(min_queries=5, samples=500, confidence=0.1, max_general_loss=1.0, max_cutoff_shift=10.0),
 )
 report = Pipeline(settings, book, loop=loop).run()
@@ -127,6 +127,6 @@ def test_the_example_works_as_an_installed_package(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
     )
     assert done.stdout.endswith("DONE\n"), done.stderr

@@ -15,7 +15,6 @@ from child_process import run_python
 from hins_adapter_mem0 import AsyncMemory, Memory
 from hins_adapter_mem0.attaching import agent_of
 from hins_adapter_mem0.plugin import plugin
-from hins_adapter_mem0.stores import GuardedStore
 from mem0_world import ANN, FACTS, fill, texts
 
 from hins_memory.config import Settings
@@ -23,6 +22,7 @@ from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError
 from hins_memory.plugins.protocols import Agent, Index
 from hins_memory.registry.registry import EncoderVersion, Registry
+from hins_memory.sdk.dual_write import WriteTracker
 from hins_memory.swapping.swap import retire_agent, rollback_agent, swap_agent
 
 pytestmark = pytest.mark.slow
@@ -347,16 +347,16 @@ def test_a_flip_lets_writes_end_and_ends_when_there_are_always_some(
     fill(memory)
     looked: list[bool] = []
 
-    def busy(store: GuardedStore) -> bool:
+    def busy(writes: WriteTracker) -> bool:
         looked.append(True)
         return len(looked) > 3
 
-    monkeypatch.setattr(GuardedStore, "in_step", property(busy))
+    monkeypatch.setattr(WriteTracker, "in_step", property(busy))
     swap_agent(agent, tiny_version.id, Encoder.load(tiny_version.path), Registry(settings), batch_size=4)
     assert len(looked) > 3
     _assert_in_one_space(memory)
     looked.clear()
-    monkeypatch.setattr(GuardedStore, "in_step", False)
+    monkeypatch.setattr(WriteTracker, "in_step", False)
     assert rollback_agent(agent, Registry(settings), _load(settings)).flip_seconds > 0
     _assert_in_one_space(memory)
 
