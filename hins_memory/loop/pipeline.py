@@ -241,7 +241,7 @@ class Pipeline:
         settings = self.loop.train
         if self._memory is not None and (cutoffs := self._agent().cutoffs):
             settings = replace(settings, cutoffs=cutoffs)
-        base = str(self._base())
+        base = str(self.loop.base or self._source.trained_from(self._serving_version()))
         if self.loop.train.mode == "query":
             # Query mode keeps the document vectors, so the map is trained on the serving encoder, and what that was
             # trained on cannot be used to judge it.
@@ -357,10 +357,6 @@ class Pipeline:
         if not versions:
             raise NotEnoughDataError("No encoder was trained yet.", "Run `hins train` first.")
         return self.registry.get(versions[-1].id)
-
-    def _base(self) -> str | Path:
-        """Return what training starts from: as set, else what the serving encoder was trained from, or is itself."""
-        return self.loop.base or self._source.trained_from(self._serving_version())
 
     def _serving_version(self) -> str:
         return self._source.serving_version(self._agent().encoder_version if self._memory is not None else "")
