@@ -74,7 +74,7 @@ for one in load_sample()[:4]:
             turn.answered(asked.answer)
 loop = LoopSettings(
     holdout=HoldoutSettings(share=0.2, min_queries=5),
-    train=TrainSettings(epochs=1.0, min_steps=8, batch_size=16, max_tokens=48, replay=0.0, soup=1.0, max_general_loss=1.0),
+    train=TrainSettings(epochs=1.0, min_steps=8, batch_size=16, max_tokens=48, replay=0.0, max_general_loss=1.0),
     gate=GateSettings(min_queries=5, samples=500, confidence=0.1, max_general_loss=1.0, max_cutoff_shift=10.0),
 )
 report = Pipeline(settings, book, loop=loop).run()
