@@ -6,8 +6,8 @@ from typing import Any
 
 from hins_memory.data.sample_conversations import SampleConversation, load_sample
 from hins_memory.evaluation.gate import GateSettings
-from hins_memory.loop.holdout import HoldoutSettings
 from hins_memory.loop.pipeline import LoopSettings
+from hins_memory.loop.split import HoldoutSettings
 from hins_memory.training import TrainSettings
 
 #: Small enough for a test: what is learnt is not the point here.

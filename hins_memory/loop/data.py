@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from hins_memory.errors import NotEnoughDataError
 from hins_memory.log.capture import flush_all
 from hins_memory.log.reader import LogReader
-from hins_memory.loop.holdout import (
+from hins_memory.loop.mix import mix_file
+from hins_memory.loop.settings import LoopSettings
+from hins_memory.loop.split import (
     HeldOutSets,
     HoldoutSettings,
     LabelledConversation,
@@ -19,8 +21,6 @@ from hins_memory.loop.holdout import (
     latest,
     without,
 )
-from hins_memory.loop.mix import mix_file
-from hins_memory.loop.settings import LoopSettings
 from hins_memory.mining import MineReport, mine_to_parquet
 from hins_memory.mining.storage.evidence import EvidenceStore, OwnerEvidence
 from hins_memory.training.postprocess.traffic import Samples, TrafficSampler

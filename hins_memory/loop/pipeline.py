@@ -20,9 +20,9 @@ from hins_memory.log.capture import flush_all
 from hins_memory.log.losses import CaptureLoss, read_losses
 from hins_memory.log.reader import LogCounts, LogReader
 from hins_memory.loop.data import LoopData, Progress, public_texts
-from hins_memory.loop.holdout import HeldOutSets
 from hins_memory.loop.schedule import Rounds
 from hins_memory.loop.settings import LoopSettings
+from hins_memory.loop.split import HeldOutSets
 from hins_memory.mining import MineReport, MineResult
 from hins_memory.mining.storage.evidence import EvidenceStore
 from hins_memory.plugins.manager import get_plugin_manager

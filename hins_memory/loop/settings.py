@@ -8,8 +8,8 @@ from typing import Any
 
 from hins_memory.config import SettingsFile
 from hins_memory.evaluation.gate import GateSettings
-from hins_memory.loop.holdout import HoldoutSettings
 from hins_memory.loop.mix import MixSettings
+from hins_memory.loop.split import HoldoutSettings
 from hins_memory.mining import MineSettings
 from hins_memory.training.settings import TrainSettings
 

@@ -9,8 +9,8 @@ from hins_memory.data.sample_conversations import load_sample
 from hins_memory.database.engine import open_database
 from hins_memory.evaluation.gate import GateSettings
 from hins_memory.log.writer import LogWriter
-from hins_memory.loop.holdout import HoldoutSettings
 from hins_memory.loop.pipeline import LoopSettings, Pipeline
+from hins_memory.loop.split import HoldoutSettings
 from hins_memory.training import TrainSettings
 from hins_memory.types import Answer, Event, Memory, RankedMemory, Retrieval, Scope, Turn
 

@@ -20,8 +20,8 @@ from hins_memory.errors import AgentError, NotEnoughDataError
 from hins_memory.evaluation.gate import GateSettings
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
-from hins_memory.loop.holdout import conversation_digest
 from hins_memory.loop.pipeline import Pipeline, public_texts
+from hins_memory.loop.split import conversation_digest
 from hins_memory.registry.registry import EncoderVersion
 from hins_memory.training import TrainSettings
 from hins_memory.types import Scope, ScopeLog

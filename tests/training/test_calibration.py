@@ -18,7 +18,7 @@ from hins_memory.encoders.score_offset import lift_of, with_lift, without_lift
 from hins_memory.errors import ConfigError
 from hins_memory.training import Samples, TrainSettings, train_encoder
 from hins_memory.training.postprocess.calibration import calibrated, fit_lift, shares_above
-from hins_memory.training.postprocess.soup import blend
+from hins_memory.training.postprocess.interpolate import blend
 from hins_memory.training.postprocess.traffic import Traffic, TrafficSampler, TrafficVectors, traffic_of_examples
 
 TEXTS = [f"{name} {deed} on day {day}" for name in ("Ann", "Bo") for deed in ("rows", "sings") for day in range(12)]

@@ -8,7 +8,7 @@ from hins_memory.encoders.encoder import Encoder
 from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, evaluate_encoder
 from hins_memory.training import Samples, train_encoder
 from hins_memory.training.postprocess.forgetting import hold_general
-from hins_memory.training.postprocess.soup import blend
+from hins_memory.training.postprocess.interpolate import blend
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,8 @@ from hins_memory.config import Settings
 from hins_memory.data.sample_conversations import SampleConversation, load_sample
 from hins_memory.database.engine import open_database
 from hins_memory.log.writer import LogWriter
-from hins_memory.loop.holdout import HoldoutSettings
 from hins_memory.loop.pipeline import LoopSettings, Pipeline
+from hins_memory.loop.split import HoldoutSettings
 from hins_memory.types import Event, Feedback, Memory, RankedMemory, Retrieval, Scope
 
 

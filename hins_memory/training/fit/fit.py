@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoders.encoder import bf16_supported
 from hins_memory.training.fit.checkpoints import check_identity, latest_checkpoint, locked
+from hins_memory.training.fit.cpu_allocator import quick_training
 from hins_memory.training.fit.processes import from_main, is_main, process_count, wait_for_all
-from hins_memory.training.fit.speed import quick_training
 from hins_memory.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def fit(model: SentenceTransformer, what: Fit) -> list[dict[str, Any]]:
             callbacks.append(CheckpointCallback(folder, settings.checkpoint_seconds, settings.checkpoint_steps))
         evaluator = None
         if settings.patience:
-            from hins_memory.training.fit.held_out import HeldOutEvaluator
+            from hins_memory.training.fit.heldout_evaluator import HeldOutEvaluator
 
             evaluator = HeldOutEvaluator(what.held_out)
             callbacks.append(EarlyStoppingCallback(settings.patience))
@@ -120,7 +120,7 @@ def _arguments(model: SentenceTransformer, what: Fit, folder: Path) -> SentenceT
     steps = settings.steps(examples)
     early: dict[str, Any] = {"save_strategy": "no"}
     if settings.patience:
-        from hins_memory.training.fit.held_out import METRIC
+        from hins_memory.training.fit.heldout_evaluator import METRIC
 
         early = {
             "eval_strategy": "steps",

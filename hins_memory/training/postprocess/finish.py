@@ -43,7 +43,7 @@ def finished(
     """
     from hins_memory.training.postprocess.calibration import calibrated
     from hins_memory.training.postprocess.forgetting import hold_general
-    from hins_memory.training.postprocess.soup import blend
+    from hins_memory.training.postprocess.interpolate import blend
 
     measured: dict[str, Any] = {}
     if settings.soup < 1 or samples.general:

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from hins_memory.training.fit.speed import keep_freed_memory, quick_training
+from hins_memory.training.fit.cpu_allocator import keep_freed_memory, quick_training
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 ALLOCATOR = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
@@ -18,7 +18,7 @@ ALLOCATOR = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 # Page faults of taking and freeing 48 MiB ten times: before, within, within a nested block's end, and the memory after.
 FAULTS = """
 import ctypes, resource
-from hins_memory.training.fit.speed import keep_freed_memory
+from hins_memory.training.fit.cpu_allocator import keep_freed_memory
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
@@ -101,17 +101,18 @@ def test_both_attentions_give_the_same_vectors(tiny_folder):
 
 @pytest.mark.skipif(not GLIBC, reason="glibc only")
 def test_an_exception_within_ends_it_too(monkeypatch):
+    from hins_memory.training.fit import cpu_allocator
+
     for name in list(os.environ):
         if name.startswith(ALLOCATOR):
             monkeypatch.delenv(name)
-    from hins_memory.training.fit import speed
 
     def interrupted() -> None:
         with keep_freed_memory() as in_force:
             assert in_force
-            assert speed._users == 1
+            assert cpu_allocator._users == 1
             raise ValueError("cut")
 
     with pytest.raises(ValueError, match="cut"):
         interrupted()
-    assert speed._users == 0
+    assert cpu_allocator._users == 0

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hins_memory.errors import ConfigError
-from hins_memory.loop.holdout import (
+from hins_memory.loop.split import (
     HeldOutSets,
     HoldoutSettings,
     LabelledConversation,
