@@ -9,8 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.mining.negatives.draft import Drafting, count_ranked
-from hins_memory.mining.negatives.pool import Draft, TextPool, make_pool, owner_rng, pool_negatives, pool_priority
+from hins_memory.mining.negatives.example_builder import ExampleBuilder, count_ranked
+from hins_memory.mining.negatives.pool import (
+    PartialExample,
+    TextPool,
+    make_pool,
+    owner_rng,
+    pool_negatives,
+    pool_priority,
+)
 from hins_memory.mining.negatives.ratio import RatioEstimate, estimate_ratio
 from hins_memory.mining.negatives.tiers import PAPER_TIERS
 from hins_memory.mining.owner.owner import OwnerMemories
@@ -19,7 +26,7 @@ from hins_memory.mining.positives.evidence import QueryEvidence
 from hins_memory.mining.report import MineReport
 from hins_memory.mining.settings import MineSettings
 from hins_memory.mining.storage.evidence import OwnerEvidence, collect, content_digest, digest_of
-from hins_memory.mining.storage.journal import Journal
+from hins_memory.mining.storage.mining_store import MiningStore
 from hins_memory.types import Ratio, Scope, ScopeLog, Tier, TieredExample
 
 if TYPE_CHECKING:
@@ -32,8 +39,8 @@ __all__ = ["MineResult", "MinerRun", "mine"]
 _log = logging.getLogger(__name__)
 # The report lists the ratios of at most this many owners.
 _OWNERS_LISTED = 50
-# Part of a journal's identity: a journal that an older miner wrote is not taken up.
-_VERSION = 2
+# Part of a store's identity: a store that an older miner wrote is not taken up.
+_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ class MinerRun:
         encoder: the current encoder.
         settings: the miner's settings.
         public: texts that belong to no user.
-        folder: where the journal is, so that a killed run can be taken up; None keeps it in memory.
+        folder: where the store is, so that a killed run can be taken up; None keeps it in memory.
     """
 
     def __init__(
@@ -96,7 +103,7 @@ class MinerRun:
         self._durable = folder is not None
         self._vectors = VectorFolder(settings, folder)
         identity = digest_of([repr(settings), str(encoder.version), str(_VERSION), *public])
-        self._journal = Journal(folder / "journal.db" if folder else None, identity, settings.memory_budget)
+        self._store = MiningStore(folder / "journal.db" if folder else None, identity, settings.memory_budget)
         self._report = MineReport()
         self._skipped: Counter[str] = Counter()
 
@@ -104,22 +111,22 @@ class MinerRun:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._journal.close()
+        self._store.close()
 
     def add(self, owner: ScopeLog | OwnerEvidence) -> None:
         """Mine one owner; one that a run before this one finished, with the same content, is passed over."""
         content = ""
         if self._durable:
             content = owner.content if isinstance(owner, OwnerEvidence) else content_digest(owner)
-        if self._journal.known(owner.scope, content):
+        if self._store.known(owner.scope, content):
             return
-        number = self._journal.add(owner.scope, content)
+        number = self._store.add(owner.scope, content)
         with self._vectors.owner():
             if isinstance(owner, ScopeLog):
                 owner = collect(owner, self._encoder, self._settings, self._vectors)
             with few_threads(owner.memories):
                 summary = self._mine(owner, number)
-        self._journal.finish(number, summary)
+        self._store.finish(number, summary)
 
     def _mine(self, evidence: OwnerEvidence, number: int) -> dict[str, Any]:
         settings, owner = self._settings, evidence.owner
@@ -160,10 +167,10 @@ class MinerRun:
         if not isinstance(ratio, Ratio):
             ratio = estimate_ratio(counts).ratio
         outside = bool(self._public) or settings.share_scopes
-        drafting = Drafting(scope, owner, ratio, settings, outside)
-        for place, draft in enumerate(drafting.drafts(asked, vectors)):
-            if draft.example.negatives or draft.lacking:
-                self._journal.add_draft(number, place, draft)
+        builder = ExampleBuilder(scope, owner, ratio, settings, outside)
+        for place, partial in enumerate(builder.examples(asked, vectors)):
+            if partial.example.negatives or partial.missing_negatives:
+                self._store.add_example(number, place, partial)
             else:
                 skipped["positives without any negative"] += 1
         shares = [ratio.easy, ratio.medium, ratio.hard, ratio.source, ratio.count]
@@ -173,31 +180,31 @@ class MinerRun:
         chosen = []
         for row, memory in enumerate(owner.memories):
             priority = pool_priority(key, memory.id, self._settings.seed)
-            if self._journal.wanted(priority):
+            if self._store.wanted(priority):
                 chosen.append((priority, memory.id, owner.texts[row], row))
         entries = [(priority, memory, text) for priority, memory, text, _ in chosen]
-        self._journal.add_to_pool(number, entries, [owner.vectors[row] for *_, row in chosen])
+        self._store.add_to_pool(number, entries, [owner.vectors[row] for *_, row in chosen])
 
     def examples(self) -> Iterator[TieredExample]:
         """Hold each owner to its share, fill in negatives from outside, and yield what has any; called once."""
-        journal, settings, report = self._journal, self._settings, self._report
-        journal.drop_absent()
-        journal.commit(now=True)
+        store, settings, report = self._store, self._settings, self._report
+        store.drop_absent()
+        store.commit(now=True)
         self._total()
         self._hold_share()
-        shared = journal.pool() if settings.share_scopes else None
+        shared = store.pool() if settings.share_scopes else None
         public: TextPool | None = None
         current, rng, short = -1, None, 0
-        for number, draft in journal.drafts():
+        for number, partial in store.examples():
             if number != current:
-                current, rng = number, owner_rng(draft.example.scope, settings.seed + 1)
+                current, rng = number, owner_rng(partial.example.scope, settings.seed + 1)
             assert rng is not None
-            example = draft.example
-            if draft.lacking:
+            example = partial.example
+            if partial.missing_negatives:
                 if public is None and self._public:
                     public = make_pool(self._encoder, self._public)
                 with few_threads(0):
-                    example = _filled(draft, shared, public, settings, rng)
+                    example = _filled(partial, shared, public, settings, rng)
             if not example.negatives:
                 self._skipped["positives without any negative"] += 1
                 continue
@@ -216,7 +223,7 @@ class MinerRun:
     def _total(self) -> None:
         """Add up what the owners' summaries say."""
         report, ranked = self._report, Counter[Tier]()
-        for key, summary in self._journal.summaries():
+        for key, summary in self._store.summaries():
             report.owners += 1
             for name in ("memories", "conversations", "topics", "queries", "deleted"):
                 setattr(report, name, getattr(report, name) + summary.get(name, 0))
@@ -233,8 +240,8 @@ class MinerRun:
             report.set_ratio(estimate_ratio(ranked))
 
     def _hold_share(self) -> None:
-        """Cut each owner's drafts so that none has more than its share; the least sure ones go first."""
-        share, counts = self._settings.max_owner_share, self._journal.counts()
+        """Cut each owner's examples so that none has more than its share; the least sure ones go first."""
+        share, counts = self._settings.max_owner_share, self._store.counts()
         if not counts or max(counts) <= share * sum(size * owners for size, owners in counts.items()):
             return
         if sum(counts.values()) * share <= 1:
@@ -249,13 +256,17 @@ class MinerRun:
                 low = cap
             else:
                 high = cap - 1
-        self._skipped["examples over the owner's share"] += self._journal.cut(low)
+        self._skipped["examples over the owner's share"] += self._store.cut(low)
 
 
 def _filled(
-    draft: Draft, shared: TextPool | None, public: TextPool | None, settings: MineSettings, rng: np.random.Generator
+    partial: PartialExample,
+    shared: TextPool | None,
+    public: TextPool | None,
+    settings: MineSettings,
+    rng: np.random.Generator,
 ) -> TieredExample:
-    """Return the example with what it lacks from other owners where they may be used, else from public texts."""
-    if shared is not None and bool((shared.owners != draft.example.scope.owner.key).any()):
-        return pool_negatives(draft, shared, settings, rng)
-    return pool_negatives(draft, public, settings, rng) if public is not None else draft.example
+    """Return the example with its missing negatives: of other owners where they may be used, else public texts."""
+    if shared is not None and bool((shared.owners != partial.example.scope.owner.key).any()):
+        return pool_negatives(partial, shared, settings, rng)
+    return pool_negatives(partial, public, settings, rng) if public is not None else partial.example

@@ -171,7 +171,7 @@ def test_a_killed_run_is_taken_up_and_a_second_process_is_refused(stock_encoder,
 
 @pytest.mark.slow
 def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path):
-    # Files of this process may have 200 kB: the journal cannot grow, as on a full disk.
+    # Files of this process may have 200 kB: the store cannot grow, as on a full disk.
     script = f"""
 import resource, signal, sys
 from pathlib import Path

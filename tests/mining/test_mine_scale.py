@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hins_memory.mining import MineSettings, mine
-from hins_memory.mining.owner.arena import AROUND, NEAREST, arena, local
+from hins_memory.mining.owner.neighbourhood import AROUND, NEAREST, candidate_rows, positions_in
 from hins_memory.mining.owner.owner import build_owner
 from hins_memory.mining.owner.topics import WINDOW, assign_topics
 from hins_memory.mining.owner.vectors import VectorFolder, _reserve
@@ -131,7 +131,7 @@ def test_the_work_for_a_query_does_not_grow_with_the_owner(tmp_path, conversatio
     assert compared[2] < 2.6 * compared[0]
     assert joined[2] <= 4 * joined[0] * (1 if conversations == 1 else 4)
     assert not list(tmp_path.iterdir())
-    rows = arena(range(NEAREST), range(10_000, 10_000 + 2 * AROUND), [5, -1])
+    rows = candidate_rows(range(NEAREST), range(10_000, 10_000 + 2 * AROUND), [5, -1])
     assert len(rows) == NEAREST + 2 * AROUND
 
 
@@ -183,8 +183,8 @@ def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_rows_are_found_again_in_an_arena():
-    rows = arena([7, 3, -1], np.asarray([3, 9]))
+def test_rows_are_found_again_among_the_candidates():
+    rows = candidate_rows([7, 3, -1], np.asarray([3, 9]))
     assert rows.tolist() == [3, 7, 9]
-    assert local(rows, [9, 4, 3]) == [2, 0]
-    assert local(arena([]), [1]) == []
+    assert positions_in(rows, [9, 4, 3]) == [2, 0]
+    assert positions_in(candidate_rows([]), [1]) == []

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hins_memory.encoders.encoder import Encoder
 
-__all__ = ["POOL_SIZE", "Draft", "TextPool", "make_pool", "owner_rng", "pool_negatives", "pool_priority"]
+__all__ = ["POOL_SIZE", "PartialExample", "TextPool", "make_pool", "owner_rng", "pool_negatives", "pool_priority"]
 
 #: Of all owners' memories together at most this many are kept to draw easy negatives from.
 POOL_SIZE = 5_000
@@ -37,14 +37,14 @@ class TextPool:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """An example, and how many easy negatives from outside it still lacks.
+class PartialExample:
+    """An example, and how many easy negatives from outside it still needs.
 
-    `query_vector` and `positive_vector`, shape (dim,), are what those are chosen by; None where none is lacking.
+    `query_vector` and `positive_vector`, shape (dim,), are what those are chosen by; None where none is missing.
     """
 
     example: TieredExample
-    lacking: int = 0
+    missing_negatives: int = 0
     query_vector: NDArray[np.float32] | None = None
     positive_vector: NDArray[np.float32] | None = None
 
@@ -76,24 +76,26 @@ def make_pool(encoder: Encoder, texts: Sequence[str]) -> TextPool:
     )
 
 
-def pool_negatives(draft: Draft, pool: TextPool, settings: MineSettings, rng: np.random.Generator) -> TieredExample:
-    """Return the draft's example with the easy negatives that it lacks, from outside the owner's own memories.
+def pool_negatives(
+    partial: PartialExample, pool: TextPool, settings: MineSettings, rng: np.random.Generator
+) -> TieredExample:
+    """Return the example with its missing easy negatives, from outside the owner's own memories.
 
     The same filters hold: the guard, and nothing that restates the positive. Texts of the owner's own are passed over.
     """
     import numpy as np
 
-    example = draft.example
-    assert draft.query_vector is not None
-    assert draft.positive_vector is not None
+    example = partial.example
+    assert partial.query_vector is not None
+    assert partial.positive_vector is not None
     key = example.scope.owner.key
     own = pool.owners == key if key else np.zeros(len(pool.texts), dtype=bool)
-    scores = pool.vectors @ draft.query_vector
-    limit = guard_limit(float(draft.positive_vector @ draft.query_vector), settings.guard)
-    restated = pool.vectors @ draft.positive_vector >= settings.duplicate_similarity
+    scores = pool.vectors @ partial.query_vector
+    limit = guard_limit(float(partial.positive_vector @ partial.query_vector), settings.guard)
+    restated = pool.vectors @ partial.positive_vector >= settings.duplicate_similarity
     rows = np.flatnonzero(~own & (scores < limit) & ~restated)
-    rows = rows[np.argsort(-scores[rows], kind="stable")][: max(settings.near_pool, draft.lacking)]
-    places = rng.choice(len(rows), size=min(draft.lacking, len(rows)), replace=False) if len(rows) else ()
+    rows = rows[np.argsort(-scores[rows], kind="stable")][: max(settings.near_pool, partial.missing_negatives)]
+    places = rng.choice(len(rows), size=min(partial.missing_negatives, len(rows)), replace=False) if len(rows) else ()
     more = [
         Negative(pool.ids[row], pool.texts[row], Tier.EASY, float(scores[row]))
         for row in (int(rows[place]) for place in sorted(places))

@@ -29,7 +29,7 @@ class OwnerMemories:
 
     Rows are in order of conversation, then of time. `rows` maps every memory id to its row, duplicates included.
     `neighbours` is None where a query is compared with all rows; else the owner has too many for that, `vectors` is
-    a float16 memory map, and queries are compared with the rows around them (arena.py).
+    a float16 memory map, and queries are compared with the rows around them (neighbourhood.py).
     """
 
     memories: tuple[Memory, ...]

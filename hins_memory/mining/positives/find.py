@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from hins_memory.mining.owner.arena import NEAREST, QUERIES, arena, local
+from hins_memory.mining.owner.neighbourhood import NEAREST, QUERIES, candidate_rows, positions_in
 from hins_memory.mining.owner.owner import OwnerMemories
 from hins_memory.mining.owner.text import clean, normalized
 from hins_memory.mining.positives.attribution import (
@@ -190,8 +190,8 @@ def _attributed(
     """
     import numpy as np
 
-    rows = np.arange(len(owner.texts)) if near is None else arena(ranked, near)
-    part, ranked = (owner, ranked) if near is None else (owner.take(rows), local(rows, ranked))
+    rows = np.arange(len(owner.texts)) if near is None else candidate_rows(ranked, near)
+    part, ranked = (owner, ranked) if near is None else (owner.take(rows), positions_in(rows, ranked))
     support = supports(part, question)
     confidence = dict(zip(rows.tolist(), attribute(support, ranked).tolist(), strict=True))
     if known is None:

@@ -53,7 +53,7 @@ def mine_to_parquet(
     with _disk_errors(path):
         work.mkdir(parents=True, exist_ok=True)
         with MinerRun(encoder, settings or MineSettings(), public or (), work) as run:
-            # The journal is locked now: these are not of a process that still runs.
+            # The store is locked now: these are not of a process that still runs.
             _remove_leftovers(work)
             for owner in logs:
                 run.add(owner)
@@ -66,7 +66,7 @@ def mine_to_parquet(
 
 
 def _remove_leftovers(work: Path) -> None:
-    """Remove the vectors of owners that a killed run was at; the journal says what is done."""
+    """Remove the vectors of owners that a killed run was at; the store says what is done."""
     for leftover in work.glob("vectors-*"):
         shutil.rmtree(leftover, ignore_errors=True)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hins_memory.mining.negatives.filters import Pair, Pairs, allowed_negatives
-from hins_memory.mining.negatives.pool import Draft, owner_rng
+from hins_memory.mining.negatives.pool import PartialExample, owner_rng
 from hins_memory.mining.negatives.ratio import TierAllocator
 from hins_memory.mining.negatives.tiers import PAPER_TIERS, tier_masks
-from hins_memory.mining.owner.arena import NEAREST, QUERIES, arena, around, local
+from hins_memory.mining.owner.neighbourhood import NEAREST, QUERIES, candidate_rows, conversation_window, positions_in
 from hins_memory.mining.owner.owner import OwnerMemories
 from hins_memory.mining.positives.evidence import QueryEvidence
 from hins_memory.mining.settings import MineSettings
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Drafting", "count_ranked"]
+__all__ = ["ExampleBuilder", "count_ranked"]
 
 # Scores of queries with memories are computed in parts of at most this many.
 _CELLS = 1_000_000
@@ -80,15 +80,15 @@ class _Candidates:
     counts: NDArray[np.int64]
 
 
-class Drafting:
-    """Makes the examples of one owner.
+class ExampleBuilder:
+    """Builds the examples of one owner.
 
     Args:
         scope: the owner.
         owner: the owner's memories.
         ratio: what the negatives follow.
         settings: the miner's settings.
-        outside: whether easy negatives that the owner lacks can come from outside (`pool_negatives`).
+        outside: whether easy negatives that the owner does not have can come from outside (`pool_negatives`).
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Drafting:
         self._rng = owner_rng(scope, settings.seed)
         self._allocator = TierAllocator(ratio, settings.negatives)
 
-    def drafts(self, evidence: Sequence[QueryEvidence], vectors: NDArray[np.float32]) -> Iterator[Draft]:
+    def examples(self, evidence: Sequence[QueryEvidence], vectors: NDArray[np.float32]) -> Iterator[PartialExample]:
         """Yield an example for every positive, in order of the queries.
 
         Args:
@@ -137,19 +137,19 @@ class Drafting:
     def _neighbourhood(self, pair: Pair, near: NDArray[np.int64]) -> tuple[OwnerMemories, Pair]:
         """Return the part of a very large owner that a pair is compared with, and the pair by its rows there."""
         evidence = pair.evidence
-        rows = arena(near, around(self._owner, pair.row), evidence.positives, evidence.rejected)
+        rows = candidate_rows(near, conversation_window(self._owner, pair.row), evidence.positives, evidence.rejected)
         moved = QueryEvidence(
             evidence.query,
-            dict(zip(local(rows, evidence.positives), evidence.positives.values(), strict=True)),
-            set(local(rows, evidence.rejected)),
-            set(local(rows, evidence.plausible)),
+            dict(zip(positions_in(rows, evidence.positives), evidence.positives.values(), strict=True)),
+            set(positions_in(rows, evidence.rejected)),
+            set(positions_in(rows, evidence.plausible)),
             evidence.answered,
         )
-        return self._owner.take(rows), Pair(local(rows, [pair.row])[0], moved)
+        return self._owner.take(rows), Pair(positions_in(rows, [pair.row])[0], moved)
 
     def _block(
         self, owner: OwnerMemories, pairs: list[Pair], queries: NDArray[np.float32], draws: NDArray[np.float64]
-    ) -> Iterator[Draft]:
+    ) -> Iterator[PartialExample]:
         import numpy as np
 
         rows = np.asarray([pair.row for pair in pairs], dtype=np.int64)
@@ -169,9 +169,9 @@ class Drafting:
             for tier, found in nearest.items():
                 rows_here = found.rows[place, : found.counts[place]].tolist()
                 candidates[tier] = _distinct(owner, rows_here) if repeated else rows_here
-            yield self._draft(owner, pair, candidates, block.scores[place], draws[place], queries[place])
+            yield self._partial_example(owner, pair, candidates, block.scores[place], draws[place], queries[place])
 
-    def _draft(
+    def _partial_example(
         self,
         owner: OwnerMemories,
         pair: Pair,
@@ -179,7 +179,7 @@ class Drafting:
         scores: NDArray[np.float32],
         draws: NDArray[np.float64],
         query: NDArray[np.float32],
-    ) -> Draft:
+    ) -> PartialExample:
         settings = self._settings
         available = {tier: len(candidates[tier]) for tier in PAPER_TIERS}
         if self._outside:
@@ -196,8 +196,8 @@ class Drafting:
         conversation = owner.memories[pair.row].conversation
         positive = pair.evidence.positives[pair.row]
         example = TieredExample(self._scope, conversation, positive, tuple(negatives))
-        lacking = sum(dealt.values()) - len(negatives)
-        return Draft(example, lacking, query, owner.vectors[pair.row]) if lacking else Draft(example)
+        missing = sum(dealt.values()) - len(negatives)
+        return PartialExample(example, missing, query, owner.vectors[pair.row]) if missing else PartialExample(example)
 
 
 def _nearest(keys: NDArray[np.float32], count: int) -> _Candidates:

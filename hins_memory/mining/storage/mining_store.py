@@ -1,7 +1,7 @@
-"""The miner's journal: what each owner gave, in one SQLite file, so that a run can be killed and taken up again.
+"""The miner's store: what each owner gave, in one SQLite file, so that a run can be killed and taken up again.
 
-It also keeps memory bounded: drafts wait on disk until all owners are known. Texts are stored as ASCII JSON, which
-holds any Python string. Without a path the journal is in memory and ends with the run.
+It also keeps memory bounded: partial examples wait on disk until all owners are known. Texts are stored as ASCII
+JSON, which holds any Python string. Without a path the store is in memory and ends with the run.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.errors import HinsError
-from hins_memory.mining.negatives.pool import POOL_SIZE, Draft, TextPool
+from hins_memory.mining.negatives.pool import POOL_SIZE, PartialExample, TextPool
 from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Journal"]
+__all__ = ["MiningStore"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS identity (value TEXT NOT NULL);
@@ -31,8 +31,8 @@ CREATE TABLE IF NOT EXISTS owners (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL, occurrence INTEGER NOT NULL, content TEXT NOT NULL,
     scope TEXT NOT NULL, summary TEXT NOT NULL, position INTEGER, UNIQUE (key, occurrence));
 CREATE INDEX IF NOT EXISTS owners_position ON owners (position);
-CREATE TABLE IF NOT EXISTS drafts (
-    owner INTEGER NOT NULL, place INTEGER NOT NULL, confidence REAL NOT NULL, lacking INTEGER NOT NULL,
+CREATE TABLE IF NOT EXISTS examples (
+    owner INTEGER NOT NULL, place INTEGER NOT NULL, confidence REAL NOT NULL, missing_negatives INTEGER NOT NULL,
     body TEXT NOT NULL, vectors BLOB, PRIMARY KEY (owner, place)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pool (
     priority INTEGER PRIMARY KEY, owner INTEGER NOT NULL, memory TEXT NOT NULL, text TEXT NOT NULL,
@@ -45,12 +45,12 @@ _CACHE_SHARE = 32
 _CACHE_BYTES = 64 * 2**20
 
 
-class Journal:
+class MiningStore:
     """What each owner gave so far.
 
     Args:
         path: the file, made if it is not there; None keeps all in memory.
-        identity: settings, encoder and public texts in one string; a journal of another identity is emptied.
+        identity: settings, encoder and public texts in one string; a store of another identity is emptied.
         memory_budget: bytes; the page cache takes a small share.
 
     Raises:
@@ -71,7 +71,7 @@ class Journal:
             for statement in _SCHEMA.split(";"):
                 self._db.execute(statement)
             if self._db.execute("SELECT value FROM identity").fetchall() != [(identity,)]:
-                for table in ("identity", "owners", "drafts", "pool"):
+                for table in ("identity", "owners", "examples", "pool"):
                     self._db.execute(f"DELETE FROM {table}")
                 self._db.execute("INSERT INTO identity VALUES (?)", (identity,))
             self._db.execute("UPDATE owners SET position = NULL")
@@ -86,7 +86,7 @@ class Journal:
                     f"Another process is mining with {self._path}.", "Wait for it, or mine into another file."
                 ) from error
             raise HinsError(
-                f"The miner's journal {self._path or 'in memory'} failed: {error}.",
+                f"The miner's store {self._path or 'in memory'} failed: {error}.",
                 "Check the disk and run again: finished owners are kept. If it is damaged, delete it.",
             ) from error
 
@@ -121,7 +121,7 @@ class Journal:
         return int(self._db.execute(statement, (key,)).fetchone()[0])
 
     def _forget(self, owner: int) -> None:
-        for table, column in (("owners", "id"), ("drafts", "owner"), ("pool", "owner")):
+        for table, column in (("owners", "id"), ("examples", "owner"), ("pool", "owner")):
             self._db.execute(f"DELETE FROM {table} WHERE {column} = ?", (owner,))
 
     def add(self, scope: Scope, content: str) -> int:
@@ -136,11 +136,11 @@ class Journal:
         self._position += 1
         return int(cursor.lastrowid or 0)
 
-    def add_draft(self, owner: int, place: int, draft: Draft) -> None:
+    def add_example(self, owner: int, place: int, partial: PartialExample) -> None:
         """Write one example of an owner."""
         import numpy as np
 
-        example = draft.example
+        example = partial.example
         positive = example.positive
         body = [
             example.conversation,
@@ -148,12 +148,12 @@ class Journal:
             [[one.memory_id, one.text, one.tier.value, one.score] for one in example.negatives],
         ]
         vectors = None
-        if draft.query_vector is not None and draft.positive_vector is not None:
-            vectors = np.stack([draft.query_vector, draft.positive_vector]).astype(np.float32).tobytes()
+        if partial.query_vector is not None and partial.positive_vector is not None:
+            vectors = np.stack([partial.query_vector, partial.positive_vector]).astype(np.float32).tobytes()
         with self._errors():
             self._db.execute(
-                "INSERT INTO drafts VALUES (?, ?, ?, ?, ?, ?)",
-                (owner, place, positive.confidence, draft.lacking, _ascii(body), vectors),
+                "INSERT INTO examples VALUES (?, ?, ?, ?, ?, ?)",
+                (owner, place, positive.confidence, partial.missing_negatives, _ascii(body), vectors),
             )
 
     def add_to_pool(
@@ -204,33 +204,33 @@ class Journal:
                 yield json.loads(key), json.loads(summary)
 
     def counts(self) -> Counter[int]:
-        """Return how many owners have how many drafts."""
-        statement = "SELECT COUNT(*) FROM drafts JOIN owners ON owners.id = drafts.owner GROUP BY key"
+        """Return how many owners have how many examples."""
+        statement = "SELECT COUNT(*) FROM examples JOIN owners ON owners.id = examples.owner GROUP BY key"
         with self._errors():
             return Counter(count for (count,) in self._db.execute(statement))
 
     def cut(self, most: int) -> int:
-        """Leave each owner its `most` surest drafts; return how many went."""
+        """Leave each owner its `most` surest examples; return how many went."""
         statement = """
-            DELETE FROM drafts WHERE (owner, place) IN (
+            DELETE FROM examples WHERE (owner, place) IN (
                 SELECT owner, place FROM (
-                    SELECT drafts.owner AS owner, place, ROW_NUMBER() OVER (
+                    SELECT examples.owner AS owner, place, ROW_NUMBER() OVER (
                         PARTITION BY key ORDER BY confidence DESC, position, place) AS rank
-                    FROM drafts JOIN owners ON owners.id = drafts.owner) WHERE rank > ?)
+                    FROM examples JOIN owners ON owners.id = examples.owner) WHERE rank > ?)
         """
         with self._errors():
             return self._db.execute(statement, (most,)).rowcount
 
-    def drafts(self) -> Iterator[tuple[int, Draft]]:
-        """Yield each owner's number and its drafts, in order of the owners in the log."""
+    def examples(self) -> Iterator[tuple[int, PartialExample]]:
+        """Yield each owner's number and its partial examples, in order of the owners in the log."""
         owners = "SELECT id, scope FROM owners ORDER BY position"
-        statement = "SELECT confidence, lacking, body, vectors FROM drafts WHERE owner = ? ORDER BY place"
+        statement = "SELECT confidence, missing_negatives, body, vectors FROM examples WHERE owner = ? ORDER BY place"
         with self._errors():
             for owner, scope in self._db.execute(owners):
                 user, agent, run, tenant = json.loads(scope)
                 whose = Scope(user=user, agent=agent, run=run, tenant=tenant)
                 for row in self._db.execute(statement, (owner,)):
-                    yield owner, _read_draft(whose, *row)
+                    yield owner, _read_partial(whose, *row)
 
     def pool(self) -> TextPool | None:
         """Return the pool of all owners' memories; None where it is empty."""
@@ -246,7 +246,9 @@ class Journal:
         return TextPool(texts, ids, np.asarray(keys), vectors)
 
 
-def _read_draft(scope: Scope, confidence: float, lacking: int, body: str, blob: bytes | None) -> Draft:
+def _read_partial(
+    scope: Scope, confidence: float, missing_negatives: int, body: str, blob: bytes | None
+) -> PartialExample:
     import numpy as np
 
     conversation, (query, memory, text, source, retrieval), negatives = json.loads(body)
@@ -254,9 +256,9 @@ def _read_draft(scope: Scope, confidence: float, lacking: int, body: str, blob: 
     dealt = tuple(Negative(one, text, Tier(tier), score) for one, text, tier, score in negatives)
     example = TieredExample(scope, conversation, positive, dealt)
     if blob is None:
-        return Draft(example, lacking)
+        return PartialExample(example, missing_negatives)
     vectors = np.frombuffer(blob, dtype=np.float32).reshape(2, -1)
-    return Draft(example, lacking, vectors[0], vectors[1])
+    return PartialExample(example, missing_negatives, vectors[0], vectors[1])
 
 
 def _ascii(value: Any) -> str:

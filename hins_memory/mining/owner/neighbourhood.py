@@ -1,4 +1,4 @@
-"""Which memories of a very large owner a query is compared with: those near by meaning and those near by place.
+"""Which memories of a very large owner a query is compared with: near in meaning, or near in its conversation.
 
 An owner with few memories is compared in full. With a million, what can be a source or a negative of one query is
 still among some hundreds of nearest memories, or was said around the positive in the same conversation.
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["AROUND", "NEAREST", "QUERIES", "arena", "around", "local"]
+__all__ = ["AROUND", "NEAREST", "QUERIES", "candidate_rows", "conversation_window", "positions_in"]
 
-#: So many nearest memories are compared.
+#: At most this many nearest memories are compared.
 NEAREST = 500
-#: And at most this many before and after the positive in its conversation.
+#: At most this many before and after the positive in its conversation are compared.
 AROUND = 1_000
-#: So many queries are searched at a time.
+#: At most this many queries are searched at a time.
 QUERIES = 512
 
 
-def around(owner: OwnerMemories, row: int) -> NDArray[np.int64]:
-    """Return the rows of the same conversation before and after one, ascending."""
+def conversation_window(owner: OwnerMemories, row: int) -> NDArray[np.int64]:
+    """Return the rows of the same conversation before and after a row, ascending."""
     import numpy as np
 
     # Rows are in order of conversation, and so are the codes.
@@ -34,7 +34,7 @@ def around(owner: OwnerMemories, row: int) -> NDArray[np.int64]:
     return np.arange(max(start, row - AROUND), min(end, row + AROUND + 1), dtype=np.int64)
 
 
-def arena(*parts: NDArray[np.int64] | Iterable[int]) -> NDArray[np.int64]:
+def candidate_rows(*parts: NDArray[np.int64] | Iterable[int]) -> NDArray[np.int64]:
     """Return the distinct rows of all parts, ascending, without the -1 that stands for none."""
     import numpy as np
 
@@ -42,11 +42,13 @@ def arena(*parts: NDArray[np.int64] | Iterable[int]) -> NDArray[np.int64]:
     return rows[rows >= 0]
 
 
-def local(rows: NDArray[np.int64], wanted: Iterable[int]) -> list[int]:
-    """Return where in `rows`, ascending, the wanted ones are; those that are not there are left out."""
+def positions_in(rows: NDArray[np.int64], wanted: Iterable[int]) -> list[int]:
+    """Return where in `rows`, ascending, the wanted rows are; a row that is not there is left out."""
     import numpy as np
 
     asked = np.asarray(list(wanted), dtype=np.int64)
-    places = np.searchsorted(rows, asked)
-    found = (places < len(rows)) & (rows[np.minimum(places, len(rows) - 1)] == asked) if len(rows) else places < 0
-    return [int(place) for place in places[found]]
+    positions = np.searchsorted(rows, asked)
+    present = (
+        (positions < len(rows)) & (rows[np.minimum(positions, len(rows) - 1)] == asked) if len(rows) else positions < 0
+    )
+    return [int(position) for position in positions[present]]
