@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 K = 10
 OURS = "hins"
 # Positives are what the search returned, in every row.
-_OURS = MineSettings(share_scopes=True, missed=False)
+_OURS = MineSettings(share_scopes=True, unretrieved=False)
 # The paper's rule alone: every memory of a tier is as good as any other, and nothing is guarded.
 _PLAIN = replace(_OURS, guard=None, max_plausible=1.0, near_pool=100_000, duplicate_similarity=1.0)
 _MINED: dict[str, MineSettings] = {

@@ -30,8 +30,8 @@ from hins_memory.mining.positives.attribution import (
     AttributionModel,
     attribute,
     choose_sources,
-    missed_source,
     supports,
+    unretrieved_source,
 )
 from hins_memory.types import ScopeLog
 from parts.common.command import base_parser, exit_status
@@ -116,9 +116,9 @@ def _attribution_rows(found: Sequence[Case], seed: int) -> tuple[list[dict[str, 
         if model is MODEL:
             figures["coverage_at_85"] = _coverage_at(found, confidence, 85.0)
             rows += _calibration(found, confidence)
-            rows += _missed(found, support)
-            at_half = next(row for row in rows if row["table"] == "missed" and row["from"] == 0.5)
-            figures |= {f"missed_{name}": at_half[name] for name in ("coverage", "precision")}
+            rows += _unretrieved(found, support)
+            at_half = next(row for row in rows if row["table"] == "unretrieved" and row["from"] == 0.5)
+            figures |= {f"unretrieved_{name}": at_half[name] for name in ("coverage", "precision")}
             rows += followups(found, confidence, MineSettings().min_confidence, seed)
             figures["first_rank_precision"] = 100 * float(np.mean([case.gold[case.ranked[0]] for case in found]))
     return rows, figures
@@ -137,16 +137,16 @@ def _calibration(found: Sequence[Case], confidence: Sequence[NDArray[np.float64]
     return rows
 
 
-def _missed(found: Sequence[Case], support: Sequence[NDArray[np.float64]]) -> list[dict[str, Any]]:
+def _unretrieved(found: Sequence[Case], support: Sequence[NDArray[np.float64]]) -> list[dict[str, Any]]:
     """Return, by how sure the model must be, for how many questions a memory that was not returned is named."""
-    named = [missed_source(values, case.ranked) for case, values in zip(found, support, strict=True)]
+    named = [unretrieved_source(values, case.ranked) for case, values in zip(found, support, strict=True)]
     pairs = [(one[1], bool(case.gold[one[0]])) for case, one in zip(found, named, strict=True) if one is not None]
     sure, right = (np.asarray(values) for values in zip(*pairs, strict=True))
     rows = []
     for least in (0.3, 0.5, 0.7, 0.9):
         kept = sure >= least
         shares = {"coverage": 100 * float(kept.sum()) / len(found), "precision": 100 * float(right[kept].mean())}
-        rows.append({"table": "missed", "from": least, "pairs": int(kept.sum()), **shares})
+        rows.append({"table": "unretrieved", "from": least, "pairs": int(kept.sum()), **shares})
     return rows
 
 
@@ -237,7 +237,7 @@ def _show(rows: Sequence[Mapping[str, Any]], false_negatives: Mapping[str, Any])
     columns = {
         "attribution": ("model", "coverage", "precision", "precision_first", "pairs"),
         "calibration": ("from", "pairs", "said", "right"),
-        "missed": ("from", "pairs", "coverage", "precision"),
+        "unretrieved": ("from", "pairs", "coverage", "precision"),
         "follow-ups": ("from", "searches", "said_wrong", "was_wrong"),
         "topics": ("method", "questions", "together", "by_chance", "lift"),
     }
@@ -259,7 +259,11 @@ def _run(arguments: argparse.Namespace) -> None:
             ("of", "intercept", "weights"),
             [
                 ("returned", f"{model.intercept:.2f}", " ".join(f"{w:.2f}" for w in model.weights)),
-                ("missed", f"{model.missed_intercept:.2f}", " ".join(f"{w:.2f}" for w in model.missed_weights)),
+                (
+                    "unretrieved",
+                    f"{model.unretrieved_intercept:.2f}",
+                    " ".join(f"{w:.2f}" for w in model.unretrieved_weights),
+                ),
             ],
         )
         return

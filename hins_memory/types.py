@@ -37,7 +37,7 @@ __all__ = [
 Role = Literal["query", "document"]
 Polarity = Literal["POSITIVE", "NEGATIVE"]
 #: Where the belief that a (query, memory) pair is relevant comes from.
-PositiveSource = Literal["feedback", "answer", "missed", "synthesis", "replay"]
+PositiveSource = Literal["feedback", "answer", "unretrieved", "synthesis", "replay"]
 
 
 #: The tenant of scopes that were synthesised, not captured.

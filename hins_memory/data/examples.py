@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.errors import HinsError, NotEnoughDataError
-from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
+from hins_memory.types import Negative, Positive, PositiveSource, Scope, Tier, TieredExample
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -126,8 +126,10 @@ def read_examples(path: Path) -> Iterator[TieredExample]:
 
 def _example(row: dict[str, Any]) -> TieredExample:
     negatives = (Negative(one["memory_id"], one["text"], Tier(one["tier"]), one["score"]) for one in row["negatives"])
+    # 0.1 called the source "unretrieved" "missed".
+    source: PositiveSource = "unretrieved" if row["source"] == "missed" else row["source"]
     positive = Positive(
-        row["query"], row["positive_id"], row["positive"], row["source"], row["confidence"], row["retrieval_id"]
+        row["query"], row["positive_id"], row["positive"], source, row["confidence"], row["retrieval_id"]
     )
     scope = Scope(user=row["user"], agent=row["agent"], run=row["run"], tenant=row["tenant"])
     return TieredExample(scope, row["conversation"], positive, tuple(negatives))

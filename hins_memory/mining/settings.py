@@ -25,11 +25,13 @@ class MineSettings:
             answer tells what it may have come from, `max_plausible` does this better: what is ranked above the
             positive and is not where the answer came from is what the encoder has to unlearn.
         min_confidence: a (query, memory) pair believed less than this, 0 to 1, is not used as a positive.
-        missed: whether the memory that explains an answer best is a positive where the search did not return it, too.
+        unretrieved: whether the memory that explains an answer best is a positive also where the search did not
+            return it.
         max_plausible: a memory that the answer points to with more than this confidence, 0 to 1, is not used as a
             negative either: it may be the same fact restated. 1 leaves that to the guard.
         top_k: how many memories of a search count, for attribution and for the empirical ratio.
-        max_positives: at most this many memories of one retrieval become positives, the missed one and then best first.
+        max_positives: at most this many memories of one retrieval become positives, the unretrieved one first, then
+            the best.
         near_pool: negatives of a tier are sampled from this many nearest ones that pass the filters.
         duplicate_similarity: cosine with the positive from which a text counts as the same fact restated.
         restated_words: a memory of the same speaker that is near to the positive and has this share of its rare words,
@@ -55,7 +57,7 @@ class MineSettings:
     ratio: Ratio | Literal["empirical"] = "empirical"
     guard: float | None = 0.95
     min_confidence: float = 0.5
-    missed: bool = True
+    unretrieved: bool = True
     max_plausible: float = 0.1
     top_k: int = 20
     max_positives: int = 3

@@ -14,8 +14,8 @@ from hins_memory.mining.positives.attribution import (
     choose_sources,
     features,
     is_refusal,
-    missed_source,
     supports,
+    unretrieved_source,
 )
 from hins_memory.mining.positives.find import find_positives
 from hins_memory.mining.settings import MineSettings
@@ -99,14 +99,14 @@ def test_further_sources_must_be_surer_than_the_first():
 
 
 def test_only_the_best_supported_memory_can_have_been_missed_and_a_clear_lead_makes_it_surer():
-    assert missed_source(np.array([0.5, 3.0, 1.5]), [1, 0]) is None
-    assert missed_source(np.array([3.0]), [0]) is None
-    alone, contested = (missed_source(np.array([0.5, 3.0, second]), [0, 2]) for second in (0.0, 2.9))
+    assert unretrieved_source(np.array([0.5, 3.0, 1.5]), [1, 0]) is None
+    assert unretrieved_source(np.array([3.0]), [0]) is None
+    alone, contested = (unretrieved_source(np.array([0.5, 3.0, second]), [0, 2]) for second in (0.0, 2.9))
     assert alone is not None
     assert contested is not None
     assert alone[0] == contested[0] == 1
     assert 0 < contested[1] < alone[1] < 1
-    weak = missed_source(np.array([0.5, 0.6, 0.1]), [])
+    weak = unretrieved_source(np.array([0.5, 0.6, 0.1]), [])
     assert weak is not None
     assert weak[1] < 0.1
 
@@ -129,10 +129,10 @@ def test_what_a_search_missed_is_a_positive(stock_encoder, others):
     log = asked_of_the_pan([one.text for one in sailor().memories if one.text != PAN][:others])
     owner, found, skipped = evidence_of(log, stock_encoder)
     (one,) = found.values()
-    assert [(owner.texts[row], positive.source) for row, positive in one.positives.items()] == [(PAN, "missed")]
+    assert [(owner.texts[row], positive.source) for row, positive in one.positives.items()] == [(PAN, "unretrieved")]
     assert all(0.5 <= positive.confidence < 1 for positive in one.positives.values())
     assert not skipped["answers that point to no memory surely enough"]
-    _, found, skipped = evidence_of(log, stock_encoder, missed=False)
+    _, found, skipped = evidence_of(log, stock_encoder, unretrieved=False)
     assert not any(one.positives for one in found.values())
 
 

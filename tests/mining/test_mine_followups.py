@@ -9,7 +9,7 @@ from mine_logs import retrieval, sailor
 
 from hins_memory.mining import MineSettings, mine
 from hins_memory.mining.owner.owner import build_owner
-from hins_memory.mining.positives.evidence import Found, QueryEvidence
+from hins_memory.mining.positives.evidence import QueryEvidence, ResolvedRetrieval
 from hins_memory.mining.positives.find import find_positives
 from hins_memory.mining.positives.followups import (
     FIRST_RANK_PRECISION,
@@ -117,14 +117,14 @@ def test_the_confidence_follows_bayes_rule(stock_encoder):
 
 def judged(right, followed):
     """Searches that a person judged, `right` or not, of which some were followed up."""
-    found, evidence, followups = [], {}, []
+    resolved, evidence, followups = [], {}, []
     for number, (is_right, again) in enumerate(zip(right, followed, strict=True)):
-        one = Found(Retrieval(Scope(user="ilse"), f"q{number}", ()), f"q{number}", [0, 1], ())
+        one = ResolvedRetrieval(Retrieval(Scope(user="ilse"), f"q{number}", ()), f"q{number}", [0, 1], ())
         positive = Positive(one.key, "m0", "text", "feedback", 1.0)
         evidence[one.key] = QueryEvidence(one.key, {0: positive} if is_right else {}, set() if is_right else {1})
-        found.append(one)
+        resolved.append(one)
         followups += [FollowUp(one, "repeated", None)] if again else []
-    return likelihood_ratios(followups, found, evidence)
+    return likelihood_ratios(followups, resolved, evidence)
 
 
 def test_without_feedback_the_ratios_are_the_assumed_ones():

@@ -12,9 +12,10 @@ import pytest
 from child_process import run_python
 from mine_logs import PUBLIC, sailor
 
+from hins_memory.data.examples import write_examples
 from hins_memory.errors import HinsError, NotEnoughDataError
 from hins_memory.mining import MineSettings, mine, mine_to_parquet, read_examples
-from hins_memory.types import Feedback
+from hins_memory.types import Feedback, Positive, Scope, TieredExample
 
 OWNERS = ("ann", "bea", "cem", "dov", "eva")
 
@@ -203,3 +204,9 @@ def test_an_owner_that_comes_twice_is_mined_twice(stock_encoder, tmp_path):
     assert found[0] == ("ilse", queries[0])
     assert found[-2:] == [("ilse", query) for query in queries[1:]]
     assert len(found) == 6
+
+
+def test_the_name_that_an_older_release_gave_a_source_is_read(tmp_path):
+    old = Positive("where is the boat?", "m1", "The boat is in Lagos.", "missed", 0.7)  # type: ignore[arg-type]
+    write_examples(tmp_path / "x", [TieredExample(Scope(user="ilse"), "c", old, ())])
+    assert [example.positive.source for example in read_examples(tmp_path / "x")] == ["unretrieved"]

@@ -35,7 +35,7 @@ def fit(found: Sequence[Case]) -> AttributionModel:
     """
     values = [signals(case.owner, case.question) for case in found]
     support = _fit_support(values, [case.gold for case in found])
-    returned, missed = _Rows(), _Rows()
+    returned, unretrieved = _Rows(), _Rows()
     for case, value in zip(found, values, strict=True):
         left = np.flatnonzero(~case.gold)
         place = {int(row): new for new, row in enumerate(left)}
@@ -49,15 +49,15 @@ def fit(found: Sequence[Case]) -> AttributionModel:
             for cut in _CUTS:
                 if best not in order[:cut]:
                     strength, *_, margin = features(supported, order[:cut])[best].tolist()
-                    missed.add(np.array([[strength, margin]]), gold[[best]], weight)
+                    unretrieved.add(np.array([[strength, margin]]), gold[[best]], weight)
     intercept, weights = returned.fit()
-    missed_intercept, (by_support, by_margin) = missed.fit()
+    unretrieved_intercept, (by_support, by_margin) = unretrieved.fit()
     return AttributionModel(
         support=tuple(float(value) for value in support),
         intercept=intercept,
         weights=weights,
-        missed_intercept=missed_intercept,
-        missed_weights=(by_support, by_margin),
+        unretrieved_intercept=unretrieved_intercept,
+        unretrieved_weights=(by_support, by_margin),
     )
 
 

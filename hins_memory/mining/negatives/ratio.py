@@ -32,7 +32,7 @@ class RatioEstimate:
 
         if not self.posterior:
             return {}
-        # (draws, 3); a fixed seed, so that the interval is reproducible
+        # (draws, 3). Fixed seed: reproducible interval.
         draws = np.random.default_rng(0).dirichlet([self.posterior[tier] for tier in PAPER_TIERS], size=_DRAWS)
         limits = np.quantile(draws, (0.025, 0.975), axis=0)
         return {tier: (float(limits[0, place]), float(limits[1, place])) for place, tier in enumerate(PAPER_TIERS)}

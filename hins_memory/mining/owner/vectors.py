@@ -29,7 +29,7 @@ __all__ = ["Neighbours", "VectorFolder", "few_threads"]
 _CHUNK = 8_192
 # An owner's vectors may take this share of the budget before they are kept in a file.
 _IN_MEMORY_SHARE = 0.25
-# So many vectors for each list of the inverted file are enough to train it.
+# This many vectors for each list of the inverted file are enough to train it.
 _TRAIN_PER_LIST = 40
 # Up to this many memories an owner's matrices are small.
 _SMALL = 2_000

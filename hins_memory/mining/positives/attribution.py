@@ -4,7 +4,7 @@ Two steps. *Support* adds up what speaks for a memory: rare words of the answer,
 with "question answer" and with the answer, the speaker that the question names, the date that the answer names.
 A small logistic model then turns support into a probability. Its features compare with *all* memories of the owner:
 an answer that another memory supports better did not come from this one, whether the search returned it or not. Where
-the best supported memory was not returned, the search missed it, if a second such model is sure enough.
+the best supported memory was not returned, the search should have, if a second such model is sure enough.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ __all__ = [
     "choose_sources",
     "features",
     "is_refusal",
-    "missed_source",
     "signals",
     "supports",
+    "unretrieved_source",
 ]
 
 #: What speaks for a memory as the source of an answer, in the order of `signals`.
@@ -71,15 +71,15 @@ class AttributionModel:
         support: what a unit of each of `SIGNALS` adds to a memory's support.
         intercept: of the logistic model.
         weights: of the logistic model, in the order of `features`.
-        missed_intercept: of the logistic model for the best supported memory, where the search did not return it.
-        missed_weights: of that model: of support and of margin.
+        unretrieved_intercept: of the logistic model for the best supported memory, where the search did not return it.
+        unretrieved_weights: of that model: of support and of margin.
     """
 
     support: tuple[float, ...]
     intercept: float
     weights: tuple[float, ...]
-    missed_intercept: float
-    missed_weights: tuple[float, float]
+    unretrieved_intercept: float
+    unretrieved_weights: tuple[float, float]
 
 
 #: Fitted by ``benchmarks/attribution.py --fit`` on the packaged sample conversations, and on nothing else. Half of
@@ -88,8 +88,8 @@ MODEL = AttributionModel(
     support=(1.04, 0.59, 0.74, 0.60, 0.16, 0.55, 0.52),
     intercept=-8.06,
     weights=(2.98, 1.39, 1.91, 0.31),
-    missed_intercept=-7.38,
-    missed_weights=(3.08, 0.67),
+    unretrieved_intercept=-7.38,
+    unretrieved_weights=(3.08, 0.67),
 )
 
 
@@ -208,7 +208,7 @@ def attribute(
     return _logistic(features(support, ranked) @ np.asarray(model.weights) + model.intercept)
 
 
-def missed_source(
+def unretrieved_source(
     support: NDArray[np.float64], ranked: Sequence[int], model: AttributionModel = MODEL
 ) -> tuple[int, float] | None:
     """Return the best supported memory, if the search did not return it, and the probability that it is the source.
@@ -224,8 +224,8 @@ def missed_source(
     if row in ranked:
         return None
     strength, *_, margin = features(support, ranked)[row].tolist()
-    by_support, by_margin = model.missed_weights
-    return row, float(_logistic(model.missed_intercept + by_support * strength + by_margin * margin))
+    by_support, by_margin = model.unretrieved_weights
+    return row, float(_logistic(model.unretrieved_intercept + by_support * strength + by_margin * margin))
 
 
 def choose_sources(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from hins_memory.types import Positive, Retrieval
 
-__all__ = ["Found", "QueryEvidence"]
+__all__ = ["QueryEvidence", "ResolvedRetrieval"]
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class QueryEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ResolvedRetrieval:
     """A retrieval with the rows that its results still stand for, best first, and the answers given after it.
 
     `key` is the query in the form by which equal queries are one.

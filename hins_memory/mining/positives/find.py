@@ -13,10 +13,10 @@ from hins_memory.mining.positives.attribution import (
     attribute,
     choose_sources,
     is_refusal,
-    missed_source,
     supports,
+    unretrieved_source,
 )
-from hins_memory.mining.positives.evidence import Found, QueryEvidence
+from hins_memory.mining.positives.evidence import QueryEvidence, ResolvedRetrieval
 from hins_memory.mining.positives.followups import apply_followups, find_followups, likelihood_ratios
 from hins_memory.mining.settings import MineSettings
 from hins_memory.types import Positive, PositiveSource, Retrieval, ScopeLog
@@ -37,7 +37,7 @@ def find_positives(
     answers: dict[str, list[str]] = {}
     for answer in log.answers:
         answers.setdefault(answer.retrieval_id, []).append(clean(answer.text, settings.max_chars))
-    found: list[Found] = []
+    resolved: list[ResolvedRetrieval] = []
     evidence: dict[str, QueryEvidence] = {}
     for retrieval in log.retrievals:
         if not retrieval.query.strip():
@@ -46,14 +46,14 @@ def find_positives(
         rows = _live_rows(retrieval, owner, settings, skipped)
         query = clean(retrieval.query, settings.max_chars)
         key = normalized(query)
-        found.append(Found(retrieval, key, rows, tuple(answers.pop(retrieval.id, ()))))
+        resolved.append(ResolvedRetrieval(retrieval, key, rows, tuple(answers.pop(retrieval.id, ()))))
         evidence.setdefault(key, QueryEvidence(query))
     skipped["answers without their retrieval"] += sum(len(texts) for texts in answers.values())
-    _from_feedback(log, found, owner, evidence, skipped)
-    _from_answers(found, owner, evidence, encoder, settings, skipped)
+    _from_feedback(log, resolved, owner, evidence, skipped)
+    _from_answers(resolved, owner, evidence, encoder, settings, skipped)
     if settings.followup_seconds:
-        followups = find_followups(log, found, owner, encoder, settings)
-        ratios = likelihood_ratios(followups, found, evidence)
+        followups = find_followups(log, resolved, owner, encoder, settings)
+        ratios = likelihood_ratios(followups, resolved, evidence)
         apply_followups(followups, ratios, evidence, settings, skipped)
     return list(evidence.values())
 
@@ -73,7 +73,7 @@ def _live_rows(retrieval: Retrieval, owner: OwnerMemories, settings: MineSetting
 
 
 def _keep(evidence: QueryEvidence, row: int, positive: Positive) -> None:
-    """Keep the surer of two positives for the same memory; a rejected memory is none."""
+    """Keep the surer of two positives for the same memory; a rejected memory does not become one."""
     known = evidence.positives.get(row)
     if row not in evidence.rejected and (known is None or positive.confidence > known.confidence):
         evidence.positives[row] = positive
@@ -88,16 +88,16 @@ def _positive(
 
 def _from_feedback(
     log: ScopeLog,
-    found: list[Found],
+    resolved: list[ResolvedRetrieval],
     owner: OwnerMemories,
     evidence: dict[str, QueryEvidence],
     skipped: Counter[str],
 ) -> None:
     """Explicit feedback: confidence 1, or a rejection. The latest word on a memory counts."""
-    by_id = {one.retrieval.id: one for one in found}
-    returned: dict[str, list[Found]] = {}
+    by_id = {one.retrieval.id: one for one in resolved}
+    returned: dict[str, list[ResolvedRetrieval]] = {}
     if any(not feedback.retrieval_id for feedback in log.feedback):
-        for one in sorted(found, key=lambda one: one.retrieval.time):
+        for one in sorted(resolved, key=lambda one: one.retrieval.time):
             for result in one.retrieval.results:
                 returned.setdefault(result.memory_id, []).append(one)
     for feedback in sorted(log.feedback, key=lambda one: one.time):
@@ -124,7 +124,7 @@ def _from_feedback(
 
 
 def _from_answers(
-    found: list[Found],
+    resolved: list[ResolvedRetrieval],
     owner: OwnerMemories,
     evidence: dict[str, QueryEvidence],
     encoder: Encoder,
@@ -136,13 +136,15 @@ def _from_answers(
 
     pairs = [
         (one, answer)
-        for one in found
+        for one in resolved
         for answer in one.answers
-        if (one.rows or (settings.missed and owner.texts)) and not is_refusal(answer)
+        if (one.rows or (settings.unretrieved and owner.texts)) and not is_refusal(answer)
     ]
-    skipped["answers that say nothing was found"] += sum(is_refusal(answer) for one in found for answer in one.answers)
-    skipped["retrievals without an answer"] += sum(not one.answers for one in found)
-    skipped["retrievals that found no live memory"] += sum(not one.rows for one in found)
+    skipped["answers that say nothing was found"] += sum(
+        is_refusal(answer) for one in resolved for answer in one.answers
+    )
+    skipped["retrievals without an answer"] += sum(not one.answers for one in resolved)
+    skipped["retrievals that found no live memory"] += sum(not one.rows for one in resolved)
     times = np.asarray([memory.time for memory in owner.memories])
     for start in range(0, len(pairs), QUERIES):
         part = pairs[start : start + QUERIES]
@@ -153,17 +155,17 @@ def _from_answers(
             query = evidence[one.key]
             question = Question(query.query, answer, joint[number], alone[number])
             # What was stored later, perhaps out of this very answer, the search could not return.
-            known = times <= one.retrieval.time if settings.missed else None
-            confidence, missed = _attributed(owner, question, one.rows, known, near[number])
-            if missed is not None and missed[1] < settings.min_confidence:
-                missed = None
+            known = times <= one.retrieval.time if settings.unretrieved else None
+            confidence, unretrieved = _attributed(owner, question, one.rows, known, near[number])
+            if unretrieved is not None and unretrieved[1] < settings.min_confidence:
+                unretrieved = None
             query.answered = True
             query.plausible.update(row for row, sure in confidence.items() if sure >= settings.max_plausible)
-            most = settings.max_positives - (missed is not None)
+            most = settings.max_positives - (unretrieved is not None)
             chosen = choose_sources(confidence, one.rows, settings.min_confidence, most)
             sources: dict[int, tuple[PositiveSource, float]] = {row: ("answer", confidence[row]) for row in chosen}
-            if missed is not None:
-                sources[missed[0]] = "missed", missed[1]
+            if unretrieved is not None:
+                sources[unretrieved[0]] = "unretrieved", unretrieved[1]
             for row, (source, sure) in sources.items():
                 _keep(query, row, _positive(query, owner, row, source, sure, one.retrieval.id))
             skipped["answers that point to no memory surely enough"] += not sources
@@ -182,11 +184,11 @@ def _attributed(
         owner: the owner's memories.
         question: what was asked and answered.
         ranked: the rows that the search returned, best first.
-        known: which memories there were at the time of the search, shape (n,); None looks for none that was missed.
+        known: which memories there were at the time of the search, shape (n,); None looks for no unretrieved source.
         near: the rows near to question and answer; None compares with all.
 
     Returns:
-        How surely the answer comes from each row, and the row that the search missed, with how sure that is.
+        How surely the answer comes from each row, and the unretrieved source, if any, with how sure that is.
     """
     import numpy as np
 
@@ -198,5 +200,5 @@ def _attributed(
         return confidence, None
     known = known[rows]
     known[ranked] = True
-    missed = missed_source(np.where(known, support, support.min() - 1.0), ranked) if known.any() else None
-    return confidence, None if missed is None else (int(rows[missed[0]]), missed[1])
+    unretrieved = unretrieved_source(np.where(known, support, support.min() - 1.0), ranked) if known.any() else None
+    return confidence, None if unretrieved is None else (int(rows[unretrieved[0]]), unretrieved[1])

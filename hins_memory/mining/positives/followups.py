@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hins_memory.mining.owner.owner import OwnerMemories
 from hins_memory.mining.owner.text import normalized, words
-from hins_memory.mining.positives.evidence import Found, QueryEvidence
+from hins_memory.mining.positives.evidence import QueryEvidence, ResolvedRetrieval
 from hins_memory.mining.settings import MineSettings
 from hins_memory.types import Scope, ScopeLog, Turn
 
@@ -72,9 +72,9 @@ _CORRECTION_CHARS = 300
 class FollowUp:
     """A search that was followed up, how, and the search that came after it, if one did."""
 
-    first: Found
+    first: ResolvedRetrieval
     kind: Kind
-    second: Found | None
+    second: ResolvedRetrieval | None
 
 
 def is_correction(text: str) -> bool:
@@ -83,10 +83,10 @@ def is_correction(text: str) -> bool:
 
 
 def find_followups(
-    log: ScopeLog, found: Sequence[Found], owner: OwnerMemories, encoder: Encoder, settings: MineSettings
+    log: ScopeLog, resolved: Sequence[ResolvedRetrieval], owner: OwnerMemories, encoder: Encoder, settings: MineSettings
 ) -> list[FollowUp]:
     """Return the searches of an owner that were followed up, each once, corrected rather than repeated."""
-    ordered = sorted(found, key=lambda one: one.retrieval.time)
+    ordered = sorted(resolved, key=lambda one: one.retrieval.time)
     pairs = list(_next_searches(ordered, settings.followup_seconds))
     followed = {id(first): FollowUp(first, "repeated", second) for first, second in _repeated(pairs, owner, encoder)}
     for first, second in pairs:
@@ -103,9 +103,11 @@ def _together(one: Scope, other: Scope) -> bool:
     return one.run == other.run or not one.run or not other.run
 
 
-def _next_searches(ordered: Sequence[Found], seconds: float) -> Iterator[tuple[Found, Found]]:
+def _next_searches(
+    ordered: Sequence[ResolvedRetrieval], seconds: float
+) -> Iterator[tuple[ResolvedRetrieval, ResolvedRetrieval]]:
     """Yield each search with the next one of the same scope, where that came within the time and is not a retry."""
-    last: dict[Scope, Found] = {}
+    last: dict[Scope, ResolvedRetrieval] = {}
     for one in ordered:
         scope, time = one.retrieval.scope, one.retrieval.time
         first = last.get(scope)
@@ -115,8 +117,8 @@ def _next_searches(ordered: Sequence[Found], seconds: float) -> Iterator[tuple[F
 
 
 def _repeated(
-    pairs: Sequence[tuple[Found, Found]], owner: OwnerMemories, encoder: Encoder
-) -> Iterator[tuple[Found, Found]]:
+    pairs: Sequence[tuple[ResolvedRetrieval, ResolvedRetrieval]], owner: OwnerMemories, encoder: Encoder
+) -> Iterator[tuple[ResolvedRetrieval, ResolvedRetrieval]]:
     import numpy as np
 
     names = {stem for name in owner.names for stem in words(name)}
@@ -136,7 +138,9 @@ def _same_words(one: str, other: str, names: set[str]) -> bool:
     return len(first & second) >= _SAME_WORDS * max(1, min(len(first), len(second)))
 
 
-def _corrected_by_turns(turns: Sequence[Turn], ordered: Sequence[Found], seconds: float) -> Iterator[Found]:
+def _corrected_by_turns(
+    turns: Sequence[Turn], ordered: Sequence[ResolvedRetrieval], seconds: float
+) -> Iterator[ResolvedRetrieval]:
     """Yield the search behind each answer that a user's turn corrects.
 
     A turn may be recorded after the search that it caused, so the corrected search is the last one before the turn
@@ -160,7 +164,7 @@ def _corrected_by_turns(turns: Sequence[Turn], ordered: Sequence[Found], seconds
 
 
 def likelihood_ratios(
-    followups: Sequence[FollowUp], found: Sequence[Found], evidence: Mapping[str, QueryEvidence]
+    followups: Sequence[FollowUp], resolved: Sequence[ResolvedRetrieval], evidence: Mapping[str, QueryEvidence]
 ) -> dict[Kind, float]:
     """Return how many times as likely each kind of follow-up is after a wrong memory as after a right one.
 
@@ -170,13 +174,13 @@ def likelihood_ratios(
 
     Args:
         followups: the searches that were followed up.
-        found: all searches of the owner.
+        resolved: all searches of the owner.
         evidence: what explicit feedback said of each query, before any follow-up changes it.
     """
     kinds = {id(one.first): one.kind for one in followups}
     judged = [0, 0]
     followed: Counter[tuple[Kind, int]] = Counter()
-    for one in found:
+    for one in resolved:
         query = evidence[one.key]
         confirmed = {row for row, positive in query.positives.items() if positive.source == "feedback"}
         right = not confirmed.isdisjoint(one.rows)
