@@ -142,7 +142,7 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         return 2 * LOOK_SECONDS if self._shared else 0.0
 
     def follow(self) -> None:
-        """`refresh` if it is due; while the log cannot be read, nobody can flip either, and what serves goes on."""
+        """`refresh` if it is due; while the log cannot be read, no process can flip either, and what serves goes on."""
         if self.due:
             try:
                 self.refresh()
@@ -312,7 +312,7 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
             AgentError: the encoder of `version` cannot be loaded.
             Exception: whatever the store raised, when writes could not be brought over; nothing has changed then.
         """
-        # Loaded now, so that nobody waits for it.
+        # Loaded now, so that no call waits for it.
         encoder = self.encoders.by_version(version)
         with self._lock:
             started = time.perf_counter()
