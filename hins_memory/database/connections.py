@@ -1,7 +1,7 @@
 """SQLite connections that keep their file locks: one engine a file and process, and none open across a fork.
 
 POSIX file locks belong to a process and a file, not to a descriptor, and SQLite relies on them. What follows from
-that, and why each part here is as it is, is in docs/decisions/0014-sqlite-locks.md.
+that, and why each part here is as it is, is in docs/decisions/0016-sqlite-locks.md.
 """
 
 from __future__ import annotations
