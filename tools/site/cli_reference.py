@@ -2,8 +2,9 @@
 
     python tools/site/cli_reference.py
 
-What is between two marks of a command is written anew; everything else on the page is written by people. A command without
-a section gets one, with its help text. `make docs` runs this, and a test fails while the page is not what this writes.
+What is between two marks of a command is written anew; everything else on the page is written by people. A command
+without a section gets one, with its help text. `make docs` runs this, and a test fails while the page is not what this
+writes.
 """
 
 from __future__ import annotations

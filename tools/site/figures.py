@@ -46,7 +46,8 @@ def _svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
 
 def _text(x: float, y: float, text: str, size: int = 11, anchor: str = "start", bold: bool = False) -> str:
     weight = ' font-weight="bold"' if bold else ""
-    return f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}"{weight}>{escape(text, quote=False)}</text>'
+    written = escape(text, quote=False)
+    return f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}"{weight}>{written}</text>'
 
 
 def _rect(x: float, y: float, width: float, height: float, colours: tuple[str, str]) -> str:

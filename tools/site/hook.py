@@ -1,7 +1,7 @@
 """Hooks of the documentation site: the pages at the root of the repository, and the list of decisions.
 
-MkDocs reads one folder. CHANGELOG.md, CONTRIBUTING.md and SECURITY.md stay where readers of the repository look for them,
-and are pages of the site too. A new decision needs no entry in mkdocs.yml.
+MkDocs reads one folder. CHANGELOG.md, CONTRIBUTING.md and SECURITY.md stay where readers of the repository look for
+them, and are pages of the site too. A new decision needs no entry in mkdocs.yml.
 """
 
 from __future__ import annotations
