@@ -31,6 +31,7 @@ __all__ = [
     "name_of",
     "new_id",
     "now",
+    "synthetic_tenant",
 ]
 
 #: The side of the search that a text stands on.
@@ -40,8 +41,13 @@ Polarity = Literal["POSITIVE", "NEGATIVE"]
 PositiveSource = Literal["feedback", "answer", "unretrieved", "synthesis", "replay"]
 
 
-#: The tenant of scopes that were synthesised, not captured.
+#: The tenant of scopes that were synthesised, not captured; see also `synthetic_tenant`.
 SYNTHETIC_TENANT = "hins-synthetic"
+
+
+def synthetic_tenant(origin: str) -> str:
+    """Return the tenant of what was synthesised from captured conversations of the tenant `origin` ("" for none)."""
+    return f"{SYNTHETIC_TENANT}/{origin}"
 
 
 def new_id() -> str:
@@ -136,7 +142,7 @@ class Scope:
     @property
     def synthetic(self) -> bool:
         """Whether the data was synthesised, not captured."""
-        return self.tenant == SYNTHETIC_TENANT
+        return self.tenant == SYNTHETIC_TENANT or self.tenant.startswith(f"{SYNTHETIC_TENANT}/")
 
     @property
     def key(self) -> str:

@@ -97,6 +97,7 @@ def _by_model(
     from hins_memory.llm import ChatClient, LlmSettings
     from hins_memory.synthesis import converse_by_model, read_personas
     from hins_memory.synthesis.run import PER_OWNER
+    from hins_memory.types import SYNTHETIC_TENANT, Scope
 
     people = read_personas(given) if given else []
     problems: dict[str, int] = {}
@@ -108,7 +109,7 @@ def _by_model(
     with ChatClient(LlmSettings(**client, cache=folder)) as chat:
         conversations = converse_by_model(chat, many, people, exclusion, failed)
         made = (
-            (f"synthetic-{client['model']}-{many.seed}-{number // PER_OWNER}", one)
+            (Scope(user=f"synthetic-{client['model']}-{many.seed}-{number // PER_OWNER}", tenant=SYNTHETIC_TENANT), one)
             for number, one in enumerate(conversations)
         )
         report = _written(settings, made, 0, many.seed, bars)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, cast
@@ -10,9 +9,9 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from hins_memory.database.engine import database_errors
-from hins_memory.database.tables import answers, feedback, memories, retrieval_results, retrievals, rounds, turns
-from hins_memory.errors import LogError
+from hins_memory.database.tables import answers, feedback, memories, retrieval_results, retrievals, turns
 from hins_memory.log import rows
+from hins_memory.log.purge import ERASE_SECONDS, erase_traces, purge_rows
 from hins_memory.log.rows import EventRefusedError, Row
 from hins_memory.types import Answer, Deletion, Event, Feedback, Memory, Retrieval, Scope, Turn
 
@@ -65,24 +64,25 @@ class LogWriter:
                     raise
         raise AssertionError("unreachable")
 
-    def purge(self, user: str) -> dict[str, int]:
-        """Remove everything of a user, in every tenant and agent, also from what others' retrievals returned.
+    def purge(self, user: str, tenant: str | None = None, wait: float = ERASE_SECONDS) -> dict[str, int]:
+        """Remove a person from the log, see `purge_rows`, and every trace from the database's own files.
+
+        `hins_memory.loop.purge.purge_person` also reaches what was made of the log.
+
+        Args:
+            user: whose records.
+            tenant: only those of this tenant, "" for records without one; None means every tenant.
+            wait: at most this many seconds, while other processes read or write the log.
 
         Returns:
             The number of rows removed from each table.
 
         Raises:
-            LogError: `user` is empty, or the database cannot be written.
+            LogError: `user` is empty, the database cannot be written, or (the rows are gone then) its files still
+                hold traces; the same call again finishes the work.
         """
-        if not user:
-            raise LogError("No user was named.", "Name the user whose records shall be removed.")
-        with database_errors(self._engine.url):
-            with self._engine.begin() as connection:
-                removed = _purge(connection, rows.clean(user))
-            if self._engine.dialect.name == "sqlite":
-                # What was purged also stands in the write-ahead log, until that is written back and cut to nothing.
-                with contextlib.closing(self._engine.raw_connection()) as raw:
-                    raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        removed = purge_rows(self._engine, user, tenant).removed
+        erase_traces(self._engine, wait)
         return removed
 
 
@@ -263,29 +263,3 @@ def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
     remaining = iter(ids)
     while chunk := list(islice(remaining, _LOOKUP)):
         yield chunk
-
-
-def _purge(connection: sa.Connection, user: str) -> dict[str, int]:
-    theirs = sa.select(retrievals.c.id).where(retrievals.c.user == user)
-    # A memory's id is unique per owner only: one that somebody else uses too is not taken for the user's.
-    others = sa.select(memories.c.id).where(memories.c.user != user)
-    own_ids = sa.select(memories.c.id).where(memories.c.user == user, memories.c.id.not_in(others))
-    removals = {
-        "answers": sa.delete(answers).where(answers.c.retrieval_id.in_(theirs)),
-        "feedback": sa.delete(feedback).where(
-            sa.or_(feedback.c.retrieval_id.in_(theirs), feedback.c.memory_id.in_(own_ids))
-        ),
-        "retrieval_results": sa.delete(retrieval_results).where(
-            sa.or_(retrieval_results.c.retrieval_id.in_(theirs), retrieval_results.c.memory_id.in_(own_ids))
-        ),
-        "retrievals": sa.delete(retrievals).where(retrievals.c.user == user),
-        "memories": sa.delete(memories).where(memories.c.user == user),
-        "turns": sa.delete(turns).where(turns.c.user == user),
-    }
-    removed = {name: connection.execute(statement).rowcount for name, statement in removals.items()}
-    for table in (answers, feedback):
-        # SQLite gives the numbers of the last rows anew: what comes now is new to a schedule all the same.
-        last = sa.select(sa.func.coalesce(sa.func.max(table.c.seq), 0)).scalar_subquery()
-        seen = rounds.c[table.name]
-        connection.execute(sa.update(rounds).where(seen > last).values({table.name: last}))
-    return removed

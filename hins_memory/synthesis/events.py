@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hins_memory.synthesis.conversation import Conversation
-from hins_memory.types import SYNTHETIC_TENANT, Answer, Event, Feedback, Memory, RankedMemory, Retrieval, Scope, Turn
+from hins_memory.types import Answer, Event, Feedback, Memory, RankedMemory, Retrieval, Scope, Turn
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
@@ -21,7 +22,7 @@ _SESSION_SECONDS = 7 * 86_400.0
 _TURN_SECONDS = 20.0
 
 
-def events(conversation: Conversation, owner: str, encoder: Encoder) -> Iterator[Event]:
+def events(conversation: Conversation, owner: Scope, encoder: Encoder) -> Iterator[Event]:
     """Yield the events of one conversation.
 
     Each question is a retrieval with what the encoder ranks highest in the conversation; feedback says which memories
@@ -30,10 +31,13 @@ def events(conversation: Conversation, owner: str, encoder: Encoder) -> Iterator
 
     Args:
         conversation: what was said, stored and asked.
-        owner: whose conversation it is; several under one owner give each other easy negatives.
+        owner: whose conversation it is, of a synthetic tenant; several under one owner give each other easy negatives.
+            What wrote it becomes part of its agent.
         encoder: what ranks, usually the stock encoder.
     """
-    scope = Scope(user=owner, agent=conversation.source, tenant=SYNTHETIC_TENANT)
+    # The agent that a log was captured from stays part of it: two of one user are two owners here too.
+    agent = f"{conversation.source}/{owner.agent}" if owner.agent else conversation.source
+    scope = replace(owner, agent=agent)
     said = [_id(scope, conversation.id, "turn", place) for place in range(len(conversation.turns))]
     stored = [_id(scope, conversation.id, "item", place) for place in range(len(conversation.items))]
     for place, turn in enumerate(conversation.turns):

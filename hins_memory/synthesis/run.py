@@ -15,7 +15,7 @@ from hins_memory.synthesis.events import events
 from hins_memory.synthesis.filters import Exclusion, FilterSettings, Selection
 from hins_memory.synthesis.rules.corpus import Dialogue, dialogues_of
 from hins_memory.synthesis.rules.rules import RuleSettings, converse
-from hins_memory.types import Event, ScopeLog
+from hins_memory.types import SYNTHETIC_TENANT, Event, Scope, ScopeLog, synthetic_tenant
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
@@ -25,7 +25,7 @@ __all__ = ["SynthesisReport", "conversations_by_rules", "conversations_of_logs",
 #: Conversations under one owner, which give each other easy negatives.
 PER_OWNER = 3
 Progress = Callable[[str, int, int], None]
-Owned = tuple[str, Conversation]
+Owned = tuple[Scope, Conversation]
 
 
 @dataclass(slots=True)
@@ -57,13 +57,16 @@ def conversations_by_rules(
     digest = hashlib.sha256(repr((settings, [one.turns for one in dialogues])).encode("utf-8", "surrogatepass"))
     made = converse(dialogues, settings, exclusion)
     for number, conversation in enumerate(islice(made, limit) if limit else made):
-        yield f"synthetic-{digest.hexdigest()[:8]}-{number // PER_OWNER}", conversation
+        name = f"synthetic-{digest.hexdigest()[:8]}-{number // PER_OWNER}"
+        yield Scope(user=name, tenant=SYNTHETIC_TENANT), conversation
 
 
 def conversations_of_logs(
     logs: Iterable[ScopeLog], settings: RuleSettings, exclusion: Exclusion | None = None
 ) -> Iterator[Owned]:
-    """Yield (owner, conversation) made of captured logs by rules; each stays its user's, so that a purge reaches it.
+    """Yield (owner, conversation) made of captured logs by rules.
+
+    Each stays its user's, tenant's and agent's, so that nothing of two owners is mixed and a purge reaches it.
 
     Raises:
         NotEnoughDataError: no owner has a captured conversation of two speakers.
@@ -74,7 +77,8 @@ def conversations_of_logs(
         if dialogues and log.scope.user:
             found = True
             fitting = replace(settings, sessions=min(settings.sessions, len(dialogues)))
-            yield from ((log.scope.user, one) for one in converse(dialogues, fitting, exclusion))
+            owner = replace(log.scope.owner, tenant=synthetic_tenant(log.scope.tenant))
+            yield from ((owner, one) for one in converse(dialogues, fitting, exclusion))
     if not found:
         raise NotEnoughDataError(
             "The log holds no conversation of a named user with two speakers and at least 4 turns.",

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import uuid
 from enum import Enum
-from pathlib import Path
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
 from hins_memory.database.engine import open_database
-from hins_memory.database.tables import answers, feedback, memories, retrieval_results, retrievals, turns
 from hins_memory.errors import LogError
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import EventRefusedError, LogWriter
@@ -298,66 +296,3 @@ def test_a_log_that_cannot_be_written_is_an_error_that_says_what_to_do(tmp_path)
         LogWriter(engine).write([Turn(ANN, "monday", "Ann", "a secret " * 10_000)])
     assert not isinstance(raised.value, EventRefusedError)
     assert "secret" not in str(raised.value)
-
-
-def _rows_of(engine: sa.Engine) -> dict[str, int]:
-    tables = (turns, memories, retrievals, retrieval_results, answers, feedback)
-    with engine.connect() as connection:
-        count = sa.select(sa.func.count())
-        return {table.name: connection.execute(count.select_from(table)).scalar_one() for table in tables}
-
-
-def _traffic(scope: Scope, name: str) -> list[object]:
-    return [
-        Turn(scope, "monday", name, f"{name} turn"),
-        _memory(f"{name}-1", f"{name} one", scope),
-        _memory("shared-id", f"{name} shared", scope),
-        _retrieval(f"{name}-r", f"{name}-1", "shared-id", scope=scope),
-        Answer(f"{name}-r", f"{name} answer"),
-        Feedback(f"{name}-1", "POSITIVE"),
-    ]
-
-
-def test_a_purge_removes_every_row_of_a_user_and_nothing_else(engine):
-    ann_elsewhere = Scope(user="ann", agent="bot", tenant="acme", run="r")
-    writer = LogWriter(engine)
-    writer.write(_traffic(BOB, "bob"))  # type: ignore[arg-type]
-    before, rows = _log(engine, BOB), _rows_of(engine)
-    writer.write([*_traffic(ANN, "ann"), *_traffic(ann_elsewhere, "ann2")])  # type: ignore[list-item]
-    removed = writer.purge("ann")
-    assert removed == {
-        "answers": 2, "feedback": 2, "retrieval_results": 4, "retrievals": 2, "memories": 4, "turns": 2,
-    }  # fmt: skip
-    assert LogReader(engine).owners() == [BOB]
-    assert _log(engine, BOB) == before
-    assert _rows_of(engine) == rows
-    assert writer.purge("ann") == dict.fromkeys(removed, 0)
-
-
-def test_a_purge_reaches_what_others_retrieved_of_the_user(engine):
-    shared = Scope(agent="bot")
-    writer = LogWriter(engine)
-    writer.write([_memory("secret", "Ann's secret"), _memory("bobs", "Bob's", BOB)])
-    writer.write([_retrieval("r1", "secret", "bobs", scope=shared), Feedback("secret", "NEGATIVE", "r1")])
-    writer.purge("ann")
-    log = _log(engine, shared)
-    assert [result.memory_id for result in log.retrievals[0].results] == ["bobs"]
-    assert log.feedback == ()
-
-
-def test_a_purge_leaves_no_text_in_the_files(tmp_path: Path):
-    engine = open_database(f"sqlite:///{tmp_path / 'log.db'}")
-    writer = LogWriter(engine)
-    writer.write([Turn(BOB, "monday", "Bob", "harmless")])
-    for number in range(50):
-        writer.write([Turn(ANN, "monday", "Ann", f"zanzibar {number} " * 200), _memory("m1", f"zanzibar {number}")])
-    writer.write([_retrieval("r1", "m1"), Answer("r1", "zanzibar")])
-    writer.purge("ann")
-    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert b"harmless" in content
-    assert b"zanzibar" not in content
-
-
-def test_a_purge_needs_a_user(engine):
-    with pytest.raises(LogError, match="No user"):
-        LogWriter(engine).purge("")

@@ -17,6 +17,7 @@ from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
 from hins_memory.synthesis import Conversation, Exclusion, ModelSettings, converse_by_model
 from hins_memory.synthesis.run import write_conversations
+from hins_memory.types import SYNTHETIC_TENANT, Scope
 
 SMALL = ModelSettings(personas=3, conversations=4, sessions=2, parallel=2)
 GOODS = ("teapots", "kites", "clocks", "boots", "drums", "lamps", "bells", "maps", "ropes", "jars")
@@ -185,7 +186,8 @@ def test_the_log_has_turns_answers_and_feedback(settings: Settings, tiny_folder:
     engine = open_database(settings.database_url)
     with LLMServer(RULES) as server:
         made, _ = written(server)
-    write_conversations((("owner", one) for one in made), Encoder.load(tiny_folder), LogWriter(engine).write)
+    owner = Scope(user="owner", tenant=SYNTHETIC_TENANT)
+    write_conversations(((owner, one) for one in made), Encoder.load(tiny_folder), LogWriter(engine).write)
     (log,) = LogReader(engine).scope_logs()
     assert len(log.retrievals) == len(log.answers) == 4 * 5
     assert len(log.feedback) == 4 * 6

@@ -201,7 +201,7 @@ def test_captured_conversations_stay_their_users(tiny: Encoder, settings: Settin
         Turn(scope, "c1", ("Bea", "Ole")[place % 2], text, float(place), f"t{place}") for place, text in enumerate(said)
     )
     made = list(conversations_of_logs([ScopeLog(scope, turns=turns)], RuleSettings(facts=0)))
-    assert [owner for owner, _ in made] == ["bea"]
+    assert [owner for owner, _ in made] == [Scope(user="bea", agent="bot", tenant="hins-synthetic/")]
     assert not any("Bea" in text or "Ole" in text for text in texts(made[0][1]))
     engine = open_database(settings.database_url)
     write_conversations(made, tiny, LogWriter(engine).write)
@@ -210,3 +210,27 @@ def test_captured_conversations_stay_their_users(tiny: Encoder, settings: Settin
     assert LogReader(engine).counts().memories == 0
     with pytest.raises(NotEnoughDataError, match="two speakers"):
         list(conversations_of_logs([], RuleSettings()))
+
+
+def test_equal_names_of_two_tenants_or_agents_stay_apart(tiny: Encoder, settings: Settings) -> None:
+    said = ["I have two {}.", "Nice! I play the cello.", "I moved to a farm in {}.", "I sold my red car."]
+    places = {
+        Scope(user="bea", tenant="acme"): ("cats", "Peru"),
+        Scope(user="bea", tenant="globex"): ("ponies", "Kenya"),
+        Scope(user="bea", agent="bot", tenant="globex"): ("parrots", "Norway"),
+        Scope(user="bea"): ("lizards", "Iceland"),
+    }
+    logs = []
+    for scope, words in places.items():
+        texts = [said[0].format(words[0]), said[1], said[2].format(words[1]), said[3]]
+        turns = (Turn(scope, "c1", ("Bea", "Ole")[at % 2], text, float(at)) for at, text in enumerate(texts))
+        logs.append(ScopeLog(scope, turns=tuple(turns)))
+    engine = open_database(settings.database_url)
+    write_conversations(conversations_of_logs(logs, RuleSettings(facts=0)), tiny, LogWriter(engine).write)
+    found = list(LogReader(engine).scope_logs())
+    assert len(found) == len(places)
+    assert all(log.scope.synthetic for log in found)
+    told = [" ".join(memory.text for memory in log.memories) for log in found]
+    assert all(sum(words[0] in text for words in places.values()) == 1 for text in told)
+    LogWriter(engine).purge("bea", tenant="globex")
+    assert {log.scope.tenant for log in LogReader(engine).scope_logs()} == {"hins-synthetic/acme", "hins-synthetic/"}
