@@ -15,9 +15,9 @@ from hins_memory.cli.screen import Result, command, json_line, table
 from hins_memory.common.printable import moment
 from hins_memory.database.engine import open_database
 from hins_memory.errors import ConfigError, LogError
+from hins_memory.log.copies import writing_copy
+from hins_memory.log.purge import tenants_of
 from hins_memory.log.reader import LogReader
-from hins_memory.log.writer import LogWriter
-from hins_memory.training import discard_runs
 
 if TYPE_CHECKING:
     from hins_memory.log.reader import LogEntry
@@ -80,9 +80,12 @@ def export(
     ] = None,
 ) -> Result:
     """Write every event as JSON, one a line; with --json and no file, as one JSON object."""
-    reader = LogReader(open_database(settings_of(context).database_url))
+    settings = settings_of(context)
+    engine = open_database(settings.database_url)
+    reader = LogReader(engine)
     if output is not None:
-        count = _write(output, reader)
+        with writing_copy(settings.root, engine, output, "hins log export"):
+            count = _write(output, reader)
         return Result({"path": output, "events": count}, (f"{count} events written to {output}",))
     as_json = bool(context.params.get("as_json"))
     return Result(lines=_as_object(reader) if as_json else (json_line(event) + "\n" for event in reader.export()))
@@ -126,23 +129,49 @@ def _unwritable(path: Path, error: OSError) -> LogError:
 @command
 def purge(
     context: typer.Context,
-    user: Annotated[str, typer.Option("--user", help="Whose records are removed, in every agent and tenant.")],
+    user: Annotated[str, typer.Option("--user", help="Whose records are removed, in every agent.")],
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", metavar="TENANT", help='Only those of this tenant; "" for those without.')
+    ] = None,
+    all_tenants: Annotated[
+        bool, typer.Option("--all-tenants", help="Everybody of that name, if several tenants have one.")
+    ] = False,
+    delete_copies: Annotated[
+        bool, typer.Option("--delete-copies", help="Delete exports, mined examples and gate reports on this host, too.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> Result:
-    """Remove a person from the log, and so from every later training set.
+    """Remove a person from the log and from what was made of it, and name what cannot be reached.
 
-    The memories that the agent itself stores are the agent's: delete them there. An encoder that was trained before
-    stays as it is; a training that was cut cannot be continued.
+    The memories that the agent itself stores are the agent's: delete them there, and first. A version that was
+    trained before stays as it is. Exit status 5: the rows are gone, but the log's files still hold copies of them,
+    because another process reads it; run the same command again.
     """
+    from hins_memory.loop.purge import PurgeSettings, purge_person
+
     if not yes and context.params.get("as_json"):
         raise ConfigError("Nothing was removed: with --json there is no question to answer.", "Add --yes.")
-    if not yes:
-        typer.confirm(f"Remove everything recorded of the user {user!r}?", abort=True, err=True)
     settings = settings_of(context)
-    removed: dict[str, Any] = LogWriter(open_database(settings.database_url)).purge(user)
-    # An unfinished training holds texts of the log.
-    discard_runs(settings.training)
-    data = {"user": user, "removed": removed}
-    if not any(removed.values()):
-        return Result(data, (f"The log holds nothing of {user!r}.",))
-    return Result(data, (table(("removed from", "rows"), removed.items()),))
+    _check_tenant(tenants_of(open_database(settings.database_url), user), user, tenant, all_tenants)
+    if not yes:
+        whose = f"the user {user!r}" + (f" of the tenant {tenant!r}" if tenant else "")
+        typer.confirm(f"Remove everything recorded of {whose}?", abort=True, err=True)
+    report = purge_person(settings, user, tenant, PurgeSettings(delete_copies))
+    found = any(report.removed.values())
+    rows = table(("removed from", "rows"), report.removed.items()) if found else f"The log holds nothing of {user!r}."
+    parts: list[Any] = [rows, *(f"Deleted {path}" for path in report.deleted)]
+    left = [(one.what, one.where or "-", one.advice) for one in report.left]
+    parts += ["This purge does not reach:", table(("what", "where", "what to do"), left)]
+    return Result(report.to_dict(), tuple(parts), LogError.exit_code if report.problem else 0)
+
+
+def _check_tenant(tenants: list[str], user: str, tenant: str | None, all_tenants: bool) -> None:
+    """Refuse to remove several people because they have the same name."""
+    if tenant is not None and all_tenants:
+        raise ConfigError("--tenant and --all-tenants exclude each other.", "Leave one out.")
+    if tenant is None and not all_tenants and len(tenants) > 1:
+        names = ", ".join(repr(name) for name in tenants)
+        raise ConfigError(
+            f"Nothing was removed: {len(tenants)} tenants have a user {user!r}: {names}.",
+            "Name the person's with --tenant, or add --all-tenants.",
+        )

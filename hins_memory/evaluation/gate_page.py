@@ -34,7 +34,7 @@ _TIE_DECIMALS = 6
 def write_gate_page(path: Path, report: GateReport, candidate: Encoder, incumbent: Encoder, about: Description) -> None:
     """Write the page of a verdict: one file without scripts, which fetches nothing.
 
-    It holds texts of the log, so that a purge does not reach them there.
+    It holds texts of the log. `Pipeline.gate` notes where it is written, so that a purge can name it.
 
     Args:
         path: the file; one that is there is replaced.

@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -204,7 +204,9 @@ def _memory_ids(person: _Person) -> sa.CompoundSelect[Any]:
     return sa.union(sa.select(memories.c.id).where(person.owns(memories)), seen)
 
 
-def _returned_to_others(connection: sa.Connection, person: _Person, own_ids: Any) -> list[sa.Row[Any]]:
+def _returned_to_others(
+    connection: sa.Connection, person: _Person, own_ids: Any
+) -> Sequence[sa.Row[Any, Any, Any, Any]]:
     """Return (retrieval_id, rank, memory_id, user) of the person's memories in the results of other searches.
 
     A memory's id is unique per owner only. Where somebody else has a memory of the same id, a result is that one's if
@@ -237,7 +239,7 @@ def _returned_to_others(connection: sa.Connection, person: _Person, own_ids: Any
             sa.or_(sa.and_(result.memory_id.in_(own_ids), sa.not_(their_memory)), own_text),
         )
     )
-    return list(connection.execute(statement).all())
+    return connection.execute(statement).all()
 
 
 def _repeated_answers(connection: sa.Connection, person: _Person, touched: set[str]) -> list[str]:

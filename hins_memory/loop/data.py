@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hins_memory.errors import NotEnoughDataError
 from hins_memory.log.capture import flush_all
+from hins_memory.log.purge import purge_count
 from hins_memory.log.reader import LogReader
 from hins_memory.loop.mix import mix_file
 from hins_memory.loop.settings import LoopSettings
@@ -93,6 +94,7 @@ class LoopData:
             owners: whose data; None means everybody's.
         """
         flush_all()
+        store.purges = purge_count(self._engine)
         reader = LogReader(self._engine)
         wanted = reader.owners()
         if owners is not None:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from hins_memory.config import Settings
 from hins_memory.data.examples import read_examples
 from hins_memory.database.engine import open_database
-from hins_memory.encoders.manifest import Description
+from hins_memory.encoders.manifest import Description, Manifest
 from hins_memory.encoders.starter import default_base
 from hins_memory.errors import AgentError, GateError, NotEnoughDataError
 from hins_memory.evaluation.gate import GateReport, judge
 from hins_memory.log.capture import flush_all
+from hins_memory.log.copies import work_folder, writing_copy
 from hins_memory.log.losses import CaptureLoss, read_losses
+from hins_memory.log.purge import PurgedError, purge_count
 from hins_memory.log.reader import LogCounts, LogReader
 from hins_memory.loop.data import LoopData, Progress, public_texts
 from hins_memory.loop.schedule import Rounds
@@ -34,7 +36,7 @@ from hins_memory.types import Scope
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.plugins.protocols import Agent
-    from hins_memory.training import RunContent
+    from hins_memory.training import RunContent, TrainingRun
 
 __all__ = ["LoopSettings", "Pipeline", "Progress", "RunReport", "Status", "public_texts"]
 
@@ -158,11 +160,15 @@ class Pipeline:
 
         Raises:
             NotEnoughDataError: as for `mine`.
+            PurgedError: the log was purged meanwhile; there is no file.
             HinsError: the file cannot be written.
         """
-        work = path.with_name(f"{path.name}.work")
+        work = work_folder(path)
         try:
-            with EvidenceStore(work, self._load(self._serving_version()), self.loop.mine) as evidence:
+            with (
+                writing_copy(self.settings.root, self._engine, path, "hins mine --output"),
+                EvidenceStore(work, self._load(self._serving_version()), self.loop.mine) as evidence,
+            ):
                 self._data.collect(evidence, owners)
                 return self._data.mine(evidence, path).report
         except NotEnoughDataError:
@@ -193,12 +199,25 @@ class Pipeline:
         Raises:
             NotEnoughDataError: too few examples.
             TrainingError: training did not end well, or there is none to continue.
+            PurgedError: the log was purged since it was read; there is no version.
         """
         return self._train(resume)[0]
 
     def _train(
         self, resume: bool = False, evidence: EvidenceStore | None = None
     ) -> tuple[EncoderVersion, dict[str, Any]]:
+        from hins_memory.training import discard_runs
+        from hins_memory.training.fit.processes import is_main
+
+        try:
+            return self._train_run(resume, evidence)
+        except PurgedError:
+            # What was purged is still in the run's examples, so that it must not be continued.
+            if is_main():
+                discard_runs(self.settings.training)
+            raise
+
+    def _train_run(self, resume: bool, evidence: EvidenceStore | None) -> tuple[EncoderVersion, dict[str, Any]]:
         from hins_memory.evaluation.general import load_general
         from hins_memory.training import open_run, train_encoder
         from hins_memory.training.fit.processes import from_main
@@ -210,7 +229,7 @@ class Pipeline:
 
             run = stack.enter_context(open_run(self.settings.training, None if resume else make))
             # A kill may have come after the version was registered.
-            name = from_main(lambda: self._version_of(run.id))
+            name = from_main(lambda: self._version_of(run))
             if name is None:
                 trained = train_encoder(
                     list(run.content.examples),
@@ -229,7 +248,7 @@ class Pipeline:
                     trained_conversations=about.trained_conversations,
                     run=replace(trained.manifest.run, id=run.id),
                 )
-                name = from_main(lambda: self.registry.add(trained.folder, manifest).id)
+                name = from_main(lambda: self._register(run, trained.folder, manifest))
         return self.registry.get(name), run.content.mined
 
     def _to_train(self, evidence: EvidenceStore) -> RunContent:
@@ -251,12 +270,23 @@ class Pipeline:
             used += [digest for parent in parents for digest in parent.trained_conversations]
         samples = mined.samples(frozenset(one.positive.query for one in read_examples(path)))
         about = Description(ratio=mined.report.ratio, mix=mined.mix, trained_conversations=tuple(used))
-        return RunContent(read_examples(path), settings, base, samples, about, mined.report.to_dict())
+        return RunContent(read_examples(path), settings, base, samples, about, mined.report.to_dict(), evidence.purges)
 
-    def _version_of(self, run: str) -> str | None:
-        """Return the version that a training gave, if it came that far."""
+    def _version_of(self, run: TrainingRun) -> str | None:
+        """Return the version that a training gave, if it came that far; else it has to be one that may go on."""
         versions = self.registry.versions()
-        return next((one.id for one in versions if one.manifest.run.id == run), None)
+        found = next((one.id for one in versions if one.manifest.run.id == run.id), None)
+        if found is None:
+            self._check_unpurged(run)
+        return found
+
+    def _register(self, run: TrainingRun, folder: Path, manifest: Manifest) -> str:
+        self._check_unpurged(run)
+        return self.registry.add(folder, manifest).id
+
+    def _check_unpurged(self, run: TrainingRun) -> None:
+        if run.content.purges not in (None, purge_count(self._engine)):
+            raise PurgedError("the training")
 
     def gate(self, version_id: str | None = None, *, page: Path | None = None) -> GateReport:
         """Judge a version against the encoder that serves, on conversations that it was not trained on.
@@ -269,10 +299,13 @@ class Pipeline:
 
         Raises:
             NotEnoughDataError: there is no version, or too little held-out traffic.
+            PurgedError: the log was purged meanwhile; there is no page.
         """
         version = self._version(version_id)
-        with self._collected() as evidence:
-            return self._gate(version, evidence, page)
+        with contextlib.ExitStack() as stack:
+            if page is not None:
+                stack.enter_context(writing_copy(self.settings.root, self._engine, page, "hins gate --report"))
+            return self._gate(version, stack.enter_context(self._collected()), page)
 
     def _gate(self, version: EncoderVersion, evidence: EvidenceStore, page: Path | None = None) -> GateReport:
         from hins_memory.evaluation.general import load_general

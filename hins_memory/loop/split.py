@@ -69,7 +69,9 @@ class LabelledConversation:
 
 def conversation_digest(owner: Scope, conversation: str) -> str:
     """Return 16 hexadecimal digits that stand for a conversation of an owner, without naming either."""
-    return hashlib.sha256(f"{owner.owner.key}\n{conversation}".encode()).hexdigest()[:16]
+    # A name may hold a line break; without this, the rest of it would pass for the conversation's name.
+    key = owner.owner.key.replace("\n", "%0A")
+    return hashlib.sha256(f"{key}\n{conversation}".encode()).hexdigest()[:16]
 
 
 def labelled(evidence: Iterable[OwnerEvidence]) -> list[LabelledConversation]:

@@ -50,6 +50,7 @@ class RunContent:
         samples: what is looked at beside the examples.
         about: what the manifest of the version is to say beside the trainer's own.
         mined: what the miner reported, as JSON-able values.
+        purges: how many purges of the log there had been when it was read; None is not known.
     """
 
     examples: Iterable[TieredExample]
@@ -58,6 +59,7 @@ class RunContent:
     samples: Samples = field(default_factory=Samples)
     about: Description = field(default_factory=Description)
     mined: dict[str, Any] = field(default_factory=dict)
+    purges: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,7 @@ def _begin(parent: Path, content: RunContent, stack: contextlib.ExitStack) -> Pa
     record: dict[str, Any] = {"settings": content.settings.to_dict(), "base": content.base, "extra": extra}
     record["base_digest"] = base_digest(content.base)
     record["digests"] = {name: file_digest(half / name) for name in (_EXAMPLES, _HELD_OUT)}
+    record["purges"] = content.purges
     for name in _TRAFFIC:
         record[name] = [asdict(one) for one in getattr(content.samples, name)]
     (half / _CONTENT).write_text(json.dumps({"record": record, "digest": _digest(record)}), encoding="utf-8")
@@ -222,7 +225,7 @@ def _read(folder: Path) -> RunContent:
     )
     samples, extra = Samples(traffic, unseen, held_out), record["extra"]
     about = Description.given(extra.get("manifest", {}))
-    return RunContent(examples, settings, record["base"], samples, about, extra.get("mine", {}))
+    return RunContent(examples, settings, record["base"], samples, about, extra.get("mine", {}), record.get("purges"))
 
 
 def _changed(folder: Path) -> TrainingError:

@@ -80,7 +80,8 @@ class VectorFolder:
 
     def _file(self, name: str) -> Path:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="vectors-", dir=self._parent)
+            prefix = "vectors-" if self._parent else "hins-vectors-"
+            self._folder = tempfile.TemporaryDirectory(prefix=prefix, dir=self._parent)
         return Path(self._folder.name) / name
 
     def encode(self, encoder: Encoder, texts: Sequence[str], role: Role = "document") -> NDArray[np.float32]:

@@ -145,11 +145,15 @@ class EvidenceStore:
         encoder: the encoder that serves.
         settings: the miner's.
 
+    Attributes:
+        purges: how many purges of the log there had been when it was read, as its reader says.
+
     Raises:
         HinsError: the folder cannot be used, or another process uses it.
     """
 
     def __init__(self, folder: Path, encoder: Encoder, settings: MineSettings) -> None:
+        self.purges = 0
         self.encoder = encoder
         self.settings = settings
         self.folder = folder
