@@ -100,7 +100,7 @@ def test_a_search_without_a_user_that_returned_a_purged_memory_goes_whole(engine
     writer.purge("ann")
     log = _log(engine, BOT)
     assert [one.id for one in log.retrievals] == ["r2"]
-    assert [one.text for one in log.answers] == ["r2"]
+    assert [one.text for one in log.answers] == ["answer r2"]
     assert len(log.feedback) == 1
 
 

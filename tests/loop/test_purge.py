@@ -87,6 +87,7 @@ def _cut(stage: str, done: int, total: int) -> None:
         raise _Cut
 
 
+@pytest.mark.slow
 def test_a_purge_reaches_or_names_everything_that_was_made_of_the_log(project: Settings, loop: LoopSettings) -> None:
     pipeline = Pipeline(project, loop=loop)
     version = pipeline.train()
