@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hins_memory.config import Settings
 from hins_memory.data.examples import read_examples
 from hins_memory.database.engine import open_database
-from hins_memory.encoders.manifest import Description, Manifest
+from hins_memory.encoders.manifest import Description
 from hins_memory.encoders.starter import default_base
 from hins_memory.errors import AgentError, GateError, NotEnoughDataError
 from hins_memory.evaluation.gate import GateReport, judge
@@ -280,7 +280,7 @@ class Pipeline:
             self._check_unpurged(run)
         return found
 
-    def _register(self, run: TrainingRun, folder: Path, manifest: Manifest) -> str:
+    def _register(self, run: TrainingRun, folder: Path, manifest: Description) -> str:
         self._check_unpurged(run)
         return self.registry.add(folder, manifest).id
 
