@@ -129,8 +129,9 @@ def purge_rows(engine: sa.Engine, user: str, tenant: str | None = None) -> Purge
         raise LogError("No user was named.", "Name the user whose records shall be removed.")
     with database_errors(engine.url), engine.begin() as connection:
         if connection.dialect.name == "postgresql":
-            # SQLite's transactions hold the write lock from their start.
-            names = ", ".join(table.name for table in (*_TABLES, leases))
+            # SQLite's transactions hold the write lock from their start. The order is that in which batches are written.
+            order = (turns, memories, retrievals, retrieval_results, answers, feedback, leases)
+            names = ", ".join(table.name for table in order)
             connection.execute(sa.text(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE"))
         tenants = _tenants(connection, name) if tenant is None else [rows.clean(tenant)]
         removed: Counter[str] = Counter({table.name: 0 for table in _TABLES})

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from hins_memory.database.engine import database_errors
 from hins_memory.database.tables import answers, feedback, memories, retrieval_results, retrievals, turns
+from hins_memory.errors import LogError
 from hins_memory.log import rows
 from hins_memory.log.purge import ERASE_SECONDS, erase_traces, purge_rows
 from hins_memory.log.rows import EventRefusedError, Row
