@@ -38,6 +38,9 @@ _CONFIDENCE = 0.95
 # Fixed, so that the same scores always get the same verdict.
 _SEED = 0
 
+# Of the general loss that the gate allows, this much is used by training.
+_TRAINING_SHARE = 0.9
+
 
 @dataclass(frozen=True, slots=True)
 class GateSettings:
@@ -48,7 +51,8 @@ class GateSettings:
         min_queries: fewer held-out queries than this decide nothing.
         min_scope_queries: a scope with at least this many held-out queries is a large one: none of those may get
             significantly worse, whatever the others gain.
-        max_general_loss: how much nDCG@10 general retrieval may lose, 0 to 1 (0.01 is one point).
+        max_general_loss: how much nDCG@10 general retrieval may lose, 0 to 1 (0.01 is one point). Training in a pipeline
+            keeps less of what was learned where more than nine tenths of it would be lost.
         max_cutoff_shift: by how much the share of results that reach a cut-off may change, relative to the
             incumbent's share (0.05 is five percent). A larger change counts only where the interval of the change
             lies wholly beyond the limit: a few dozen queries cannot tell shares that near apart.
@@ -62,6 +66,11 @@ class GateSettings:
     min_scope_queries: int = 20
     max_general_loss: float = 0.01
     max_cutoff_shift: float = 0.05
+
+    @property
+    def general_loss_in_training(self) -> float:
+        """How much training may lose: a margin is left, because the gate measures what it saved."""
+        return min(_TRAINING_SHARE * self.max_general_loss, 1.0)
 
     def __post_init__(self) -> None:
         for name in ("samples", "min_queries", "min_scope_queries"):

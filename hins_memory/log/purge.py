@@ -129,7 +129,7 @@ def purge_rows(engine: sa.Engine, user: str, tenant: str | None = None) -> Purge
         raise LogError("No user was named.", "Name the user whose records shall be removed.")
     with database_errors(engine.url), engine.begin() as connection:
         if connection.dialect.name == "postgresql":
-            # SQLite's transactions hold the write lock from their start. The order is that in which batches are written.
+            # SQLite holds the write lock from the start of a transaction. The order is that of writing a batch.
             order = (turns, memories, retrievals, retrieval_results, answers, feedback, leases)
             names = ", ".join(table.name for table in order)
             connection.execute(sa.text(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE"))

@@ -269,6 +269,7 @@ class Pipeline:
             parents = [one.manifest for one in self.registry.versions() if one.id == version]
             used += [digest for parent in parents for digest in parent.trained_conversations]
         samples = mined.samples(frozenset(one.positive.query for one in read_examples(path)))
+        samples = replace(samples, general_loss=self.loop.gate.general_loss_in_training)
         about = Description(ratio=mined.report.ratio, mix=mined.mix, trained_conversations=tuple(used))
         return RunContent(read_examples(path), settings, base, samples, about, mined.report.to_dict(), evidence.purges)
 

@@ -11,7 +11,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,7 @@ def _begin(parent: Path, content: RunContent, stack: contextlib.ExitStack) -> Pa
     record: dict[str, Any] = {"settings": content.settings.to_dict(), "base": content.base, "extra": extra}
     record["base_digest"] = base_digest(content.base)
     record["digests"] = {name: file_digest(half / name) for name in (_EXAMPLES, _HELD_OUT)}
-    record["purges"] = content.purges
+    record |= {"purges": content.purges, "general_loss": content.samples.general_loss}
     for name in _TRAFFIC:
         record[name] = [asdict(one) for one in getattr(content.samples, name)]
     (half / _CONTENT).write_text(json.dumps({"record": record, "digest": _digest(record)}), encoding="utf-8")
@@ -224,6 +224,7 @@ def _read(folder: Path) -> RunContent:
         for name in _TRAFFIC
     )
     samples, extra = Samples(traffic, unseen, held_out), record["extra"]
+    samples = replace(samples, general_loss=record.get("general_loss", samples.general_loss))
     about = Description.given(extra.get("manifest", {}))
     return RunContent(examples, settings, record["base"], samples, about, extra.get("mine", {}), record.get("purges"))
 

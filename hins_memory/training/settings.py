@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -44,8 +45,8 @@ class TrainSettings:
             the default is a scale in even steps, which favours none.
         soup: how much of what was learned is kept at most, above 0 and up to 1, the rest being the base's (weight
             averaging), against forgetting.
-        max_general_loss: less than `soup` is kept where general retrieval would lose more nDCG@10 than this, 0 to 1, if
-            there is a set to measure it on (`Samples.general`); best a little under what the gate allows.
+        max_general_loss: deprecated, see `GateSettings.max_general_loss` (a pipeline) and `Samples.general_loss`; None
+            takes theirs.
         replay: packaged examples of general retrieval that are trained on beside the others, how many for each of them,
             against forgetting; 0 adds none.
         warmup: share of the steps over which the rate rises to its peak.
@@ -75,7 +76,7 @@ class TrainSettings:
     anchor: bool = True
     cutoffs: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     soup: float = 0.8
-    max_general_loss: float = 0.009
+    max_general_loss: float | None = None
     replay: float = 0.25
     warmup: float = 0.1
     micro_batch_size: int = 16
@@ -107,12 +108,22 @@ class TrainSettings:
     def _check_scores(self) -> None:
         if not 0 < self.soup <= 1:
             raise ConfigError(f"soup is {self.soup}.", "Use a share above 0, up to 1.")
-        if not 0 <= self.max_general_loss <= 1:
-            raise ConfigError(f"max_general_loss is {self.max_general_loss}.", "Use 0 to 1; 0.01 is one point.")
+        if self.max_general_loss is not None:
+            self._check_general_loss(self.max_general_loss)
         if not 0 <= self.replay < math.inf:
             raise ConfigError(f"replay is {self.replay}.", "Use 0 or more.")
         if not all(-1 < cutoff < 1 for cutoff in self.cutoffs):
             raise ConfigError(f"cutoffs is {self.cutoffs}.", "Give cosines.")
+
+    def _check_general_loss(self, loss: float) -> None:
+        if not 0 <= loss <= 1:
+            raise ConfigError(f"max_general_loss is {loss}.", "Use 0 to 1; 0.01 is one point.")
+        warnings.warn(
+            "TrainSettings.max_general_loss is deprecated: set GateSettings.max_general_loss, of which training keeps "
+            "to nine tenths, or Samples.general_loss without a pipeline.",
+            DeprecationWarning,
+            stacklevel=5,
+        )
 
     @property
     def _queries_a_step(self) -> int:

@@ -5,8 +5,11 @@ import torch
 from train_world import examples, quick
 
 from hins_memory.encoders.encoder import Encoder
+from hins_memory.errors import ConfigError
 from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, evaluate_encoder
-from hins_memory.training import Samples, train_encoder
+from hins_memory.evaluation.gate import GateSettings
+from hins_memory.training import Samples, TrainSettings, train_encoder
+from hins_memory.training.postprocess.finish import _general_loss
 from hins_memory.training.postprocess.forgetting import hold_general
 from hins_memory.training.postprocess.interpolate import blend
 
@@ -53,8 +56,8 @@ def test_what_is_forgotten_is_held_to_the_limit_in_the_saved_encoder(tmp_path, t
     """At a rate that ruins the encoder: with a limit, most of what it did is taken back."""
     found = {}
     for limit in (1.0, 0.01):
-        settings = quick(mode=mode, learning_rate=rate, anchor=False, max_general_loss=limit)
-        samples = Samples(general=GENERAL)
+        settings = quick(mode=mode, learning_rate=rate, anchor=False)
+        samples = Samples(general=GENERAL, general_loss=limit)
         trained = train_encoder(examples(), tmp_path / f"{limit}", base=tiny_folder, settings=settings, samples=samples)
         found[limit] = trained.manifest.scores["general"]
         assert found[limit]["after"] == pytest.approx(score(Encoder.load(trained.folder)), abs=0.02)
@@ -67,6 +70,20 @@ def test_what_is_forgotten_is_held_to_the_limit_in_the_saved_encoder(tmp_path, t
 
 
 def test_without_a_set_all_is_kept(tmp_path, tiny_folder):
-    settings = quick(learning_rate=0.3, anchor=False, max_general_loss=0.0)
-    trained = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=settings)
+    settings, samples = quick(learning_rate=0.3, anchor=False), Samples(general_loss=0.0)
+    trained = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=settings, samples=samples)
     assert "general" not in trained.manifest.scores
+
+
+def test_one_setting_says_what_may_be_forgotten():
+    """The gate's; training keeps a margin from it. The keyword that training had works, with a warning."""
+    assert Samples().general_loss == pytest.approx(0.009)
+    assert GateSettings(max_general_loss=0.1).general_loss_in_training == pytest.approx(0.09)
+    with pytest.warns(DeprecationWarning, match=r"GateSettings\.max_general_loss") as warned:
+        old = TrainSettings(max_general_loss=0.002)
+    assert warned[0].filename == __file__
+    assert _general_loss(Samples(), old) == 0.002
+    assert _general_loss(Samples(general_loss=0.5), TrainSettings()) == 0.5
+    assert TrainSettings.from_dict(TrainSettings().to_dict()) == TrainSettings()
+    with pytest.raises(ConfigError, match="general_loss"):
+        Samples(general_loss=1.5)

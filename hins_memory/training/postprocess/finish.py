@@ -35,7 +35,7 @@ def finished(
         model: the trained model; its weights may be changed.
         base: what training started from.
         samples: the general set, and queries with the texts that they were asked of.
-        settings: `soup`, `max_general_loss`, `anchor` and `cutoffs` count.
+        settings: `soup`, `anchor` and `cutoffs` count.
 
     Returns:
         The model, and what was measured: ``general`` of `hold_general` where there is a set, and with an anchor what
@@ -53,7 +53,7 @@ def finished(
             measured["general"] = hold_general(
                 base,
                 samples.general,
-                settings.max_general_loss,
+                _general_loss(samples, settings),
                 lambda: Encoder(model, "trained", cache_size=0),
                 lambda share: blend(model, plain, share),
             )
@@ -61,6 +61,10 @@ def finished(
         model, scores = calibrated(model, base, samples.unseen or samples.traffic, settings.cutoffs)
         measured |= scores
     return model, measured
+
+
+def _general_loss(samples: Samples, settings: TrainSettings) -> float:
+    return samples.general_loss if settings.max_general_loss is None else settings.max_general_loss
 
 
 def train_queries(
@@ -107,7 +111,7 @@ def train_queries(
 
     measured: dict[str, Any] = {}
     if samples.general:
-        limit = settings.max_general_loss
+        limit = _general_loss(samples, settings)
         measured["general"] = hold_general(encoder, samples.general, limit, mapped, weaken)
     with torch.no_grad():
         after = [sample.best_scores(owner, found(one)).flatten() for owner, one in enumerate(sample.queries)]

@@ -31,7 +31,7 @@ def hold_general(
         weaken: keeps that share, 0 to 1, of what is left of what was learned.
 
     Returns:
-        nDCG@10 ``before`` and ``after``, 0 to 1, and the share that was ``kept``.
+        nDCG@10 ``before`` and ``after``, 0 to 1, how much loss was ``allowed``, and the share that was ``kept``.
     """
 
     def score(encoder: Encoder) -> float:
@@ -44,4 +44,5 @@ def hold_general(
         weaken(_CUT)
         kept *= _CUT
         after = score(trained())
-    return {"before": round(before, 5), "after": round(after, 5), "kept": round(kept, 5)}
+    measured = {"before": before, "after": after, "allowed": limit, "kept": kept}
+    return {name: round(value, 5) for name, value in measured.items()}

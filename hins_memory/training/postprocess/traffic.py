@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hins_memory.errors import ConfigError
+from hins_memory.evaluation.gate import GateSettings
 from hins_memory.types import Tier, TieredExample
 
 if TYPE_CHECKING:
@@ -51,14 +53,19 @@ class Samples:
             were: only how high scores are is looked at, and one number set. Without any, `full` and `lora` use
             `traffic`, whose scores training moves further.
         held_out: what early stopping looks at (`TrainSettings.patience`), best not what the result is judged by.
-        general: a general-retrieval set that must not get much worse (`TrainSettings.max_general_loss`); None leaves
-            that open.
+        general: a general-retrieval set that must not get much worse; None leaves that open.
+        general_loss: how much nDCG@10 it may lose, 0 to 1, before less of what was learned is kept.
     """
 
     traffic: Sequence[Traffic] = ()
     unseen: Sequence[Traffic] = ()
     held_out: Sequence[EvalSet] = ()
     general: EvalSet | None = None
+    general_loss: float = GateSettings().general_loss_in_training
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.general_loss <= 1:
+            raise ConfigError(f"general_loss is {self.general_loss}.", "Use 0 to 1; 0.01 is one point.")
 
 
 class TrafficSampler:
