@@ -76,3 +76,30 @@ def _step(memory, name, number, alive):
     if best.payload["data"] != text or best.score < 0.99:
         raise AssertionError(f"{text!r} found {best.payload['data']!r} at {best.score}")
     return binding.version
+
+
+def race(channel, world):
+    """Swap, roll back or purge when told to, as another process does the same; say how it ended."""
+    from store_world import BATCH, agent
+
+    from hins_memory.errors import HinsError
+    from hins_memory.loop.purge import purge_person
+    from hins_memory.registry.registry import Registry
+    from hins_memory.swapping.swap import rollback_agent, swap_agent
+
+    memory = world.open()
+    registry = Registry(world.settings)
+    channel.send("ready")
+    while (order := channel.recv()) != ("end", ""):
+        what, version = order
+        try:
+            if what == "swap":
+                swap_agent(agent(memory), version, world.load(version), registry, batch_size=BATCH)
+            elif what == "rollback":
+                rollback_agent(agent(memory), registry, world.load, batch_size=BATCH)
+            else:
+                assert purge_person(world.settings, "ann").problem == ""
+            channel.send("done")
+        except HinsError as error:
+            channel.send(f"{type(error).__name__}: {error}")
+    memory.close()

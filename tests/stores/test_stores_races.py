@@ -1,0 +1,66 @@
+"""Two processes that swap, roll back or purge at once: one may be refused, and the store is whole after each race."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from child_process import Child, children
+from store_child import race
+from store_world import SERVERS, agent, assert_in_one_space, fill, rows
+
+from hins_memory.database.engine import open_database
+from hins_memory.log.reader import LogReader
+from hins_memory.registry.registry import EncoderVersion, Registry
+
+
+@pytest.fixture
+def other_version(tiny_folder: Path, world: Any, tmp_path: Path) -> EncoderVersion:
+    """A second version, whose vectors are others."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(tiny_folder), device="cpu")
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.add_(0.05 * torch.randn(weights.shape, generator=generator))
+    model.save(str(tmp_path / "other"), safe_serialization=True)
+    return Registry(world.settings).add(tmp_path / "other", {"base": "tiny"})
+
+
+@pytest.mark.parametrize("world", SERVERS, indirect=True)
+@pytest.mark.slow
+def test_two_processes_at_once_leave_the_store_whole(
+    world: Any, tiny_version: EncoderVersion, other_version: EncoderVersion
+) -> None:
+    memory = world.open()
+    fill(memory, 40)
+    stored = rows(agent(memory).live()[0])
+    one, two = ("swap", tiny_version.id), ("swap", other_version.id)
+    back, purge = ("rollback", ""), ("purge", "")
+    races = [(one, two), (two, two), (one, back), (back, back), (two, purge), (back, purge), (one, one), (two, back)]
+    with children(Child(race, world), Child(race, world)) as workers:
+        assert [worker.read() for worker in workers] == ["ready", "ready"]
+        for orders in races:
+            for worker, order in zip(workers, orders, strict=True):
+                worker.tell(order)
+            ended = [worker.read() for worker in workers]
+            assert "done" in ended, (orders, ended)
+            assert all(end == "done" or end.startswith("SwapError") for end in ended), (orders, ended)
+            # every process follows within a second
+            time.sleep(1.2)
+            memory.search("Which number?", filters={"user_id": "ann"})
+            serves = Registry(world.settings).live_index(agent(memory).key)
+            assert serves is not None
+            assert agent(memory).encoder_version == serves.version
+            assert Registry(world.settings).shadow_index(agent(memory).key) is None
+            assert rows(agent(memory).live()[0]) == stored
+            assert_in_one_space(memory)
+        for worker in workers:
+            worker.tell(("end", ""))
+            worker.wait()
+    # what the searches above recorded since the last purge is all there is
+    assert LogReader(open_database(world.settings.database_url)).counts().memories == 0
