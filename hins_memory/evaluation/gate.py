@@ -51,7 +51,7 @@ class GateSettings:
         min_queries: fewer held-out queries than this decide nothing.
         min_scope_queries: a scope with at least this many held-out queries is a large one: none of those may get
             significantly worse, whatever the others gain.
-        max_general_loss: how much nDCG@10 general retrieval may lose, 0 to 1 (0.01 is one point). Training in a pipeline
+        max_general_loss: how much nDCG@10 general retrieval may lose, 0 to 1 (0.01 is one point). Training in a loop
             keeps less of what was learned where more than nine tenths of it would be lost.
         max_cutoff_shift: by how much the share of results that reach a cut-off may change, relative to the
             incumbent's share (0.05 is five percent). A larger change counts only where the interval of the change
