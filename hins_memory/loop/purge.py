@@ -17,7 +17,7 @@ from hins_memory.errors import LogError
 from hins_memory.log.capture import flush_all
 from hins_memory.log.copies import known_copies, work_folder
 from hins_memory.log.purge import ERASE_SECONDS, PurgedRows, erase_traces, purge_rows
-from hins_memory.loop.holdout import conversation_digest
+from hins_memory.loop.split import conversation_digest
 from hins_memory.registry.registry import Registry
 
 if TYPE_CHECKING:

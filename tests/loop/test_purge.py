@@ -20,9 +20,9 @@ from hins_memory.log.purge import PurgedError
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
 from hins_memory.loop.data import LoopSettings
-from hins_memory.loop.holdout import HoldoutSettings, conversation_digest
 from hins_memory.loop.pipeline import Pipeline
 from hins_memory.loop.purge import PurgeReport, PurgeSettings, purge_person
+from hins_memory.loop.split import HoldoutSettings, conversation_digest
 from hins_memory.training import TrainSettings
 from hins_memory.types import Answer, Event, Feedback, Memory, RankedMemory, Retrieval, Scope, Turn
 
