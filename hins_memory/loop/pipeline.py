@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,11 @@ from hins_memory.errors import AgentError, GateError, NotEnoughDataError
 from hins_memory.evaluation.gate import GateReport, judge
 from hins_memory.log.capture import flush_all
 from hins_memory.log.copies import work_folder, writing_copy
-from hins_memory.log.losses import CaptureLoss, read_losses
+from hins_memory.log.losses import read_losses
 from hins_memory.log.purge import PurgedError, purge_count
-from hins_memory.log.reader import LogCounts, LogReader
+from hins_memory.log.reader import LogReader
 from hins_memory.loop.data import LoopData, Progress, public_texts
+from hins_memory.loop.reports import RunReport, Status
 from hins_memory.loop.schedule import Rounds
 from hins_memory.loop.settings import LoopSettings
 from hins_memory.loop.split import HeldOutSets
@@ -39,55 +40,6 @@ if TYPE_CHECKING:
     from hins_memory.training import RunContent, TrainingRun
 
 __all__ = ["LoopSettings", "Pipeline", "Progress", "RunReport", "Status", "public_texts"]
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Where a project stands.
-
-    `current` is the id of the current version, "" while nothing was promoted; `unreadable` says of what stands where
-    versions do, and cannot be read as one, why; `losses` is what captures of any process lost within a month;
-    `settings_file` is the `hins.toml` that was read, "" if there is none.
-    """
-
-    project: str
-    root: str
-    database: str
-    log: LogCounts
-    versions: tuple[str, ...]
-    current: str
-    unreadable: dict[str, str] = field(default_factory=dict)
-    losses: tuple[CaptureLoss, ...] = ()
-    settings_file: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the status as JSON-able values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class RunReport:
-    """What one round of the loop did; `swap` is None when the gate refused the candidate."""
-
-    mine: dict[str, Any]
-    version: str
-    gate: GateReport
-    swap: SwapReport | None
-
-    @property
-    def swapped(self) -> bool:
-        """Whether the agent serves with the new version now."""
-        return self.swap is not None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-able values."""
-        return {
-            "mine": self.mine,
-            "version": self.version,
-            "gate": self.gate.to_dict(),
-            "swap": self.swap.to_dict() if self.swap else None,
-            "swapped": self.swapped,
-        }
 
 
 class Pipeline:
