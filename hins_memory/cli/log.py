@@ -154,8 +154,10 @@ def purge(
     settings = settings_of(context)
     _check_tenant(tenants_of(open_database(settings.database_url), user), user, tenant, all_tenants)
     if not yes:
-        whose = f"the user {user!r}" + (f" of the tenant {tenant!r}" if tenant else "")
-        typer.confirm(f"Remove everything recorded of {whose}?", abort=True, err=True)
+        question = f"Remove everything recorded of the user {user!r} of the tenant {tenant!r}?"
+        if not tenant:
+            question = f"Remove everything recorded of the user {user!r}?"
+        typer.confirm(question, abort=True, err=True)
     report = purge_person(settings, user, tenant, PurgeSettings(delete_copies))
     found = any(report.removed.values())
     rows = table(("removed from", "rows"), report.removed.items()) if found else f"The log holds nothing of {user!r}."

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +42,7 @@ class ReplyCache:
         package("diskcache")
         self._folder = Path(folder).expanduser()
         self._store: Any = None
+        self._opening = threading.Lock()
         self._warned = False
 
     def get(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -58,8 +60,10 @@ class ReplyCache:
 
     def _tried(self, name: str, *arguments: str) -> Any:
         try:
-            if self._store is None:
-                self._store = _opened(self._folder)
+            # Two threads that open a new store at once would lock each other out of it.
+            with self._opening:
+                if self._store is None:
+                    self._store = _opened(self._folder)
             return getattr(self._store, name)(*arguments)
         except _failures() as error:
             if not self._warned:
