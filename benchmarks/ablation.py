@@ -28,7 +28,7 @@ import numpy as np
 
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation.evaluate import evaluate_encoder, paired_bootstrap
+from hins_memory.evaluation import evaluate_encoder, paired_bootstrap
 from hins_memory.mining import MineSettings, mine
 from hins_memory.training import TrainSettings, train_encoder
 from hins_memory.types import Negative, Ratio, ScopeLog, Tier, TieredExample

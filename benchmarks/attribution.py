@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from hins_memory.data.sample_conversations import load_sample
 from hins_memory.encoders.encoder import Encoder
-from hins_memory.evaluation.evaluate import paired_bootstrap
+from hins_memory.evaluation import paired_bootstrap
 from hins_memory.mining import MineSettings, mine
 from hins_memory.mining.positives.attribution import (
     MODEL,

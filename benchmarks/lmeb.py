@@ -21,7 +21,7 @@ from typing import Any
 
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError, HinsError
-from hins_memory.evaluation.evaluate import EvalSet, evaluate_encoder
+from hins_memory.evaluation import EvalSet, evaluate_encoder
 from parts.common.command import base_parser, exit_status
 from parts.common.results import write_result
 from parts.common.screen import show_table, stage

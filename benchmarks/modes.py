@@ -24,7 +24,7 @@ os.environ.setdefault("MEM0_TELEMETRY", "False")
 
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation.evaluate import cutoff_shares, paired_bootstrap
+from hins_memory.evaluation import cutoff_shares, paired_bootstrap
 from hins_memory.evaluation.gate import MIN_CUTOFF_SHARE
 from parts.common.command import base_parser, exit_status
 from parts.common.files import resolve_data
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from hins_memory.evaluation.evaluate import BootstrapResult
+    from hins_memory.evaluation import BootstrapResult
     from parts.datasets.locomo import Memories
 
 _QUICK_QUESTIONS = 100

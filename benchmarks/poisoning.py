@@ -29,7 +29,7 @@ import numpy as np
 
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, evaluate_encoder, paired_bootstrap
+from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder, paired_bootstrap
 from hins_memory.evaluation.gate import GateSettings, judge
 from hins_memory.mining import MineSettings, mine
 from hins_memory.training import TrainSettings, train_encoder

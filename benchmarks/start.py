@@ -23,7 +23,7 @@ import numpy as np
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.starter import starter_packaged
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation.evaluate import BootstrapResult, paired_bootstrap
+from hins_memory.evaluation import BootstrapResult, paired_bootstrap
 from parts.common.command import base_parser, exit_status
 from parts.common.files import resolve_data
 from parts.common.results import write_result

@@ -24,7 +24,7 @@ from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.registry.loader import EncoderSource
 from hins_memory.registry.registry import Registry
-from hins_memory.swapping.swap import retire_agent, rollback_agent, swap_agent
+from hins_memory.swapping import retire_agent, rollback_agent, swap_agent
 from parts.common.command import base_parser, exit_status
 from parts.common.results import write_result
 from parts.common.screen import show_table, stage

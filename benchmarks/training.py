@@ -26,7 +26,7 @@ import numpy as np
 
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation.evaluate import evaluate_encoder, paired_bootstrap
+from hins_memory.evaluation import evaluate_encoder, paired_bootstrap
 from hins_memory.training import TrainSettings
 from parts.common.command import base_parser, exit_status
 from parts.common.files import resolve_data

@@ -15,7 +15,7 @@ from typing import Any
 from hins_memory.config import Settings
 from hins_memory.data.sample_conversations import SampleConversation, SampleQuestion, load_sample
 from hins_memory.errors import AgentError
-from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, RankingScores, paired_bootstrap, score_rankings
+from hins_memory.evaluation import EvalQuery, EvalSet, RankingScores, paired_bootstrap, score_rankings
 from hins_memory.loop.pipeline import LoopSettings, Pipeline, RunReport
 from hins_memory.loop.split import conversation_digest
 from hins_memory.mining import MineSettings

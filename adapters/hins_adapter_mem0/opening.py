@@ -18,7 +18,7 @@ from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError
 from hins_memory.registry.loader import EncoderSource
-from hins_memory.sdk.opening import check_stock, first_encoder, record_first, record_own
+from hins_memory.sdk.opening import check_stock, record_own
 
 if TYPE_CHECKING:
     pass
@@ -132,7 +132,7 @@ def open_own_agent(memory: Any, settings: Settings, model: str | Path | None = N
         with _held(opener) as folder:
             agent = _new_agent(_memory_key(memory), opener, settings, model)
             agent.serve_memory(memory.embedding_model, memory.vector_store, memory.entity_store)
-            record_own(agent.encoders.registry, agent.key)
+            record_own(agent, agent.encoders.registry)
         if folder:
             agent.owns_client(folder)
         return agent
@@ -179,15 +179,11 @@ def _memory_opener(memory: Any) -> StoreOpener:
 
 def _serve_first(agent: Mem0Agent, embedder: Embedder, *, in_place: bool) -> None:
     """Serve from what the registry says is live; for a store it does not know, from a first index that is empty."""
-    registry = agent.encoders.registry
-    live = registry.live_index(agent.key)
-    if live is not None and live.version:
-        agent.serve(live.version, live.suffix)
-        return
-    encoder = first_encoder(agent.encoders, embedder)
-    suffix = _first_suffix(agent, encoder, in_place=in_place and live is None)
-    record_first(registry, agent.key, encoder.version, suffix)
-    agent.serve(encoder.version, suffix)
+
+    def suffix_of(encoder: Encoder, known: bool) -> str:
+        return _first_suffix(agent, encoder, in_place=in_place and not known)
+
+    agent.serve_recorded(embedder, suffix_of)
 
 
 def _first_suffix(agent: Mem0Agent, encoder: Encoder, *, in_place: bool) -> str:

@@ -30,6 +30,7 @@ from hins_memory.errors import AgentError, LogError
 from hins_memory.plugins.protocols import Index
 from hins_memory.registry.loader import EncoderSource
 from hins_memory.sdk.agent_base import AgentBase
+from hins_memory.sdk.store_agent import LOOK_SECONDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["MemoryosAgent"]
 
 logger = logging.getLogger(__name__)
-
-# How old what is known of the registry may be when an operation begins.
-_LOOK_SECONDS = 0.4
 
 _Vectors: TypeAlias = "dict[tuple[Kind, str], NDArray[np.float32]]"
 
@@ -253,7 +251,7 @@ class MemoryosAgent(AgentBase):
                 self.current = self.bind(version, suffix)
 
     def look(self) -> None:
-        """Follow what another process swapped the store to; asks the registry at most every `_LOOK_SECONDS`.
+        """Follow what another process swapped the store to; asks the registry at most every `LOOK_SECONDS`.
 
         To be called between operations: the flip waits for those that run.
 
@@ -261,7 +259,7 @@ class MemoryosAgent(AgentBase):
             AgentError: the encoder that serves by now cannot be loaded here.
         """
         # Whoever holds the lock is flipping, or will be done before the next look.
-        if time.monotonic() - self._looked < _LOOK_SECONDS or not self._lock.acquire(blocking=False):
+        if time.monotonic() - self._looked < LOOK_SECONDS or not self._lock.acquire(blocking=False):
             return
         try:
             self._looked = time.monotonic()

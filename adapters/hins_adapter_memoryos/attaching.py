@@ -225,6 +225,5 @@ def agent_of(memory: Any) -> MemoryosAgent | None:
     attachment = attachment_of(memory)
     if attachment is None:
         return None
-    if not attachment.agent.encoder_version:
-        record_own(attachment.agent.encoders.registry, attachment.agent.key)
+    record_own(attachment.agent, attachment.agent.encoders.registry)
     return attachment.agent

@@ -79,8 +79,7 @@ class MemoryosPlugin(AdapterPlugin):
         from hins_memory.sdk.opening import record_own
 
         agent = open_agent(root, settings, OwnEncoder(), (config or {}).get("model"))
-        if not agent.encoder_version:
-            record_own(agent.encoders.registry, agent.key)
+        record_own(agent, agent.encoders.registry)
         return OpenStore(agent)
 
 

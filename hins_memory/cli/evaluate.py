@@ -9,14 +9,13 @@ import typer
 
 from hins_memory.cli.options import settings_of
 from hins_memory.cli.screen import Bars, Part, Result, command, table
+from hins_memory.cli.tables import METRICS
 from hins_memory.encoders.starter import default_base
 
 if TYPE_CHECKING:
     from hins_memory.loop.labelled import Comparison
 
 __all__ = ["evaluate"]
-
-_METRICS = ("ndcg@10", "recall@1", "recall@10", "mrr")
 
 
 @command
@@ -55,7 +54,7 @@ def _parts(found: Comparison) -> tuple[Part, ...]:
     for name, scores in found.scores.items():
         means, gain = scores.mean(), found.gains.get(name)
         change = f"{100 * gain.difference:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})" if gain else ""
-        rows.append((name, *(100 * means[metric] for metric in _METRICS), change))
+        rows.append((name, *(100 * means[metric] for metric in METRICS), change))
     count = len(next(iter(found.scores.values())).mrr)
-    heads = ("encoder", *_METRICS, "change of ndcg@10 (95%)")
+    heads = ("encoder", *METRICS, "change of ndcg@10 (95%)")
     return (f"{count} questions; figures in percent.", table(heads, rows))

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from hins_memory.log.losses import CaptureLoss
     from hins_memory.loop.pipeline import Status
     from hins_memory.mining import MineReport
-    from hins_memory.swapping.swap import SwapPlan, SwapReport
+    from hins_memory.swapping import SwapPlan, SwapReport
 
-__all__ = ["gate_parts", "mine_parts", "status_parts", "swap_parts"]
+__all__ = ["METRICS", "gate_parts", "mine_parts", "status_parts", "swap_parts"]
 
-_METRICS = ("ndcg@10", "recall@1", "recall@10", "mrr")
+#: What people see of an evaluation, in this order.
+METRICS = ("ndcg@10", "recall@1", "recall@10", "mrr")
 
 
 def status_parts(status: Status) -> tuple[Part, ...]:
@@ -87,7 +88,7 @@ def gate_parts(report: GateReport) -> tuple[Part, ...]:
     before, after = report.held_out["incumbent"], report.held_out["candidate"]
     figures = [
         (name, 100 * before[name], 100 * after[name], 100 * (after[name] - before[name]))
-        for name in _METRICS
+        for name in METRICS
         if name in before
     ]
     return (
@@ -105,7 +106,7 @@ def _verdict(rule: GateRule) -> str:
 
 def swap_parts(report: SwapPlan | SwapReport) -> tuple[Part, ...]:
     """Return what a swap, a rollback or a dry run did or would do."""
-    from hins_memory.swapping.swap import SwapPlan
+    from hins_memory.swapping import SwapPlan
 
     if isinstance(report, SwapPlan):
         rows = [(one.kind, one.name, one.records, one.seconds, one.disk_bytes / 2**20) for one in report.indexes]

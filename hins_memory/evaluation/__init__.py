@@ -3,20 +3,16 @@
 In: evaluation sets and encoders (or rankings). Out: scores per query with intervals, and the gate's report.
 """
 
-from hins_memory.evaluation.evaluate import (
+from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, RankingScores, evaluate_encoder, score_rankings
+from hins_memory.evaluation.metrics import (
     BootstrapResult,
-    EvalQuery,
-    EvalSet,
-    RankingScores,
     cutoff_shares,
-    evaluate_encoder,
-    mteb_model,
     ndcg,
     paired_bootstrap,
     recall,
     reciprocal_rank,
-    score_rankings,
 )
+from hins_memory.evaluation.mteb import mteb_model
 
 __all__ = [
     "BootstrapResult",

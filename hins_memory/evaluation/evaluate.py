@@ -9,35 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation.metrics import (
-    BootstrapResult,
-    cutoff_shares,
-    ndcg,
-    paired_bootstrap,
-    recall,
-    reciprocal_rank,
-)
-from hins_memory.evaluation.mteb import mteb_model
+from hins_memory.evaluation.metrics import ndcg, recall, reciprocal_rank
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hins_memory.encoders.encoder import Encoder
 
-__all__ = [
-    "BootstrapResult",
-    "EvalQuery",
-    "EvalSet",
-    "RankingScores",
-    "cutoff_shares",
-    "evaluate_encoder",
-    "mteb_model",
-    "ndcg",
-    "paired_bootstrap",
-    "recall",
-    "reciprocal_rank",
-    "score_rankings",
-]
+__all__ = ["EvalQuery", "EvalSet", "RankingScores", "evaluate_encoder", "score_rankings"]
 
 DEFAULT_KS = (1, 5, 10)
 # Cosines are compared after rounding to this many decimals: the same text stored twice must tie, although the

@@ -11,13 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hins_memory.errors import ConfigError, NotEnoughDataError
-from hins_memory.evaluation.evaluate import (
-    BootstrapResult,
-    RankingScores,
-    cutoff_shares,
-    evaluate_encoder,
-    paired_bootstrap,
-)
+from hins_memory.evaluation.evaluate import RankingScores, evaluate_encoder
+from hins_memory.evaluation.metrics import BootstrapResult, cutoff_shares, paired_bootstrap
 
 if TYPE_CHECKING:
     import numpy as np

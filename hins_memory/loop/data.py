@@ -30,7 +30,7 @@ from hins_memory.types import Scope
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from hins_memory.evaluation.evaluate import EvalSet
+    from hins_memory.evaluation import EvalSet
 
 __all__ = ["LoopData", "MinedData", "Progress", "public_texts"]
 
@@ -129,17 +129,21 @@ class LoopData:
         for one in HeldOutSets(store, [*held, *stopping]):
             unseen.see((query.text for query in one.queries), one.documents.values())
         used = [one.digest for one in stopping]
+        left_out: dict[str, list[LabelledConversation]] = {}
+        for conversation in (*held, *stopping):
+            left_out.setdefault(conversation.owner, []).append(conversation)
+        owners = len(store)
 
         def kept() -> Iterator[OwnerEvidence]:
             for done, evidence in enumerate(store, 1):
                 with store.vector_folder().owner() as folder:
-                    left = without(evidence, [*held, *stopping], folder)
+                    left = without(evidence, left_out.get(evidence.scope.owner.key, ()), folder)
                     used.extend(sorted(conversation_digest(left.scope, name) for name in left.conversations))
                     if left.owner is not None:
                         traffic.see((query.query for query in left.queries), left.owner.texts)
                     yield left
                 if self._progress:
-                    self._progress("mine", done, len(store))
+                    self._progress("mine", done, owners)
 
         report = mine_to_parquet(kept(), store.encoder, path, self._loop.mine, self.public_texts())
         mixed = mix_file(path, self._loop.mix, seed)

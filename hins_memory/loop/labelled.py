@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hins_memory.data.labelled import Rows, logs_of, read_rows
 from hins_memory.errors import NotEnoughDataError
-from hins_memory.evaluation.evaluate import (
+from hins_memory.evaluation import (
     BootstrapResult,
     EvalQuery,
     EvalSet,

@@ -31,7 +31,7 @@ from hins_memory.mining.storage.evidence import EvidenceStore
 from hins_memory.plugins.manager import get_plugin_manager
 from hins_memory.registry.loader import EncoderSource, shared_encoder
 from hins_memory.registry.registry import EncoderVersion, Registry
-from hins_memory.swapping.swap import SwapPlan, SwapReport, plan_swap, retire_agent, rollback_agent, swap_agent
+from hins_memory.swapping import SwapPlan, SwapReport, plan_swap, retire_agent, rollback_agent, swap_agent
 from hins_memory.types import Scope
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from hins_memory.evaluation.gate import GateReport
     from hins_memory.log.losses import CaptureLoss
     from hins_memory.log.reader import LogCounts
-    from hins_memory.swapping.swap import SwapReport
+    from hins_memory.swapping import SwapReport
 
 __all__ = ["RunReport", "Status"]
 

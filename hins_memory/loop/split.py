@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import overload
 
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
+from hins_memory.evaluation import EvalQuery, EvalSet
 from hins_memory.mining.owner.vectors import VectorFolder
 from hins_memory.mining.positives.evidence import QueryEvidence
 from hins_memory.mining.storage.evidence import EvidenceStore, OwnerEvidence
@@ -195,10 +195,9 @@ def without(evidence: OwnerEvidence, held: Collection[LabelledConversation], fol
 
     Args:
         evidence: the owner's.
-        held: the held-out conversations, of any owner.
+        held: which of its conversations are held out.
         folder: where the vectors of very many memories go.
     """
-    own = [one for one in held if one.owner == evidence.scope.owner.key]
-    digests = {one.digest for one in own}
+    digests = {one.digest for one in held}
     gone = {name for name in evidence.conversations if conversation_digest(evidence.scope, name) in digests}
-    return evidence.without(gone, {retrieval for one in own for retrieval in one.retrievals}, folder)
+    return evidence.without(gone, {retrieval for one in held for retrieval in one.retrievals}, folder)

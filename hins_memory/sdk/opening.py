@@ -39,10 +39,10 @@ def record_first(registry: Registry, store_id: str, version: str, suffix: str) -
         ) from error
 
 
-def record_own(registry: Registry, store_id: str) -> None:
-    """Record that the framework's own encoder serves a store, so that it can be swapped."""
-    if registry.live_index(store_id) is None:
-        registry.record_live(store_id, "", "")
+def record_own(agent: Agent, registry: Registry) -> None:
+    """Record that the framework's own encoder serves a store, where it does, so that it can be swapped."""
+    if not agent.encoder_version and registry.live_index(agent.key) is None:
+        registry.record_live(agent.key, "", "")
 
 
 def check_stock(agent: Agent, encoders: EncoderSource, embedder: str | None) -> None:
@@ -64,7 +64,7 @@ def reembed(agent: Agent, encoder: Encoder, registry: Registry) -> None:
     Raises:
         SwapError: it did not finish; the framework's own encoder serves as before.
     """
-    from hins_memory.swapping.swap import swap_agent
+    from hins_memory.swapping import swap_agent
 
-    record_own(registry, agent.key)
+    record_own(agent, registry)
     swap_agent(agent, encoder.version, encoder, registry)

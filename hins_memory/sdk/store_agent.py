@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -211,21 +211,24 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         """Open the collections of a version and serve from them; for the first opening."""
         self._current = self._noting(self._followed(self.bind(version, suffix)))
 
-    def serve_recorded(self, embedder: str = "hins") -> None:
+    def serve_recorded(self, embedder: str = "hins", suffix_of: Callable[[Encoder, bool], str] | None = None) -> None:
         """Serve from what the registry says is live; a store that it does not know begins with new, empty indexes.
 
         Args:
             embedder: what a new store begins with: ``stock`` is the plain base, ``hins`` what the project begins with.
+            suffix_of: returns what the names of a new store's indexes end with, of its encoder and of whether the
+                registry knows the store with the framework's own encoder; it raises where the store is not empty.
+                By default nothing for a store that is not known, so that its indexes have the plain names.
 
         Raises:
-            AgentError: the recorded encoder cannot be loaded.
+            AgentError: the recorded encoder cannot be loaded, or `suffix_of` refuses the store.
         """
         live = self.encoders.registry.live_index(self.key)
         if live is not None and live.version:
             self.serve(live.version, live.suffix)
             return
         encoder = first_encoder(self.encoders, embedder)
-        suffix = index_suffix(encoder.version) if live is not None else ""
+        suffix = (suffix_of or _plain_first)(encoder, live is not None)
         record_first(self.encoders.registry, self.key, encoder.version, suffix)
         self.serve(encoder.version, suffix)
 
@@ -368,6 +371,10 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
     @staticmethod
     def _pairs(source: Binding, target: Binding) -> Iterator[tuple[TrackedIndex, TrackedIndex]]:
         return zip(source.indexes(), target.indexes(), strict=True)
+
+
+def _plain_first(encoder: Encoder, known: bool) -> str:
+    return index_suffix(encoder.version) if known else ""
 
 
 def _note(registry: Registry, key: str, index: TrackedIndex, ids: Sequence[Any]) -> bool:

@@ -3,18 +3,9 @@
 In: an agent, an encoder version and the registry. Out: a `SwapReport`; the agent serves with that version.
 """
 
-from hins_memory.swapping.swap import (
-    IndexPlan,
-    IndexReport,
-    Progress,
-    SwapPlan,
-    SwapReport,
-    abandon_swap,
-    plan_swap,
-    retire_agent,
-    rollback_agent,
-    swap_agent,
-)
+from hins_memory.swapping.plan import IndexPlan, SwapPlan, plan_swap
+from hins_memory.swapping.swap import SwapReport, abandon_swap, retire_agent, rollback_agent, swap_agent
+from hins_memory.swapping.sync import IndexReport, Progress
 
 __all__ = [
     "IndexPlan",

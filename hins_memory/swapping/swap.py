@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError, SwapError
 from hins_memory.registry.registry import index_suffix
-from hins_memory.swapping.plan import IndexPlan, SwapPlan, plan_swap
 from hins_memory.swapping.query_only import flip_queries, shares_vectors, suffixes_in_use
 from hins_memory.swapping.sync import IndexReport, IndexSync, Progress
 
@@ -21,18 +20,7 @@ if TYPE_CHECKING:
     from hins_memory.plugins.protocols import Agent
     from hins_memory.registry.registry import IndexRecord, Registry
 
-__all__ = [
-    "IndexPlan",
-    "IndexReport",
-    "Progress",
-    "SwapPlan",
-    "SwapReport",
-    "abandon_swap",
-    "plan_swap",
-    "retire_agent",
-    "rollback_agent",
-    "swap_agent",
-]
+__all__ = ["SwapReport", "abandon_swap", "retire_agent", "rollback_agent", "swap_agent"]
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from hins_memory.common.files import file_digest, file_lock
 from hins_memory.data.examples import read_examples, write_examples
 from hins_memory.encoders.manifest import Description
 from hins_memory.errors import TrainingError
-from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
+from hins_memory.evaluation import EvalQuery, EvalSet
 from hins_memory.training.base import base_digest, check_base
 from hins_memory.training.fit.checkpoints import latest_checkpoint
 from hins_memory.training.fit.processes import from_main, is_main, wait_for_all

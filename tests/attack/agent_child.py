@@ -66,7 +66,7 @@ class LiveAgent:
 
     def swap(self, version):
         from hins_memory.encoders.encoder import Encoder
-        from hins_memory.swapping.swap import swap_agent
+        from hins_memory.swapping import swap_agent
 
         if version != self.agent.encoder_version:
             encoder = Encoder.load(self.registry.get(version).path)
@@ -74,7 +74,7 @@ class LiveAgent:
 
     def rollback(self):
         from hins_memory.errors import SwapError
-        from hins_memory.swapping.swap import rollback_agent
+        from hins_memory.swapping import rollback_agent
 
         # There may be nothing to go back to.
         with contextlib.suppress(SwapError):

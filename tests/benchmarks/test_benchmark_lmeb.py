@@ -9,7 +9,7 @@ import pytest
 
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, evaluate_encoder, mteb_model
+from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder, mteb_model
 from parts.datasets.locomo import sample_sets
 from parts.evaluation.mteb_tasks import task_scores
 

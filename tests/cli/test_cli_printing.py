@@ -198,8 +198,8 @@ def test_what_reports_say(text, tty):
 
     from hins_memory.mining import MineReport
     from hins_memory.mining.report import TierSample
+    from hins_memory.swapping import SwapReport
     from hins_memory.swapping.plan import SwapPlan
-    from hins_memory.swapping.swap import SwapReport
     from hins_memory.synthesis import SynthesisReport
     from hins_memory.types import Ratio
 

@@ -158,7 +158,7 @@ def test_training_starts_from_what_serves_or_from_what_that_was_trained_from(
 @pytest.mark.slow
 def test_the_starter_loads_and_finds_better_than_stock_on_the_packaged_conversations(stock_encoder: Encoder) -> None:
     from hins_memory.data.sample_conversations import load_sample
-    from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, evaluate_encoder
+    from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder
 
     talk = load_sample()[0]
     asked = tuple(EvalQuery(one.question, frozenset(one.evidence)) for one in talk.questions)

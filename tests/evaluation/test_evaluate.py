@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation.evaluate import (
+from hins_memory.evaluation import (
     EvalQuery,
     EvalSet,
     cutoff_shares,

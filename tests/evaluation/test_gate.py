@@ -10,7 +10,7 @@ from nasty_texts import EVERYTHING, NASTY, check_page
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.manifest import DataSummary, Description
 from hins_memory.errors import ConfigError, GateError, NotEnoughDataError
-from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, RankingScores
+from hins_memory.evaluation import EvalQuery, EvalSet, RankingScores
 from hins_memory.evaluation.gate import GateSettings, _scope_rule, judge
 from hins_memory.evaluation.gate_page import _Rankings, write_gate_page
 from hins_memory.types import Ratio

@@ -10,7 +10,7 @@ import pytest
 
 from hins_memory.encoders.encoder import DEFAULT_MODEL, Encoder
 from hins_memory.errors import HinsError
-from hins_memory.evaluation.evaluate import evaluate_encoder
+from hins_memory.evaluation import evaluate_encoder
 from hins_memory.evaluation.general import GENERAL_SET_NAME, _read, load_general
 
 STOP_WORDS = """

@@ -68,7 +68,7 @@ def full_disk(home, disk, provider):
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.errors import SwapError
     from hins_memory.registry.registry import Registry
-    from hins_memory.swapping.swap import swap_agent
+    from hins_memory.swapping import swap_agent
 
     settings = Settings(home=home, project="test")
     registry = Registry(settings)
@@ -119,7 +119,7 @@ def swap_slowly(channel, home, version):
     from hins_memory.config import Settings
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.registry.registry import Registry
-    from hins_memory.swapping.swap import swap_agent
+    from hins_memory.swapping import swap_agent
 
     registry = Registry(Settings(home=home, project="test"))
     agent = SmallAgent(home / "store.db", registry)

@@ -18,7 +18,7 @@ from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import EncoderError, SwapError
 from hins_memory.log.reader import LogReader
 from hins_memory.registry.registry import Registry
-from hins_memory.swapping.swap import swap_agent
+from hins_memory.swapping import swap_agent
 
 KILLS = (
     ("mine", "encode:3"),
@@ -147,7 +147,7 @@ def test_a_clock_that_jumps_changes_nothing(world: Any, monkeypatch: pytest.Monk
     world.swap(agent, world.one, batch_size=10)
     agent.add("m9999", "Written on some day.")
     world.swap(agent, world.two, batch_size=10)
-    from hins_memory.swapping.swap import retire_agent, rollback_agent
+    from hins_memory.swapping import retire_agent, rollback_agent
 
     assert world.registry.live_index(agent.key).version == world.two
     assert world.registry.previous_index(agent.key).version == world.one

@@ -18,7 +18,7 @@ def swap_and_die(channel, world, version, moment):
     from store_world import BATCH, agent
 
     from hins_memory.registry.registry import Registry
-    from hins_memory.swapping.swap import swap_agent
+    from hins_memory.swapping import swap_agent
 
     memory = world.open()
     theirs = agent(memory)
@@ -85,7 +85,7 @@ def race(channel, world):
     from hins_memory.errors import HinsError
     from hins_memory.loop.purge import purge_person
     from hins_memory.registry.registry import Registry
-    from hins_memory.swapping.swap import rollback_agent, swap_agent
+    from hins_memory.swapping import rollback_agent, swap_agent
 
     memory = world.open()
     registry = Registry(world.settings)

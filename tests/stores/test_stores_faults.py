@@ -21,7 +21,7 @@ from store_world import ANN, agent, assert_in_one_space, fill, rows
 from hins_memory.errors import AgentError, SwapError
 from hins_memory.plugins.protocols import Index
 from hins_memory.registry.registry import Registry
-from hins_memory.swapping.swap import plan_swap, swap_agent
+from hins_memory.swapping import plan_swap, swap_agent
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from store_world import ANN, BATCH, SERVERS, agent, assert_in_one_space, fill, r
 
 from hins_memory.errors import AgentError, LogError, SwapError
 from hins_memory.registry.registry import Registry
-from hins_memory.swapping.swap import retire_agent, rollback_agent, swap_agent
+from hins_memory.swapping import retire_agent, rollback_agent, swap_agent
 
 pytestmark = pytest.mark.slow
 

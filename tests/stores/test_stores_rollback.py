@@ -8,7 +8,7 @@ import pytest
 from store_world import ANN, BATCH, agent, assert_in_one_space, fill, rows
 
 from hins_memory.registry.registry import Registry
-from hins_memory.swapping.swap import rollback_agent, swap_agent
+from hins_memory.swapping import rollback_agent, swap_agent
 from hins_memory.swapping.sync import IndexSync
 
 pytestmark = pytest.mark.slow

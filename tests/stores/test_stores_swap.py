@@ -15,7 +15,7 @@ from hins_memory.database.engine import open_database
 from hins_memory.errors import AgentError
 from hins_memory.log.reader import LogReader
 from hins_memory.registry.registry import Registry
-from hins_memory.swapping.swap import plan_swap, retire_agent, rollback_agent, swap_agent
+from hins_memory.swapping import plan_swap, retire_agent, rollback_agent, swap_agent
 
 pytestmark = pytest.mark.slow
 

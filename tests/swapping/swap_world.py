@@ -8,7 +8,7 @@ from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.plugins.protocols import Record
 from hins_memory.registry.registry import Registry
-from hins_memory.swapping.swap import swap_agent
+from hins_memory.swapping import swap_agent
 
 SUBJECTS = ("Ann", "Bob", "Chidi", "Dai", "Eva", "Farid", "Gül", "Hana", "Ivo", "Jun")
 FACTS = (

@@ -8,7 +8,7 @@ from swap_world import fill
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import SwapError
 from hins_memory.registry.registry import Registry
-from hins_memory.swapping.swap import plan_swap, retire_agent, rollback_agent, swap_agent
+from hins_memory.swapping import plan_swap, retire_agent, rollback_agent, swap_agent
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from swap_world import fill, text_of
 
 from hins_memory.errors import SwapError
 from hins_memory.plugins.protocols import Agent, Index
-from hins_memory.swapping.swap import plan_swap, retire_agent, rollback_agent
+from hins_memory.swapping import plan_swap, retire_agent, rollback_agent
 
 pytestmark = pytest.mark.slow
 

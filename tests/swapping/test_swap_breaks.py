@@ -9,7 +9,7 @@ from small_agent import SmallIndex, contents, worst_cosine
 
 from hins_memory.errors import SwapError
 from hins_memory.plugins.protocols import Record
-from hins_memory.swapping.swap import abandon_swap, retire_agent, swap_agent
+from hins_memory.swapping import abandon_swap, retire_agent, swap_agent
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ from small_agent import SmallAgent
 from hins_memory.config import Settings
 from hins_memory.registry.registry import Registry
 from hins_memory.encoders.encoder import Encoder
-from hins_memory.swapping.swap import retire_agent, rollback_agent, swap_agent
+from hins_memory.swapping import retire_agent, rollback_agent, swap_agent
 home, version, moment = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 registry = Registry(Settings(home=home, project="test"))
 agent = SmallAgent(home / "store.db", registry)

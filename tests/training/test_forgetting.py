@@ -6,7 +6,7 @@ from train_world import examples, quick
 
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, evaluate_encoder
+from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder
 from hins_memory.evaluation.gate import GateSettings
 from hins_memory.training import Samples, TrainSettings, train_encoder
 from hins_memory.training.postprocess.finish import _general_loss

@@ -12,7 +12,7 @@ from train_world import examples
 
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import TrainingError
-from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, evaluate_encoder
+from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder
 from hins_memory.registry.registry import Registry
 from hins_memory.training import TrainSettings, train_encoder
 from hins_memory.training.postprocess.candidates import Candidates

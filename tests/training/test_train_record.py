@@ -15,7 +15,7 @@ from train_world import NAMES, THINGS, examples, quick
 
 from hins_memory.encoders.manifest import Description
 from hins_memory.errors import NotEnoughDataError, TrainingError
-from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
+from hins_memory.evaluation import EvalQuery, EvalSet
 from hins_memory.training import RunContent, Samples, discard_runs, open_run, train_encoder
 from hins_memory.training.fit.dataset import to_dataset
 from hins_memory.training.postprocess.traffic import Traffic
@@ -47,7 +47,7 @@ def test_early_stopping_keeps_the_best_and_the_record_says_so(tmp_path, tiny_fol
     assert len(curves.loss) == steps[-1]
     assert result.manifest.metrics.best_held_out == max(values)
     from hins_memory.encoders.encoder import Encoder
-    from hins_memory.evaluation.evaluate import evaluate_encoder
+    from hins_memory.evaluation import evaluate_encoder
 
     found = evaluate_encoder(Encoder.load(result.folder), [held_out()], ks=(10,)).mean()["ndcg@10"]
     assert found == pytest.approx(max(values), abs=0.01)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
+from hins_memory.evaluation import EvalQuery, EvalSet
 from parts.common.files import DATA, DataSource
 
 __all__ = [

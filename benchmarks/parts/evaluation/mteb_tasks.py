@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation.evaluate import EvalSet, mteb_model
+from hins_memory.evaluation import EvalSet, mteb_model
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder

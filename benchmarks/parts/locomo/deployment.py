@@ -136,7 +136,7 @@ def score(
 
     `scoring` False only plays them, for the traffic.
     """
-    from hins_memory.evaluation.evaluate import evaluate_encoder, score_rankings
+    from hins_memory.evaluation import evaluate_encoder, score_rankings
 
     agent = plan.agent
     scored = Scored({}, {}, agent)

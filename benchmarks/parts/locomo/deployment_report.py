@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hins_memory.evaluation.evaluate import RankingScores, paired_bootstrap
+from hins_memory.evaluation import RankingScores, paired_bootstrap
 from parts.datasets.locomo import ANSWERABLE, CATEGORIES
 
 if TYPE_CHECKING:

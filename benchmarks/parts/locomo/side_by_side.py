@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hins_memory.encoders.encoder import Encoder
-from hins_memory.evaluation.evaluate import ndcg, recall
+from hins_memory.evaluation import ndcg, recall
 from hins_memory.llm import ReplyCache, Usage
 from parts.agents.mem0 import TOP_K
 from parts.agents.mem0_extraction import InferPlayer

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hins_memory.evaluation.evaluate import paired_bootstrap
+from hins_memory.evaluation import paired_bootstrap
 from hins_memory.llm import Usage
 from parts.datasets.locomo import CATEGORIES
 from parts.locomo.side_by_side import EncoderRun

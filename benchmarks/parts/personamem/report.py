@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hins_memory.evaluation.evaluate import paired_bootstrap
+from hins_memory.evaluation import paired_bootstrap
 from parts.common.screen import show_table
 from parts.datasets.personamem import QUESTION_TYPES, Question
 from parts.personamem.choice import Choice

@@ -17,7 +17,7 @@ from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, evaluate_encoder
+from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder
 from hins_memory.evaluation.general import load_general
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter

@@ -24,7 +24,7 @@ import hins_memory
 from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation.evaluate import EvalSet, RankingScores, evaluate_encoder
+from hins_memory.evaluation import EvalSet, RankingScores, evaluate_encoder
 from hins_memory.evaluation.general import load_general
 from hins_memory.loop.pipeline import LoopSettings, Pipeline, public_texts
 from hins_memory.mining import mine

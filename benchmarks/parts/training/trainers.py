@@ -23,7 +23,7 @@ import numpy as np
 
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import HinsError
-from hins_memory.evaluation.evaluate import EvalQuery, EvalSet
+from hins_memory.evaluation import EvalQuery, EvalSet
 from hins_memory.mining import MineSettings, mine
 from hins_memory.types import ScopeLog, TieredExample
 from parts.datasets.locomo import Conversation, eval_set

@@ -152,26 +152,34 @@ class Neighbours:
     Approximate: one list of 64, at least eight, is read for a query. It only proposes rows; what is compared in the
     end are the vectors themselves.
 
+    The index is made by the first search: whoever only reads an owner's evidence does not need one.
+
     Args:
         vectors: unit vectors, shape (n, dim).
     """
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
+        self._vectors = vectors
+
+    @functools.cached_property
+    def _index(self) -> Any:
         import faiss
         import numpy as np
 
+        vectors = self._vectors
         count, dim = vectors.shape
         lists = max(1, round(math.sqrt(count)))
         #: kept beside the index, which only borrows it
         self._quantizer = faiss.IndexFlatIP(dim)
         kind = faiss.ScalarQuantizer.QT_8bit
-        self._index: Any = faiss.IndexIVFScalarQuantizer(self._quantizer, dim, lists, kind, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.IndexIVFScalarQuantizer(self._quantizer, dim, lists, kind, faiss.METRIC_INNER_PRODUCT)
         rows = np.linspace(0, count - 1, min(count, _TRAIN_PER_LIST * lists)).astype(np.int64)
-        self._index.cp.min_points_per_centroid = 1
-        self._index.train(np.ascontiguousarray(vectors[rows], dtype=np.float32))
+        index.cp.min_points_per_centroid = 1
+        index.train(np.ascontiguousarray(vectors[rows], dtype=np.float32))
         for at in range(0, count, _CHUNK):
-            self._index.add(np.ascontiguousarray(vectors[at : at + _CHUNK], dtype=np.float32))
-        self._index.nprobe = max(8, lists // 64)
+            index.add(np.ascontiguousarray(vectors[at : at + _CHUNK], dtype=np.float32))
+        index.nprobe = max(8, lists // 64)
+        return index
 
     def nearest(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """Return the rows nearest to each query, shape (len(queries), count), best first; -1 where there is no more."""

@@ -9,21 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.errors import HinsError
 from hins_memory.mining.owner.owner import OwnerMemories, build_owner, owner_of
 from hins_memory.mining.owner.text import clean
 from hins_memory.mining.owner.vectors import VectorFolder, few_threads
 from hins_memory.mining.positives.evidence import QueryEvidence
 from hins_memory.mining.positives.find import find_positives
 from hins_memory.mining.settings import MineSettings
+from hins_memory.mining.storage.work_file import ascii_json, open_work_file, take_up, work_file_errors
 from hins_memory.types import Memory, Positive, Scope, ScopeLog
 
 if TYPE_CHECKING:
@@ -162,17 +161,10 @@ class EvidenceStore:
         identity = digest_of([repr(settings), str(encoder.version), str(_VERSION)])
         with self._errors():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self._path, isolation_level=None, timeout=1.0)
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db = open_work_file(self._path)
             # What is not there after a crash of the machine is made again.
             self._db.execute("PRAGMA synchronous = OFF")
-            for statement in _SCHEMA.split(";"):
-                self._db.execute(statement)
-            if self._db.execute("SELECT value FROM identity").fetchall() != [(identity,)]:
-                self._db.execute("DELETE FROM identity")
-                self._db.execute("DELETE FROM owners")
-                self._db.execute("INSERT INTO identity VALUES (?)", (identity,))
-            self._db.execute("UPDATE owners SET position = NULL")
+            take_up(self._db, _SCHEMA, identity, ("owners",))
 
     def close(self) -> None:
         """Close the file; it stays where it is."""
@@ -184,23 +176,16 @@ class EvidenceStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            if "locked" in str(error):
-                raise HinsError(
-                    f"Another process is mining with {self._path}.", "Wait for it, or mine into another file."
-                ) from error
-            raise HinsError(
-                f"The evidence in {self._path} cannot be kept: {error}.",
-                "Free disk space or fix the folder's permissions and run again. If it is damaged, delete it.",
-            ) from error
+    def _errors(self) -> AbstractContextManager[None]:
+        return work_file_errors(
+            self._path,
+            f"The evidence in {self._path} cannot be kept",
+            "Free disk space or fix the folder's permissions and run again. If it is damaged, delete it.",
+        )
 
     def add(self, log: ScopeLog) -> None:
         """Make and keep the evidence of one owner, unless it is there already for the same log."""
-        key, content = _ascii(log.scope.owner.key), content_digest(log)
+        key, content = ascii_json(log.scope.owner.key), content_digest(log)
         with self._errors():
             row = self._db.execute("SELECT id, content FROM owners WHERE key = ?", (key,)).fetchone()
             if row is None or row[1] != content:
@@ -249,13 +234,15 @@ class EvidenceStore:
         """
         with self._errors():
             statement = "SELECT id, body, vectors FROM owners WHERE key = ? AND position IS NOT NULL"
-            row = self._db.execute(statement, (_ascii(key),)).fetchone()
+            row = self._db.execute(statement, (ascii_json(key),)).fetchone()
         if row is None:
             raise KeyError(key)
         return self._read(*row)
 
     def __len__(self) -> int:
-        return len(self.keys())
+        with self._errors():
+            statement = "SELECT COUNT(*) FROM owners WHERE position IS NOT NULL"
+            return int(self._db.execute(statement).fetchone()[0])
 
     def __iter__(self) -> Iterator[OwnerEvidence]:
         for key in self.keys():
@@ -291,7 +278,7 @@ class EvidenceStore:
 def _body(evidence: OwnerEvidence) -> str:
     """Return everything but the vectors, as JSON; what follows from the memories' texts is made again."""
     owner, scope = evidence.owner, evidence.scope.owner
-    return _ascii(
+    return ascii_json(
         {
             "scope": [scope.user, scope.agent, scope.run, scope.tenant],
             "conversations": evidence.conversations,
@@ -329,11 +316,6 @@ def _query(values: Any, owner: OwnerMemories) -> QueryEvidence:
         for row, source, confidence, retrieval in positives
     }
     return QueryEvidence(query, found, set(rejected), set(plausible), answered)
-
-
-def _ascii(value: Any) -> str:
-    """Return JSON in ASCII, which holds any Python string."""
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
 
 
 def digest_of(parts: Iterable[str]) -> str:

@@ -7,16 +7,15 @@ JSON, which holds any Python string. Without a path the store is in memory and e
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.errors import HinsError
 from hins_memory.mining.negatives.pool import POOL_SIZE, PartialExample, TextPool
+from hins_memory.mining.storage.work_file import ascii_json, open_work_file, take_up, work_file_errors
 from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
 
 if TYPE_CHECKING:
@@ -63,32 +62,17 @@ class MiningStore:
         self._committed = time.monotonic()
         self._pool_limit: int | None = None
         with self._errors():
-            # Transactions are begun and ended here, not by the driver.
-            self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=1.0)
+            self._db = open_work_file(path)
             self._db.execute(f"PRAGMA cache_size = -{min(_CACHE_BYTES, memory_budget // _CACHE_SHARE) // 1024}")
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("BEGIN EXCLUSIVE")
-            for statement in _SCHEMA.split(";"):
-                self._db.execute(statement)
-            if self._db.execute("SELECT value FROM identity").fetchall() != [(identity,)]:
-                for table in ("identity", "owners", "examples", "pool"):
-                    self._db.execute(f"DELETE FROM {table}")
-                self._db.execute("INSERT INTO identity VALUES (?)", (identity,))
-            self._db.execute("UPDATE owners SET position = NULL")
+            take_up(self._db, _SCHEMA, identity, ("owners", "examples", "pool"))
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            if "locked" in str(error):
-                raise HinsError(
-                    f"Another process is mining with {self._path}.", "Wait for it, or mine into another file."
-                ) from error
-            raise HinsError(
-                f"The miner's store {self._path or 'in memory'} failed: {error}.",
-                "Check the disk and run again: finished owners are kept. If it is damaged, delete it.",
-            ) from error
+    def _errors(self) -> AbstractContextManager[None]:
+        return work_file_errors(
+            self._path,
+            f"The miner's store {self._path or 'in memory'} failed",
+            "Check the disk and run again: finished owners are kept. If it is damaged, delete it.",
+        )
 
     def close(self) -> None:
         """Close without what was not committed: that of an owner at hand, and what `cut` removed."""
@@ -101,7 +85,7 @@ class MiningStore:
             scope: the owner.
             content: a digest of what the log holds of it; "" is never known.
         """
-        key = _ascii(scope.owner.key)
+        key = ascii_json(scope.owner.key)
         with self._errors():
             found = self._db.execute(
                 "SELECT id, content FROM owners WHERE key = ? AND occurrence = ?", (key, self._occurrence(key))
@@ -126,8 +110,8 @@ class MiningStore:
 
     def add(self, scope: Scope, content: str) -> int:
         """Begin an owner and return its number; it counts once `finish` was called."""
-        key = _ascii(scope.owner.key)
-        parts = _ascii([scope.user, scope.agent, scope.run, scope.tenant])
+        key = ascii_json(scope.owner.key)
+        parts = ascii_json([scope.user, scope.agent, scope.run, scope.tenant])
         with self._errors():
             cursor = self._db.execute(
                 "INSERT INTO owners (key, occurrence, content, scope, summary, position) VALUES (?, ?, ?, ?, '', ?)",
@@ -153,7 +137,7 @@ class MiningStore:
         with self._errors():
             self._db.execute(
                 "INSERT INTO examples VALUES (?, ?, ?, ?, ?, ?)",
-                (owner, place, positive.confidence, partial.missing_negatives, _ascii(body), vectors),
+                (owner, place, positive.confidence, partial.missing_negatives, ascii_json(body), vectors),
             )
 
     def add_to_pool(
@@ -164,7 +148,13 @@ class MiningStore:
 
         with self._errors():
             for (priority, memory, text), vector in zip(entries, vectors, strict=True):
-                values = (priority, owner, _ascii(memory), _ascii(text), np.asarray(vector, np.float32).tobytes())
+                values = (
+                    priority,
+                    owner,
+                    ascii_json(memory),
+                    ascii_json(text),
+                    np.asarray(vector, np.float32).tobytes(),
+                )
                 self._db.execute("INSERT OR REPLACE INTO pool VALUES (?, ?, ?, ?, ?)", values)
             last = self._db.execute(
                 "SELECT priority FROM pool ORDER BY priority LIMIT 1 OFFSET ?", (POOL_SIZE - 1,)
@@ -180,7 +170,7 @@ class MiningStore:
     def finish(self, owner: int, summary: Mapping[str, Any]) -> None:
         """End an owner; every second or so what was written becomes durable."""
         with self._errors():
-            self._db.execute("UPDATE owners SET summary = ? WHERE id = ?", (_ascii(summary), owner))
+            self._db.execute("UPDATE owners SET summary = ? WHERE id = ?", (ascii_json(summary), owner))
         self.commit()
 
     def commit(self, *, now: bool = False) -> None:
@@ -259,7 +249,3 @@ def _read_partial(
         return PartialExample(example, missing_negatives)
     vectors = np.frombuffer(blob, dtype=np.float32).reshape(2, -1)
     return PartialExample(example, missing_negatives, vectors[0], vectors[1])
-
-
-def _ascii(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 
-    from hins_memory.evaluation.evaluate import EvalSet
+    from hins_memory.evaluation import EvalSet
 
 __all__ = ["Fit", "fit"]
 

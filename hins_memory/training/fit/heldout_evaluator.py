@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sentence_transformers.evaluation import SentenceEvaluator
 
 from hins_memory.encoders.encoder import Encoder
-from hins_memory.evaluation.evaluate import EvalSet, evaluate_encoder
+from hins_memory.evaluation import EvalSet, evaluate_encoder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

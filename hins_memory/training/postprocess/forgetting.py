@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hins_memory.evaluation.evaluate import evaluate_encoder
+from hins_memory.evaluation import evaluate_encoder
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
-    from hins_memory.evaluation.evaluate import EvalSet
+    from hins_memory.evaluation import EvalSet
 
 __all__ = ["hold_general"]
 

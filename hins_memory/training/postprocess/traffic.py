@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hins_memory.encoders.encoder import Encoder
-    from hins_memory.evaluation.evaluate import EvalSet
+    from hins_memory.evaluation import EvalSet
 
 __all__ = ["Samples", "Traffic", "TrafficSampler", "TrafficVectors", "traffic_of_examples"]
 

@@ -23,7 +23,7 @@ from hins_memory.errors import AgentError
 from hins_memory.plugins.protocols import Agent, Index
 from hins_memory.registry.registry import EncoderVersion, Registry
 from hins_memory.sdk.dual_write import WriteTracker
-from hins_memory.swapping.swap import retire_agent, rollback_agent, swap_agent
+from hins_memory.swapping import retire_agent, rollback_agent, swap_agent
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,7 @@ from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError
 from hins_memory.registry.registry import EncoderVersion, Registry
-from hins_memory.swapping.swap import swap_agent
+from hins_memory.swapping import swap_agent
 
 HERE = Path(__file__).parent
 # What the variant is tried with: the rest does not depend on the interface.

@@ -18,7 +18,7 @@ from memoryos_world import agent_of, ask, assert_in_one_space, own_memory, pages
 from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.registry.registry import EncoderVersion, Registry
-from hins_memory.swapping.swap import swap_agent
+from hins_memory.swapping import swap_agent
 
 # Works on the same store as another user: asks now and then which encoder answered, until a line comes.
 CHILD = """

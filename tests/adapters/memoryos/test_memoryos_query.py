@@ -15,7 +15,7 @@ from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.loop.pipeline import Pipeline
 from hins_memory.registry.registry import EncoderVersion, Registry
-from hins_memory.swapping.swap import retire_agent, swap_agent
+from hins_memory.swapping import retire_agent, swap_agent
 
 pytestmark = pytest.mark.slow
 

@@ -22,7 +22,7 @@ from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import SwapError
 from hins_memory.loop.pipeline import Pipeline
 from hins_memory.registry.registry import EncoderVersion, Registry
-from hins_memory.swapping.swap import abandon_swap, plan_swap, retire_agent, rollback_agent, swap_agent
+from hins_memory.swapping import abandon_swap, plan_swap, retire_agent, rollback_agent, swap_agent
 
 pytestmark = pytest.mark.slow
 
@@ -207,7 +207,7 @@ from pathlib import Path
 from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.registry.registry import Registry
-from hins_memory.swapping.swap import swap_agent
+from hins_memory.swapping import swap_agent
 from hins_adapter_memoryos.agent import MemoryosAgent
 from hins_adapter_memoryos.plugin import plugin
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hins_memory.evaluation.evaluate import EvalQuery, EvalSet, score_rankings
+from hins_memory.evaluation import EvalQuery, EvalSet, score_rankings
 from parts.locomo.deployment_report import Scored, report_deployment, report_stock
 
 DOCUMENTS = {name: name for name in "abcdefghijkl"}
