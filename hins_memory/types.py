@@ -188,7 +188,11 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """A memory, or (empty `memory_id`) every memory in the scope, was deleted from the agent."""
+    """A memory, or (empty `memory_id`) every memory in the scope, was deleted from the agent.
+
+    An empty part of the scope does not restrict, but a user, agent or run without a tenant is one outside of all
+    tenants. A memory's id without any scope is enough where memories of one owner only have it.
+    """
 
     scope: Scope
     memory_id: str = ""

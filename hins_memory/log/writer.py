@@ -41,7 +41,8 @@ class LogWriter:
         A turn, retrieval or outcome that is there already stays as it is. A memory whose owner and id are known is
         an update: its text is replaced, an empty conversation, speaker, topic or `turn_ids` keeps what was known, and
         one that was deleted lives again as given. Feedback without a retrieval is tied here, when the order of
-        events is known, to the retrieval written last that returned the memory.
+        events is known, to the retrieval written last that returned the memory. What names a memory by its id alone
+        is refused when memories of two owners have that id: nothing crosses a scope by a guess.
 
         Returns:
             The outcomes that were left out because their retrieval is not in the log (it may come yet, from another
@@ -160,6 +161,9 @@ class _Batch:
         _insert(connection, turns, self._turns)
         self._apply_changes(connection)
         self._insert_retrievals(connection)
+        for event, row in self._outcomes:
+            if isinstance(event, Feedback) and not event.retrieval_id and row["retrieval_id"]:
+                _check_rated(connection, row["memory_id"])
         return self._insert_outcomes(connection)
 
     def _apply_changes(self, connection: sa.Connection) -> None:
@@ -235,10 +239,37 @@ def _mark_deleted(connection: sa.Connection, deletion: Deletion) -> None:
     # An empty part means "not given", so it does not restrict; a memory's id says enough without its run.
     given = {"tenant": scope.tenant, "user": scope.user, "agent": scope.agent, "run": "" if memory_id else scope.run}
     conditions = [memories.c[name] == value for name, value in given.items() if value]
+    if scope.user or scope.agent or scope.run:
+        # A name without a tenant is a name outside of all tenants: equal names of two tenants are two people.
+        conditions.append(memories.c.tenant == scope.tenant)
     if memory_id:
         conditions.append(memories.c.id == memory_id)
+    if scope == Scope():
+        _check_deleted(connection, memory_id)
     living = sa.update(memories).where(memories.c.deleted_at.is_(None), *conditions)
     connection.execute(living.values(deleted_at=deletion.time))
+
+
+def _check_deleted(connection: sa.Connection, memory_id: str) -> None:
+    owners = sa.select(memories.c.owner).where(memories.c.id == memory_id).distinct().limit(2)
+    _one_of(connection.execute(owners).scalars().all(), memory_id, "Give the Deletion the memory's scope.")
+
+
+def _check_rated(connection: sa.Connection, memory_id: str) -> None:
+    """See that feedback by a memory's id is about one memory: of several owners that found it, one has it."""
+    found = retrievals.join(retrieval_results, retrieval_results.c.retrieval_id == retrievals.c.id)
+    asked = sa.select(retrievals.c.owner).select_from(found).where(retrieval_results.c.memory_id == memory_id)
+    owners = connection.execute(asked.distinct()).scalars().all()
+    if len(owners) > 1:
+        # One person's searches, with and without an agent's name, may find the same memory.
+        having = sa.select(memories.c.owner).where(memories.c.owner.in_(owners[:_LOOKUP]), memories.c.id == memory_id)
+        owners = connection.execute(having).scalars().all() or owners
+    _one_of(owners, memory_id, "Give feedback with the retrieval's id.")
+
+
+def _one_of(owners: Sequence[str], memory_id: str, hint: str) -> None:
+    if len(owners) > 1:
+        raise EventRefusedError(f"Two owners have a memory {memory_id!r}; it is not known whose is meant.", hint)
 
 
 def _latest_retrieval(connection: sa.Connection, memory_id: str) -> str:

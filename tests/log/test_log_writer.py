@@ -14,7 +14,18 @@ from hins_memory.database.engine import open_database
 from hins_memory.errors import LogError
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import EventRefusedError, LogWriter
-from hins_memory.types import Answer, Deletion, Feedback, Memory, RankedMemory, Retrieval, Scope, ScopeLog, Turn
+from hins_memory.types import (
+    Answer,
+    Deletion,
+    Feedback,
+    Memory,
+    RankedMemory,
+    Retrieval,
+    Scope,
+    ScopeLog,
+    Turn,
+    synthetic_tenant,
+)
 
 ANN, BOB = Scope(user="ann"), Scope(user="bob")
 
@@ -80,6 +91,36 @@ def test_a_memory_added_again_after_deletion_lives_again_as_given(engine):
     assert _log(engine).deleted == 0
 
 
+def test_a_deletion_without_a_tenant_leaves_the_tenants_alone(engine):
+    scopes = {tenant: Scope(user="ann", tenant=tenant) for tenant in ("", "acme", synthetic_tenant(""))}
+    writer = LogWriter(engine)
+    writer.write([_memory(text=tenant, scope=scope) for tenant, scope in scopes.items()])
+    writer.write([Deletion(ANN), Deletion(ANN, "m1")])
+    living = [memory.text for log in LogReader(engine).scope_logs() for memory in log.memories]
+    assert sorted(living) == sorted(["acme", synthetic_tenant("")])
+
+
+def test_an_id_alone_is_refused_when_two_owners_have_it(engine):
+    writer = LogWriter(engine)
+    writer.write([_memory(text="Ann's"), _memory(text="Bob's", scope=BOB)])
+    writer.write([_retrieval("r1", "m1"), _retrieval("r2", "m1", scope=BOB)])
+    for event in (Deletion(Scope(), "m1"), Feedback("m1", "NEGATIVE")):
+        with pytest.raises(EventRefusedError, match="Two owners") as refused:
+            writer.write([event])
+        assert refused.value.hint
+    assert {memory.text for log in LogReader(engine).scope_logs() for memory in log.memories} == {"Ann's", "Bob's"}
+    assert LogReader(engine).counts().feedback == 0
+
+
+def test_feedback_on_a_memory_unknown_to_the_log_stays_with_the_one_owner_that_found_it(engine):
+    writer = LogWriter(engine)
+    writer.write([_retrieval("r1", "m1"), _retrieval("r2", "m2", scope=BOB), Feedback("m1", "POSITIVE")])
+    assert [one.retrieval_id for one in _log(engine).feedback] == ["r1"]
+    writer.write([_retrieval("r3", "m1", scope=BOB)])
+    with pytest.raises(EventRefusedError, match="Two owners"):
+        writer.write([Feedback("m1", "NEGATIVE")])
+
+
 @pytest.mark.parametrize(
     ("deletion", "left"),
     [
@@ -120,6 +161,14 @@ def test_feedback_without_a_retrieval_goes_to_the_latest_one_before_it_that_retu
         ("r2", "POSITIVE"),
         ("r4", "NEGATIVE"),
     ]
+
+
+def test_searches_of_one_person_with_and_without_an_agent_may_find_the_same_memory(engine):
+    anns = Scope(user="ann", agent="bot")
+    writer = LogWriter(engine)
+    writer.write([_memory(scope=anns), _retrieval("r1", "m1", scope=anns), _retrieval("r2", "m1")])
+    writer.write([Feedback("m1", "POSITIVE")])
+    assert [one.retrieval_id for one in _log(engine).feedback] == ["r2"]
 
 
 def test_feedback_names_its_retrieval(engine):
