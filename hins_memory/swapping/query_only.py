@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hins_memory.errors import SwapError
+from hins_memory.swapping.sync import compare_vectors
+
 if TYPE_CHECKING:
+    from hins_memory.encoders.encoder import Encoder
     from hins_memory.plugins.protocols import Agent
     from hins_memory.registry.registry import IndexRecord, Registry
 
-__all__ = ["flip_queries", "shares_vectors", "suffixes_in_use"]
+__all__ = ["check_shared_vectors", "flip_queries", "shares_vectors", "suffixes_in_use"]
+
+
+#: Records of an index whose vectors are looked at.
+_SAMPLE = 16
 
 
 def shares_vectors(live: IndexRecord | None, version: str, registry: Registry) -> bool:
@@ -16,6 +24,25 @@ def shares_vectors(live: IndexRecord | None, version: str, registry: Registry) -
     if live is None or not live.version:
         return False
     return registry.document_space(live.version) == registry.document_space(version)
+
+
+def check_shared_vectors(agent: Agent, encoder: Encoder) -> None:
+    """See that the vectors that serve are those that an encoder makes of documents; its manifest may claim anything.
+
+    Some records of each index are looked at. Single ones that differ are damage or writes that are on their way.
+
+    Raises:
+        SwapError: most of them are other vectors.
+    """
+    for index in agent.live():
+        sample = next(index.pages(_SAMPLE), [])
+        checked, wrong = compare_vectors(sample, index.vectors([record.id for record in sample]), encoder)
+        if 2 * wrong > checked:
+            raise SwapError(
+                f"{encoder.version} is described as making the vectors of {index.name}, but {wrong} of {checked} "
+                "sampled ones are others.",
+                "Its manifest (document_space) is wrong: do not use this version; train one here.",
+            )
 
 
 def flip_queries(agent: Agent, version: str, suffix: str, registry: Registry) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError, SwapError
 from hins_memory.registry.registry import index_suffix
-from hins_memory.swapping.query_only import flip_queries, shares_vectors, suffixes_in_use
+from hins_memory.swapping.query_only import check_shared_vectors, flip_queries, shares_vectors, suffixes_in_use
 from hins_memory.swapping.sync import IndexReport, IndexSync, Progress
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def swap_agent(
         reports: tuple[IndexReport, ...] = ()
         if live is not None and shares_vectors(live, version_id, registry):
             suffix = live.suffix
+            check_shared_vectors(agent, encoder)
             flip_seconds = _flip_queries(agent, version_id, suffix, registry)
         else:
             suffix = _begin_shadow(agent, version_id, registry)

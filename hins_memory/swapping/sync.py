@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.plugins.protocols import Index, Record
 
-__all__ = ["IndexReport", "IndexSync", "Progress"]
+__all__ = ["IndexReport", "IndexSync", "Progress", "compare_vectors"]
 
 logger = logging.getLogger(__name__)
 
@@ -304,13 +304,8 @@ class IndexSync:
             with self._lock():
                 records = self._target.get(batch)
                 stored = self._target.vectors([record.id for record in records])
-            records = [record for record in records if record.id in stored]
-            if records:
-                expected = self._encoder.encode([record.text for record in records], role="document")
-                cosines = _cosines(np.stack([stored[record.id] for record in records]), expected)
-                checked += len(records)
-                # "not >=" counts NaN, which a vector of zeros or of NaN gives, as wrong
-                wrong += int((~(cosines >= _MIN_COSINE)).sum())
+            of_batch = compare_vectors(records, stored, self._encoder)
+            checked, wrong = checked + of_batch[0], wrong + of_batch[1]
         return checked, wrong
 
     def _reported(self, what: str, pages: Iterator[list[Record]]) -> Iterator[list[Record]]:
@@ -321,6 +316,26 @@ class IndexSync:
             done += len(page)
             if self._progress is not None:
                 self._progress(f"{what} {self._target.kind}", done, max(total, done))
+
+
+def compare_vectors(
+    records: Sequence[Record], stored: Mapping[str, NDArray[np.float32]], encoder: Encoder
+) -> tuple[int, int]:
+    """Compare stored vectors by id, each of shape (dim,), with what an encoder makes of their records' texts.
+
+    Returns:
+        How many records have a stored vector, and how many of those vectors are wrong.
+    """
+    records = [record for record in records if record.id in stored]
+    if not records:
+        return 0, 0
+    # both (len(records), dim)
+    expected = encoder.encode([record.text for record in records], role="document")
+    found = np.stack([stored[record.id] for record in records])
+    if found.shape != expected.shape:
+        return len(records), len(records)
+    # "not >=" counts NaN, which a vector of zeros or of NaN gives, as wrong
+    return len(records), int((~(_cosines(found, expected) >= _MIN_COSINE)).sum())
 
 
 def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from small_agent import SmallAgent, contents
 from swap_world import fill
 
@@ -86,6 +87,20 @@ def test_writes_go_on_and_are_found_after_the_flip(agent, query_version):
     held = contents(agent.live()[0])
     assert {"new", "newer"} <= held.keys()
     assert "m0001" not in held
+
+
+def test_a_version_whose_documents_are_others_is_refused_whatever_its_manifest_says(agent, tiny_version, tmp_path):
+    model = Encoder.load(tiny_version.path).model
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    model.save(str(tmp_path / "forged"), safe_serialization=True)
+    forged = agent.registry.add(tmp_path / "forged", {"mode": "query", "document_space": tiny_version.id})
+    before = _rows(agent)
+    with pytest.raises(SwapError, match="16 of 16 sampled ones are others"):
+        _swap(agent, forged)
+    assert agent.encoder_version == tiny_version.id == agent.registry.live_index(agent.key).version
+    assert _rows(agent) == before
 
 
 class _Stuck(SmallAgent):
