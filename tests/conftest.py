@@ -121,7 +121,7 @@ def query_version(tiny_version: "EncoderVersion", settings: Settings, tmp_path: 
 
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.registry.registry import Registry
-    from hins_memory.training.postprocess.query_map import QueryMap, with_query_map
+    from hins_memory.training.query_mode.query_map import QueryMap, with_query_map
 
     found = QueryMap(32, rank=4, seed=0)
     with torch.no_grad():

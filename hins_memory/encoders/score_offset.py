@@ -1,4 +1,4 @@
-"""A last layer that raises all cosines of an encoder alike, and keeps every ranking.
+"""A last layer that raises all cosines of an encoder by the same rule, and keeps every ranking.
 
 Every vector gets a constant component along a direction which the vectors hardly use: of unit vectors x and y with the
 cosine s, x + c u and y + c u have (s + c^2) / (1 + c^2). The cosine 1 stays where it is. It is a Dense layer of
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import Tensor
 
-__all__ = ["lift_of", "rebuilt", "with_lift", "without_lift"]
+__all__ = ["score_offset_of", "with_modules", "with_score_offset", "without_score_offset"]
 
 
-def with_lift(model: SentenceTransformer, lift: float, direction: Tensor) -> SentenceTransformer:
-    """Return a model whose vectors have a constant component, so that a cosine s becomes (s + lift) / (1 + lift).
+def with_score_offset(model: SentenceTransformer, offset: float, direction: Tensor) -> SentenceTransformer:
+    """Return a model whose vectors have a constant component, so that a cosine s becomes (s + offset) / (1 + offset).
 
     Args:
         model: a model of sentence-transformers' modules.
-        lift: c^2, 0 or more.
+        offset: c^2, 0 or more.
         direction: the unit vector u, of shape (dim,); what the vectors have along it is left out.
     """
     import torch
@@ -31,21 +31,21 @@ def with_lift(model: SentenceTransformer, lift: float, direction: Tensor) -> Sen
     dense = Dense(len(direction), len(direction), bias=True, activation_function=torch.nn.Identity())
     with torch.no_grad():
         dense.linear.weight.copy_(torch.eye(len(direction)) - torch.outer(direction, direction))
-        dense.linear.bias.copy_(lift**0.5 * direction)
+        dense.linear.bias.copy_(offset**0.5 * direction)
     modules = [module for module in model.children() if not isinstance(module, Normalize)]
-    return rebuilt(model, [*modules, Normalize(), dense, Normalize()])
+    return with_modules(model, [*modules, Normalize(), dense, Normalize()])
 
 
-def without_lift(model: SentenceTransformer) -> SentenceTransformer:
-    """Return the model without the last layers that `with_lift` gave it; any other model as it is.
+def without_score_offset(model: SentenceTransformer) -> SentenceTransformer:
+    """Return the model without the last layers that `with_score_offset` added; any other model as it is.
 
-    Training goes without: the layers compress the differences that it works on.
+    Training starts without them: they compress the differences that it works on.
     """
-    return model if lift_of(model) is None else rebuilt(model, list(model.children())[:-2])
+    return model if score_offset_of(model) is None else with_modules(model, list(model.children())[:-2])
 
 
-def lift_of(model: SentenceTransformer) -> tuple[float, Tensor] | None:
-    """Return the lift and the direction that `with_lift` gave a model; None for any other model."""
+def score_offset_of(model: SentenceTransformer) -> tuple[float, Tensor] | None:
+    """Return the offset and the direction that `with_score_offset` gave a model; None for any other model."""
     import torch
     from sentence_transformers.models import Dense, Normalize
 
@@ -54,12 +54,12 @@ def lift_of(model: SentenceTransformer) -> tuple[float, Tensor] | None:
         return None
     bias, weight = (value.detach() for value in (modules[-2].linear.bias, modules[-2].linear.weight))
     direction = torch.nn.functional.normalize(bias, dim=0)
-    own = torch.eye(len(direction), device=direction.device) - torch.outer(direction, direction)
-    return (float(bias.square().sum()), direction) if torch.allclose(weight, own, atol=1e-4) else None
+    projection = torch.eye(len(direction), device=direction.device) - torch.outer(direction, direction)
+    return (float(bias.square().sum()), direction) if torch.allclose(weight, projection, atol=1e-4) else None
 
 
-def rebuilt(model: SentenceTransformer, modules: Sequence[Any]) -> SentenceTransformer:
-    """Return a model of other modules with everything else of a model's."""
+def with_modules(model: SentenceTransformer, modules: Sequence[Any]) -> SentenceTransformer:
+    """Return a model of the given modules, with the device, prompts and similarity of an existing one."""
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(

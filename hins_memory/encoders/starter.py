@@ -2,7 +2,7 @@
 
 The file holds, for every changed weight matrix of shape (out, in), two half-precision factors: ``NAME.up`` of shape
 (out, rank) and ``NAME.down`` of shape (rank, in), whose product is added to it (LoRA, arXiv 2106.09685). Where training
-put a last layer behind the model (see `hins_memory.encoders.score_offset`), ``lift`` of shape (dim,) is its shift.
+added a last layer to the model (see `hins_memory.encoders.score_offset`), ``lift`` of shape (dim,) is its bias.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.data import packaged
-from hins_memory.encoders.score_offset import lift_of, with_lift
+from hins_memory.encoders.score_offset import score_offset_of, with_score_offset
 from hins_memory.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ __all__ = [
 #: The name that `Encoder.load` knows the starter by.
 STARTER = "starter"
 _HINT = "Reinstall it: pip install --force-reinstall hins-memory"
-_UP, _DOWN, _LIFT = ".up", ".down", "lift"
+_UP, _DOWN, _OFFSET = ".up", ".down", "lift"
 # A weight that changed by less than this, relative to its size, was not trained.
 _UNCHANGED = 1e-6
 
@@ -116,10 +116,10 @@ def _merge(model: SentenceTransformer, factors: Mapping[str, Tensor]) -> Sentenc
                 )
             # (out, rank) @ (rank, in)
             weights[name] += (up @ down).to(weights[name])
-    if _LIFT not in factors:
+    if _OFFSET not in factors:
         return model
-    shift = factors[_LIFT].float()
-    return with_lift(model, float(shift.square().sum()), torch.nn.functional.normalize(shift, dim=0))
+    bias = factors[_OFFSET].float()
+    return with_score_offset(model, float(bias.square().sum()), torch.nn.functional.normalize(bias, dim=0))
 
 
 def write_delta(base: Path, trained: Path, target: Path, rank: int, about: Mapping[str, Any]) -> str:
@@ -154,9 +154,9 @@ def write_delta(base: Path, trained: Path, target: Path, rank: int, about: Mappi
             factors[name + _UP], factors[name + _DOWN] = _factors(change, rank)
     if not factors:
         raise EncoderError(f"{trained} has the same weights as {base}.", "Train it first.")
-    lift = lift_of(SentenceTransformer(str(trained), device="cpu", trust_remote_code=False))
-    if lift is not None:
-        factors[_LIFT] = lift[0] ** 0.5 * lift[1]
+    offset = score_offset_of(SentenceTransformer(str(trained), device="cpu", trust_remote_code=False))
+    if offset is not None:
+        factors[_OFFSET] = offset[0] ** 0.5 * offset[1]
     content = safetensors.torch.save(factors, {"about": json.dumps(about, sort_keys=True)})
     digest = hashlib.sha256(content).hexdigest()
     target.write_bytes(content)

@@ -24,7 +24,8 @@ from hins_memory.loop.split import (
 )
 from hins_memory.mining import MineReport, mine_to_parquet
 from hins_memory.mining.storage.evidence import EvidenceStore, OwnerEvidence
-from hins_memory.training.postprocess.traffic import Samples, TrafficSampler
+from hins_memory.training.auxiliary_data import AuxiliaryData
+from hins_memory.training.query_samples import QuerySampler
 from hins_memory.types import Scope
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopData", "MinedData", "Progress", "public_texts"]
 
-# What early stopping looks at, of the conversations that are left to train on.
-_WATCHED = HoldoutSettings(share=0.15, min_queries=20)
+# What early stopping measures, of the conversations that are left to train on.
+_EARLY_STOPPING = HoldoutSettings(share=0.15, min_queries=20)
 #: Called with the stage, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
@@ -49,27 +50,31 @@ def public_texts() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class MinedData:
-    """What training learns from, and what was seen on the way to it.
+    """What mining gave beside the examples.
 
     Attributes:
         report: the miner's.
         mix: what the manifest says of synthetic and captured examples.
-        conversations: digests of what decides about the weights, so that the gate never judges by it.
-        watched: what early stopping looks at.
-        traffic: queries with the texts that were searched, of what is learned from.
-        unseen: the same of what is held out.
+        conversations: digests of the conversations that training uses, so that the gate leaves them out.
+        early_stopping_sets: labelled queries that early stopping measures.
+        training_queries: a sample of queries with the texts that were searched, of what is trained on.
+        heldout_queries: the same of what is held out.
     """
 
     report: MineReport
     mix: dict[str, Any]
     conversations: tuple[str, ...]
-    watched: Sequence[EvalSet]
-    traffic: TrafficSampler
-    unseen: TrafficSampler
+    early_stopping_sets: Sequence[EvalSet]
+    training_queries: QuerySampler
+    heldout_queries: QuerySampler
 
-    def samples(self, learned: frozenset[str]) -> Samples:
-        """Return what training looks at beside its examples, whose queries are `learned`."""
-        return Samples(self.traffic.traffic(learned), self.unseen.traffic(), list(self.watched))
+    def auxiliary_data(self, trained_on: frozenset[str]) -> AuxiliaryData:
+        """Return what training uses beside its examples, whose queries are `trained_on`."""
+        return AuxiliaryData(
+            self.training_queries.sample(exclude=trained_on),
+            self.heldout_queries.sample(),
+            list(self.early_stopping_sets),
+        )
 
 
 class LoopData:
@@ -124,10 +129,10 @@ class LoopData:
         seed, digests = self._loop.train.seed, {one.digest for one in held}
         stopping: list[LabelledConversation] = []
         if self._loop.train.patience:
-            stopping = latest([one for one in found if one.digest not in digests], _WATCHED)
-        unseen, traffic = TrafficSampler(seed), TrafficSampler(seed)
+            stopping = latest([one for one in found if one.digest not in digests], _EARLY_STOPPING)
+        heldout_queries, training_queries = QuerySampler(seed), QuerySampler(seed)
         for one in HeldOutSets(store, [*held, *stopping]):
-            unseen.see((query.text for query in one.queries), one.documents.values())
+            heldout_queries.add((query.text for query in one.queries), one.documents.values())
         used = [one.digest for one in stopping]
         left_out: dict[str, list[LabelledConversation]] = {}
         for conversation in (*held, *stopping):
@@ -140,14 +145,15 @@ class LoopData:
                     left = without(evidence, left_out.get(evidence.scope.owner.key, ()), folder)
                     used.extend(sorted(conversation_digest(left.scope, name) for name in left.conversations))
                     if left.owner is not None:
-                        traffic.see((query.query for query in left.queries), left.owner.texts)
+                        training_queries.add((query.query for query in left.queries), left.owner.texts)
                     yield left
                 if self._progress:
                     self._progress("mine", done, owners)
 
         report = mine_to_parquet(kept(), store.encoder, path, self._loop.mine, self.public_texts())
         mixed = mix_file(path, self._loop.mix, seed)
-        return MinedData(report, mixed, tuple(used), HeldOutSets(store, stopping), traffic, unseen)
+        sets = HeldOutSets(store, stopping)
+        return MinedData(report, mixed, tuple(used), sets, training_queries, heldout_queries)
 
     def labelled(self, store: EvidenceStore, *, training: bool = False) -> list[LabelledConversation]:
         """Return the conversations that have queries with a known positive.

@@ -84,14 +84,14 @@ def train_encoder(
     """
     from hins_memory.evaluation.general import load_general
     from hins_memory.registry.loader import shared_encoder
-    from hins_memory.training import Samples, TrainSettings
+    from hins_memory.training import AuxiliaryData, TrainSettings
     from hins_memory.training import train_encoder as train
 
     settings = settings or TrainSettings()
     start = shared_encoder(base)
     mined = mine_labelled(data, start, mining or MineSettings(negatives=settings.negatives, max_owner_share=1.0))
-    samples = Samples(general=load_general())
-    return train(mined.examples, Path(folder), base=start, settings=settings, samples=samples, progress=progress)
+    auxiliary = AuxiliaryData(general=load_general())
+    return train(mined.examples, Path(folder), base=start, settings=settings, auxiliary=auxiliary, progress=progress)
 
 
 def train_version(

@@ -188,7 +188,7 @@ class Pipeline:
                     run.model,
                     base=shared_encoder(run.content.base),
                     settings=run.content.settings,
-                    samples=replace(run.content.samples, general=load_general()),
+                    auxiliary=replace(run.content.auxiliary, general=load_general()),
                     progress=self._progress,
                     checkpoints=run.checkpoints,
                 )
@@ -220,10 +220,13 @@ class Pipeline:
             base = str(self._source.source(version) or base)
             parents = [one.manifest for one in self.registry.versions() if one.id == version]
             used += [digest for parent in parents for digest in parent.trained_conversations]
-        samples = mined.samples(frozenset(one.positive.query for one in read_examples(path)))
-        samples = replace(samples, general_loss=self.loop.gate.general_loss_in_training)
+        trained_on = frozenset(example.positive.query for example in read_examples(path))
+        auxiliary = mined.auxiliary_data(trained_on)
+        auxiliary = replace(auxiliary, general_loss=self.loop.gate.general_loss_in_training)
         about = Description(ratio=mined.report.ratio, mix=mined.mix, trained_conversations=tuple(used))
-        return RunContent(read_examples(path), settings, base, samples, about, mined.report.to_dict(), evidence.purges)
+        return RunContent(
+            read_examples(path), settings, base, auxiliary, about, mined.report.to_dict(), evidence.purges
+        )
 
     def _version_of(self, run: TrainingRun) -> str | None:
         """Return the version that a training gave, if it came that far; else it has to be one that may go on."""

@@ -1,13 +1,20 @@
 """From tiered examples to an encoder version."""
 
-from hins_memory.training.postprocess.traffic import Samples
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from hins_memory.training.auxiliary_data import AuxiliaryData
+from hins_memory.training.query_samples import QuerySample
 from hins_memory.training.run import RunContent, TrainingRun, discard_runs, open_run
 from hins_memory.training.settings import TrainSettings
 from hins_memory.training.trainer import TrainResult, train_encoder
 
 __all__ = [
+    "AuxiliaryData",
+    "QuerySample",
     "RunContent",
-    "Samples",
     "TrainResult",
     "TrainSettings",
     "TrainingRun",
@@ -15,3 +22,17 @@ __all__ = [
     "open_run",
     "train_encoder",
 ]
+
+
+def _samples(
+    traffic: Any = (), unseen: Any = (), held_out: Any = (), general: Any = None, **settings: float
+) -> AuxiliaryData:
+    """Return the data that version 0.2 called `Samples`."""
+    return AuxiliaryData(traffic, unseen, held_out, general, **settings)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Samples":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("hins_memory.training.Samples is now AuxiliaryData.", DeprecationWarning, stacklevel=2)
+    return _samples

@@ -1,4 +1,4 @@
-"""The model card of a trained encoder: sentence-transformers' own, without texts of the log, and what HiNS adds."""
+"""The model card of a trained encoder: sentence-transformers' card without texts of the log, and a section of ours."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def add_card_section(folder: Path, manifest: Description) -> None:
     if general := manifest.scores.get("general"):
         measured.append(("general nDCG@10, before", f"{general['before']:.4f}"))
         measured.append(("general nDCG@10, after", f"{general['after']:.4f}"))
-        measured.append(("share of soup kept", f"{general['kept']:.0%}"))
+        measured.append(("share of the trained update kept", f"{general['kept']:.0%}"))
     text = "\n".join(
         (
             "",
             "## Training by hins-memory",
             "",
-            "Tuned on tiered examples of an agent's own retrieval traffic "
+            "Trained on tiered examples of an agent's own retrieval traffic "
             "([HiNS](https://arxiv.org/abs/2601.14857)); no text of it is part of this card.",
             "",
             *_table("data", rows),

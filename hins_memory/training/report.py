@@ -12,18 +12,19 @@ from hins_memory.errors import TrainingError
 
 __all__ = ["curves", "write_run_report"]
 
-_HELD_OUT = "eval_held_out_ndcg@10"
+_EARLY_STOPPING_METRIC = "eval_held_out_ndcg@10"
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> Curves:
     """Return the curves of a run from the trainer's log; interruptions are left out of the seconds."""
     steps = [entry for entry in history if "loss" in entry]
+    evaluations = [entry for entry in history if _EARLY_STOPPING_METRIC in entry]
     return Curves(
         loss=tuple(float(entry["loss"]) for entry in steps),
         learning_rate=tuple(float(entry["learning_rate"]) for entry in steps),
         gradient_norm=tuple(round(float(entry.get("grad_norm", 0.0)), 5) for entry in steps),
         seconds=tuple(float(entry.get("seconds", 0.0)) for entry in steps),
-        held_out=tuple((int(entry["step"]), float(entry[_HELD_OUT])) for entry in history if _HELD_OUT in entry),
+        held_out=tuple((int(entry["step"]), float(entry[_EARLY_STOPPING_METRIC])) for entry in evaluations),
     )
 
 
@@ -41,18 +42,16 @@ def write_run_report(path: Path, version: str, manifest: Description) -> None:
     run, data, metrics = manifest.run, manifest.data, manifest.metrics
     if not run.curves.loss:
         raise TrainingError(f"{version} holds no record of its training.", "Train a new version.")
-    found = run.curves
     charts = [
-        _chart("Training loss", found.loss, "loss"),
-        _chart("Learning rate", found.learning_rate, "rate"),
-        _chart("Gradient norm", found.gradient_norm, "norm"),
+        _chart("Training loss", run.curves.loss, "loss"),
+        _chart("Learning rate", run.curves.learning_rate, "rate"),
+        _chart("Gradient norm", run.curves.gradient_norm, "norm"),
     ]
-    if held := found.held_out:
-        steps, values = zip(*held, strict=True)
+    if run.curves.held_out:
+        steps, values = zip(*run.curves.held_out, strict=True)
         charts.insert(1, line_chart("Held-out nDCG@10", [Series("nDCG@10", tuple(values), tuple(steps))], "step"))
-    summary = (
-        f"{data.examples} examples, {len(found.loss)} steps, {metrics.train_seconds:.1f} seconds, from {manifest.base}."
-    )
+    size = f"{data.examples} examples, {len(run.curves.loss)} steps"
+    summary = f"{size}, {metrics.train_seconds:.1f} seconds, from {manifest.base}."
     sections = [
         Section("Run", (paragraph(summary), *charts)),
         Section("Data", (_rows({**_prefixed("positives from", data.sources), **_prefixed("tier", data.tiers)}),)),

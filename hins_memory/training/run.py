@@ -1,4 +1,4 @@
-"""A training as a folder: what is learned, how, and the checkpoints, so that a kill costs a minute and not the run."""
+"""A training run as a folder: examples, settings and checkpoints, so that an interrupted run can be continued."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from hins_memory.data.examples import read_examples, write_examples
 from hins_memory.encoders.manifest import Description
 from hins_memory.errors import TrainingError
 from hins_memory.evaluation import EvalQuery, EvalSet
+from hins_memory.training.auxiliary_data import AuxiliaryData
 from hins_memory.training.base import base_digest, check_base
 from hins_memory.training.fit.checkpoints import latest_checkpoint
 from hins_memory.training.fit.processes import from_main, is_main, wait_for_all
-from hins_memory.training.postprocess.traffic import Samples, Traffic
+from hins_memory.training.query_samples import QuerySample
 from hins_memory.training.settings import TrainSettings
 from hins_memory.types import TieredExample
 
@@ -36,27 +37,28 @@ _CONTENT = "run.json"
 _EXAMPLES = "examples.parquet"
 _HELD_OUT = "held_out.json"
 _LOCK = "lock"
-_TRAFFIC = ("traffic", "unseen")
+# The names of the query samples in the folder's record, as version 0.1 wrote them.
+_QUERY_SAMPLES = {"training_queries": "traffic", "heldout_queries": "unseen"}
 
 
 @dataclass(frozen=True, slots=True)
 class RunContent:
-    """What a run is made of, kept beside its checkpoints: an interrupted run depends on nothing else.
+    """What a run trains on, kept beside its checkpoints: continuing the run needs nothing else.
 
     Attributes:
         examples: what is learned; read once, and a list in a run that is open.
         settings: how.
         base: the encoder that it starts from, as for `Encoder.load`.
-        samples: what is looked at beside the examples.
-        about: what the manifest of the version is to say beside the trainer's own.
+        auxiliary: what training uses beside the examples.
+        about: what the version's manifest says beside what the trainer reports.
         mined: what the miner reported, as JSON-able values.
-        purges: how many purges of the log there had been when it was read; None is not known.
+        purges: how many purges of the log there had been when it was read; None means not known.
     """
 
     examples: Iterable[TieredExample]
     settings: TrainSettings
     base: str = "stock"
-    samples: Samples = field(default_factory=Samples)
+    auxiliary: AuxiliaryData = field(default_factory=AuxiliaryData)
     about: Description = field(default_factory=Description)
     mined: dict[str, Any] = field(default_factory=dict)
     purges: int | None = None
@@ -87,10 +89,10 @@ class TrainingRun:
 
 @contextlib.contextmanager
 def open_run(parent: Path, make: Callable[[], RunContent] | None) -> Iterator[TrainingRun]:
-    """Begin a run, or continue the newest one that was cut, in all processes that train together.
+    """Begin a run, or continue the newest interrupted one, in all processes that train together.
 
     At its end the run is removed. When an exception ends it, it stays if it has a checkpoint to continue from. It holds
-    texts of the log, so only its owner can read it. A new run removes those that were cut before it.
+    texts of the log, so that only its owner can read it. A new run removes the interrupted ones before it.
 
     Args:
         parent: the folder of the project's runs, shared by all processes.
@@ -140,14 +142,14 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 
 def discard_runs(parent: Path) -> int:
-    """Remove the runs that were cut, because of the texts that they hold; return how many. Those that run stay."""
+    """Remove interrupted runs, because of the texts that they hold; return how many. Runs that are open stay."""
     if not parent.is_dir():
         return 0
     with file_lock(parent / _LOCK):
-        cut = [folder for folder in _folders(parent) if _is_free(folder)]
-        for folder in cut:
+        interrupted = [folder for folder in _folders(parent) if _is_free(folder)]
+        for folder in interrupted:
             shutil.rmtree(folder, ignore_errors=True)
-    return sum(folder.name.startswith(_PREFIX) for folder in cut)
+    return sum(folder.name.startswith(_PREFIX) for folder in interrupted)
 
 
 def _folders(parent: Path) -> list[Path]:
@@ -166,37 +168,40 @@ def _is_free(folder: Path) -> bool:
 
 def _resume(parent: Path, stack: contextlib.ExitStack) -> Path:
     with file_lock(parent / _LOCK):
-        cut = [folder for folder in _folders(parent) if folder.name.startswith(_PREFIX) and _is_free(folder)]
-        if not cut:
+        runs = [folder for folder in _folders(parent) if folder.name.startswith(_PREFIX)]
+        interrupted = [folder for folder in runs if _is_free(folder)]
+        if not interrupted:
             raise TrainingError("There is no unfinished training to continue.", "Start one without --resume.")
-        stack.enter_context(file_lock(cut[-1] / _LOCK, wait=False))
-    # What was being saved when the run was cut is saved again.
-    shutil.rmtree(cut[-1] / "model", ignore_errors=True)
-    return cut[-1]
+        stack.enter_context(file_lock(interrupted[-1] / _LOCK, wait=False))
+    # A model that was being saved is saved again.
+    shutil.rmtree(interrupted[-1] / "model", ignore_errors=True)
+    return interrupted[-1]
 
 
 def _begin(parent: Path, content: RunContent, stack: contextlib.ExitStack) -> Path:
     if dropped := discard_runs(parent):
         logger.warning("Removed %d unfinished training(s); --resume would have continued the last.", dropped)
     name = f"{_PREFIX}{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
-    half, folder = parent / f".{name}", parent / name
+    incomplete, folder = parent / f".{name}", parent / name
     with file_lock(parent / _LOCK):
-        half.mkdir(mode=0o700)
-        stack.enter_context(file_lock(half / _LOCK, wait=False))
-    write_examples(half / _EXAMPLES, content.examples)
-    (half / _HELD_OUT).write_text(json.dumps(_sets_to_json(content.samples.held_out)), encoding="utf-8")
+        incomplete.mkdir(mode=0o700)
+        stack.enter_context(file_lock(incomplete / _LOCK, wait=False))
+    write_examples(incomplete / _EXAMPLES, content.examples)
+    (incomplete / _HELD_OUT).write_text(
+        json.dumps(_sets_to_json(content.auxiliary.early_stopping_sets)), encoding="utf-8"
+    )
     extra = {"manifest": content.about.to_dict(), "mine": content.mined}
     record: dict[str, Any] = {"settings": content.settings.to_dict(), "base": content.base, "extra": extra}
     record["base_digest"] = base_digest(content.base)
-    record["digests"] = {name: file_digest(half / name) for name in (_EXAMPLES, _HELD_OUT)}
-    record |= {"purges": content.purges, "general_loss": content.samples.general_loss}
-    for name in _TRAFFIC:
-        record[name] = [asdict(one) for one in getattr(content.samples, name)]
-    (half / _CONTENT).write_text(json.dumps({"record": record, "digest": _digest(record)}), encoding="utf-8")
-    for written in (_HELD_OUT, _CONTENT):
-        with (half / written).open("rb") as stream_written:
-            os.fsync(stream_written.fileno())
-    half.rename(folder)
+    record["digests"] = {name: file_digest(incomplete / name) for name in (_EXAMPLES, _HELD_OUT)}
+    record |= {"purges": content.purges, "general_loss": content.auxiliary.general_loss}
+    for name, key in _QUERY_SAMPLES.items():
+        record[key] = [asdict(sample) for sample in getattr(content.auxiliary, name)]
+    (incomplete / _CONTENT).write_text(json.dumps({"record": record, "digest": _digest(record)}), encoding="utf-8")
+    for file in (_HELD_OUT, _CONTENT):
+        with (incomplete / file).open("rb") as stream:
+            os.fsync(stream.fileno())
+    incomplete.rename(folder)
     return folder
 
 
@@ -205,28 +210,28 @@ def _digest(record: dict[str, Any]) -> str:
 
 
 def _read(folder: Path) -> RunContent:
-    """Return what a run is made of, after a look at whether it is what the run began with."""
+    """Return what a run trains on, after checking that its files have not changed."""
     try:
         content = json.loads((folder / _CONTENT).read_text(encoding="utf-8"))
         record = dict(content["record"])
-        whole = _digest(record) == content["digest"]
-        whole &= all(file_digest(folder / name) == digest for name, digest in record["digests"].items())
+        unchanged = _digest(record) == content["digest"]
+        unchanged &= all(file_digest(folder / name) == digest for name, digest in record["digests"].items())
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise _changed(folder) from error
-    if not whole:
+    if not unchanged:
         raise _changed(folder)
     check_base(record["base"], record["base_digest"])
     examples = list(read_examples(folder / _EXAMPLES))
     held_out = _sets_from_json(json.loads((folder / _HELD_OUT).read_text(encoding="utf-8")))
     settings = TrainSettings.from_dict(record["settings"])
-    traffic, unseen = (
-        [Traffic(tuple(one["queries"]), tuple(one["texts"]), one["results"]) for one in record[name]]
-        for name in _TRAFFIC
-    )
-    samples, extra = Samples(traffic, unseen, held_out), record["extra"]
-    samples = replace(samples, general_loss=record.get("general_loss", samples.general_loss))
+    samples = {
+        name: [QuerySample(tuple(one["queries"]), tuple(one["texts"]), one["results"]) for one in record[key]]
+        for name, key in _QUERY_SAMPLES.items()
+    }
+    auxiliary, extra = AuxiliaryData(samples["training_queries"], samples["heldout_queries"], held_out), record["extra"]
+    auxiliary = replace(auxiliary, general_loss=record.get("general_loss", auxiliary.general_loss))
     about = Description.given(extra.get("manifest", {}))
-    return RunContent(examples, settings, record["base"], samples, about, extra.get("mine", {}), record.get("purges"))
+    return RunContent(examples, settings, record["base"], auxiliary, about, extra.get("mine", {}), record.get("purges"))
 
 
 def _changed(folder: Path) -> TrainingError:
@@ -238,16 +243,16 @@ def _changed(folder: Path) -> TrainingError:
 
 def _sets_to_json(sets: Sequence[EvalSet]) -> dict[str, Any]:
     """Return evaluation sets as JSON-able values; documents that several sets share are kept once."""
-    places: dict[int, int] = {}
+    indexes: dict[int, int] = {}
     documents: list[dict[str, str]] = []
     for one in sets:
-        if id(one.documents) not in places:
-            places[id(one.documents)] = len(documents)
+        if id(one.documents) not in indexes:
+            indexes[id(one.documents)] = len(documents)
             documents.append(dict(one.documents))
     rows = [
         {
             "name": one.name,
-            "documents": places[id(one.documents)],
+            "documents": indexes[id(one.documents)],
             "queries": [[query.text, sorted(query.relevant), query.group] for query in one.queries],
         }
         for one in sets

@@ -45,8 +45,8 @@ class TrainSettings:
             the default is a scale in even steps, which favours none.
         soup: how much of what was learned is kept at most, above 0 and up to 1, the rest being the base's (weight
             averaging), against forgetting.
-        max_general_loss: deprecated, see `GateSettings.max_general_loss` (a pipeline) and `Samples.general_loss`; None
-            takes theirs.
+        max_general_loss: deprecated, see `GateSettings.max_general_loss` (a pipeline) and
+            `AuxiliaryData.general_loss`; None takes theirs.
         replay: packaged examples of general retrieval that are trained on beside the others, how many for each of them,
             against forgetting; 0 adds none.
         warmup: share of the steps over which the rate rises to its peak.
@@ -120,7 +120,7 @@ class TrainSettings:
             raise ConfigError(f"max_general_loss is {loss}.", "Use 0 to 1; 0.01 is one point.")
         warnings.warn(
             "TrainSettings.max_general_loss is deprecated: set GateSettings.max_general_loss, of which training keeps "
-            "to nine tenths, or Samples.general_loss without a pipeline.",
+            "to nine tenths, or AuxiliaryData.general_loss without a pipeline.",
             DeprecationWarning,
             stacklevel=5,
         )

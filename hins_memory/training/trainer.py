@@ -7,6 +7,7 @@ import platform
 import shutil
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +17,16 @@ from typing import TYPE_CHECKING, Any
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.manifest import DataSummary, Description, RunRecord, TrainingMetrics
 from hins_memory.errors import NotEnoughDataError, TrainingError
+from hins_memory.training.auxiliary_data import AuxiliaryData
 from hins_memory.training.base import changed_base, weights_digest
 from hins_memory.training.fit.checkpoints import check_space
+from hins_memory.training.fit.dataset import data_digest, to_dataset
+from hins_memory.training.fit.fit import FitJob, fit
 from hins_memory.training.fit.processes import is_main, process_count, wait_for_all
-from hins_memory.training.fit.replay import replayed
-from hins_memory.training.postprocess.finish import finished, plain_model, train_queries
-from hins_memory.training.postprocess.traffic import Samples, traffic_of_examples
+from hins_memory.training.fit.replay import with_replay
+from hins_memory.training.postprocess.weights import postprocess_weights, without_added_layers
+from hins_memory.training.query_mode.train import train_query_map
+from hins_memory.training.query_samples import samples_of_examples
 from hins_memory.training.settings import TrainSettings
 from hins_memory.types import TieredExample
 
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainResult", "train_encoder"]
 
-#: fewer examples than this teach nothing but noise
+#: With fewer examples than this, training learns noise.
 MIN_EXAMPLES = 16
 _PACKAGES = ("hins-memory", "torch", "transformers", "sentence-transformers", "accelerate", "datasets", "peft")
 # Two checkpoints are kept while a third is written; each holds the weights and AdamW's two moments.
@@ -53,8 +58,9 @@ def train_encoder(
     base: str | Path | Encoder = "stock",
     settings: TrainSettings | None = None,
     progress: Progress | None = None,
-    samples: Samples | None = None,
+    auxiliary: AuxiliaryData | None = None,
     checkpoints: Path | None = None,
+    **renamed: Any,
 ) -> TrainResult:
     """Fine-tune an encoder on tiered examples (HiNS, arXiv 2601.14857) and save it.
 
@@ -67,45 +73,57 @@ def train_encoder(
         base: the encoder to start from, as for `Encoder.load`, or one that is loaded; it stays as it is.
         settings: how to train; None means the defaults.
         progress: called as (``train``, steps done, steps in all).
-        samples: what is looked at beside the examples: traffic for the scores, held-out sets for early stopping, a
-            general set for what is forgotten.
+        auxiliary: what training uses beside the examples: queries for score calibration, held-out sets for early
+            stopping, a general-retrieval set for the limit on forgetting.
         checkpoints: a folder for checkpoints. The same call with it continues where a kill has cut the run, and ends
-            with the weights of an undisturbed one. It is the caller's to remove.
+            with the weights of an undisturbed one. The caller removes it.
+        renamed: ``samples``, the deprecated name of `auxiliary`.
 
     Raises:
         NotEnoughDataError: fewer than 16 examples.
-        TrainingError: the loss or a weight is no longer a finite number; the folder is not empty or cannot be written;
+        TypeError: an argument is not known.
+        TrainingError: the loss or a weight is not a finite number; the folder is not empty or cannot be written;
             the disk has too little room; the checkpoints are of another training, or another process writes there; the
             weights of the base were overwritten meanwhile.
         EncoderError: the base cannot be loaded.
     """
     settings = settings or TrainSettings()
-    samples = samples or Samples()
-    _check(examples, folder, settings, samples)
+    auxiliary = _renamed(renamed, auxiliary) or AuxiliaryData()
+    _check(examples, folder, settings, auxiliary)
     encoder = base if isinstance(base, Encoder) else Encoder.load(base)
     started = time.perf_counter()
-    if not samples.traffic:
-        samples = replace(samples, traffic=traffic_of_examples(examples, settings.seed))
-    examples = replayed(examples, settings.replay, settings.seed)
+    if not auxiliary.training_queries:
+        auxiliary = replace(auxiliary, training_queries=samples_of_examples(examples, settings.seed))
+    examples = with_replay(examples, settings.replay, settings.seed)
     if settings.mode == "query":
         check_space(_bytes_needed(encoder.model, folder, settings, None))
-        model, history, scores = train_queries(encoder, examples, samples, settings, progress)
+        model, history, scores = train_query_map(encoder, examples, auxiliary, settings, progress)
     else:
-        # The base is asked again after training: for averaging, for what was forgotten, and for the scale of scores.
-        model = copy.deepcopy(plain_model(encoder))
-        limit = model.max_seq_length
-        finish = _prepare(model, settings)
+        # The base itself is needed after training: for averaging, for the limit on forgetting, and for calibration.
+        model = copy.deepcopy(without_added_layers(encoder))
+        max_tokens = model.max_seq_length
+        merge_update = _make_trainable(model, settings)
         check_space(_bytes_needed(model, folder, settings, checkpoints))
         weights = weights_digest(encoder.model)
-        start = [encoder.version, weights]
-        history = _fit(model, examples, settings, (start, progress, samples.held_out, checkpoints))
-        # Weights are read from their file as they are needed: who writes into it changes a loaded encoder.
+        identity = {
+            "settings": settings.to_dict(),
+            "data": data_digest(examples),
+            "base": [encoder.version, weights],
+            "processes": process_count(),
+        }
+        dataset = to_dataset(examples, settings.negatives)
+        job = FitJob(settings, dataset, auxiliary.early_stopping_sets, checkpoints, identity, progress)
+        history = fit(model, job)
+        # Weights are read from their file as they are needed: writing into the file changes a loaded encoder.
         if weights_digest(encoder.model) != weights:
             raise changed_base(encoder.version)
-        finish()
-        model.max_seq_length = limit
+        merge_update()
+        model.max_seq_length = max_tokens
         _check_finite(model)
-        model, scores = finished(model, encoder, samples, settings) if is_main() else (model, {})
+        if is_main():
+            model, scores = postprocess_weights(model, encoder, auxiliary, settings)
+        else:
+            scores = {}
     _check_finite(model)
     manifest = _manifest(encoder.version, examples, settings, history, time.perf_counter() - started)
     manifest = replace(manifest, scores=scores, document_space=encoder.space if settings.mode == "query" else "")
@@ -115,7 +133,18 @@ def train_encoder(
     return TrainResult(folder, manifest)
 
 
-def _check(examples: Sequence[TieredExample], folder: Path, settings: TrainSettings, samples: Samples) -> None:
+def _renamed(arguments: dict[str, Any], auxiliary: AuxiliaryData | None) -> AuxiliaryData | None:
+    """Return `auxiliary`, given by this name or by that of version 0.2."""
+    if unknown := arguments.keys() - {"samples"}:
+        raise TypeError(f"train_encoder() got an unexpected keyword argument {min(unknown)!r}")
+    if "samples" not in arguments:
+        return auxiliary
+    warnings.warn("train_encoder(samples=) is now called auxiliary=.", DeprecationWarning, stacklevel=3)
+    given: AuxiliaryData | None = arguments["samples"]
+    return given
+
+
+def _check(examples: Sequence[TieredExample], folder: Path, settings: TrainSettings, auxiliary: AuxiliaryData) -> None:
     if len(examples) < MIN_EXAMPLES:
         raise NotEnoughDataError(
             f"There are {len(examples)} training examples; at least {MIN_EXAMPLES} are needed.",
@@ -123,18 +152,18 @@ def _check(examples: Sequence[TieredExample], folder: Path, settings: TrainSetti
         )
     if is_main() and folder.exists() and any(folder.iterdir()):
         raise TrainingError(f"{folder} is not empty.", "Give a new folder.")
-    if settings.patience and not any(one.queries for one in samples.held_out):
+    if settings.patience and not any(one.queries for one in auxiliary.early_stopping_sets):
         raise NotEnoughDataError(
             "Early stopping (patience) needs held-out queries, and there are none.",
             "Record more answers or feedback, or train without patience.",
         )
 
 
-def _prepare(model: SentenceTransformer, settings: TrainSettings) -> Callable[[], Any]:
-    """Make the model trainable in the mode; return what is to be called after training, before the model is saved."""
+def _make_trainable(model: SentenceTransformer, settings: TrainSettings) -> Callable[[], Any]:
+    """Make the model trainable in the mode; return a function that merges the update, called after training."""
     import torch
 
-    # Steps are smaller than what half precision tells apart; autocast computes in it all the same where it can.
+    # Half precision would round small steps away; autocast still computes in it where it can.
     model.float()
     if settings.max_tokens:
         model.max_seq_length = min(settings.max_tokens, model.max_seq_length or settings.max_tokens)
@@ -144,7 +173,7 @@ def _prepare(model: SentenceTransformer, settings: TrainSettings) -> Callable[[]
 
     torch.manual_seed(settings.seed)
     config = LoraConfig(r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, target_modules="all-linear")
-    # peft puts the update into the layers of the transformer itself, so the model need not know of the wrapper.
+    # peft changes the layers of the transformer itself, so that the model works without the wrapper.
     adapted = get_peft_model(model[0].auto_model, config)
     # A low-rank update does not overfit the way full tuning does; dropout only costs it accuracy.
     for module in model.modules():
@@ -155,13 +184,13 @@ def _prepare(model: SentenceTransformer, settings: TrainSettings) -> Callable[[]
 
 
 def _check_finite(model: SentenceTransformer) -> None:
-    """See that all weights are finite: the last step's update is in no loss."""
+    """Check that all weights are finite: no loss is computed after the last step."""
     import torch
 
     broken = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
     if broken:
         raise TrainingError(
-            f"{len(broken)} of the trained encoder's weights are no finite numbers, the first {broken[0]}.",
+            f"{len(broken)} of the trained encoder's weights are not finite numbers, the first is {broken[0]}.",
             "Lower the learning rate, or raise the temperature.",
         )
 
@@ -180,24 +209,6 @@ def _bytes_needed(
     return needs
 
 
-def _fit(
-    model: SentenceTransformer, examples: Sequence[TieredExample], settings: TrainSettings, rest: tuple[Any, ...]
-) -> list[dict[str, Any]]:
-    """Train the model in place; return the trainer's log."""
-    from hins_memory.training.fit.dataset import data_digest, to_dataset
-    from hins_memory.training.fit.fit import Fit, fit
-
-    base, progress, held_out, checkpoints = rest
-    identity = {
-        "settings": settings.to_dict(),
-        "data": data_digest(examples),
-        "base": base,
-        "processes": process_count(),
-    }
-    dataset = to_dataset(examples, settings.negatives)
-    return fit(model, Fit(settings, dataset, held_out, checkpoints, identity, progress))
-
-
 def _save(model: SentenceTransformer, folder: Path, manifest: Description) -> None:
     from safetensors import SafetensorError
 
@@ -208,7 +219,7 @@ def _save(model: SentenceTransformer, folder: Path, manifest: Description) -> No
         model.save(str(folder), safe_serialization=True)
         add_card_section(folder, manifest)
     except (OSError, RuntimeError, SafetensorError) as error:
-        # Half a model is not an encoder.
+        # An incomplete model must not be left there.
         shutil.rmtree(folder, ignore_errors=True)
         raise TrainingError(
             f"The trained encoder could not be saved to {folder}: {error}", "Free disk space, then train again."
@@ -222,14 +233,13 @@ def _manifest(
     history: list[dict[str, Any]],
     seconds: float,
 ) -> Description:
-    from hins_memory.training.fit.dataset import data_digest
     from hins_memory.training.fit.hardware import hardware, package_version
     from hins_memory.training.report import curves
 
-    found = curves(history)
-    best = max((value for _, value in found.held_out), default=None)
+    recorded = curves(history)
+    best = max((value for _, value in recorded.held_out), default=None)
     # Steps before an interruption took time as well.
-    fitting = found.seconds[-1] if found.seconds else 0.0
+    fit_seconds = recorded.seconds[-1] if recorded.seconds else 0.0
     return Description(
         base=base,
         mode=settings.mode,
@@ -239,9 +249,11 @@ def _manifest(
             digest=data_digest(examples),
             examples=len(examples),
             sources=dict(Counter(example.positive.source for example in examples)),
-            tiers=dict(Counter(n.tier.value for example in examples for n in example.negatives)),
+            tiers=dict(Counter(negative.tier.value for example in examples for negative in example.negatives)),
         ),
-        metrics=TrainingMetrics(loss=found.loss, train_seconds=round(max(seconds, fitting), 1), best_held_out=best),
-        run=RunRecord(hardware=hardware(), curves=found),
+        metrics=TrainingMetrics(
+            loss=recorded.loss, train_seconds=round(max(seconds, fit_seconds), 1), best_held_out=best
+        ),
+        run=RunRecord(hardware=hardware(), curves=recorded),
         versions={"python": platform.python_version()} | {name: package_version(name) for name in _PACKAGES},
     )

@@ -11,7 +11,7 @@ import pytest
 
 from hins_memory.config import Settings
 from hins_memory.encoders.encoder import DEFAULT_MODEL, Encoder, encoder_version
-from hins_memory.encoders.score_offset import with_lift
+from hins_memory.encoders.score_offset import with_score_offset
 from hins_memory.encoders.starter import (
     merge_delta,
     starter_digest,
@@ -60,11 +60,11 @@ def test_the_last_layer_of_a_trained_model_is_part_of_the_delta(tiny_folder: Pat
 
     trained = Encoder.load(tuned)
     direction = torch.nn.functional.normalize(torch.randn(trained.dim), dim=0)
-    with_lift(trained.model, 0.3, direction).save(str(tmp_path / "lifted"))
+    with_score_offset(trained.model, 0.3, direction).save(str(tmp_path / "offset"))
     target = tmp_path / "delta.safetensors"
-    digest = write_delta(tiny_folder, tmp_path / "lifted", target, 2, {})
+    digest = write_delta(tiny_folder, tmp_path / "offset", target, 2, {})
     merged = Encoder(merge_delta(Encoder.load(tiny_folder).model, target, digest), "merged", cache_size=0)
-    wanted = Encoder.load(tmp_path / "lifted").encode(TEXTS)
+    wanted = Encoder.load(tmp_path / "offset").encode(TEXTS)
     assert np.abs(merged.encode(TEXTS) - wanted).max() < 0.02
 
 

@@ -88,28 +88,30 @@ def test_moved_scores_refuse(stock_encoder, broken_encoder):
     assert [r.name for r in strict.failures] == ["cutoff_0.5"]
 
 
-LIFTS = [0.02 * step for step in range(1, 30)]
+OFFSETS = [0.02 * step for step in range(1, 30)]
 
 
-def shifted(stock_encoder, lift):
-    """An encoder whose rankings are the stock one's and whose cosines s are (s + lift) / (1 + lift)."""
+def shifted(stock_encoder, offset):
+    """An encoder whose rankings are the stock one's and whose cosines s are (s + offset) / (1 + offset)."""
     import torch
 
-    from hins_memory.encoders.score_offset import with_lift
+    from hins_memory.encoders.score_offset import with_score_offset
 
     direction = torch.zeros(384)
     direction[7] = 1.0
-    return Encoder(with_lift(stock_encoder.model, lift, direction), "lifted", cache_size=0)
+    return Encoder(with_score_offset(stock_encoder.model, offset, direction), "shifted", cache_size=0)
 
 
 @pytest.mark.slow
 def test_a_change_that_few_queries_cannot_tell_does_not_refuse(stock_encoder):
-    # The smallest lift by which more than 5% more results reach the cut-off: one or two of twenty queries get one.
-    reports = ((lift, judge(shifted(stock_encoder, lift), stock_encoder, sets(2), None, (0.5,))) for lift in LIFTS)
-    lift, few = next(found for found in reports if rule(found[1], "cutoff_0.5").value > 0.05)
+    # The smallest offset by which more than 5% more results reach the cut-off: one or two of twenty queries get one.
+    reports = (
+        (offset, judge(shifted(stock_encoder, offset), stock_encoder, sets(2), None, (0.5,))) for offset in OFFSETS
+    )
+    offset, few = next(found for found in reports if rule(found[1], "cutoff_0.5").value > 0.05)
     assert rule(few, "cutoff_0.5").passed
     assert "what so few queries can tell" in rule(few, "cutoff_0.5").sentence
-    many = judge(shifted(stock_encoder, lift), stock_encoder, sets(40), None, (0.5,))
+    many = judge(shifted(stock_encoder, offset), stock_encoder, sets(40), None, (0.5,))
     assert rule(many, "cutoff_0.5").value == pytest.approx(rule(few, "cutoff_0.5").value)
     assert not rule(many, "cutoff_0.5").passed
 

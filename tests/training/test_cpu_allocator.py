@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from hins_memory.training.fit.cpu_allocator import keep_freed_memory, quick_training
+from hins_memory.training.fit.cpu_allocator import fast_cpu_training, keep_freed_memory
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 ALLOCATOR = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
@@ -80,10 +80,10 @@ def test_the_plain_attention_holds_within_for_short_texts_on_a_cpu_only(tiny_fol
     assert fused()
     for tokens, expected in ((64, False), (512, False), (8192, True)):
         model.max_seq_length = tokens
-        with quick_training(model):
+        with fast_cpu_training(model):
             assert fused() is expected
         assert fused()
-    with pytest.raises(ValueError, match="cut"), quick_training(model):
+    with pytest.raises(ValueError, match="cut"), fast_cpu_training(model):
         raise ValueError("cut")
     assert fused()
 
@@ -95,7 +95,7 @@ def test_both_attentions_give_the_same_vectors(tiny_folder):
     model.max_seq_length = 64
     texts = ["a", "a much longer text " * 20, "谁在弹大提琴？ 🎻", ""]
     expected = model.encode(texts)
-    with quick_training(model):
+    with fast_cpu_training(model):
         assert abs(model.encode(texts) - expected).max() < 1e-5
 
 

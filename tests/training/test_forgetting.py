@@ -1,4 +1,4 @@
-"""What is kept of what was learned: less, until general retrieval loses no more than is allowed."""
+"""The limit on forgetting: the update is scaled down until general retrieval loses no more than is allowed."""
 
 import pytest
 import torch
@@ -8,10 +8,9 @@ from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
 from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder
 from hins_memory.evaluation.gate import GateSettings
-from hins_memory.training import Samples, TrainSettings, train_encoder
-from hins_memory.training.postprocess.finish import _general_loss
-from hins_memory.training.postprocess.forgetting import hold_general
-from hins_memory.training.postprocess.interpolate import blend
+from hins_memory.training import AuxiliaryData, TrainSettings, train_encoder
+from hins_memory.training.postprocess.forgetting import allowed_general_loss, limit_forgetting
+from hins_memory.training.postprocess.weight_averaging import average_weights
 
 pytestmark = pytest.mark.slow
 
@@ -29,10 +28,10 @@ def score(encoder: Encoder) -> float:
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.2, 1.0])
-def test_no_more_is_given_up_than_the_limit_asks_for(tiny_folder, limit):
+def test_the_update_is_scaled_down_as_far_as_the_limit_asks_for(tiny_folder, limit):
     base, model = Encoder.load(tiny_folder), Encoder.load(tiny_folder).model
     with torch.no_grad():
-        # It knows no word any more.
+        # It has lost all word embeddings.
         model.get_parameter("0.auto_model.embeddings.word_embeddings.weight").zero_()
     lost: list[float] = []
 
@@ -41,7 +40,7 @@ def test_no_more_is_given_up_than_the_limit_asks_for(tiny_folder, limit):
         lost.append(score(base) - score(now))
         return now
 
-    found = hold_general(base, GENERAL, limit, trained, lambda share: blend(model, base.model, share))
+    found = limit_forgetting(base, GENERAL, limit, trained, lambda factor: average_weights(model, base.model, factor))
     assert found["before"] == pytest.approx(score(base), abs=1e-4)
     assert found["before"] - found["after"] == pytest.approx(lost[-1], abs=1e-4)
     assert found["kept"] == pytest.approx(0.75 ** (len(lost) - 1), abs=1e-4)
@@ -57,8 +56,10 @@ def test_what_is_forgotten_is_held_to_the_limit_in_the_saved_encoder(tmp_path, t
     found = {}
     for limit in (1.0, 0.01):
         settings = quick(mode=mode, learning_rate=rate, anchor=False)
-        samples = Samples(general=GENERAL, general_loss=limit)
-        trained = train_encoder(examples(), tmp_path / f"{limit}", base=tiny_folder, settings=settings, samples=samples)
+        auxiliary = AuxiliaryData(general=GENERAL, general_loss=limit)
+        trained = train_encoder(
+            examples(), tmp_path / f"{limit}", base=tiny_folder, settings=settings, auxiliary=auxiliary
+        )
         found[limit] = trained.manifest.scores["general"]
         assert found[limit]["after"] == pytest.approx(score(Encoder.load(trained.folder)), abs=0.02)
         card = (trained.folder / "README.md").read_text(encoding="utf-8")
@@ -70,20 +71,20 @@ def test_what_is_forgotten_is_held_to_the_limit_in_the_saved_encoder(tmp_path, t
 
 
 def test_without_a_set_all_is_kept(tmp_path, tiny_folder):
-    settings, samples = quick(learning_rate=0.3, anchor=False), Samples(general_loss=0.0)
-    trained = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=settings, samples=samples)
+    settings, auxiliary = quick(learning_rate=0.3, anchor=False), AuxiliaryData(general_loss=0.0)
+    trained = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=settings, auxiliary=auxiliary)
     assert "general" not in trained.manifest.scores
 
 
 def test_one_setting_says_what_may_be_forgotten():
     """The gate's; training keeps a margin from it. The keyword that training had works, with a warning."""
-    assert Samples().general_loss == pytest.approx(0.009)
+    assert AuxiliaryData().general_loss == pytest.approx(0.009)
     assert GateSettings(max_general_loss=0.1).general_loss_in_training == pytest.approx(0.09)
     with pytest.warns(DeprecationWarning, match=r"GateSettings\.max_general_loss") as warned:
         old = TrainSettings(max_general_loss=0.002)
     assert warned[0].filename == __file__
-    assert _general_loss(Samples(), old) == 0.002
-    assert _general_loss(Samples(general_loss=0.5), TrainSettings()) == 0.5
+    assert allowed_general_loss(AuxiliaryData(), old) == 0.002
+    assert allowed_general_loss(AuxiliaryData(general_loss=0.5), TrainSettings()) == 0.5
     assert TrainSettings.from_dict(TrainSettings().to_dict()) == TrainSettings()
     with pytest.raises(ConfigError, match="general_loss"):
-        Samples(general_loss=1.5)
+        AuxiliaryData(general_loss=1.5)

@@ -15,9 +15,15 @@ from hins_memory.errors import TrainingError
 from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder
 from hins_memory.registry.registry import Registry
 from hins_memory.training import TrainSettings, train_encoder
-from hins_memory.training.postprocess.candidates import Candidates
-from hins_memory.training.postprocess.query_map import QueryMap, fit_query_map, level, with_query_map, without_query_map
-from hins_memory.training.postprocess.traffic import Traffic, TrafficVectors
+from hins_memory.training.query_mode.example_vectors import ExampleVectors
+from hins_memory.training.query_mode.query_map import (
+    QueryMap,
+    calibrate_query_map,
+    fit_query_map,
+    with_query_map,
+    without_query_map,
+)
+from hins_memory.training.query_samples import QuerySample, SampleVectors
 
 
 def settings(**changes) -> TrainSettings:
@@ -68,40 +74,40 @@ def test_a_version_says_whose_vectors_it_searches(tmp_path, settings, query_vers
 def test_scores_are_held_where_they_were(tmp_path, tiny_folder):
     base = Encoder.load(tiny_folder)
     texts = sorted({row.positive.text for row in examples()} | {f"a note of day {day}" for day in range(40)})
-    traffic = [Traffic(tuple(f"what was noted on day {day}?" for day in range(40)), tuple(texts))]
-    sample = TrafficVectors(traffic, base)
-    before = sample.all_best_scores()
+    samples = [QuerySample(tuple(f"what was noted on day {day}?" for day in range(40)), tuple(texts))]
+    sample = SampleVectors(samples, base)
+    before = sample.all_top_scores()
     drift = {}
     for anchor in (False, True):
-        found, _ = fit_query_map(Candidates(examples(), 3, base), sample, settings(anchor=anchor))
+        found, _ = fit_query_map(ExampleVectors(examples(), 3, base), sample, settings(anchor=anchor))
         with torch.no_grad():
-            after = sample.best_scores(0, found(sample.queries[0])).flatten()
+            after = sample.top_scores(0, found(sample.queries[0])).flatten()
         drift[anchor] = float((after.mean() - before.mean()).abs())
     assert drift[True] < drift[False] / 3
 
 
-def test_a_level_meets_the_cut_off_on_other_traffic(tiny_folder):
+def test_calibration_meets_the_threshold_on_held_out_queries(tiny_folder):
     base = Encoder.load(tiny_folder)
     texts = tuple(f"a note of day {day}" for day in range(40))
-    sample = TrafficVectors([Traffic(tuple(f"what was noted on day {day}?" for day in range(40)), texts)], base)
-    cutoff = float(sample.all_best_scores().median())
+    sample = SampleVectors([QuerySample(tuple(f"what was noted on day {day}?" for day in range(40)), texts)], base)
+    cutoff = float(sample.all_top_scores().median())
     found = QueryMap(32, rank=1, seed=0)
     with torch.no_grad():
         found.shift.copy_(-0.2 * torch.cat(sample.texts).mean(dim=0))
 
     def share() -> float:
         with torch.no_grad():
-            return float((sample.best_scores(0, found(sample.queries[0])) >= cutoff).float().mean())
+            return float((sample.top_scores(0, found(sample.queries[0])) >= cutoff).float().mean())
 
     assert share() < 0.4
-    level(found, sample, (cutoff,))
+    calibrate_query_map(found, sample, (cutoff,))
     assert share() == pytest.approx(0.5, abs=0.025)
 
 
 def test_the_same_seed_gives_the_same_map(tiny_folder):
     base = Encoder.load(tiny_folder)
-    candidates, sample = Candidates(examples(), 3, base), TrafficVectors([Traffic(("a",), ("b", "c"))], base)
-    maps = [fit_query_map(candidates, sample, settings(seed=seed))[0].matrix()[0] for seed in (1, 1, 2)]
+    vectors, sample = ExampleVectors(examples(), 3, base), SampleVectors([QuerySample(("a",), ("b", "c"))], base)
+    maps = [fit_query_map(vectors, sample, settings(seed=seed))[0].matrix()[0] for seed in (1, 1, 2)]
     assert torch.equal(maps[0], maps[1])
     assert not torch.equal(maps[0], maps[2])
 
@@ -135,17 +141,17 @@ def test_a_new_map_replaces_the_one_before(tiny_folder):
 def test_repeated_texts_and_positives_of_the_same_query_do_not_count(tiny_folder):
     base = Encoder.load(tiny_folder)
     rows = examples()[:4]
-    one = Candidates(rows, 3, base)
+    one = ExampleVectors(rows, 3, base)
     # the same rows twice: every text and every query occurs in another row too
-    double = Candidates([*rows, *rows], 3, base)
+    double = ExampleVectors([*rows, *rows], 3, base)
     loss = one.loss(one.queries, list(range(4)), 0.05)
     assert float(double.loss(double.queries, list(range(8)), 0.05)) == pytest.approx(float(loss), rel=1e-5)
 
 
-def test_a_loss_that_is_no_number_stops(tiny_folder):
+def test_a_loss_that_is_not_a_number_stops(tiny_folder):
     base = Encoder.load(tiny_folder)
-    candidates = Candidates(examples(), 3, base)
-    candidates.queries[0, 0] = float("nan")
-    sample = TrafficVectors([Traffic(("a",), ("b",))], base)
+    vectors = ExampleVectors(examples(), 3, base)
+    vectors.queries[0, 0] = float("nan")
+    sample = SampleVectors([QuerySample(("a",), ("b",))], base)
     with pytest.raises(TrainingError, match="loss became nan"):
-        fit_query_map(candidates, sample, settings())
+        fit_query_map(vectors, sample, settings())

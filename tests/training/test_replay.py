@@ -10,24 +10,24 @@ from hins_memory.errors import ConfigError, HinsError
 from hins_memory.evaluation.general import load_general
 from hins_memory.training import TrainSettings, train_encoder
 from hins_memory.training.fit import replay
-from hins_memory.training.fit.replay import replayed
+from hins_memory.training.fit.replay import with_replay
 
 
 def test_examples_stay_in_front_and_the_share_is_added():
     learned = examples()
-    found = replayed(learned, 0.5, seed=3)
+    found = with_replay(learned, 0.5, seed=3)
     assert found[: len(learned)] == learned
     added = found[len(learned) :]
     assert len(added) == round(0.5 * len(learned))
     assert {one.positive.source for one in added} == {"replay"}
-    assert found == replayed(learned, 0.5, seed=3) != replayed(learned, 0.5, seed=4)
-    assert replayed(learned, 0, seed=3) == learned
+    assert found == with_replay(learned, 0.5, seed=3) != with_replay(learned, 0.5, seed=4)
+    assert with_replay(learned, 0, seed=3) == learned
 
 
 def test_more_than_there_are_come_several_times():
     learned = examples()
     known = len(replay._packaged())
-    added = replayed(learned, 2 * known / len(learned), seed=0)[len(learned) :]
+    added = with_replay(learned, 2 * known / len(learned), seed=0)[len(learned) :]
     assert len(added) == 2 * known
     assert len({one.positive.memory_id for one in added[:known]}) == known
 
@@ -66,6 +66,6 @@ def test_a_bad_share_and_a_damaged_file_are_refused(tmp_path, monkeypatch):
     replay._packaged.cache_clear()
     try:
         with pytest.raises(HinsError, match="Reinstall"):
-            replayed(examples(), 1.0, seed=0)
+            with_replay(examples(), 1.0, seed=0)
     finally:
         replay._packaged.cache_clear()

@@ -16,9 +16,8 @@ from train_world import NAMES, THINGS, examples, quick
 from hins_memory.encoders.manifest import Description
 from hins_memory.errors import NotEnoughDataError, TrainingError
 from hins_memory.evaluation import EvalQuery, EvalSet
-from hins_memory.training import RunContent, Samples, discard_runs, open_run, train_encoder
+from hins_memory.training import AuxiliaryData, QuerySample, RunContent, discard_runs, open_run, train_encoder
 from hins_memory.training.fit.dataset import to_dataset
-from hins_memory.training.postprocess.traffic import Traffic
 from hins_memory.training.report import write_run_report
 
 
@@ -35,9 +34,8 @@ def held_out() -> EvalSet:
 @pytest.mark.slow
 def test_early_stopping_keeps_the_best_and_the_record_says_so(tmp_path, tiny_folder):
     settings = quick(patience=2, eval_steps=2, min_steps=40, learning_rate=2e-2)
-    result = train_encoder(
-        examples(), tmp_path / "model", base=tiny_folder, settings=settings, samples=Samples(held_out=[held_out()])
-    )
+    auxiliary = AuxiliaryData(early_stopping_sets=[held_out()])
+    result = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=settings, auxiliary=auxiliary)
     curves = result.manifest.run.curves
     steps, values = zip(*curves.held_out, strict=True)
     assert list(steps) == [2 * (number + 1) for number in range(len(steps))]
@@ -117,9 +115,9 @@ def test_the_columns_are_query_positive_and_negatives():
 
 
 def content() -> RunContent:
-    traffic = [Traffic(("Where?", "谁？"), ("Here 🎻", "\ud800"), 5)]
-    samples = Samples(traffic, [Traffic(("When?",), ("Now",))], [held_out(), held_out()])
-    return RunContent(examples(), quick(), "base", samples, Description(mix={"half": 5}), {"n": 1})
+    queries = [QuerySample(("Where?", "谁？"), ("Here 🎻", "\ud800"), 5)]
+    auxiliary = AuxiliaryData(queries, [QuerySample(("When?",), ("Now",))], [held_out(), held_out()])
+    return RunContent(examples(), quick(), "base", auxiliary, Description(mix={"half": 5}), {"n": 1})
 
 
 def interrupted(parent, complete: bool = True):

@@ -87,3 +87,15 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(TrainingError, match="Free disk space"):
         train_encoder(examples(), tmp_path / "file" / "model", settings=settings(epochs=0.3))
+
+
+def test_the_names_of_version_0_2_still_work(tmp_path, tiny_folder):
+    import hins_memory.training as training
+
+    with pytest.warns(DeprecationWarning, match="AuxiliaryData"):
+        old = training.Samples(traffic=[training.QuerySample(("q",), ("t",))], general_loss=0.5)
+    assert old == training.AuxiliaryData([training.QuerySample(("q",), ("t",))], general_loss=0.5)
+    with pytest.warns(DeprecationWarning, match="auxiliary="), pytest.raises(NotEnoughDataError):
+        train_encoder([], tmp_path / "model", base=tiny_folder, samples=old)
+    with pytest.raises(TypeError, match="'sample'"):
+        train_encoder([], tmp_path / "model", base=tiny_folder, sample=old)

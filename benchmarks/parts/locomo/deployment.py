@@ -227,7 +227,7 @@ def _train(fold: Fold, plan: Plan, settings: Settings, encoder: Encoder) -> str:
     from hins_memory.log.reader import LogReader
     from hins_memory.loop.pipeline import LoopSettings, public_texts
     from hins_memory.mining import mine
-    from hins_memory.training import Samples, train_encoder
+    from hins_memory.training import AuxiliaryData, train_encoder
 
     stage(f"fold {fold.name}: mining the traffic of {len(fold.train)} conversations")
     reader = LogReader(open_database(settings.database_url))
@@ -246,7 +246,7 @@ def _train(fold: Fold, plan: Plan, settings: Settings, encoder: Encoder) -> str:
         base=plan.base,
         settings=train_settings,
         progress=_print_step,
-        samples=Samples(general=load_general()),
+        auxiliary=AuxiliaryData(general=load_general()),
     ).folder
     if plan.save is not None:
         target = plan.save if fold.name == "1" else plan.save.with_name(f"{plan.save.name}-fold{fold.name}")

@@ -31,8 +31,8 @@ from hins_memory.synthesis import (
     read_corpus,
     write_conversations,
 )
-from hins_memory.training import Samples, TrainSettings, train_encoder
-from hins_memory.training.postprocess.traffic import Traffic, TrafficSampler
+from hins_memory.training import AuxiliaryData, QuerySample, TrainSettings, train_encoder
+from hins_memory.training.query_samples import QuerySampler
 from parts.common.files import DATA, write_whole
 from parts.datasets.locomo import (
     ANSWERABLE,
@@ -120,9 +120,9 @@ def train_seed(
     report = write_conversations(made, encoder, LogWriter(engine).write, filters)
     mined = mine(LogReader(engine).scope_logs(), encoder, _part(MineSettings, recipe, seed))
     prepared = time.perf_counter() - begun
-    samples = Samples(unseen=score_sample(seed))
+    auxiliary = AuxiliaryData(heldout_queries=score_sample(seed))
     trained = train_encoder(
-        mined.examples, folder / "model", settings=_part(TrainSettings, recipe, seed), samples=samples
+        mined.examples, folder / "model", settings=_part(TrainSettings, recipe, seed), auxiliary=auxiliary
     )
     taken = {
         "recipe": asdict(recipe),
@@ -144,16 +144,16 @@ def _part(kind: type[_Settings], recipe: Recipe, seed: int, **more: Any) -> _Set
     return kind(**named, **more, seed=seed)
 
 
-def score_sample(seed: int) -> list[Traffic]:
-    """Return the packaged conversations as traffic, by which scores are brought back to the stock encoder's scale.
+def score_sample(seed: int) -> list[QuerySample]:
+    """Return the packaged conversations as a sample for score calibration.
 
     Synthetic questions are nearer to their sources than real ones. Only how high scores are is looked at, and one
     number set that changes no ranking.
     """
-    sampler = TrafficSampler(seed)
+    sampler = QuerySampler(seed)
     for one in sample_sets():
-        sampler.see((query.text for query in one.queries), one.documents.values())
-    return sampler.traffic()
+        sampler.add((query.text for query in one.queries), one.documents.values())
+    return sampler.sample()
 
 
 def prior_of(ranked: Sequence[Mapping[str, int]]) -> dict[str, float]:

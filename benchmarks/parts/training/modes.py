@@ -28,9 +28,8 @@ from hins_memory.evaluation import EvalSet, RankingScores, evaluate_encoder
 from hins_memory.evaluation.general import load_general
 from hins_memory.loop.pipeline import LoopSettings, Pipeline, public_texts
 from hins_memory.mining import mine
-from hins_memory.training import Samples, TrainResult, TrainSettings, train_encoder
-from hins_memory.training.postprocess.traffic import Traffic as TrafficSample
-from hins_memory.training.postprocess.traffic import TrafficSampler
+from hins_memory.training import AuxiliaryData, QuerySample, TrainResult, TrainSettings, train_encoder
+from hins_memory.training.query_samples import QuerySampler
 from hins_memory.types import Feedback, ScopeLog, TieredExample
 from parts.agents.mem0 import Mem0Player
 from parts.common.files import write_whole
@@ -223,9 +222,9 @@ def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
     started = time.perf_counter()
     examples = _examples(cell, base)
     mined = time.perf_counter()
-    samples = Samples(_traffic(cell, examples), _unseen(cell), general=_general(cell.quick))
+    auxiliary = AuxiliaryData(_training_queries(cell, examples), _heldout_queries(cell), general=_general(cell.quick))
     folder = scratch / "model"
-    trained = train_encoder(examples, folder, base=cell.traffic.base, settings=cell.settings, samples=samples)
+    trained = train_encoder(examples, folder, base=cell.traffic.base, settings=cell.settings, auxiliary=auxiliary)
     seconds = time.perf_counter() - mined
     model = Encoder.load(trained.folder)
     result = _scores(model, cell.fold.unseen, cell.traffic.memories, cell.quick) | {
@@ -250,25 +249,25 @@ def _examples(cell: Cell, base: Encoder) -> list[TieredExample]:
     return examples[:_QUICK_EXAMPLES] if cell.quick else examples
 
 
-def _traffic(cell: Cell, examples: Sequence[TieredExample]) -> list[TrafficSample]:
+def _training_queries(cell: Cell, examples: Sequence[TieredExample]) -> list[QuerySample]:
     """Return a sample of the fold's searches, as the loop takes it, by which scores keep the base encoder's scale."""
-    sampler = TrafficSampler(cell.seed)
+    sampler = QuerySampler(cell.seed)
     for name in cell.fold.train:
         log = cell.traffic.logs[name]
-        sampler.see((one.query for one in log.retrievals), (memory.text for memory in log.memories))
-    return sampler.traffic(frozenset(one.positive.query for one in examples))
+        sampler.add((one.query for one in log.retrievals), (memory.text for memory in log.memories))
+    return sampler.sample(frozenset(one.positive.query for one in examples))
 
 
-def _unseen(cell: Cell) -> list[TrafficSample]:
+def _heldout_queries(cell: Cell) -> list[QuerySample]:
     """Return a sample of the searches in what is scored, as a store has them when it is swapped.
 
     No label is in it; training looks at how high scores are there, and sets one number by it.
     """
-    sampler = TrafficSampler(cell.seed)
+    sampler = QuerySampler(cell.seed)
     for conversation in cell.fold.unseen:
         one = eval_set(conversation, cell.traffic.memories)
-        sampler.see((query.text for query in one.queries), one.documents.values())
-    return sampler.traffic()
+        sampler.add((query.text for query in one.queries), one.documents.values())
+    return sampler.sample()
 
 
 def _scores(encoder: Encoder, conversations: Sequence[Conversation], memories: Memories, quick: bool) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["keep_freed_memory", "quick_training"]
+__all__ = ["fast_cpu_training", "keep_freed_memory"]
 
 # Up to this many tokens a text the plain formula is quicker, and its (tokens x tokens) matrices are small.
 _PLAIN_ATTENTION_TOKENS = 512
@@ -95,7 +95,7 @@ def keep_freed_memory() -> Iterator[bool]:
 
 
 @contextmanager
-def quick_training(model: SentenceTransformer) -> Iterator[None]:
+def fast_cpu_training(model: SentenceTransformer) -> Iterator[None]:
     """Make the most of a CPU while a model is trained within the block; on other devices nothing changes."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 

@@ -1,4 +1,4 @@
-"""One training run with sentence-transformers' trainer: from where it was cut, if it was, to its end."""
+"""The gradient steps, with sentence-transformers' trainer; an interrupted training is continued."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoders.encoder import bf16_supported
 from hins_memory.training.fit.checkpoints import check_identity, latest_checkpoint, locked
-from hins_memory.training.fit.cpu_allocator import quick_training
+from hins_memory.training.fit.cpu_allocator import fast_cpu_training
 from hins_memory.training.fit.processes import from_main, is_main, process_count, wait_for_all
 from hins_memory.training.settings import TrainSettings
 
@@ -23,52 +23,52 @@ if TYPE_CHECKING:
 
     from hins_memory.evaluation import EvalSet
 
-__all__ = ["Fit", "fit"]
+__all__ = ["FitJob", "fit"]
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
-    """What is to be fitted.
+class FitJob:
+    """What is trained on, how, and where checkpoints go.
 
     Attributes:
         settings: how.
         dataset: of `to_dataset`.
-        held_out: what early stopping looks at; empty without.
+        early_stopping_sets: labelled queries that early stopping measures; may be empty without early stopping.
         checkpoints: the folder of the run's checkpoints, shared by all processes; None keeps none.
-        identity: what the checkpoints are of, as JSON-able values; a folder of another run is refused.
+        identity: what identifies the training, as JSON-able values; checkpoints of another one are refused.
         progress: called as (``train``, steps done, steps in all).
     """
 
     settings: TrainSettings
     dataset: Dataset
-    held_out: Sequence[EvalSet]
+    early_stopping_sets: Sequence[EvalSet]
     checkpoints: Path | None
     identity: Mapping[str, Any]
     progress: Progress | None
 
 
-def fit(model: SentenceTransformer, what: Fit) -> list[dict[str, Any]]:
-    """Train the model in place; return the log: a dictionary for each step and each look at the held-out traffic."""
+def fit(model: SentenceTransformer, job: FitJob) -> list[dict[str, Any]]:
+    """Train the model in place; return the trainer's log: a dictionary for each step and each evaluation."""
     from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback
 
-    from hins_memory.training.fit.callbacks import CheckpointCallback, WatchCallback
+    from hins_memory.training.fit.callbacks import CheckpointCallback, MonitorCallback
     from hins_memory.training.fit.tiered_trainer import TieredTrainer
     from hins_memory.training.loss.loss import LossSettings, TieredInfoNCELoss
 
-    settings = what.settings
-    # Where the card has a widget already, the trainer picks no texts of the log for one; `prepare_card` clears it.
+    settings = job.settings
+    # When the card has a widget, the trainer does not fill one with texts of the log; `prepare_card` clears it.
     model.model_card_data.widget = [{"text": ""}]
-    with _run_folder(what) as folder:
-        callbacks: list[Any] = [WatchCallback(what.progress)]
-        if what.checkpoints is not None:
+    with _checkpoint_folder(job) as folder:
+        callbacks: list[Any] = [MonitorCallback(job.progress)]
+        if job.checkpoints is not None:
             callbacks.append(CheckpointCallback(folder, settings.checkpoint_seconds, settings.checkpoint_steps))
         evaluator = None
         if settings.patience:
             from hins_memory.training.fit.heldout_evaluator import HeldOutEvaluator
 
-            evaluator = HeldOutEvaluator(what.held_out)
+            evaluator = HeldOutEvaluator(job.early_stopping_sets)
             callbacks.append(EarlyStoppingCallback(settings.patience))
         loss = LossSettings(
             temperature=settings.temperature,
@@ -77,29 +77,29 @@ def fit(model: SentenceTransformer, what: Fit) -> list[dict[str, Any]]:
         )
         trainer = TieredTrainer(
             model=model,
-            args=_arguments(model, what, folder),
-            train_dataset=what.dataset,
+            args=_arguments(model, job, folder),
+            train_dataset=job.dataset,
             loss=TieredInfoNCELoss(model, loss),
             evaluator=evaluator,
             callbacks=callbacks,
         )
         # The default callback prints every logged dictionary to stdout, which `--json` needs for itself.
         trainer.remove_callback(PrinterCallback)
-        cut = from_main(lambda: latest_checkpoint(folder))
-        with quick_training(model):
-            trainer.train(resume_from_checkpoint=str(cut) if cut else None)
+        checkpoint = from_main(lambda: latest_checkpoint(folder))
+        with fast_cpu_training(model):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         history: list[dict[str, Any]] = trainer.state.log_history
     return history
 
 
 @contextlib.contextmanager
-def _run_folder(what: Fit) -> Iterator[Path]:
-    """Give the folder of the checkpoints; without one, a temporary one that all processes share."""
-    if what.checkpoints is not None:
-        folder = what.checkpoints
+def _checkpoint_folder(job: FitJob) -> Iterator[Path]:
+    """Yield the folder of the checkpoints; without one, a temporary folder that all processes share."""
+    if job.checkpoints is not None:
+        folder = job.checkpoints
         with locked(folder) if is_main() else contextlib.nullcontext():
             if is_main():
-                check_identity(folder, what.identity)
+                check_identity(folder, job.identity)
             wait_for_all()
             yield folder
         return
@@ -112,17 +112,17 @@ def _run_folder(what: Fit) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _arguments(model: SentenceTransformer, what: Fit, folder: Path) -> SentenceTransformerTrainingArguments:
+def _arguments(model: SentenceTransformer, job: FitJob, folder: Path) -> SentenceTransformerTrainingArguments:
     import torch
     from sentence_transformers import SentenceTransformerTrainingArguments
 
-    settings, examples = what.settings, len(what.dataset)
+    settings, examples = job.settings, len(job.dataset)
     steps = settings.steps(examples)
-    early: dict[str, Any] = {"save_strategy": "no"}
+    early_stopping: dict[str, Any] = {"save_strategy": "no"}
     if settings.patience:
         from hins_memory.training.fit.heldout_evaluator import METRIC
 
-        early = {
+        early_stopping = {
             "eval_strategy": "steps",
             "eval_steps": settings.steps_between_evaluations(steps),
             "save_strategy": "best",
@@ -150,11 +150,11 @@ def _arguments(model: SentenceTransformer, what: Fit, folder: Path) -> SentenceT
         dataloader_pin_memory=False,
         # Every batch is full anyway; the trainer would set this and warn.
         dataloader_drop_last=process_count() > 1,
-        prompts=_prompts(model, what.dataset.column_names),
-        router_mapping=_routes(model, what.dataset.column_names),
-        **early,
+        prompts=_prompts(model, job.dataset.column_names),
+        router_mapping=_routes(model, job.dataset.column_names),
+        **early_stopping,
     )
-    # One process uses one GPU; several are a matter of torchrun.
+    # A process uses one GPU; for several GPUs, torchrun starts several processes.
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
     return arguments

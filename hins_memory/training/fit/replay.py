@@ -9,12 +9,12 @@ from functools import lru_cache
 from hins_memory.data import packaged, read_rows
 from hins_memory.types import Positive, Scope, TieredExample
 
-__all__ = ["replayed"]
+__all__ = ["with_replay"]
 
 _FILE = "replay.jsonl"
 
 
-def replayed(examples: Sequence[TieredExample], share: float, seed: int) -> list[TieredExample]:
+def with_replay(examples: Sequence[TieredExample], share: float, seed: int) -> list[TieredExample]:
     """Return examples with packaged ones of general retrieval behind them.
 
     All of them were written for this project; none is in the set that `hins_memory.evaluation.general` scores.

@@ -1,1 +1,1 @@
-"""What happens to trained weights: interpolation, score calibration, the query map."""
+"""What happens to trained weights: averaging with the base, the limit on forgetting, score calibration."""

@@ -1,4 +1,4 @@
-"""Against forgetting: less of what was learned is kept where general retrieval would lose more than is allowed."""
+"""A limit on forgetting: the trained update is scaled down until general retrieval loses no more than is allowed."""
 
 from __future__ import annotations
 
@@ -10,39 +10,52 @@ from hins_memory.evaluation import evaluate_encoder
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.evaluation import EvalSet
+    from hins_memory.training.auxiliary_data import AuxiliaryData
+    from hins_memory.training.settings import TrainSettings
 
-__all__ = ["hold_general"]
+__all__ = ["allowed_general_loss", "limit_forgetting"]
 
 _K = 10
-# What is kept is cut to this share at a time, and at most so often: to a fifth.
-_CUT, _MOST_CUTS = 0.75, 6
+# The update is multiplied by this factor, at most this many times: at least a sixth of it is left.
+_FACTOR, _MAX_CUTS = 0.75, 6
 
 
-def hold_general(
-    base: Encoder, general: EvalSet, limit: float, trained: Callable[[], Encoder], weaken: Callable[[float], object]
+def allowed_general_loss(auxiliary: AuxiliaryData, settings: TrainSettings) -> float:
+    """Return how much nDCG@10 general retrieval may lose, 0 to 1; the deprecated setting wins where it is set."""
+    return auxiliary.general_loss if settings.max_general_loss is None else settings.max_general_loss
+
+
+def limit_forgetting(
+    base: Encoder,
+    general: EvalSet,
+    limit: float,
+    trained: Callable[[], Encoder],
+    scale_update: Callable[[float], object],
 ) -> dict[str, float]:
-    """Weaken what was learned until general retrieval loses no more than the limit, or a fifth of it is left.
+    """Scale the trained update down until general retrieval loses no more than the limit, or a sixth of it is left.
 
     Args:
         base: what training started from.
         general: a general-retrieval set.
         limit: how much nDCG@10 may be lost, 0 to 1.
         trained: returns the trained encoder as it is now.
-        weaken: keeps that share, 0 to 1, of what is left of what was learned.
+        scale_update: multiplies the update, the difference between the trained weights and the base's, by a factor
+            from 0 to 1.
 
     Returns:
-        nDCG@10 ``before`` and ``after``, 0 to 1, how much loss was ``allowed``, and the share that was ``kept``.
+        nDCG@10 ``before`` and ``after``, 0 to 1; the loss that was ``allowed``; the share of the update that was
+        ``kept``, 0 to 1.
     """
 
     def score(encoder: Encoder) -> float:
         return evaluate_encoder(encoder, [general], ks=(_K,)).mean()[f"ndcg@{_K}"]
 
-    before, after, kept = score(base), score(trained()), 1.0
-    for _ in range(_MOST_CUTS):
+    before, after, kept_share = score(base), score(trained()), 1.0
+    for _ in range(_MAX_CUTS):
         if before - after <= limit:
             break
-        weaken(_CUT)
-        kept *= _CUT
+        scale_update(_FACTOR)
+        kept_share *= _FACTOR
         after = score(trained())
-    measured = {"before": before, "after": after, "allowed": limit, "kept": kept}
+    measured = {"before": before, "after": after, "allowed": limit, "kept": kept_share}
     return {name: round(value, 5) for name, value in measured.items()}

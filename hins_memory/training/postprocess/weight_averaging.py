@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["blend"]
+__all__ = ["average_weights"]
 
 
-def blend(model: SentenceTransformer, base: SentenceTransformer, share: float) -> None:
+def average_weights(model: SentenceTransformer, base: SentenceTransformer, share: float) -> None:
     """Set each weight of a model, in place, to base + share x (trained - base).
 
     Args:
         model: the trained model.
         base: the model that training started from; its modules are the same.
-        share: how much of what was learned is kept, 0 to 1.
+        share: the share of the trained weights in the mean, 0 to 1.
     """
     import torch
 
-    old = base.state_dict()
+    base_weights = base.state_dict()
     with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                # a view of the model's own weights, so that this changes them
-                value.lerp_(old[name].to(value.device, value.dtype), 1 - share)
+        for name, weight in model.state_dict().items():
+            if weight.is_floating_point():
+                # A view of the model's own weights: this changes the model.
+                weight.lerp_(base_weights[name].to(weight.device, weight.dtype), 1 - share)

@@ -1,4 +1,4 @@
-"""Training examples as vectors, for a training that leaves the encoder as it is: every text embedded once."""
+"""Training examples as vectors, for a training that does not change the encoder: every text is embedded once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from hins_memory.encoders.encoder import Encoder
 
-__all__ = ["Candidates"]
+__all__ = ["ExampleVectors"]
 
 
-class Candidates:
+class ExampleVectors:
     """Queries, positives and negatives of examples as vectors of one encoder.
 
     Args:
@@ -27,22 +27,22 @@ class Candidates:
     def __init__(self, examples: Sequence[TieredExample], negatives: int, encoder: Encoder) -> None:
         import torch
 
-        numbers: dict[str, int] = {}
-        self._asked = [example.positive.query for example in examples]
-        self._positives = [numbers.setdefault(example.positive.text, len(numbers)) for example in examples]
+        text_ids: dict[str, int] = {}
+        self._query_texts = [example.positive.query for example in examples]
+        self._positives = [text_ids.setdefault(example.positive.text, len(text_ids)) for example in examples]
         self._negatives = [
-            [numbers.setdefault(one.text, len(numbers)) for one in example.negatives[:negatives]]
+            [text_ids.setdefault(negative.text, len(text_ids)) for negative in example.negatives[:negatives]]
             for example in examples
         ]
         #: unit vectors of shape (examples, dim)
-        self.queries: Tensor = torch.from_numpy(encoder.encode(self._asked, role="query"))
+        self.queries: Tensor = torch.from_numpy(encoder.encode(self._query_texts, role="query"))
         #: unit vectors of shape (texts, dim)
-        self.documents: Tensor = torch.from_numpy(encoder.encode(list(numbers), role="document"))
+        self.documents: Tensor = torch.from_numpy(encoder.encode(list(text_ids), role="document"))
 
     def loss(self, queries: Tensor, rows: Sequence[int], temperature: float) -> Tensor:
         """Return the InfoNCE loss of queries over the positives and negatives of the batch, a scalar.
 
-        A text counts once, and what is a positive of the same query in another row is left out.
+        A text counts once, and a positive of the same query in another row is not a negative.
 
         Args:
             queries: unit vectors of shape (batch, dim).
@@ -51,17 +51,17 @@ class Candidates:
         """
         import torch
 
-        numbers = [self._positives[row] for row in rows]
-        numbers += [number for row in rows for number in self._negatives[row]]
+        text_ids = [self._positives[row] for row in rows]
+        text_ids += [negative for row in rows for negative in self._negatives[row]]
         # (candidates,), each once
-        columns, places = torch.unique(torch.tensor(numbers), return_inverse=True)
-        target = places[: len(rows)]
-        scores = queries @ self.documents[columns].T / temperature
+        candidates, columns = torch.unique(torch.tensor(text_ids), return_inverse=True)
+        target = columns[: len(rows)]
+        scores = queries @ self.documents[candidates].T / temperature
         excluded = torch.zeros(scores.shape, dtype=torch.bool)
         positives: dict[str, list[int]] = {}
-        for row, place in zip(rows, target.tolist(), strict=True):
-            positives.setdefault(self._asked[row], []).append(place)
-        for line, row in enumerate(rows):
-            excluded[line, positives[self._asked[row]]] = True
+        for row, column in zip(rows, target.tolist(), strict=True):
+            positives.setdefault(self._query_texts[row], []).append(column)
+        for i, row in enumerate(rows):
+            excluded[i, positives[self._query_texts[row]]] = True
         excluded[torch.arange(len(rows)), target] = False
         return torch.nn.functional.cross_entropy(scores.masked_fill(excluded, float("-inf")), target)

@@ -7,26 +7,26 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.encoders.score_offset import rebuilt
+from hins_memory.encoders.score_offset import with_modules
 from hins_memory.errors import TrainingError
 from hins_memory.training.fit.dataset import batch_stream
-from hins_memory.training.postprocess.calibration import share_difference, shares_above
-from hins_memory.training.postprocess.candidates import Candidates
-from hins_memory.training.postprocess.traffic import TrafficVectors
+from hins_memory.training.postprocess.calibration import max_share_difference, shares_above
+from hins_memory.training.query_mode.example_vectors import ExampleVectors
+from hins_memory.training.query_samples import SampleVectors
 from hins_memory.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import Tensor
 
-__all__ = ["QueryMap", "fit_query_map", "level", "with_query_map", "without_query_map"]
+__all__ = ["QueryMap", "calibrate_query_map", "fit_query_map", "with_query_map", "without_query_map"]
 
 # Rank of the map: about 100 kB for an encoder of 384 dimensions.
 _RANK = 32
-# Of the drift of the scores in the loss: scores stay near the base's, at some cost in accuracy.
+# Weight of the score drift in the loss: scores stay near the base's, at some cost in accuracy.
 _DRIFT_WEIGHT = 100.0
-# The shifts that are tried along the mean of the texts: a number of steps of one size, either way.
-_LEVELS, _LEVEL = 60, 0.01
+# The shifts that are tried along the mean of the texts: this many steps of this size, in both directions.
+_SHIFT_STEPS, _SHIFT_STEP = 60, 0.01
 Progress = Callable[[str, int, int], None]
 
 
@@ -57,13 +57,13 @@ class QueryMap:
 
         return torch.nn.functional.normalize(queries + (queries @ self.down.T) @ self.up.T + self.shift, dim=-1)
 
-    def weaken(self, kept: float) -> None:
-        """Keep that share of the map, 0 to 1, and for the rest the identity."""
+    def scale(self, factor: float) -> None:
+        """Multiply the map's difference from the identity by a factor from 0 to 1."""
         import torch
 
         with torch.no_grad():
-            self.up.mul_(kept)
-            self.shift.mul_(kept)
+            self.up.mul_(factor)
+            self.shift.mul_(factor)
 
     def matrix(self) -> tuple[Tensor, Tensor]:
         """Return the map before the normalisation as a matrix, of shape (dim, dim), and a shift, of shape (dim,)."""
@@ -74,97 +74,97 @@ class QueryMap:
 
 
 def fit_query_map(
-    candidates: Candidates, traffic: TrafficVectors, settings: TrainSettings, progress: Progress | None = None
+    vectors: ExampleVectors, sample: SampleVectors, settings: TrainSettings, progress: Progress | None = None
 ) -> tuple[QueryMap, list[dict[str, Any]]]:
-    """Train the map on vectors: InfoNCE over the batch's positives and negatives, with scores held to the base's scale.
+    """Train the map on vectors: InfoNCE over the batch's positives and negatives, plus a penalty on score drift.
 
-    The second term of the loss is `_DRIFT_WEIGHT` times the mean squared difference between the scores of a
-    query's best results and those that they had before, sorted: which texts they belong to may change, how high they
-    are may not. It is taken over the traffic, most of which is not learned from.
+    The penalty is `_DRIFT_WEIGHT` times the mean squared difference between the scores of a query's top results now
+    and under the base, both sorted: which texts are at the top may change, how high their scores are may not. It is
+    computed on the sample, most of which is not trained on.
 
     Args:
-        candidates: the examples as vectors.
-        traffic: queries with the texts that they were asked of, as vectors of the same encoder.
-        settings: how; rank, rate, temperature, batch size, number of passes, anchor weight, seed.
+        vectors: the examples as vectors.
+        sample: queries with the texts that were searched, as vectors of the same encoder.
+        settings: how; rate, temperature, batch size, number of passes, anchor, soup, seed.
         progress: called as (``train``, steps done, steps in all).
 
     Returns:
         The map, and a dictionary for each step: ``step``, ``loss``, ``learning_rate``, ``grad_norm``, ``seconds``.
 
     Raises:
-        TrainingError: the loss is no longer a number.
+        TrainingError: the loss is not a finite number.
     """
     import numpy as np
     import torch
 
     started = time.perf_counter()
-    found = QueryMap(candidates.queries.shape[1], _RANK, settings.seed)
-    optimizer = torch.optim.AdamW(found.parameters(), lr=settings.rate, weight_decay=0.01)
-    count = len(candidates.queries)
+    query_map = QueryMap(vectors.queries.shape[1], _RANK, settings.seed)
+    optimizer = torch.optim.AdamW(query_map.parameters(), lr=settings.rate, weight_decay=0.01)
+    count = len(vectors.queries)
     steps = settings.steps(count)
-    before = [traffic.best_scores(owner) for owner in range(len(traffic))]
-    draw = np.random.default_rng(settings.seed)
+    base_scores = [sample.top_scores(owner) for owner in range(len(sample))]
+    random = np.random.default_rng(settings.seed)
     history: list[dict[str, Any]] = []
     for step, rows in enumerate(batch_stream(count, settings.batch(count), steps, settings.seed), start=1):
         rate = settings.rate * min(1.0, step / max(1.0, settings.warmup * steps)) * (steps - step + 1) / steps
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = candidates.loss(found(candidates.queries[rows]), rows, settings.temperature)
+        loss = vectors.loss(query_map(vectors.queries[rows]), rows, settings.temperature)
         if settings.anchor:
-            owner = int(draw.integers(len(traffic)))
-            drift = traffic.best_scores(owner, found(traffic.queries[owner])) - before[owner]
+            owner = int(random.integers(len(sample)))
+            drift = sample.top_scores(owner, query_map(sample.queries[owner])) - base_scores[owner]
             loss = loss + _DRIFT_WEIGHT * drift.square().mean()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(f"The loss became {value} at step {step} of {steps}.", "Lower the learning rate.")
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = math.sqrt(sum(float(one.grad.square().sum()) for one in found.parameters() if one.grad is not None))
+        norm = math.sqrt(sum(float(one.grad.square().sum()) for one in query_map.parameters() if one.grad is not None))
         optimizer.step()
         history.append({"step": step, "loss": value, "learning_rate": rate, "grad_norm": norm})
         history[-1]["seconds"] = round(time.perf_counter() - started, 3)
         if progress:
             progress("train", step, steps)
-    found.weaken(settings.soup)
-    return found, history
+    query_map.scale(settings.soup)
+    return query_map, history
 
 
-def level(found: QueryMap, sample: TrafficVectors, cutoffs: Sequence[float]) -> None:
-    """Shift the map along the mean of the texts, so that scores reach the cut-offs as often as without the map.
+def calibrate_query_map(query_map: QueryMap, sample: SampleVectors, thresholds: Sequence[float]) -> None:
+    """Shift the map along the mean of the texts, so that as many scores reach the thresholds as without the map.
 
-    All scores rise or fall by about as much, so that rankings hardly change. The largest relative difference of a
-    share is made as small as one number can.
+    All scores rise or fall by about the same amount, so that rankings hardly change. The largest relative difference
+    of a share is made as small as one number can.
 
     Args:
-        found: the map; its shift is changed.
-        sample: queries with the texts that they were asked of, best of conversations that are not trained on.
-        cutoffs: the cosines that matter.
+        query_map: its shift is changed.
+        sample: queries with the texts that were searched, best of conversations that are not trained on.
+        thresholds: the cosines that matter.
     """
     import torch
 
     with torch.no_grad():
         mean = torch.nn.functional.normalize(torch.cat(sample.texts).mean(dim=0), dim=0)
-        start, wanted = found.shift.clone(), shares_above(sample.all_best_scores(), cutoffs)
+        start, wanted = query_map.shift.clone(), shares_above(sample.all_top_scores(), thresholds)
         costs = {}
-        for step in range(-_LEVELS, _LEVELS + 1):
-            found.shift.copy_(start + step * _LEVEL * mean)
-            scores = [sample.best_scores(owner, found(one)).flatten() for owner, one in enumerate(sample.queries)]
-            costs[step] = share_difference(wanted, shares_above(torch.cat(scores), cutoffs)), abs(step)
-        found.shift.copy_(start + min(costs, key=costs.__getitem__) * _LEVEL * mean)
+        for step in range(-_SHIFT_STEPS, _SHIFT_STEPS + 1):
+            query_map.shift.copy_(start + step * _SHIFT_STEP * mean)
+            scores = sample.all_top_scores([query_map(queries) for queries in sample.queries])
+            costs[step] = max_share_difference(wanted, shares_above(scores, thresholds)), abs(step)
+        query_map.shift.copy_(start + min(costs, key=costs.__getitem__) * _SHIFT_STEP * mean)
 
 
-def with_query_map(model: SentenceTransformer, found: QueryMap) -> SentenceTransformer:
+def with_query_map(model: SentenceTransformer, query_map: QueryMap) -> SentenceTransformer:
     """Return a model of sentence-transformers' own modules that maps queries after embedding them.
 
     The last module is a Router: queries go through a Dense layer with the map's matrix, documents (and texts of no
-    named role) are left as they are. Any program that loads sentence-transformers folders loads it, without code of
-    ours.
+    named role) are left as they are. Any program that loads sentence-transformers folders loads it; hins-memory is
+    not needed.
     """
     import torch
     from sentence_transformers.models import Dense, Normalize, Router
 
     trunk = without_query_map(model)
-    weight, shift = found.matrix()
+    weight, shift = query_map.matrix()
     dense = Dense(len(shift), len(shift), bias=True, activation_function=torch.nn.Identity())
     with torch.no_grad():
         dense.linear.weight.copy_(weight)
@@ -172,7 +172,7 @@ def with_query_map(model: SentenceTransformer, found: QueryMap) -> SentenceTrans
     # The map is made for unit vectors, which not every model ends with.
     modules = [module for module in trunk.children() if not isinstance(module, Normalize)]
     router = Router({"query": [Normalize(), dense, Normalize()], "document": [Normalize()]}, default_route="document")
-    return rebuilt(model, [*modules, router])
+    return with_modules(model, [*modules, router])
 
 
 def without_query_map(model: SentenceTransformer) -> SentenceTransformer:
@@ -186,4 +186,4 @@ def without_query_map(model: SentenceTransformer) -> SentenceTransformer:
     routes = {name: [type(module) for module in route] for name, route in last.sub_modules.items()}
     if routes.get("document") != [Normalize] or set(routes) != {"query", "document"}:
         return model
-    return rebuilt(model, [*modules[:-1], Normalize()])
+    return with_modules(model, [*modules[:-1], Normalize()])

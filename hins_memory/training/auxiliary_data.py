@@ -1,0 +1,47 @@
+"""What training uses beside its examples without learning from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hins_memory.errors import ConfigError
+from hins_memory.evaluation.gate import GateSettings
+from hins_memory.training.query_samples import QuerySample
+
+if TYPE_CHECKING:
+    from hins_memory.evaluation import EvalSet
+
+__all__ = ["AuxiliaryData"]
+
+
+@dataclass(frozen=True, slots=True)
+class AuxiliaryData:
+    """What training uses beside its examples: for score calibration, early stopping and the limit on forgetting.
+
+    Attributes:
+        training_queries: queries of the conversations that are trained on, with the texts that were searched, best
+            not the queries of the examples. The `query` mode keeps their scores near the base's. When empty, a sample
+            is made from the examples.
+        heldout_queries: the same of conversations that are not trained on. Score calibration uses them: it sets one
+            number by how high scores are, and does not use which texts are relevant. When empty, `full` and `lora`
+            use `training_queries`, whose scores training moves further.
+        early_stopping_sets: labelled queries that early stopping measures (`TrainSettings.patience`), best not those
+            that the gate measures.
+        general: a general-retrieval set that must not get much worse; None sets no limit.
+        general_loss: how much nDCG@10 it may lose, 0 to 1, before the trained update is scaled down.
+
+    Raises:
+        ConfigError: `general_loss` is out of range.
+    """
+
+    training_queries: Sequence[QuerySample] = ()
+    heldout_queries: Sequence[QuerySample] = ()
+    early_stopping_sets: Sequence[EvalSet] = ()
+    general: EvalSet | None = None
+    general_loss: float = GateSettings().general_loss_in_training
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.general_loss <= 1:
+            raise ConfigError(f"general_loss is {self.general_loss}.", "Use 0 to 1; 0.01 is one point.")

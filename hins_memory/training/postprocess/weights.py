@@ -1,0 +1,58 @@
+"""After the gradient steps of `full` and `lora`: weight averaging, the limit on forgetting, score calibration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.encoders.score_offset import without_score_offset
+from hins_memory.training.auxiliary_data import AuxiliaryData
+from hins_memory.training.postprocess.calibration import calibrate_scores
+from hins_memory.training.postprocess.forgetting import allowed_general_loss, limit_forgetting
+from hins_memory.training.postprocess.weight_averaging import average_weights
+from hins_memory.training.query_mode.query_map import without_query_map
+from hins_memory.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+__all__ = ["postprocess_weights", "without_added_layers"]
+
+
+def without_added_layers(encoder: Encoder) -> SentenceTransformer:
+    """Return an encoder's model without the layers that an earlier training added behind it."""
+    return without_score_offset(without_query_map(encoder.model))
+
+
+def postprocess_weights(
+    model: SentenceTransformer, base: Encoder, auxiliary: AuxiliaryData, settings: TrainSettings
+) -> tuple[SentenceTransformer, dict[str, Any]]:
+    """Average a trained model's weights with the base's, limit forgetting, and calibrate the scores.
+
+    Args:
+        model: the trained model; its weights may be changed.
+        base: what training started from.
+        auxiliary: the general set, and the queries that scores are calibrated on.
+        settings: `soup`, `anchor` and `cutoffs` count.
+
+    Returns:
+        The model, and what was measured: ``general`` of `limit_forgetting` where there is a general set, and with
+        `anchor` what `calibrate_scores` returns.
+    """
+    measured: dict[str, Any] = {}
+    if settings.soup < 1 or auxiliary.general:
+        base_model = without_added_layers(base)
+        average_weights(model, base_model, settings.soup)
+        if auxiliary.general:
+            measured["general"] = limit_forgetting(
+                base,
+                auxiliary.general,
+                allowed_general_loss(auxiliary, settings),
+                trained=lambda: Encoder(model, "trained", cache_size=0),
+                scale_update=lambda factor: average_weights(model, base_model, factor),
+            )
+    if settings.anchor:
+        samples = auxiliary.heldout_queries or auxiliary.training_queries
+        model, scores = calibrate_scores(model, base, samples, settings.cutoffs)
+        measured |= scores
+    return model, measured
