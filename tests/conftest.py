@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Held for the whole run: mem0 reads MEM0_DIR once, when it is imported, so a folder per test would come too late.
 _SCRATCH = tempfile.TemporaryDirectory(prefix="hins-tests-")
@@ -87,6 +87,22 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save_pretrained(raw)
     transformer = Transformer(str(raw))
     SentenceTransformer(modules=[transformer, Pooling(32)], device="cpu").save(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shallow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stock encoder cut down to its first layer: it knows words, and costs a fifth, for loops that have to find."""
+    from torch import nn
+
+    from hins_memory.encoders.encoder import Encoder
+
+    model = Encoder.load().model
+    transformer: Any = model[0].auto_model
+    transformer.encoder.layer = nn.ModuleList(list(transformer.encoder.layer)[:1])
+    transformer.config.num_hidden_layers = 1
+    folder = tmp_path_factory.mktemp("shallow") / "encoder"
+    model.save(str(folder))
     return folder
 
 
