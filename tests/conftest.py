@@ -106,6 +106,14 @@ def shallow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def shallow_base(shallow_folder: Path) -> Iterator[Path]:
+    """Makes the shallow encoder what projects start from, also in processes that the module's tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HINS_BASE", str(shallow_folder))
+        yield shallow_folder
+
+
 @pytest.fixture
 def tiny_version(tiny_folder: Path, settings: Settings, tmp_path: Path) -> "EncoderVersion":
     """The tiny encoder as a version of the project; not the current one."""

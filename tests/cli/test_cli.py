@@ -301,6 +301,7 @@ def test_the_reader_of_a_pipe_may_leave(recorded: Settings) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow_base")
 def test_the_loop_on_a_real_mem0(hins: Hins, settings: Settings) -> None:
     from hins_memory import Memory as Mem0Memory
 

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +32,12 @@ KILLS = (
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, shallow_folder: Path) -> Iterator[Path]:
-    """A project with a log and one trained version of a shallow encoder, from which the stages start here."""
+def home(tmp_path_factory: pytest.TempPathFactory, shallow_base: Path) -> Path:
+    """A project with a log and one trained version."""
     home: Path = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        # Processes that are started inherit it.
-        patch.setenv("HINS_BASE", str(shallow_folder))
-        write_log(home)
-        make_pipeline(home).train()
-        yield home
+    write_log(home)
+    make_pipeline(home).train()
+    return home
 
 
 def _counts(pipeline: Any) -> Any:
