@@ -30,7 +30,7 @@ import numpy as np
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
 from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder, paired_bootstrap
-from hins_memory.evaluation.gate import GateSettings, judge
+from hins_memory.evaluation.gate import GateSettings, evaluate_gate
 from hins_memory.mining import MineSettings, mine
 from hins_memory.training import TrainSettings, train_encoder
 from hins_memory.types import Feedback, Scope, ScopeLog, TieredExample
@@ -241,7 +241,7 @@ def _kept(world: World, row: Row, arguments: argparse.Namespace, seed: int) -> d
         trained = train_encoder(examples, Path(scratch) / "model", base="stock", settings=train)
         encoder = Encoder.load(trained.folder)
         held = [*world.unseen, *_held_by_attacker(world, row, examples)]
-        verdict = judge(encoder, world.encoder, held, None, (), GateSettings(min_queries=1))
+        verdict = evaluate_gate(encoder, world.encoder, held, None, (), GateSettings(min_queries=1))
         poisoned = sum(one.scope.user.startswith("attacker") for one in examples)
         result = {
             "ndcg": _ndcg(encoder, world.unseen).tolist(),

@@ -1,4 +1,4 @@
-"""How good a ranking is, and the gate: a candidate against what serves, on held-out traffic.
+"""Ranking metrics, and the gate: a candidate against the encoder that serves, on held-out conversations.
 
 In: evaluation sets and encoders (or rankings). Out: scores per query with intervals, and the gate's report.
 """

@@ -1,4 +1,4 @@
-"""Evaluation sets, and how well an encoder (or any ranking) does on them, per query."""
+"""Evaluation sets, and scores of an encoder (or of any rankings) on them, per query."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["EvalQuery", "EvalSet", "RankingScores", "evaluate_encoder", "score_rankings"]
 
 DEFAULT_KS = (1, 5, 10)
-# Cosines are compared after rounding to this many decimals: the same text stored twice must tie, although the
-# matrix product may differ in its last bits from column to column.
-_TIE_DECIMALS = 6
+#: Cosines are compared after rounding to this many decimals: the same text stored twice must tie, although the
+#: matrix product may differ in its last bits from column to column.
+TIE_DECIMALS = 6
 # At most this many scores of (query, document) pairs are held at a time: 64 MiB of float32.
 _MAX_PAIRS = 1 << 24
 # Documents of several sets are encoded together, at most this many.
@@ -32,7 +32,7 @@ _MAX_DOCUMENTS = 20_000
 class EvalQuery:
     """A query and the ids of the documents that are relevant to it.
 
-    `group` is a label to report by, e.g. a question category; it plays no part in the ranking.
+    `group` is a label to report by, e.g. a question category; it does not affect the ranking.
     """
 
     text: str
@@ -153,12 +153,12 @@ def score_rankings(
     scores: Sequence[Sequence[float]] | None = None,
     ks: Sequence[int] = DEFAULT_KS,
 ) -> RankingScores:
-    """Score rankings that something else made, e.g. an agent's whole search.
+    """Score rankings that were made elsewhere, e.g. by an agent's search.
 
     Args:
         sets: the evaluation sets.
         rankings: the ranked document ids of each query, best first, in the order of the sets and of their queries;
-            a document that is listed twice counts where it first stands.
+            a document that is listed twice counts at its first rank.
         scores: the scores that belong to `rankings`, if any.
         ks: the ranks to cut at.
 
@@ -204,33 +204,33 @@ def evaluate_encoder(
     hits: list[NDArray[np.bool_]] = []
     tops: list[NDArray[np.float64]] = []
     labelled: list[tuple[str, EvalQuery]] = []
-    for part in _parts(sets):
-        part_hits, part_tops = _rank_part(encoder, part, max(cuts), batch_size)
-        hits += part_hits
-        tops += part_tops
-        labelled += [(one.name, query) for one in part for query in one.queries]
+    for batch in _batches(sets):
+        batch_hits, batch_tops = _rank_batch(encoder, batch, max(cuts), batch_size)
+        hits += batch_hits
+        tops += batch_tops
+        labelled += [(one.name, query) for one in batch for query in one.queries]
     if not hits:
         raise ConfigError("There is no query to evaluate on.", "Give at least one set with queries.")
     return _scores_from_hits(hits, labelled, np.concatenate(tops), cuts)
 
 
-def _parts(sets: Iterable[EvalSet]) -> Iterator[list[EvalSet]]:
-    """Yield the sets that have queries, as many at a time as do not have too many documents to encode at once."""
-    part: list[EvalSet] = []
+def _batches(sets: Iterable[EvalSet]) -> Iterator[list[EvalSet]]:
+    """Yield the sets that have queries in groups of at most `_MAX_DOCUMENTS` documents, or of one larger set."""
+    batch: list[EvalSet] = []
     documents = 0
     for one in sets:
         if not one.queries:
             continue
-        if part and documents + len(one.documents) > _MAX_DOCUMENTS:
-            yield part
-            part, documents = [], 0
-        part.append(one)
+        if batch and documents + len(one.documents) > _MAX_DOCUMENTS:
+            yield batch
+            batch, documents = [], 0
+        batch.append(one)
         documents += len(one.documents)
-    if part:
-        yield part
+    if batch:
+        yield batch
 
 
-def _rank_part(
+def _rank_batch(
     encoder: Encoder, sets: Sequence[EvalSet], width: int, batch_size: int
 ) -> tuple[list[NDArray[np.bool_]], list[NDArray[np.float64]]]:
     """Return each query's hits in rank order, and each set's first `width` cosines."""
@@ -244,19 +244,19 @@ def _rank_part(
     queries = encoder.encode([q.text for one in sets for q in one.queries], role="query", batch_size=batch_size)
     hits: list[NDArray[np.bool_]] = []
     tops: list[NDArray[np.float64]] = []
-    at_document = at_query = 0
+    first_document = first_query = 0
     for one, ids in zip(sets, names, strict=True):
         set_hits, set_top = _rank_set(
             one.queries,
             ids,
-            queries[at_query : at_query + len(one.queries)],
-            documents[at_document : at_document + len(ids)],
+            queries[first_query : first_query + len(one.queries)],
+            documents[first_document : first_document + len(ids)],
             width,
         )
         hits += set_hits
         tops.append(set_top)
-        at_query += len(one.queries)
-        at_document += len(ids)
+        first_query += len(one.queries)
+        first_document += len(ids)
     return hits, tops
 
 
@@ -274,7 +274,7 @@ def _rank_set(
     step = max(1, _MAX_PAIRS // max(1, len(ids)))
     for start in range(0, len(queries), step):
         # (step, documents)
-        cosines = np.round(query_vectors[start : start + step] @ document_vectors.T, _TIE_DECIMALS)
+        cosines = np.round(query_vectors[start : start + step] @ document_vectors.T, TIE_DECIMALS)
         order = np.argsort(-cosines, axis=1, kind="stable")
         relevant = np.zeros(cosines.shape, dtype=bool)
         for row, query in enumerate(queries[start : start + step]):

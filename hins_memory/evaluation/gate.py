@@ -1,4 +1,4 @@
-"""The gate: candidate against incumbent on held-out traffic; named rules that all must hold before any swap."""
+"""The gate: candidate against incumbent on held-out conversations; all of its named rules must hold before a swap."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.evaluation.evaluate import EvalSet
 
-__all__ = ["MIN_CUTOFF_SHARE", "GateEvidence", "GateReport", "GateRule", "GateSettings", "K", "judge"]
+__all__ = ["MIN_CUTOFF_SHARE", "GateEvidence", "GateReport", "GateRule", "GateSettings", "K", "evaluate_gate"]
 
 #: The rank that nDCG is cut at: about as many memories as a framework puts into a prompt.
 K = 10
-#: Shares below this count as this when a relative change is taken, so that a handful of results near a rarely reached
-#: cut-off does not decide.
+#: A share below this counts as this in a relative change: a few results near a rarely reached threshold do not decide.
 MIN_CUTOFF_SHARE = 0.01
 # Coverage of the bootstrap intervals; the usual one.
 _CONFIDENCE = 0.95
 # Fixed, so that the same scores always get the same verdict.
 _SEED = 0
 
-# Of the general loss that the gate allows, this much is used by training.
+# Training may use this share of the general loss that the gate allows.
 _TRAINING_SHARE = 0.9
 
 
@@ -43,14 +42,14 @@ class GateSettings:
 
     Args:
         samples: resamples of the bootstrap.
-        min_queries: fewer held-out queries than this decide nothing.
-        min_scope_queries: a scope with at least this many held-out queries is a large one: none of those may get
+        min_queries: with fewer held-out queries than this the gate gives an error.
+        min_scope_queries: a scope with at least this many held-out queries is a large one: no large scope may get
             significantly worse, whatever the others gain.
         max_general_loss: how much nDCG@10 general retrieval may lose, 0 to 1 (0.01 is one point). Training in a loop
             keeps less of what was learned where more than nine tenths of it would be lost.
         max_cutoff_shift: by how much the share of results that reach a cut-off may change, relative to the
             incumbent's share (0.05 is five percent). A larger change counts only where the interval of the change
-            lies wholly beyond the limit: a few dozen queries cannot tell shares that near apart.
+            lies wholly beyond the limit: a few dozen queries cannot tell such small changes apart.
 
     Raises:
         ConfigError: a value is out of range.
@@ -64,7 +63,7 @@ class GateSettings:
 
     @property
     def general_loss_in_training(self) -> float:
-        """How much training may lose: a margin is left, because the gate measures what it saved."""
+        """How much training may lose: less than the gate allows, because the gate measures the saved model."""
         return min(_TRAINING_SHARE * self.max_general_loss, 1.0)
 
     def __post_init__(self) -> None:
@@ -97,13 +96,13 @@ class GateRule:
 
 @dataclass(frozen=True, slots=True)
 class GateEvidence:
-    """What a verdict rests on, query by query; it holds what users wrote and is in no JSON.
+    """The scores behind a verdict, query by query. It holds what users wrote, and is left out of all JSON.
 
     Attributes:
         candidate: the candidate's scores of every held-out query.
         incumbent: the incumbent's, in the same order.
-        held_out: the sets that the queries are from, in the same order; the loop's are read from the evidence of the
-            round, so only while it is there.
+        held_out: the sets that the queries are from, in the same order; the loop's sets can be read only as long as the
+            evidence of the round is there.
     """
 
     candidate: RankingScores
@@ -118,7 +117,7 @@ class GateReport:
     Attributes:
         candidate: the candidate's encoder version.
         incumbent: the incumbent's encoder version.
-        settings: what it was judged by.
+        settings: the limits of the rules.
         gain: the paired difference of nDCG@k on held-out queries.
         rules: every rule's verdict.
         held_out: candidate and incumbent -> metric -> mean over held-out queries, 0 to 1.
@@ -148,7 +147,7 @@ class GateReport:
         return tuple(rule for rule in self.rules if not rule.passed)
 
     def verdict(self) -> dict[str, Any]:
-        """Return what is kept with a version of it: JSON values, and nothing that users wrote."""
+        """Return the part that is recorded with a version: JSON values, without anything that users wrote."""
         return {
             "passed": self.passed,
             "incumbent": self.incumbent,
@@ -164,7 +163,7 @@ class GateReport:
         return {"passed": self.passed, **values}
 
 
-def judge(
+def evaluate_gate(
     candidate: Encoder,
     incumbent: Encoder,
     held_out: Sequence[EvalSet],
@@ -172,13 +171,13 @@ def judge(
     cutoffs: Sequence[float],
     settings: GateSettings | None = None,
 ) -> GateReport:
-    """Judge a candidate encoder against the one that serves.
+    """Compare a candidate encoder with the one that serves, and apply the rules.
 
     Args:
-        candidate: the encoder that wants to serve.
+        candidate: the encoder that is to serve.
         incumbent: the encoder that serves.
-        held_out: one set a conversation (its memories, and queries with what was relevant), never trained on.
-        general: a general-retrieval set, to see what was forgotten; None skips that rule.
+        held_out: one set a conversation (its memories, and labelled queries), not trained on.
+        general: a general-retrieval set, to measure forgetting; None skips that rule.
         cutoffs: the cosine values that the agent's framework uses as thresholds.
         settings: the rules' limits.
 
@@ -241,37 +240,38 @@ def _gain_rule(gain: BootstrapResult, settings: GateSettings) -> GateRule:
 
 
 def _scope_rule(new: RankingScores, old: RankingScores, settings: GateSettings) -> GateRule:
-    """No large scope gets significantly worse: a paired bootstrap each, with Bonferroni's correction for their number.
+    """Test that no large scope gets significantly worse: a paired bootstrap each, with Bonferroni's correction.
 
-    Without the correction one of many scopes would look worse by chance, and no candidate would ever pass. Far out in
-    the tail, where the correction leads, the bootstrap of a few dozen queries finds differences too easily; so the
-    paired t-test, which allows for the number of queries, has to find them as well.
+    Without the correction, one of many scopes would look worse by chance, and no candidate would ever pass. The
+    correction needs very small p-values, at which the bootstrap of a few dozen queries finds differences too easily;
+    so the paired t-test, which allows for the number of queries, has to find them as well.
     """
     after, before = new.ndcg[K], old.ndcg[K]
     rows: dict[str, list[int]] = {}
     for row, group in enumerate(new.groups):
         rows.setdefault(group, []).append(row)
-    large = {group: found for group, found in rows.items() if len(found) >= settings.min_scope_queries}
+    large = {group: members for group, members in rows.items() if len(members) >= settings.min_scope_queries}
     if not large:
-        sentence = f"No scope has {settings.min_scope_queries} held-out queries, so that none was judged by itself."
+        sentence = f"No scope has {settings.min_scope_queries} held-out queries, so that no scope was tested by itself."
         return GateRule("scopes", None, 0.0, True, sentence)
     level = (1 - _CONFIDENCE) / len(large)
     worse: dict[str, BootstrapResult] = {}
-    for group, found in large.items():
-        if after[found].mean() >= before[found].mean():
+    for group, members in large.items():
+        if after[members].mean() >= before[members].mean():
             continue
-        if _t_test(after[found], before[found]) > level:
+        if _t_test(after[members], before[members]) > level:
             continue
         # The smallest p-value that this number of samples can give has to be below the level.
         samples = max(settings.samples, math.ceil(4 / level))
-        change = paired_bootstrap(after[found], before[found], samples=samples, seed=_SEED)
+        change = paired_bootstrap(after[members], before[members], samples=samples, seed=_SEED)
         if change.p_value <= level:
             worse[group] = change
-    sentence = f"None of the {len(large)} scopes with at least {settings.min_scope_queries} queries got worse for sure."
+    which = f"scopes with at least {settings.min_scope_queries} queries"
+    sentence = f"None of the {len(large)} {which} got significantly worse."
     if worse:
         worst, change = min(worse.items(), key=lambda item: item[1].difference)
         sentence = (
-            f"{len(worse)} of {len(large)} scopes with at least {settings.min_scope_queries} queries got worse, most "
+            f"{len(worse)} of {len(large)} {which} got worse, most "
             f"{worst or 'the one without a name'}: {100 * change.difference:+.1f} points over {change.queries} queries "
             f"(p {change.p_value:.2g}, {level:.2g} or less counts)."
         )
@@ -283,7 +283,7 @@ def _t_test(after: NDArray[np.float64], before: NDArray[np.float64]) -> float:
     from scipy.stats import ttest_rel
 
     with warnings.catch_warnings():
-        # It warns of equal differences, which are not a fault here.
+        # It warns of equal differences, which are valid here.
         warnings.simplefilter("ignore", RuntimeWarning)
         return float(ttest_rel(after, before).pvalue)
 
@@ -296,7 +296,7 @@ def _general_rule(table: Mapping[str, Mapping[str, float]], settings: GateSettin
     name = f"ndcg@{K}"
     before, after = table["incumbent"][name], table["candidate"][name]
     loss = before - after
-    # a loss of exactly the limit passes, whatever the last bits of the subtraction are
+    # The tolerance is for rounding: a loss of exactly the limit passes.
     passed = loss <= limit + 1e-9
     sentence = (
         f"General retrieval goes from {100 * before:.1f} to {100 * after:.1f} nDCG@{K}; "
@@ -308,19 +308,20 @@ def _general_rule(table: Mapping[str, Mapping[str, float]], settings: GateSettin
 def _cutoff_rules(
     new: RankingScores, old: RankingScores, cutoffs: Sequence[float], settings: GateSettings
 ) -> list[GateRule]:
-    """Return a rule per cut-off: frameworks hard-code cosines, so scores have to keep their meaning."""
+    """Return a rule for each threshold: frameworks compare scores with fixed cosines, so their scale must stay."""
     after, before = (cutoff_shares(scores.top_scores[:, :K], cutoffs) for scores in (new, old))
     rules = []
     for cutoff in after:
         usual = max(before[cutoff], MIN_CUTOFF_SHARE)
         shift = abs(after[cutoff] - before[cutoff]) / usual
-        certain = _certain_shift(new, old, cutoff, settings) / usual
-        passed = min(shift, certain) <= settings.max_cutoff_shift + 1e-9
+        at_least = _shift_at_least(new, old, cutoff, settings) / usual
+        passed = min(shift, at_least) <= settings.max_cutoff_shift + 1e-9
+        unsure = passed and shift > settings.max_cutoff_shift
         sentence = (
             f"The share of top-{K} results that reach the cut-off {cutoff:g} goes from "
             f"{100 * before[cutoff]:.1f}% to {100 * after[cutoff]:.1f}% ({100 * shift:.1f}% relative, "
             f"{100 * settings.max_cutoff_shift:g}% allowed"
-            f"{', and within what so few queries can tell' if passed and shift > settings.max_cutoff_shift else ''})."
+            f"{', not significant with this number of queries' if unsure else ''})."
         )
         rules.append(
             GateRule(
@@ -334,14 +335,14 @@ def _cutoff_rules(
     return rules
 
 
-def _certain_shift(new: RankingScores, old: RankingScores, cutoff: float, settings: GateSettings) -> float:
-    """Return by how much a share has changed for certain: the end of its interval that is nearer to no change."""
+def _shift_at_least(new: RankingScores, old: RankingScores, cutoff: float, settings: GateSettings) -> float:
+    """Return by how much a share has changed at least: the end of its interval that is nearer to 0."""
     reached = []
     for scores in (new, old):
         top = scores.top_scores[:, :K]
-        found = np.isfinite(top)
-        # (queries,): of what each query got
-        reached.append(((top >= cutoff) & found).sum(axis=1) / np.maximum(found.sum(axis=1), 1))
+        present = np.isfinite(top)
+        # (queries,): the share of each query's own results
+        reached.append(((top >= cutoff) & present).sum(axis=1) / np.maximum(present.sum(axis=1), 1))
     change = paired_bootstrap(
         reached[0],
         reached[1],
@@ -350,3 +351,10 @@ def _certain_shift(new: RankingScores, old: RankingScores, cutoff: float, settin
         confidence=_CONFIDENCE,
     )
     return max(change.low, -change.high, 0.0)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "judge":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("hins_memory.evaluation.gate.judge is now evaluate_gate.", DeprecationWarning, stacklevel=2)
+    return evaluate_gate

@@ -1,4 +1,4 @@
-"""The gate's report as a page: verdict, every scope before and after, which queries gained and lost, scores, tiers."""
+"""The gate's report as a page: verdict, scopes before and after, queries that gained and lost, scores, tiers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from hins_memory.common.html import Html, Section, Series, bar_chart, histogram, table, write_page
 from hins_memory.encoders.manifest import Description
 from hins_memory.errors import GateError
+from hins_memory.evaluation.evaluate import TIE_DECIMALS
 from hins_memory.evaluation.gate import K
 from hins_memory.types import Tier
 
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["write_gate_page"]
 
-_QUERIES = 10
-_RANKS = 5
-_SCOPES = 200
+_SHOWN_QUERIES = 10
+_SHOWN_RANKS = 5
+_SHOWN_SCOPES = 200
 _BARS = 10
-# A memory may be 100 kB long; a reader wants to know which one it is.
-_CHARS = 300
-_TIE_DECIMALS = 6
+# A memory may be 100 kB long; its beginning shows which one it is.
+_MAX_CHARS = 300
 
 
 def write_gate_page(path: Path, report: GateReport, candidate: Encoder, incumbent: Encoder, about: Description) -> None:
@@ -39,8 +39,8 @@ def write_gate_page(path: Path, report: GateReport, candidate: Encoder, incumben
     Args:
         path: the file; one that is there is replaced.
         report: the verdict.
-        candidate: the encoder that was judged.
-        incumbent: the one that it was judged against.
+        candidate: the encoder that was tested.
+        incumbent: the encoder that serves.
         about: the candidate's manifest, for what it was trained on.
 
     Raises:
@@ -48,8 +48,8 @@ def write_gate_page(path: Path, report: GateReport, candidate: Encoder, incumben
     """
     changes = report.evidence.candidate.ndcg[K] - report.evidence.incumbent.ndcg[K]
     order = [int(row) for row in np.argsort(-changes, kind="stable")]
-    best = [row for row in order if changes[row] > 0][:_QUERIES]
-    worst = [row for row in order[::-1] if changes[row] < 0][:_QUERIES]
+    best = [row for row in order if changes[row] > 0][:_SHOWN_QUERIES]
+    worst = [row for row in order[::-1] if changes[row] < 0][:_SHOWN_QUERIES]
     pages = _Rankings(report, candidate, incumbent)
     sections = (
         Section("Verdict", _verdict(report)),
@@ -67,7 +67,7 @@ def write_gate_page(path: Path, report: GateReport, candidate: Encoder, incumben
 
 def _verdict(report: GateReport) -> tuple[str, ...]:
     k = K
-    said = "lets pass" if report.passed else "refuses"
+    verdict = "lets pass" if report.passed else "refuses"
     figures = [
         (what, name, 100 * table_["incumbent"][name], 100 * table_["candidate"][name])
         for what, table_ in (("held-out traffic", report.held_out), ("general retrieval", report.general))
@@ -75,7 +75,7 @@ def _verdict(report: GateReport) -> tuple[str, ...]:
         if table_
     ]
     return (
-        f"The gate {said} {report.candidate} against {report.incumbent}.",
+        f"The gate {verdict} {report.candidate} against {report.incumbent}.",
         table(("rule", "verdict", "why"), [(rule.name, _word(rule), rule.sentence) for rule in report.rules]),
         table(("", "metric", "before", "after", "change"), [(*row, row[3] - row[2]) for row in figures]),
     )
@@ -92,7 +92,9 @@ def _scopes(report: GateReport) -> tuple[str, ...]:
     counts = Counter(report.evidence.candidate.groups)
     before, after = report.groups["incumbent"], report.groups["candidate"]
     largest = [scope for scope, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-    rows = [(scope, counts[scope], 100 * before[scope][name], 100 * after[scope][name]) for scope in largest[:_SCOPES]]
+    rows = [
+        (scope, counts[scope], 100 * before[scope][name], 100 * after[scope][name]) for scope in largest[:_SHOWN_SCOPES]
+    ]
     shown = rows[:_BARS]
     chart = bar_chart(
         f"nDCG@{K} of the scopes with the most queries",
@@ -102,8 +104,8 @@ def _scopes(report: GateReport) -> tuple[str, ...]:
     )
     columns = ("scope", "queries", "before", "after", "change")
     listed = table(columns, [(*row, row[3] - row[2]) for row in rows])
-    if len(largest) > _SCOPES:
-        return (chart, listed, f"And {len(largest) - _SCOPES} scopes with fewer queries.")
+    if len(largest) > _SHOWN_SCOPES:
+        return (chart, listed, f"And {len(largest) - _SHOWN_SCOPES} scopes with fewer queries.")
     return (chart, listed)
 
 
@@ -136,50 +138,50 @@ def _tiers(about: Description) -> tuple[str, ...]:
 
 
 class _Rankings:
-    """What the two encoders return for single queries; a set's vectors are kept for its next query."""
+    """What the two encoders return for single queries; the vectors of a set are reused for its next query."""
 
     def __init__(self, report: GateReport, candidate: Encoder, incumbent: Encoder) -> None:
         self._report = report
         self._encoders = (incumbent, candidate)
-        # By number, because sets may be read only when they are asked for.
+        # By index, because a set may be read from disk when it is used.
         sets = enumerate(report.evidence.held_out)
-        self._asked = [(number, query) for number, one in sets for query in one.queries]
+        self._queries = [(index, query) for index, one in sets for query in one.queries]
         self._vectors: dict[tuple[int, int], Any] = {}
 
     def of(self, rows: Sequence[int]) -> tuple[str, ...]:
         return tuple(part for row in rows for part in self._query(row))
 
     def _query(self, row: int) -> tuple[str, str]:
-        number, query = self._asked[row]
-        one = self._report.evidence.held_out[number]
+        index, query = self._queries[row]
+        one = self._report.evidence.held_out[index]
         k = K
         scores = [scores.ndcg[k][row] for scores in (self._report.evidence.incumbent, self._report.evidence.candidate)]
-        ranked = [self._ranked(side, number, query) for side in range(2)]
+        ranked = [self._ranked(side, index, query) for side in range(2)]
         cells = [
             (rank + 1, *(_cell(one, query, side[rank]) if rank < len(side) else "" for side in ranked))
             for rank in range(max(map(len, ranked)))
         ]
-        said = f"“{_cut(query.text, _CHARS)}”" + (f" ({query.group})" if query.group else "")
-        title = f"{said}: nDCG@{k} {100 * scores[0]:.1f} before, {100 * scores[1]:.1f} after"
+        heading = f"“{_cut(query.text, _MAX_CHARS)}”" + (f" ({query.group})" if query.group else "")
+        title = f"{heading}: nDCG@{k} {100 * scores[0]:.1f} before, {100 * scores[1]:.1f} after"
         return (title, table(("rank", "before", "after"), cells))
 
-    def _ranked(self, encoder: int, number: int, query: EvalQuery) -> list[tuple[str, float]]:
+    def _ranked(self, encoder: int, index: int, query: EvalQuery) -> list[tuple[str, float]]:
         """Return the first documents and their cosines, in the order in which the evaluation ranks them."""
-        one = self._report.evidence.held_out[number]
+        one = self._report.evidence.held_out[index]
         names = sorted(one.documents)
-        key = (encoder, number)
+        key = (encoder, index)
         if key not in self._vectors:
             self._vectors[key] = self._encoders[encoder].encode([one.documents[name] for name in names])
-        asked = self._encoders[encoder].encode([query.text], role="query")[0]
-        cosines = np.round(self._vectors[key] @ asked, _TIE_DECIMALS)
-        order = np.argsort(-cosines, kind="stable")[:_RANKS]
-        return [(names[place], float(cosines[place])) for place in order]
+        query_vector = self._encoders[encoder].encode([query.text], role="query")[0]
+        cosines = np.round(self._vectors[key] @ query_vector, TIE_DECIMALS)
+        order = np.argsort(-cosines, kind="stable")[:_SHOWN_RANKS]
+        return [(names[row], float(cosines[row])) for row in order]
 
 
 def _cell(one: EvalSet, query: EvalQuery, found: tuple[str, float]) -> str | Html:
     name, score = found
     sign = "✓ " if name in query.relevant else ""
-    return f"{sign}{_cut(one.documents[name], _CHARS)} [{score:.2f}]"
+    return f"{sign}{_cut(one.documents[name], _MAX_CHARS)} [{score:.2f}]"
 
 
 def _cut(text: str, chars: int) -> str:

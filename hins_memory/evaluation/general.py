@@ -1,4 +1,4 @@
-"""The packaged general-retrieval set: does an encoder trained on memories still find everything else?"""
+"""The packaged general-retrieval set, which measures what an encoder forgets by training on memories."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ GENERAL_SET_NAME = "general"
 def load_general() -> EvalSet:
     """Return the packaged general-retrieval set.
 
-    It holds over 400 queries (questions, keyword searches and statements) from over 40 domains, none about anybody's
-    memories. Each has one relevant passage, which answers it mostly in other words; half have a distractor as well: a
+    It holds over 400 queries (questions, keyword searches and statements) from over 40 domains, none about a person's
+    memories. Each has one relevant passage, which mostly answers in other words; half have a distractor as well: a
     passage on the same subject that does not answer the query. All of it was written for this project.
 
     Returns:

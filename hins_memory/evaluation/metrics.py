@@ -1,4 +1,4 @@
-"""Ranking metrics per query (nDCG, recall, reciprocal rank), shares above cut-offs, and the paired bootstrap."""
+"""Ranking metrics per query (nDCG, recall, reciprocal rank), shares above thresholds, and the paired bootstrap."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def recall(gains: ArrayLike, totals: ArrayLike, k: int) -> NDArray[np.float64]:
     Returns:
         Shape (n,), 0 to 1; 0 for a query without any relevant document.
     """
-    found = (_as_gains(gains, "gains")[:, :k] > 0).sum(axis=1).astype(np.float64)
-    all_of_them = np.asarray(totals, dtype=np.float64)
-    return np.asarray(np.divide(found, all_of_them, out=np.zeros_like(found), where=all_of_them > 0))
+    hits = (_as_gains(gains, "gains")[:, :k] > 0).sum(axis=1).astype(np.float64)
+    relevant = np.asarray(totals, dtype=np.float64)
+    return np.asarray(np.divide(hits, relevant, out=np.zeros_like(hits), where=relevant > 0))
 
 
 def reciprocal_rank(gains: ArrayLike) -> NDArray[np.float64]:
@@ -121,7 +121,7 @@ def paired_bootstrap(
         samples: how many resamples to draw.
         seed: seed of the resampling.
         clusters: n labels, e.g. conversations; queries of one label are drawn together, which widens the interval
-            where they are alike. None resamples single queries.
+            when their scores are correlated. None resamples single queries.
         confidence: coverage of the interval, between 0 and 1.
 
     Raises:
@@ -146,7 +146,7 @@ def paired_bootstrap(
     means = _resample(lambda drawn: sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), len(sums), samples, seed)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
-    # + 1: the observed sample itself counts as one, so that no p-value is ever 0
+    # + 1: the observed sample counts as one of the draws, so that a p-value is above 0.
     below, above = int((means <= 0).sum()) + 1, int((means >= 0).sum()) + 1
     return BootstrapResult(
         difference=float(differences.mean()),

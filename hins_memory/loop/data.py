@@ -1,4 +1,4 @@
-"""What each stage of the loop sees of the log: what is learned from, what is held out, and texts that are neither."""
+"""The log split for the stages of the loop: what is trained on, what is held out, and public texts for negatives."""
 
 from __future__ import annotations
 
@@ -114,46 +114,46 @@ class LoopData:
     def mine(self, store: EvidenceStore, path: Path) -> MinedData:
         """Mine everything but the conversations held out for the gate, into the file that training reads.
 
-        For early stopping, the latest conversations before those are left out as well. They count as used, because
-        they decide which weights are kept.
+        For early stopping, the latest conversations before those are left out as well. They count as trained on,
+        because they decide which weights are kept.
 
         Args:
             store: the evidence of all owners.
-            path: the Parquet file; work that a kill has cut is taken up by the same call.
+            path: the Parquet file; the same call continues an interrupted run.
 
         Raises:
             NotEnoughDataError: there are too few conversations with a query whose positive is known.
         """
-        found = self.labelled(store, training=True)
-        held = latest(found, self._loop.holdout)
+        conversations = self.labelled(store, training=True)
+        held = latest(conversations, self._loop.holdout)
         seed, digests = self._loop.train.seed, {one.digest for one in held}
         stopping: list[LabelledConversation] = []
         if self._loop.train.patience:
-            stopping = latest([one for one in found if one.digest not in digests], _EARLY_STOPPING)
+            stopping = latest([one for one in conversations if one.digest not in digests], _EARLY_STOPPING)
         heldout_queries, training_queries = QuerySampler(seed), QuerySampler(seed)
         for one in HeldOutSets(store, [*held, *stopping]):
             heldout_queries.add((query.text for query in one.queries), one.documents.values())
-        used = [one.digest for one in stopping]
+        trained_on = [one.digest for one in stopping]
         left_out: dict[str, list[LabelledConversation]] = {}
         for conversation in (*held, *stopping):
             left_out.setdefault(conversation.owner, []).append(conversation)
         owners = len(store)
 
-        def kept() -> Iterator[OwnerEvidence]:
+        def training_evidence() -> Iterator[OwnerEvidence]:
             for done, evidence in enumerate(store, 1):
                 with store.vector_folder().owner() as folder:
                     left = without(evidence, left_out.get(evidence.scope.owner.key, ()), folder)
-                    used.extend(sorted(conversation_digest(left.scope, name) for name in left.conversations))
+                    trained_on.extend(sorted(conversation_digest(left.scope, name) for name in left.conversations))
                     if left.owner is not None:
                         training_queries.add((query.query for query in left.queries), left.owner.texts)
                     yield left
                 if self._progress:
                     self._progress("mine", done, owners)
 
-        report = mine_to_parquet(kept(), store.encoder, path, self._loop.mine, self.public_texts())
+        report = mine_to_parquet(training_evidence(), store.encoder, path, self._loop.mine, self.public_texts())
         mixed = mix_file(path, self._loop.mix, seed)
         sets = HeldOutSets(store, stopping)
-        return MinedData(report, mixed, tuple(used), sets, training_queries, heldout_queries)
+        return MinedData(report, mixed, tuple(trained_on), sets, training_queries, heldout_queries)
 
     def labelled(self, store: EvidenceStore, *, training: bool = False) -> list[LabelledConversation]:
         """Return the conversations that have queries with a known positive.
@@ -166,20 +166,20 @@ class LoopData:
             NotEnoughDataError: there are fewer than two, so that none can be held out.
         """
         found = labelled(store)
-        # Nothing is held out of what was synthesised, and it is enough to train on.
-        made_up = training and any(owner.synthetic for owner in LogReader(self._engine).owners())
-        if len(found) < 2 and not made_up:
+        # Synthetic conversations are not held out, and are enough to train on.
+        has_synthetic = training and any(owner.synthetic for owner in LogReader(self._engine).owners())
+        if len(found) < 2 and not has_synthetic:
             counts = LogReader(self._engine).counts()
             raise NotEnoughDataError(
                 f"The log has {counts.retrievals} retrievals, {counts.answers} answers and {counts.feedback} feedbacks "
                 f"in {counts.conversations} conversations; queries with a known positive are in {len(found)} of them.",
-                "At least 2 such conversations are needed, one to train on and one to judge on: "
+                "At least 2 such conversations are needed, one to train on and one to hold out: "
                 "record answers with answered() and opinions with feedback().",
             )
         return found
 
     def public_texts(self) -> list[str]:
-        """Return public texts, but none that is stored: who plays the packaged conversations has them as memories."""
+        """Return the public texts that are not stored: a project may have played the packaged conversations."""
         public = public_texts()
         stored = LogReader(self._engine).stored(public)
         return [text for text in public if text not in stored]

@@ -1,4 +1,4 @@
-"""Synthetic and captured examples together: the synthetic ones fade as real outcomes arrive."""
+"""Mixing synthetic and captured examples: fewer synthetic ones are used as captured ones arrive."""
 
 from __future__ import annotations
 
@@ -42,29 +42,29 @@ class MixSettings:
 
 
 def mix_file(path: Path, settings: MixSettings, seed: int = 0) -> dict[str, Any]:
-    """Leave in a file of examples all captured ones and the share of the synthetic ones that is still used.
+    """Rewrite a file of examples with all captured ones and the share of the synthetic ones that is still used.
 
     Args:
         path: a Parquet file of `hins_memory.data.examples`; replaced where something is left out.
         settings: the share.
-        seed: chooses which synthetic ones stay; the same for a seed.
+        seed: decides which synthetic ones stay.
 
     Returns:
-        What a version's manifest says of it.
+        The numbers for a version's manifest.
 
     Raises:
         HinsError: the file cannot be read.
         OSError: it cannot be written.
     """
-    made_up = [example.scope.synthetic for example in read_examples(path)]
-    synthetic = [place for place, one in enumerate(made_up) if one]
-    captured = len(made_up) - len(synthetic)
+    is_synthetic = [example.scope.synthetic for example in read_examples(path)]
+    synthetic = [row for row, synthetic_row in enumerate(is_synthetic) if synthetic_row]
+    captured = len(is_synthetic) - len(synthetic)
     used = settings.used(len(synthetic), captured)
     left_out = set(synthetic) - set(Random(seed).sample(synthetic, used))
     if left_out:
         temporary = path.with_name(f"{path.name}.mixed")
-        kept = (example for place, example in enumerate(read_examples(path)) if place not in left_out)
-        write_examples(temporary, kept)
+        examples = (example for row, example in enumerate(read_examples(path)) if row not in left_out)
+        write_examples(temporary, examples)
         os.replace(temporary, path)
     return {
         "captured": captured,

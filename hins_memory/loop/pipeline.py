@@ -1,4 +1,4 @@
-"""The loop: capture -> mine -> train -> gate -> swap. The only module that knows all the stages."""
+"""The loop: capture, mine, train, gate, swap. No other module imports all the stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hins_memory.database.engine import open_database
 from hins_memory.encoders.manifest import Description
 from hins_memory.encoders.starter import default_base
 from hins_memory.errors import AgentError, GateError, NotEnoughDataError
-from hins_memory.evaluation.gate import GateReport, judge
+from hins_memory.evaluation.gate import GateReport, evaluate_gate
 from hins_memory.log.capture import flush_all
 from hins_memory.log.copies import work_folder, writing_copy
 from hins_memory.log.losses import read_losses
@@ -98,13 +98,13 @@ class Pipeline:
         Raises:
             NotEnoughDataError: the log holds no query with a known positive, or only one conversation with any.
         """
-        with self._collected(owners) as evidence:
+        with self._read_log(owners) as evidence:
             path = evidence.folder / "examples.parquet"
-            found = self._data.mine(evidence, path)
-            return MineResult(list(read_examples(path)), found.report)
+            mined = self._data.mine(evidence, path)
+            return MineResult(list(read_examples(path)), mined.report)
 
     def mine_to(self, path: Path, owners: Sequence[Scope] | None = None) -> MineReport:
-        """Mine what training would read into a Parquet file; the same call takes up a run that a kill has cut.
+        """Mine what training would read into a Parquet file; the same call continues an interrupted run.
 
         Args:
             path: the file; one that is there is replaced at the end.
@@ -124,12 +124,12 @@ class Pipeline:
                 self._data.collect(evidence, owners)
                 return self._data.mine(evidence, path).report
         except NotEnoughDataError:
-            # Nothing to take up: it holds texts.
+            # It holds texts, and there is nothing to continue.
             shutil.rmtree(work, ignore_errors=True)
             raise
 
     @contextlib.contextmanager
-    def _collected(self, owners: Sequence[Scope] | None = None) -> Iterator[EvidenceStore]:
+    def _read_log(self, owners: Sequence[Scope] | None = None) -> Iterator[EvidenceStore]:
         """Read the log once, for a round or a stage; the evidence is removed at the end."""
         from hins_memory.training.run import scratch_folder
 
@@ -146,11 +146,11 @@ class Pipeline:
         Under ``torchrun`` or ``accelerate launch`` every process calls this; the first one mines and registers.
 
         Args:
-            resume: continue the training that was cut last, with its own settings and examples, instead.
+            resume: instead, continue the last interrupted training, with its own settings and examples.
 
         Raises:
             NotEnoughDataError: too few examples.
-            TrainingError: training did not end well, or there is none to continue.
+            TrainingError: training failed, or there is none to continue.
             PurgedError: the log was purged since it was read; there is no version.
         """
         return self._train(resume)[0]
@@ -164,7 +164,7 @@ class Pipeline:
         try:
             return self._train_run(resume, evidence)
         except PurgedError:
-            # What was purged is still in the run's examples, so that it must not be continued.
+            # The run's examples still hold what was purged, so that it must not be continued.
             if is_main():
                 discard_runs(self.settings.training)
             raise
@@ -177,11 +177,11 @@ class Pipeline:
         with contextlib.ExitStack() as stack:
 
             def make() -> RunContent:
-                return self._to_train(evidence or stack.enter_context(self._collected()))
+                return self._training_content(evidence or stack.enter_context(self._read_log()))
 
             run = stack.enter_context(open_run(self.settings.training, None if resume else make))
-            # A kill may have come after the version was registered.
-            name = from_main(lambda: self._version_of(run))
+            # The run may have been killed after its version was registered.
+            name = from_main(lambda: self._registered_version(run))
             if name is None:
                 trained = train_encoder(
                     list(run.content.examples),
@@ -203,38 +203,38 @@ class Pipeline:
                 name = from_main(lambda: self._register(run, trained.folder, manifest))
         return self.registry.get(name), run.content.mined
 
-    def _to_train(self, evidence: EvidenceStore) -> RunContent:
+    def _training_content(self, evidence: EvidenceStore) -> RunContent:
         from hins_memory.training import RunContent
 
         path = evidence.folder / "examples.parquet"
         mined = self._data.mine(evidence, path)
-        used = list(mined.conversations)
+        conversations = list(mined.conversations)
         settings = self.loop.train
         if self._memory is not None and (cutoffs := self._agent().cutoffs):
             settings = replace(settings, cutoffs=cutoffs)
         base = str(self.loop.base or self._source.trained_from(self._serving_version()))
         if self.loop.train.mode == "query":
-            # Query mode keeps the document vectors, so the map is trained on the serving encoder, and what that was
-            # trained on cannot be used to judge it.
+            # Query mode keeps the document vectors, so the map is trained on the serving encoder; conversations
+            # that this encoder was trained on cannot be held out.
             version = evidence.encoder.version
             base = str(self._source.source(version) or base)
             parents = [one.manifest for one in self.registry.versions() if one.id == version]
-            used += [digest for parent in parents for digest in parent.trained_conversations]
+            conversations += [digest for parent in parents for digest in parent.trained_conversations]
         trained_on = frozenset(example.positive.query for example in read_examples(path))
         auxiliary = mined.auxiliary_data(trained_on)
         auxiliary = replace(auxiliary, general_loss=self.loop.gate.general_loss_in_training)
-        about = Description(ratio=mined.report.ratio, mix=mined.mix, trained_conversations=tuple(used))
+        about = Description(ratio=mined.report.ratio, mix=mined.mix, trained_conversations=tuple(conversations))
         return RunContent(
             read_examples(path), settings, base, auxiliary, about, mined.report.to_dict(), evidence.purges
         )
 
-    def _version_of(self, run: TrainingRun) -> str | None:
-        """Return the version that a training gave, if it came that far; else it has to be one that may go on."""
+    def _registered_version(self, run: TrainingRun) -> str | None:
+        """Return the version that a run has registered; if there is none, check that the run may continue."""
         versions = self.registry.versions()
-        found = next((one.id for one in versions if one.manifest.run.id == run.id), None)
-        if found is None:
+        registered = next((one.id for one in versions if one.manifest.run.id == run.id), None)
+        if registered is None:
             self._check_unpurged(run)
-        return found
+        return registered
 
     def _register(self, run: TrainingRun, folder: Path, manifest: Description) -> str:
         self._check_unpurged(run)
@@ -245,7 +245,7 @@ class Pipeline:
             raise PurgedError("the training")
 
     def gate(self, version_id: str | None = None, *, page: Path | None = None) -> GateReport:
-        """Judge a version against the encoder that serves, on conversations that it was not trained on.
+        """Compare a version with the encoder that serves, on conversations that it was not trained on.
 
         The verdict is recorded with the version.
 
@@ -261,16 +261,17 @@ class Pipeline:
         with contextlib.ExitStack() as stack:
             if page is not None:
                 stack.enter_context(writing_copy(self.settings.root, self._engine, page, "hins gate --report"))
-            return self._gate(version, stack.enter_context(self._collected()), page)
+            return self._gate(version, stack.enter_context(self._read_log()), page)
 
     def _gate(self, version: EncoderVersion, evidence: EvidenceStore, page: Path | None = None) -> GateReport:
         from hins_memory.evaluation.general import load_general
 
         trained = set(version.manifest.trained_conversations)
-        found = [one for one in self._data.labelled(evidence) if one.digest not in trained]
+        conversations = [one for one in self._data.labelled(evidence) if one.digest not in trained]
         cutoffs = self._agent().cutoffs if self._memory is not None else ()
         candidate, incumbent = self._load(version.id), evidence.encoder
-        report = judge(candidate, incumbent, HeldOutSets(evidence, found), load_general(), cutoffs, self.loop.gate)
+        held_out = HeldOutSets(evidence, conversations)
+        report = evaluate_gate(candidate, incumbent, held_out, load_general(), cutoffs, self.loop.gate)
         self.registry.record_gate(version.id, {"forced": False, **report.verdict()})
         if page is not None:
             from hins_memory.evaluation.gate_page import write_gate_page
@@ -321,7 +322,7 @@ class Pipeline:
         """Run the whole loop once: mine, train, gate, and swap when the gate lets the candidate pass."""
         agent = self._agent()
         flush_all()
-        with Rounds(self._engine).record(agent.name) as this, self._collected() as evidence:
+        with Rounds(self._engine).record(agent.name) as this, self._read_log() as evidence:
             version, mined = self._train(evidence=evidence)
             report = self._gate(version, evidence)
             swapped = self._swap(agent, version.id, force=False) if report.passed else None
@@ -351,7 +352,7 @@ class Pipeline:
         return self._source.serving_version(self._agent().encoder_version if self._memory is not None else "")
 
     def _load(self, version_id: str) -> Encoder:
-        """Return a version's encoder, the one that the agent has loaded where it has; unknown names mean the base."""
+        """Return a version's encoder, sharing the agent's where it is loaded; an unknown version means the base."""
         source = self._source.source(version_id) or self.loop.base or default_base()
-        # Held here, because a process keeps only what somebody uses.
+        # Kept here, because `shared_encoder` holds weak references only.
         return self._encoders.setdefault(version_id, shared_encoder(source))

@@ -1,4 +1,4 @@
-"""Which conversations a candidate is judged on: the latest ones, kept out of training altogether."""
+"""Which conversations are held out: the latest ones, left out of training, for the gate."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class HoldoutSettings:
     """How much is held out.
 
     Args:
-        share: at least this share of all judged queries is held out, over 0 and below 1.
+        share: at least this share of all labelled queries is held out, over 0 and below 1.
         min_queries: and at least this many.
 
     Raises:
@@ -54,7 +54,7 @@ class LabelledConversation:
 
     Attributes:
         owner: the key of the scope whose conversation it is.
-        digest: stands for it wherever its name must not (see `conversation_digest`).
+        digest: identifies it without its name (see `conversation_digest`).
         time: of its last turn or memory, in seconds since the Unix epoch (UTC).
         retrievals: the ids of the retrievals that belong to it.
         queries: how many of its queries have a known positive.
@@ -68,8 +68,8 @@ class LabelledConversation:
 
 
 def conversation_digest(owner: Scope, conversation: str) -> str:
-    """Return 16 hexadecimal digits that stand for a conversation of an owner, without naming either."""
-    # A name may hold a line break; without this, the rest of it would pass for the conversation's name.
+    """Return 16 hexadecimal digits that identify a conversation of an owner, without naming either."""
+    # A name may hold a line break; without this, the rest of it would count as part of the conversation's name.
     key = owner.owner.key.replace("\n", "%0A")
     return hashlib.sha256(f"{key}\n{conversation}".encode()).hexdigest()[:16]
 
@@ -79,7 +79,7 @@ def labelled(evidence: Iterable[OwnerEvidence]) -> list[LabelledConversation]:
     found: list[LabelledConversation] = []
     for one in evidence:
         if one.scope.synthetic:
-            # What was made up proves nothing of what users ask.
+            # Synthetic questions are not evidence of what users ask.
             continue
         for name, queries in _by_conversation(one).items():
             retrievals = {positive.retrieval_id for query in queries for positive in query.positives.values()}
@@ -90,14 +90,14 @@ def labelled(evidence: Iterable[OwnerEvidence]) -> list[LabelledConversation]:
 
 
 def _by_conversation(evidence: OwnerEvidence) -> dict[str, list[QueryEvidence]]:
-    """Return the queries with positives by the conversation of the surest one."""
+    """Return the queries with positives, by the conversation of the positive with the highest confidence."""
     found: dict[str, list[QueryEvidence]] = {}
     if evidence.owner is None:
         return found
     for query in evidence.queries:
         if query.positives:
-            surest = max(query.positives, key=lambda row: query.positives[row].confidence)
-            found.setdefault(evidence.owner.memories[surest].conversation, []).append(query)
+            best = max(query.positives, key=lambda row: query.positives[row].confidence)
+            found.setdefault(evidence.owner.memories[best].conversation, []).append(query)
     return found
 
 
@@ -125,11 +125,11 @@ class HeldOutSets(Sequence[EvalSet]):
 
     def __getitem__(self, index: int | slice) -> EvalSet | list[EvalSet]:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        wanted = self._conversations[index]
-        if wanted.owner != self._owner:
-            self._owner, self._sets = wanted.owner, _sets(self._store.get(wanted.owner))
-        return self._sets[wanted.digest]
+            return [self[i] for i in range(*index.indices(len(self)))]
+        conversation = self._conversations[index]
+        if conversation.owner != self._owner:
+            self._owner, self._sets = conversation.owner, _sets(self._store.get(conversation.owner))
+        return self._sets[conversation.digest]
 
 
 def _sets(evidence: OwnerEvidence) -> dict[str, EvalSet]:
@@ -149,18 +149,18 @@ def _sets(evidence: OwnerEvidence) -> dict[str, EvalSet]:
 
 
 def latest(conversations: Collection[LabelledConversation], settings: HoldoutSettings) -> list[LabelledConversation]:
-    """Return the latest conversations of each owner, just enough to hold the wanted number of judged queries together.
+    """Return the latest conversations of each owner, as few as hold the wanted number of labelled queries.
 
-    Each owner gives the latest that hold the share of its own queries, and keeps at least one to train on. Owners with
-    a single conversation give it or keep it, whole: as one group, the latest of them. If all that is too little, the
-    latest of the rest follow. At least one conversation is left to train on.
+    Of each owner, the latest conversations with the share of its own queries are held out, and at least one is left to
+    train on. Owners with a single conversation form one group, of which the latest are held out. If that is too few
+    queries, the latest of the other conversations follow. At least one conversation is left to train on.
     """
     groups: dict[str, list[LabelledConversation]] = {}
     for one in _by_time(conversations):
         groups.setdefault(one.owner, []).append(one)
     single = [found[0] for found in groups.values() if len(found) == 1]
     several = [found for found in groups.values() if len(found) > 1]
-    # Where everybody has one, the group of the single ones is all there is, and has to leave one.
+    # If every owner has a single conversation, one of these has to be left to train on.
     offered = [found[:-1] for found in several] + [single if several else single[:-1]]
     held: list[LabelledConversation] = []
     for found, whole in zip(offered, [*several, single], strict=True):

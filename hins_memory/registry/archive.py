@@ -1,8 +1,8 @@
 """Encoder versions as one file: a ZIP archive of the plain sentence-transformers folder, with everything's digests.
 
 The archive holds ``<id>/...`` (the folder with its manifest, as it is) and ``SHA256SUMS``, which `sha256sum -c` reads.
-Nothing of an archive is trusted: what it says of itself is checked before a byte is written, it is unpacked beside the
-versions, and becomes one only when all of it was checked.
+An archive is not trusted: its names, sizes and digests are checked before a byte is written, it is unpacked beside the
+versions, and becomes one after all of it was checked.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ SUMS_NAME = "SHA256SUMS"
 
 _CHUNK = 1 << 20
 # The list of an archive's entries is read at once, and is far shorter for a version.
-_READ = 4 << 20
+_MAX_READ = 4 << 20
 # A version has 10 to 20 files, and a few hundred if its weights are in many parts.
-_ENTRIES = 1000
-_SUMS_BYTES = 1 << 20
+_MAX_ENTRIES = 1000
+_MAX_SUMS_BYTES = 1 << 20
 # The largest encoders of the field have 8 billion weights; weights hardly shrink, vocabularies shrink to a quarter.
-_MOST_BYTES = 64 << 30
-_RATIO = 8
-_SLACK = 1 << 20
+_MAX_BYTES = 64 << 30
+_MAX_RATIO = 8
+_EXTRA_BYTES = 1 << 20
 # Bit 1 and 2: how hard deflate tried. Bit 3: sizes follow the data. Bit 11: names are UTF-8.
 _PLAIN_FLAGS = 0x2 | 0x4 | 0x8 | 0x800
 _SUM = re.compile(r"([0-9a-f]{64})  ([^\n]+)")
 # What zipfile and zlib raise on bytes that are not what they should be; NotImplementedError is a RuntimeError.
 _MALFORMED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, KeyError, OverflowError, RuntimeError)
 _DAMAGED = "Export the version again, or copy the file again."
-# Weights hardly shrink, and whoever unpacks should not have to reckon with a file that grows.
+# Compression hardly shrinks weights, and a stored archive unpacks to its own size.
 _COMPRESSION = zipfile.ZIP_STORED
 # A fixed time, the first that the format knows: the same version gives the same archive, byte for byte.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def export_version(version: EncoderVersion, path: Path) -> str:
-    """Write a version to an archive, whole or not at all.
+    """Write a version to an archive; on an error there is no archive.
 
     Args:
         version: the version.
@@ -72,10 +72,10 @@ def export_version(version: EncoderVersion, path: Path) -> str:
         EncoderError: the version's files are not what its manifest says, or the file cannot be written.
     """
     sums = _digests(version)
-    half = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(half, "x", _COMPRESSION) as archive:
+        with zipfile.ZipFile(temporary, "x", _COMPRESSION) as archive:
             lines = "".join(f"{digest}  {version.id}/{name}\n" for name, digest in sorted(sums.items()))
             archive.writestr(_entry(SUMS_NAME), lines)
             for name in sorted(sums):
@@ -84,15 +84,15 @@ def export_version(version: EncoderVersion, path: Path) -> str:
                     archive.open(_entry(f"{version.id}/{name}"), "w", force_zip64=True) as target,
                 ):
                     shutil.copyfileobj(source, target, _CHUNK)
-        with half.open("rb") as stream:
+        with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        digest = file_digest(half)
-        half.replace(path)
+        digest = file_digest(temporary)
+        temporary.replace(path)
     except OSError as error:
         raise EncoderError(f"{path} cannot be written: {error}.", "Name another file, or free space.") from error
     finally:
         with contextlib.suppress(OSError):
-            half.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     return digest
 
 
@@ -114,7 +114,7 @@ def _digests(version: EncoderVersion) -> dict[str, str]:
         raise EncoderError(
             f"The files of {version.id} are not what its manifest says.", "Restore the version or train it again."
         )
-    # What could not be imported is not exported.
+    # An archive that `import_version` would refuse is not written.
     check_kinds(found, version.id)
     return found | {MANIFEST_NAME: manifest}
 
@@ -123,29 +123,29 @@ def import_version(path: Path, store: VersionStore) -> EncoderVersion:
     """Check an archive and make it a version of a project, under the id that it has.
 
     Names, sizes, digests and the manifest are checked before anything is written, and what is written stays in a folder
-    of its own until all of it was checked. A kill at any moment leaves either no trace that counts, or the complete
-    version. Importing a version that the project has already changes nothing.
+    of its own until all of it was checked. After a kill at any moment there is either the complete
+    version or none. Importing a version that the project has already changes nothing.
 
     Args:
         path: the archive.
         store: the project's versions.
 
     Raises:
-        EncoderError: the archive is damaged, incomplete or too large, holds something else than an encoder version with
+        EncoderError: the archive is damaged, incomplete or too large, does not hold an encoder version with
             safetensors weights, or another version of that id is there.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise EncoderError(f"{path} is not a plain file.", "Name the file that `hins encoders export` wrote.")
         with path.open("rb", buffering=0) as stream, zipfile.ZipFile(_Bounded(stream)) as archive:
-            parcel = _opened(archive, path.stat().st_size)
-            known = store.check_new(parcel.manifest)
+            checked = _check_archive(archive, path.stat().st_size)
+            known = store.check_new(checked.manifest)
             with store.unpacking() as folder:
                 if known is not None and known.path.is_dir():
                     return known
-                _unpack(archive, parcel, folder)
-                check_contents(folder, parcel.manifest.files)
-                return store.admit(folder, parcel.content)
+                _unpack(archive, checked, folder)
+                check_contents(folder, checked.manifest.files)
+                return store.admit(folder, checked.content)
     except OSError as error:
         raise EncoderError(f"{path} cannot be imported: {error}.", "Check the path, or free space.") from error
     except _MALFORMED as error:
@@ -153,20 +153,20 @@ def import_version(path: Path, store: VersionStore) -> EncoderVersion:
 
 
 class _Bounded(io.BufferedReader):
-    """A file of which nothing long is read at once, whatever lengths its own fields claim."""
+    """A file whose reads are limited to `_MAX_READ` bytes, whatever lengths the archive's fields claim."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return the next `size` bytes, or fewer at the end."""
-        wanted = _READ + 1 if size is None or size < 0 else size
-        found = super().read(min(wanted, _READ + 1))
-        if wanted > _READ and len(found) > _READ:
-            raise ValueError(f"it asks for more than {_READ} bytes at once")
+        wanted = _MAX_READ + 1 if size is None or size < 0 else size
+        found = super().read(min(wanted, _MAX_READ + 1))
+        if wanted > _MAX_READ and len(found) > _MAX_READ:
+            raise ValueError(f"it asks for more than {_MAX_READ} bytes at once")
         return found
 
 
 @dataclass(frozen=True, slots=True)
-class _Parcel:
-    """An archive whose list of entries, digests and manifest were checked; nothing else was read yet.
+class _CheckedArchive:
+    """An archive whose list of entries, digests and manifest were checked; its other contents are not read yet.
 
     `entries` are by path in the version's folder, without the manifest, which is `content`.
     """
@@ -176,11 +176,11 @@ class _Parcel:
     entries: dict[str, zipfile.ZipInfo]
 
 
-def _opened(archive: zipfile.ZipFile, size: int) -> _Parcel:
-    """Look at everything that says what an archive holds, before any of it is unpacked."""
+def _check_archive(archive: zipfile.ZipFile, size: int) -> _CheckedArchive:
+    """Check the list of entries, the digests and the manifest of an archive, before unpacking."""
     entries = archive.infolist()
-    if len(entries) > _ENTRIES:
-        raise ValueError(f"it has more than {_ENTRIES} entries")
+    if len(entries) > _MAX_ENTRIES:
+        raise ValueError(f"it has more than {_MAX_ENTRIES} entries")
     for entry in entries:
         _check_entry(entry)
     _check_sizes(entries, size)
@@ -190,31 +190,33 @@ def _opened(archive: zipfile.ZipFile, size: int) -> _Parcel:
     check_names(by_name)
     if SUMS_NAME not in by_name:
         raise ValueError(f"{SUMS_NAME} is missing")
-    sums = _parse_sums(_whole(archive, by_name.pop(SUMS_NAME), _SUMS_BYTES).decode("utf-8"))
+    sums = _parse_sums(_read_entry(archive, by_name.pop(SUMS_NAME), _MAX_SUMS_BYTES).decode("utf-8"))
     if extra := sorted(by_name.keys() ^ sums.keys()):
         raise ValueError(f"it and its {SUMS_NAME} differ in {', '.join(repr(name[:200]) for name in extra[:3])}")
-    return _described(archive, by_name, sums)
+    return _check_manifest(archive, by_name, sums)
 
 
-def _described(archive: zipfile.ZipFile, by_name: dict[str, zipfile.ZipInfo], sums: dict[str, str]) -> _Parcel:
+def _check_manifest(
+    archive: zipfile.ZipFile, by_name: dict[str, zipfile.ZipInfo], sums: dict[str, str]
+) -> _CheckedArchive:
     folders = {name.partition("/")[0] for name in sums}
     if len(folders) != 1 or not is_version_id(id := folders.pop()):
         raise ValueError("it does not hold exactly one encoder version")
     files = {name.removeprefix(f"{id}/"): digest for name, digest in sums.items()}
     if (digest := files.pop(MANIFEST_NAME, None)) is None:
         raise ValueError(f"{MANIFEST_NAME} is missing")
-    content = _whole(archive, by_name.pop(f"{id}/{MANIFEST_NAME}"), MANIFEST_BYTES)
+    content = _read_entry(archive, by_name.pop(f"{id}/{MANIFEST_NAME}"), MANIFEST_BYTES)
     if hashlib.sha256(content).hexdigest() != digest:
         raise ValueError(f"{MANIFEST_NAME} does not match its SHA-256 in {SUMS_NAME}")
     manifest = Manifest.from_json(content)
     if manifest.id != id or manifest.files != files:
         raise ValueError(f"the files of {id} are not what its manifest says")
     check_kinds(files, id)
-    return _Parcel(manifest, content, {name.removeprefix(f"{id}/"): entry for name, entry in by_name.items()})
+    return _CheckedArchive(manifest, content, {name.removeprefix(f"{id}/"): entry for name, entry in by_name.items()})
 
 
 def _check_entry(entry: zipfile.ZipInfo) -> None:
-    """Make sure that an entry is a plain file that any reader unpacks alike."""
+    """Check that an entry is a plain file, which every reader unpacks in the same way."""
     name = entry.orig_filename[:200]
     # zipfile cuts names at a NUL character.
     if entry.orig_filename != entry.filename:
@@ -231,14 +233,14 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
 
 
 def _check_sizes(entries: Iterable[zipfile.ZipInfo], size: int) -> None:
-    """Make sure that entries do not share bytes, and that what comes out is not far more than what went in."""
+    """Check that entries do not overlap, and that they do not unpack to far more bytes than the file has."""
     if sum(entry.compress_size for entry in entries) > size:
         raise ValueError("its entries overlap")
-    if (total := sum(entry.file_size for entry in entries)) > _MOST_BYTES or total > _RATIO * size + _SLACK:
+    if (total := sum(entry.file_size for entry in entries)) > _MAX_BYTES or total > _MAX_RATIO * size + _EXTRA_BYTES:
         raise ValueError(f"it would unpack to {total} bytes, which is too much for a file of {size}")
 
 
-def _whole(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> bytes:
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> bytes:
     """Return the content of a small entry, at most `limit` bytes."""
     if entry.file_size > limit:
         raise ValueError(f"{entry.filename} is longer than {limit} bytes")
@@ -266,9 +268,9 @@ def _parse_sums(text: str) -> dict[str, str]:
     return found
 
 
-def _unpack(archive: zipfile.ZipFile, parcel: _Parcel, folder: Path) -> None:
+def _unpack(archive: zipfile.ZipFile, checked: _CheckedArchive, folder: Path) -> None:
     inside = folder.resolve()
-    for name, entry in parcel.entries.items():
+    for name, entry in checked.entries.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.parent.resolve().is_relative_to(inside):
@@ -278,5 +280,5 @@ def _unpack(archive: zipfile.ZipFile, parcel: _Parcel, folder: Path) -> None:
             for chunk in _chunks(archive, entry):
                 digest.update(chunk)
                 stream.write(chunk)
-        if digest.hexdigest() != parcel.manifest.files[name]:
+        if digest.hexdigest() != checked.manifest.files[name]:
             raise ValueError(f"{name} does not match its SHA-256 in {SUMS_NAME}")

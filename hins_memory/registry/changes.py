@@ -1,6 +1,6 @@
-"""Which records of an agent were written since its last swap: what a rollback has to bring along.
+"""Which records of an agent were written since its last swap: a rollback has to copy them.
 
-An agent notes the ids before it writes, so that a kill in between leaves too many of them and never too few.
+An agent notes the ids before it writes, so that after a kill in between no written record is missing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hins_memory.database.tables import agent_indexes, index_changes
 
 __all__ = ["EVERYTHING", "drop_changes", "note_changes", "read_changes"]
 
-#: stands for all ids of all kinds: it is not known what changed
+#: Means all ids of all kinds: it is not known what changed.
 EVERYTHING = "*"
 _BATCH = 500
 

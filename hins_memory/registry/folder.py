@@ -1,4 +1,4 @@
-"""What an encoder version's folder may hold, and its durable move into place."""
+"""Checks of an encoder version's folder, and its durable move into place."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def move_durably(folder: Path, target: Path, manifest: bytes) -> None:
     source = folder
     try:
         if folder.stat().st_dev != target.parent.stat().st_dev:
-            # Another file system: copy beside the target first, so that the last step is a rename all the same.
+            # Another file system: copy beside the target first, so that the last step is a rename.
             source = target.parent / f".incoming-{uuid.uuid4().hex}"
             shutil.copytree(folder, source)
-        # Whatever has that name is not written through, should it be a link.
+        # A link of that name must not be followed.
         (source / MANIFEST_NAME).unlink(missing_ok=True)
         (source / MANIFEST_NAME).write_bytes(manifest)
         for path in (*source.rglob("*"), source):

@@ -1,4 +1,4 @@
-"""Encoders for adapters: from a version's id to the encoder, each model loaded once in a process."""
+"""Loading encoders by a version's id, each model once in a process."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ class EncoderSource:
             return live
         if current := self.registry.current():
             return current.id
-        found = {index.version for index in self.registry.indexes() if index.state == "live"}
-        return found.pop() if len(found) == 1 else ""
+        serving = {index.version for index in self.registry.indexes() if index.state == "live"}
+        return serving.pop() if len(serving) == 1 else ""
 
     def trained_from(self, version: str) -> str | Path:
         """Return what a version was trained from in the first place, or is itself, as for `Encoder.load`.
 
-        Another base would be judged by what it had forgotten before: the starter against the plain model, say.
+        From another base the gate would measure the base's forgetting too, e.g. of the starter against the plain model.
         """
         parents = {one.id: one.manifest.base for one in self.registry.versions()}
         while version in parents:

@@ -1,4 +1,4 @@
-"""Pruning: which encoder versions of a project are not needed any more, and what else is left over beside them."""
+"""Pruning: encoder versions that are no longer needed, and folders left over by killed processes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["PruneReport", "folder_bytes", "prune"]
 
 logger = logging.getLogger(__name__)
 
-_GOING = ".pruned-"
-# What a killed training, move or import left. One that is under way touches its folder all the time.
+_PRUNED = ".pruned-"
+# Folders of killed trainings, moves and imports. A running one touches its folder all the time.
 _LEFT_OVER = (".training-*", ".incoming-*", ".import-*")
 _LEFT_OVER_SECONDS = 7 * 24 * 3600.0
 
@@ -48,7 +48,7 @@ def prune(registry: Registry, keep: int = 3, *, dry_run: bool = False) -> PruneR
 
     Kept are the current version and the one that it came from, every version that an agent has an index of (what
     serves, what a rollback returns to, what a swap is building, what is not dropped yet), and the `keep` newest.
-    A kill in between leaves every version either complete or gone.
+    After a kill, every version is either complete or gone.
 
     Args:
         registry: the project's registry.
@@ -62,23 +62,23 @@ def prune(registry: Registry, keep: int = 3, *, dry_run: bool = False) -> PruneR
         raise ConfigError(f"keep is {keep}.", "Keep at least the newest version.")
     versions = registry.versions()
     kept = _reasons(registry, versions, keep)
-    going = [version for version in versions if version.id not in kept]
+    obsolete = [version for version in versions if version.id not in kept]
     left = _left_over(registry.settings.encoders)
-    size = sum(folder_bytes(version.path) for version in going) + sum(folder_bytes(path) for path in left)
+    size = sum(folder_bytes(version.path) for version in obsolete) + sum(folder_bytes(path) for path in left)
     removed: list[str] = []
     if not dry_run:
-        for version in going:
+        for version in obsolete:
             try:
                 _remove(registry, version)
                 removed.append(version.id)
             except EncoderError as error:
-                # Somebody has begun to use it since we looked.
+                # An agent has begun to use it since the check.
                 kept[version.id] = error.problem
                 size -= folder_bytes(version.path)
-        for path in (*left, *registry.settings.encoders.glob(f"{_GOING}*")):
+        for path in (*left, *registry.settings.encoders.glob(f"{_PRUNED}*")):
             shutil.rmtree(path, ignore_errors=True)
-    names = tuple(version.id for version in going) if dry_run else tuple(removed)
-    order = {version.id: place for place, version in enumerate(versions)}
+    names = tuple(version.id for version in obsolete) if dry_run else tuple(removed)
+    order = {version.id: i for i, version in enumerate(versions)}
     kept = dict(sorted(kept.items(), key=lambda item: order[item[0]]))
     return PruneReport(names, kept, tuple(path.name for path in left), size, dry_run)
 
@@ -87,7 +87,7 @@ def folder_bytes(folder: Path) -> int:
     """Return how much the files of a folder hold; 0 if it is not there."""
     size = 0
     for path in folder.rglob("*"):
-        # Somebody else may be removing it.
+        # Another process may be removing it.
         with contextlib.suppress(OSError):
             size += path.lstat().st_size if path.is_file() else 0
     return size
@@ -112,25 +112,25 @@ def _reasons(registry: Registry, versions: Collection[EncoderVersion], keep: int
 
 
 def _remove(registry: Registry, version: EncoderVersion) -> None:
-    going = version.path.with_name(f"{_GOING}{version.id}")
-    # Under the lock of the folder, so that no process takes it for a version that is not recorded yet.
+    obsolete = version.path.with_name(f"{_PRUNED}{version.id}")
+    # Under the lock of the folder, so that no other process registers it again.
     with registry.folder_lock():
         registry.remove(version.id)
         try:
-            shutil.rmtree(going, ignore_errors=True)
+            shutil.rmtree(obsolete, ignore_errors=True)
             if version.path.exists():
-                os.rename(version.path, going)
+                os.rename(version.path, obsolete)
         except OSError as error:
-            # It stays complete, and whoever looks for versions next takes it up again.
+            # It stays complete, and the next listing of versions registers it again.
             raise EncoderError(f"{version.path} could not be removed: {error}.") from error
-    shutil.rmtree(going, ignore_errors=True)
+    shutil.rmtree(obsolete, ignore_errors=True)
     logger.info("Pruned the encoder version %s", version.id)
 
 
 def _left_over(encoders: Path) -> list[Path]:
     """Return the folders that a killed process left, and that no process has touched for a week."""
     found = sorted(path for pattern in _LEFT_OVER for path in encoders.glob(pattern))
-    return [*(path for path in found if _untouched(path)), *sorted(encoders.glob(f"{_GOING}*"))]
+    return [*(path for path in found if _untouched(path)), *sorted(encoders.glob(f"{_PRUNED}*"))]
 
 
 def _untouched(folder: Path) -> bool:

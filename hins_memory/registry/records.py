@@ -1,4 +1,4 @@
-"""What the table keeps of encoder versions: the manifest as it was made, and what happened to the version since."""
+"""The rows of encoder versions: the manifest as it was made, with the verdicts and promotions since."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from hins_memory.errors import EncoderError
 
 __all__ = ["BROKEN_RECORD", "manifest_column", "manifest_of", "manifest_of_row", "record_in_manifest", "set_current"]
 
-#: what to do about a record that cannot be read
-BROKEN_RECORD = "Delete its row from the table encoder_versions: its folder, if it is whole, is taken up again."
+#: What to do about a record that cannot be read.
+BROKEN_RECORD = "Delete its row from the table encoder_versions: its folder, if it is complete, is registered again."
 
 # At most this many verdicts and promotions of a version are kept.
-_ENTRIES = 50
+_MAX_ENTRIES = 50
 
 
 def manifest_column() -> sa.Cast[str]:
     """Return the column of the manifests as text."""
-    # As text, a row that is not JSON, or not JSON to us, is that row's error alone.
+    # As text, so that a row with invalid JSON does not fail the whole query.
     return sa.cast(encoder_versions.c.manifest, sa.Text)
 
 
@@ -66,9 +66,9 @@ def record_in_manifest(connection: sa.Connection, id: str, entry: GateVerdict | 
     if manifest is None:
         return
     if isinstance(entry, GateVerdict):
-        manifest = replace(manifest, gates=(*manifest.gates, entry)[-_ENTRIES:])
+        manifest = replace(manifest, gates=(*manifest.gates, entry)[-_MAX_ENTRIES:])
     else:
-        manifest = replace(manifest, promotions=(*manifest.promotions, entry)[-_ENTRIES:])
+        manifest = replace(manifest, promotions=(*manifest.promotions, entry)[-_MAX_ENTRIES:])
     values = manifest.to_dict()
     try:
         Manifest.from_dict(values)

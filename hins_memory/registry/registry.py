@@ -54,15 +54,15 @@ class Registry(VersionStore):
     def __init__(self, settings: Settings, engine: sa.Engine | None = None, lease: LeaseSettings | None = None) -> None:
         super().__init__(settings, engine)
         self._leases = Leases(self._engine, self._locks, lease)
-        self._held: dict[str, Lease] = {}
+        self._swap_leases: dict[str, Lease] = {}
 
     def generations(self, agent_key: str) -> list[IndexRecord]:
-        """Return every generation of an agent's indexes in one read, the one that was recorded first at first."""
+        """Return every generation of an agent's indexes in one read, in the order of recording."""
         with self._snapshot() as connection:
             return _rows(connection, agent_key)
 
     def document_space(self, version: str) -> str:
-        """Return what names the space of a version's document vectors: versions of one space share stored vectors.
+        """Return the name of the space of a version's document vectors: versions of one space share stored vectors.
 
         It is the version's own name, unless its manifest says otherwise (``document_space``).
         """
@@ -99,7 +99,7 @@ class Registry(VersionStore):
         """Record what serves an agent when it is first opened; the same again is harmless.
 
         Raises:
-            SwapError: something else is recorded as live already.
+            SwapError: another version or suffix is recorded as live already.
         """
         with self._fenced(agent_key) as connection:
             live = _rows(connection, agent_key, "live")
@@ -120,7 +120,7 @@ class Registry(VersionStore):
         """
         with self._fenced(agent_key) as connection:
             for row in _rows(connection, agent_key):
-                if row.suffix == suffix and (row.state == "live" or not _share(connection, row.version, version)):
+                if row.suffix == suffix and (row.state == "live" or not _same_space(connection, row.version, version)):
                     raise SwapError(
                         f"{agent_key} has a {row.state} index {suffix!r} of the version {row.version!r}.",
                         "Use another suffix.",
@@ -174,7 +174,7 @@ class Registry(VersionStore):
         """
         with self._fenced(agent_key) as connection:
             live = _rows(connection, agent_key, "live")
-            if not live or not _share(connection, live[0].version, version):
+            if not live or not _same_space(connection, live[0].version, version):
                 raise SwapError(
                     f"{agent_key} is not served by vectors that {version!r} can search.", "Re-embed it with a swap."
                 )
@@ -248,7 +248,7 @@ class Registry(VersionStore):
 
     @contextlib.contextmanager
     def swap_lock(self, agent_key: str) -> Iterator[None]:
-        """Hold the right to swap, roll back or retire an agent, on any host; after a kill it can be taken anew.
+        """Hold the right to swap, roll back or retire an agent, on any host; it expires after a kill.
 
         Whatever is recorded of the agent's indexes meanwhile is recorded only if the right is still held.
 
@@ -263,16 +263,16 @@ class Registry(VersionStore):
                     f"Another swap, rollback or retirement of {agent_key} is running: {error.holder}.",
                     "Wait until it has ended.",
                 ) from error
-            self._held[agent_key] = lease
-            stack.callback(self._held.pop, agent_key)
+            self._swap_leases[agent_key] = lease
+            stack.callback(self._swap_leases.pop, agent_key)
             yield
 
     @contextlib.contextmanager
     def _fenced(self, agent_key: str) -> Iterator[sa.Connection]:
         """Begin a transaction that changes an agent's indexes, if the right to swap that we had is still ours."""
         with self._transaction() as connection:
-            if agent_key in self._held:
-                self._held[agent_key].check(connection)
+            if agent_key in self._swap_leases:
+                self._swap_leases[agent_key].check(connection)
             yield connection
 
     def _indexes(self, agent_key: str, state: IndexState) -> list[IndexRecord]:
@@ -280,8 +280,8 @@ class Registry(VersionStore):
             return _rows(connection, agent_key, state)
 
     def _index(self, agent_key: str, state: IndexState) -> IndexRecord | None:
-        found = self._indexes(agent_key, state)
-        return found[-1] if found else None
+        records = self._indexes(agent_key, state)
+        return records[-1] if records else None
 
 
 def index_suffix(version: str) -> str:
@@ -289,7 +289,7 @@ def index_suffix(version: str) -> str:
     return "_" + re.sub(r"[^A-Za-z0-9]+", "_", version).strip("_")
 
 
-def _share(connection: sa.Connection, one: str, other: str) -> bool:
+def _same_space(connection: sa.Connection, one: str, other: str) -> bool:
     """Return whether two versions make the same vectors of documents."""
     return one == other or _document_space(connection, one) == _document_space(connection, other)
 
@@ -298,7 +298,7 @@ def _document_space(connection: sa.Connection, version: str) -> str:
     try:
         manifest = manifest_of(connection, version)
     except EncoderError:
-        # Nothing is known to share its vectors.
+        # No other version is known to share its vectors.
         return version
     return (manifest.document_space if manifest else "") or version
 

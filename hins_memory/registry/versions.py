@@ -138,7 +138,7 @@ class VersionStore:
                     f"{target} is there already.",
                     "`hins encoders list` says what it is; if it is not needed, remove it.",
                 )
-            # It was private while it was not checked yet.
+            # It was private until it was checked.
             shutil.copymode(self.settings.encoders, folder)
             self._move(folder, id, content)
             self._insert(manifest)
@@ -182,8 +182,10 @@ class VersionStore:
         """
         listing = self._read(encoder_versions.c.id == id)
         if not (listing.versions or listing.unreadable):
-            # A kill between the move and the insert leaves a complete folder that the table does not know.
-            reason = self._adopt(id) if is_version_id(id) and (self.settings.encoders / id).is_dir() else "unknown"
+            # A kill between the move and the insert leaves a complete folder without a row in the table.
+            reason = (
+                self._register_folder(id) if is_version_id(id) and (self.settings.encoders / id).is_dir() else "unknown"
+            )
             if reason == "unknown":
                 known = ", ".join(version.id for version in self.versions()) or "none yet"
                 raise EncoderError(f"There is no encoder version {id!r}.", f"Known versions: {known}.")
@@ -209,18 +211,18 @@ class VersionStore:
     def listing(self) -> Listing:
         """Return all versions, and what else is in their folder or table and cannot be read as one.
 
-        A broken folder or record stops nothing: it is listed, and everything else works.
+        A broken folder or record is listed with the reason; everything else works.
         """
         known = set(self._ids())
         unreadable: dict[str, str] = {}
         for path in self._folders():
-            if path.name not in known and (reason := self._adopt(path.name)):
-                unreadable[_shown(path.name)] = reason
+            if path.name not in known and (reason := self._register_folder(path.name)):
+                unreadable[_printable(path.name)] = reason
         listing = self._read(sa.true())
         return Listing(listing.versions, unreadable | listing.unreadable)
 
     def _folders(self) -> list[Path]:
-        """Return what is under `settings.encoders` but hidden files, which are not finished or not ours."""
+        """Return the entries of `settings.encoders` except hidden ones, which are unfinished or not ours."""
         try:
             return sorted(path for path in self.settings.encoders.iterdir() if not path.name.startswith("."))
         except FileNotFoundError:
@@ -269,9 +271,9 @@ class VersionStore:
 
     @contextlib.contextmanager
     def unpacking(self) -> Iterator[Path]:
-        """Give a folder beside the versions to unpack one in; gone at the end, and at the next call after a kill."""
+        """Yield a folder beside the versions to unpack one in; removed at the end, after a kill by the next call."""
         with file_lock(self._locks / "import.lock"):
-            # Whoever left one is not there any more, because the lock is ours.
+            # We hold the lock, so the process that left one has ended.
             for left in self.settings.encoders.glob(f"{_UNPACKING}*"):
                 shutil.rmtree(left, ignore_errors=True)
             self.settings.encoders.mkdir(parents=True, exist_ok=True)
@@ -288,7 +290,7 @@ class VersionStore:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        """Begin a transaction that holds the write lock from its start, so that what it reads stays true."""
+        """Begin a transaction that holds the write lock from its start: no other process changes what it reads."""
         with database_errors(self._engine.url), self._engine.begin() as connection:
             # SQLite transactions hold the write lock already (open_database begins them so).
             if connection.dialect.name == "postgresql":
@@ -318,7 +320,7 @@ class VersionStore:
                 manifest = manifest_of_row(id, text, created)
                 listing.versions.append(EncoderVersion(id, self.settings.encoders / id, manifest))
             except ValueError as error:
-                listing.unreadable[_shown(id)] = f"its record in the log is not valid: {error}"
+                listing.unreadable[_printable(id)] = f"its record in the log is not valid: {error}"
         return listing
 
     def _numbers(self) -> list[int]:
@@ -335,13 +337,13 @@ class VersionStore:
             if known is None:
                 connection.execute(sa.insert(encoder_versions).values(current=False, **values))
 
-    def _adopt(self, name: str) -> str:
-        """Record a complete version folder that the table does not know; return why it is none, or ""."""
+    def _register_folder(self, name: str) -> str:
+        """Insert a row for a complete version folder that the table lacks; return why it is not a version, or ""."""
         path = self.settings.encoders / name
         try:
             if not is_version_id(name):
                 return "its name is not the id of a version"
-            # Under the lock: a version that is being pruned has left the table, and its folder is about to go.
+            # Under the lock: a version that is being pruned has left the table, and its folder is removed next.
             with self.folder_lock():
                 if not os.path.lexists(path):
                     return ""
@@ -364,6 +366,6 @@ def _number(id: str) -> int:
     return int(id[1:].partition("-")[0])
 
 
-def _shown(name: str) -> str:
+def _printable(name: str) -> str:
     """Return a name from the disk as text that can be encoded."""
     return name.encode("utf-8", "backslashreplace").decode()

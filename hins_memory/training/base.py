@@ -1,4 +1,4 @@
-"""What a training starts from: whether it is still the same when it is loaded again."""
+"""Digests of the encoder that a training starts from, to detect changes when it is loaded again."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["base_digest", "changed_base", "check_base", "weights_digest"]
 
 
 def base_digest(base: str | Path) -> str:
-    """Return what tells the files of an encoder from any others; "" for a name of the hub, which has no folder.
+    """Return a digest of an encoder's files; "" for a model of the hub, which has no folder.
 
     Args:
-        base: as for `Encoder.load`. The manifest of a version does not count: verdicts are added to it.
+        base: as for `Encoder.load`. The manifest of a version is left out, because verdicts are added to it.
 
     Raises:
         EncoderError: there is no such encoder.
@@ -52,7 +52,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def check_base(base: str | Path, digest: str) -> None:
-    """See that an encoder's files are those that a training started from.
+    """Check that an encoder's files are those that a training started from.
 
     Raises:
         TrainingError: they are not.

@@ -11,7 +11,7 @@ from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.manifest import DataSummary, Description
 from hins_memory.errors import ConfigError, GateError, NotEnoughDataError
 from hins_memory.evaluation import EvalQuery, EvalSet, RankingScores
-from hins_memory.evaluation.gate import GateSettings, _scope_rule, judge
+from hins_memory.evaluation.gate import GateSettings, _scope_rule, evaluate_gate
 from hins_memory.evaluation.gate_page import _Rankings, write_gate_page
 from hins_memory.types import Ratio
 
@@ -55,7 +55,9 @@ def rule(report, name):
 
 
 def test_a_better_encoder_passes(stock_encoder, broken_encoder):
-    report = judge(stock_encoder, broken_encoder, sets(), sets()[0], (0.1, 0.5), GateSettings(max_cutoff_shift=1e3))
+    report = evaluate_gate(
+        stock_encoder, broken_encoder, sets(), sets()[0], (0.1, 0.5), GateSettings(max_cutoff_shift=1e3)
+    )
     assert report.passed
     assert report.failures == ()
     assert report.gain.low > 0
@@ -67,7 +69,7 @@ def test_a_better_encoder_passes(stock_encoder, broken_encoder):
 
 
 def test_a_worse_encoder_fails_two_rules(stock_encoder, broken_encoder):
-    report = judge(broken_encoder, stock_encoder, sets(), sets()[0], ())
+    report = evaluate_gate(broken_encoder, stock_encoder, sets(), sets()[0], ())
     assert not report.passed
     assert [r.name for r in report.failures] == ["held_out_gain", "general_retrieval"]
     assert "is not above zero" in rule(report, "held_out_gain").sentence
@@ -75,7 +77,7 @@ def test_a_worse_encoder_fails_two_rules(stock_encoder, broken_encoder):
 
 
 def test_the_same_encoder_does_not_pass_but_keeps_everything(stock_encoder):
-    report = judge(stock_encoder, stock_encoder, sets(), sets()[0], (0.1, 0.5, 0.95))
+    report = evaluate_gate(stock_encoder, stock_encoder, sets(), sets()[0], (0.1, 0.5, 0.95))
     assert not report.passed
     assert [r.name for r in report.failures] == ["held_out_gain"]
     assert rule(report, "general_retrieval").value == 0
@@ -83,7 +85,7 @@ def test_the_same_encoder_does_not_pass_but_keeps_everything(stock_encoder):
 
 
 def test_moved_scores_refuse(stock_encoder, broken_encoder):
-    strict = judge(stock_encoder, broken_encoder, sets(), None, (0.5,))
+    strict = evaluate_gate(stock_encoder, broken_encoder, sets(), None, (0.5,))
     assert not strict.passed
     assert [r.name for r in strict.failures] == ["cutoff_0.5"]
 
@@ -105,19 +107,18 @@ def shifted(stock_encoder, offset):
 @pytest.mark.slow
 def test_a_change_that_few_queries_cannot_tell_does_not_refuse(stock_encoder):
     # The smallest offset by which more than 5% more results reach the cut-off: one or two of twenty queries get one.
-    reports = (
-        (offset, judge(shifted(stock_encoder, offset), stock_encoder, sets(2), None, (0.5,))) for offset in OFFSETS
-    )
+    encoders = ((offset, shifted(stock_encoder, offset)) for offset in OFFSETS)
+    reports = ((offset, evaluate_gate(encoder, stock_encoder, sets(2), None, (0.5,))) for offset, encoder in encoders)
     offset, few = next(found for found in reports if rule(found[1], "cutoff_0.5").value > 0.05)
     assert rule(few, "cutoff_0.5").passed
-    assert "what so few queries can tell" in rule(few, "cutoff_0.5").sentence
-    many = judge(shifted(stock_encoder, offset), stock_encoder, sets(40), None, (0.5,))
+    assert "not significant with this number of queries" in rule(few, "cutoff_0.5").sentence
+    many = evaluate_gate(shifted(stock_encoder, offset), stock_encoder, sets(40), None, (0.5,))
     assert rule(many, "cutoff_0.5").value == pytest.approx(rule(few, "cutoff_0.5").value)
     assert not rule(many, "cutoff_0.5").passed
 
 
 def test_without_a_general_set_the_rule_is_skipped_and_says_so(stock_encoder, broken_encoder):
-    report = judge(stock_encoder, broken_encoder, sets(), None, ())
+    report = evaluate_gate(stock_encoder, broken_encoder, sets(), None, ())
     skipped = rule(report, "general_retrieval")
     assert skipped.passed
     assert skipped.value is None
@@ -128,11 +129,11 @@ def test_without_a_general_set_the_rule_is_skipped_and_says_so(stock_encoder, br
 @pytest.mark.parametrize("number", [0, 1])
 def test_too_few_queries_say_how_many_are_missing(stock_encoder, number):
     with pytest.raises(NotEnoughDataError, match=f"at least 20 .* there are {10 * number} in {number} conv"):
-        judge(stock_encoder, stock_encoder, sets(number), None, ())
+        evaluate_gate(stock_encoder, stock_encoder, sets(number), None, ())
 
 
 def test_the_report_is_json(stock_encoder, broken_encoder):
-    report = judge(stock_encoder, broken_encoder, sets(), sets()[0], (0.1,), GateSettings(max_cutoff_shift=1e3))
+    report = evaluate_gate(stock_encoder, broken_encoder, sets(), sets()[0], (0.1,), GateSettings(max_cutoff_shift=1e3))
     content = json.loads(json.dumps(report.to_dict()))
     assert content["passed"] is True
     assert content["rules"][0]["name"] == "held_out_gain"
@@ -175,7 +176,7 @@ def test_a_small_scope_does_not_decide():
     none = Ranks(("bob", 19, 0.6, 0.3)).rule()
     assert none.passed
     assert none.value is None
-    assert "none was judged by itself" in none.sentence
+    assert "no scope was tested by itself" in none.sentence
 
 
 def test_a_scope_that_loses_the_same_on_every_query_is_refused_without_a_warning(recwarn):
@@ -208,7 +209,7 @@ def test_the_page_shows_scopes_queries_scores_and_tiers_and_escapes_what_users_w
     held[0] = EvalSet(
         "c", {**held[0].documents, "evil": evil}, (*held[0].queries, EvalQuery(evil, frozenset(["evil"])))
     )
-    report = judge(stock_encoder, broken_encoder, held, sets()[0], (0.5,))
+    report = evaluate_gate(stock_encoder, broken_encoder, held, sets()[0], (0.5,))
     data = DataSummary(examples=7, tiers={"hard": 3, "easy": 1})
     manifest = Description(data=data, ratio=Ratio(easy=0.5, medium=0.0, hard=0.5))
     path = tmp_path / "new" / "gate.html"
@@ -224,7 +225,7 @@ def test_the_page_shows_scopes_queries_scores_and_tiers_and_escapes_what_users_w
     assert "✓ " in text
     assert "the cut-off 0.5 goes from" in text
     assert "://" not in text
-    worse = judge(broken_encoder, stock_encoder, held, None, ())
+    worse = evaluate_gate(broken_encoder, stock_encoder, held, None, ())
     write_gate_page(path, worse, broken_encoder, stock_encoder, Description())
     assert "The manifest does not say." in path.read_text(encoding="utf-8")
     with pytest.raises(GateError, match="cannot be written"):
@@ -237,7 +238,7 @@ def test_the_page_is_a_page_whatever_users_wrote(stock_encoder, broken_encoder, 
     documents = {**held[0].documents, **{f"{text}{number}": text for number, text in enumerate(NASTY)}}
     asked = [EvalQuery(text or "?", frozenset([f"{text}{number}"]), text) for number, text in enumerate(NASTY)]
     held[0] = EvalSet(EVERYTHING, documents, (*held[0].queries, *asked))
-    report = judge(stock_encoder, broken_encoder, held, None, (0.5,))
+    report = evaluate_gate(stock_encoder, broken_encoder, held, None, (0.5,))
     report = replace(report, candidate=EVERYTHING, incumbent=EVERYTHING)
     data = DataSummary(examples=3, tiers={EVERYTHING: 3})
     manifest = Description(data=data, ratio=Ratio(easy=0.0, medium=0.0, hard=1.0))
@@ -246,16 +247,16 @@ def test_the_page_is_a_page_whatever_users_wrote(stock_encoder, broken_encoder, 
 
 
 def test_a_page_ranks_as_the_evaluation_does(stock_encoder, broken_encoder, tmp_path):
-    report = judge(stock_encoder, broken_encoder, sets(2), None, ())
+    report = evaluate_gate(stock_encoder, broken_encoder, sets(2), None, ())
     pages = _Rankings(report, stock_encoder, broken_encoder)
-    for row, (one, query) in enumerate(pages._asked):
+    for row, (one, query) in enumerate(pages._queries):
         found = [name in query.relevant for name, _ in pages._ranked(1, one, query)]
         expected = report.evidence.candidate.recall[1][row]
         assert found[0] == bool(expected)
 
 
 def test_what_is_kept_of_a_verdict_names_no_user(stock_encoder, broken_encoder):
-    verdict = judge(broken_encoder, stock_encoder, sets(), sets()[0], ()).verdict()
+    verdict = evaluate_gate(broken_encoder, stock_encoder, sets(), sets()[0], ()).verdict()
     assert verdict["passed"] is False
     assert verdict["failures"] == ["held_out_gain", "general_retrieval"]
     assert verdict["gain"] < 0
@@ -268,3 +269,10 @@ def test_what_is_kept_of_a_verdict_names_no_user(stock_encoder, broken_encoder):
 def test_settings_are_validated(wrong):
     with pytest.raises(ConfigError):
         GateSettings(**wrong)
+
+
+def test_the_name_of_version_0_1_still_works():
+    import hins_memory.evaluation.gate as gate
+
+    with pytest.warns(DeprecationWarning, match="evaluate_gate"):
+        assert gate.judge is evaluate_gate

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: which are whole, whose they are, and whether the disk has room for them."""
+"""Checkpoints of a training: which are complete, which training they belong to, and whether the disk has room."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SMALL_FILES = 16 << 20
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make a folder for checkpoints and hold it alone, so that no two trainings write into it.
+    """Make a folder for checkpoints and lock it, so that no other training writes into it.
 
     Raises:
         TrainingError: another process trains in it, or it cannot be made.
@@ -50,10 +50,10 @@ def _unusable(folder: Path, error: Exception) -> TrainingError:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Record, after everything else is on the disk, which files a checkpoint has and their digests.
+    """Write the list of a checkpoint's files with their digests, after all files are on the disk.
 
     Raises:
-        TrainingError: the disk is full or not writable; the checkpoint does not count.
+        TrainingError: the disk is full or not writable; the checkpoint is not used.
     """
     try:
         digests = {}
@@ -78,8 +78,8 @@ def _write_durably(path: Path, content: Any) -> None:
     os.replace(temporary, path)
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Return whether all files of a checkpoint are as they were written, bit for bit."""
+def _is_complete(checkpoint: Path) -> bool:
+    """Return whether all files of a checkpoint have the digests that they were written with."""
     try:
         digests = json.loads((checkpoint / _MARK).read_text(encoding="utf-8"))
         return all(file_digest(checkpoint / name) == digest for name, digest in digests.items())
@@ -88,20 +88,20 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint of a run, or None; what is half written or damaged is removed."""
-    found = sorted(
+    """Return the newest complete checkpoint of a run, or None; incomplete and damaged ones are removed."""
+    checkpoints = sorted(
         (path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()),
         key=lambda path: int(path.name.rpartition("-")[2]),
     )
-    for path in reversed(found):
-        if _is_whole(path):
+    for path in reversed(checkpoints):
+        if _is_complete(path):
             return path
         shutil.rmtree(path, ignore_errors=True)
     return None
 
 
 def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Record in a new run's folder what is trained, or see that it is what the folder's checkpoints are of.
+    """Record in a new folder which training it belongs to; check it in a folder that has checkpoints.
 
     Raises:
         TrainingError: the folder is of another training: other settings, examples, base or number of processes; or its
@@ -124,23 +124,23 @@ def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def check_space(needs: Mapping[Path, int]) -> None:
-    """See that there is room before the work starts.
+    """Check that the disks have room before the work starts.
 
     Args:
-        needs: bytes to be written under each path; paths on one file system share its room.
+        needs: bytes to be written under each path; paths on one file system share its free space.
 
     Raises:
         TrainingError: a file system has less room than is needed.
     """
-    rooms: dict[int, tuple[Path, int]] = {}
+    totals: dict[int, tuple[Path, int]] = {}
     for path, size in needs.items():
-        there = next(one for one in (path, *path.absolute().parents) if one.exists())
-        device = there.stat().st_dev
-        rooms[device] = (there, rooms.get(device, (there, 0))[1] + size + _SMALL_FILES)
-    for there, needed in rooms.values():
-        if (free := shutil.disk_usage(there).free) < needed:
+        existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        device = existing.stat().st_dev
+        totals[device] = (existing, totals.get(device, (existing, 0))[1] + size + _SMALL_FILES)
+    for existing, needed in totals.values():
+        if (free := shutil.disk_usage(existing).free) < needed:
             raise TrainingError(
-                f"Training writes up to {_megabytes(needed)} MB to the file system of {there}, "
+                f"Training writes up to {_megabytes(needed)} MB to the file system of {existing}, "
                 f"which has {_megabytes(free)} MB free.",
                 "Free disk space, or train the mode 'lora', whose checkpoints are small.",
             )

@@ -1,4 +1,4 @@
-"""What makes training on a CPU quicker without changing what is learnt: kept memory, and the attention kernel.
+"""Faster training on a CPU with the same result: freed memory is reused, and the plain attention kernel is used.
 
 A training step allocates and frees the same large tensors many times over. By default glibc returns such blocks to the
 system at once, and every next one begins as pages that the kernel has to clear. With ``mallopt`` (man 3 mallopt) freed
@@ -65,10 +65,10 @@ def _set_by_user() -> bool:
 
 @contextmanager
 def keep_freed_memory() -> Iterator[bool]:
-    """Keep what is freed within the block for the next allocation; hand it back to the system at the end.
+    """Keep memory freed within the block for later allocations; return it to the system at the end.
 
-    Safe to nest and to use from several threads: the last one to leave hands back. What the environment says about the
-    allocator (``MALLOC_TRIM_THRESHOLD_`` ..., ``GLIBC_TUNABLES``, a preloaded allocator) is left alone.
+    Safe to nest and to use from several threads: the last one to leave returns it. Settings of the allocator in the
+    environment (``MALLOC_TRIM_THRESHOLD_`` ..., ``GLIBC_TUNABLES``, a preloaded allocator) are not changed.
 
     Yields:
         Whether it is in force: False where the C library is not glibc or the environment decides.
@@ -96,7 +96,7 @@ def keep_freed_memory() -> Iterator[bool]:
 
 @contextmanager
 def fast_cpu_training(model: SentenceTransformer) -> Iterator[None]:
-    """Make the most of a CPU while a model is trained within the block; on other devices nothing changes."""
+    """Speed up training on a CPU within the block; on other devices nothing changes."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     with ExitStack() as stack:

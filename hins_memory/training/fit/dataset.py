@@ -1,4 +1,4 @@
-"""Tiered examples as a dataset, and the order in which training goes through it."""
+"""Tiered examples as a dataset, and the order of its rows in training."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def to_dataset(examples: Sequence[TieredExample], negatives: int) -> Dataset:
         "query": [_text(example.positive.query) for example in examples],
         "positive": [_text(example.positive.text) for example in examples],
     }
-    for number in range(negatives):
-        columns[f"negative_{number + 1}"] = [_text(_negative(example, number)) for example in examples]
+    for i in range(negatives):
+        columns[f"negative_{i + 1}"] = [_text(_negative(example, i)) for example in examples]
     return Dataset.from_dict(columns)
 
 
@@ -37,17 +37,17 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _negative(example: TieredExample, number: int) -> str:
+def _negative(example: TieredExample, index: int) -> str:
     if not example.negatives:
         return example.positive.text
-    return example.negatives[number % len(example.negatives)].text
+    return example.negatives[index % len(example.negatives)].text
 
 
 def batch_stream(examples: int, size: int, count: int, seed: int) -> Iterator[list[int]]:
     """Yield `count` batches of row numbers, each of `size` rows: one shuffled pass after another, without a gap.
 
-    Every batch is full, also where a pass ends within it, so that several processes that take turns at the batches get
-    as many each, and together exactly the rows that one process gets in batches of their sizes together.
+    Every batch is full, also where a pass ends within it. When several processes take the batches in turn, each gets
+    the same number of rows, and together they get the rows that one process would get in larger batches.
 
     Args:
         examples: how many rows there are, at least 1.
@@ -57,14 +57,14 @@ def batch_stream(examples: int, size: int, count: int, seed: int) -> Iterator[li
     """
     import numpy as np
 
-    waiting: list[int] = []
+    pending: list[int] = []
     passes = 0
     for _ in range(count):
-        while len(waiting) < size:
-            waiting += np.random.default_rng([seed, passes]).permutation(examples).tolist()
+        while len(pending) < size:
+            pending += np.random.default_rng([seed, passes]).permutation(examples).tolist()
             passes += 1
-        yield waiting[:size]
-        del waiting[:size]
+        yield pending[:size]
+        del pending[:size]
 
 
 def data_digest(examples: Sequence[TieredExample]) -> str:

@@ -1,4 +1,4 @@
-"""Scoring held-out traffic while training, for early stopping."""
+"""Evaluation on held-out queries during training, for early stopping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METRIC", "HeldOutEvaluator"]
 
-#: What early stopping looks at, 0 to 1.
+#: The metric of early stopping, 0 to 1.
 METRIC = "held_out_ndcg@10"
 
 
@@ -23,7 +23,7 @@ class HeldOutEvaluator(SentenceEvaluator):  # type: ignore[misc]
     """nDCG@10 of a model on held-out sets, as the gate measures it.
 
     Args:
-        sets: queries with what was relevant, of conversations that are not trained on.
+        sets: labelled queries of conversations that are not trained on.
     """
 
     def __init__(self, sets: Sequence[EvalSet]) -> None:
@@ -36,11 +36,11 @@ class HeldOutEvaluator(SentenceEvaluator):  # type: ignore[misc]
         self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
         """Return {"held_out_ndcg@10": mean over queries}; nothing is written."""
-        found = evaluate_encoder(Encoder(model, "in training", cache_size=0), self._sets, ks=(10,)).mean()
-        metrics = {METRIC: found["ndcg@10"]}
+        scores = evaluate_encoder(Encoder(model, "in training", cache_size=0), self._sets, ks=(10,)).mean()
+        metrics = {METRIC: scores["ndcg@10"]}
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics
 
     def get_config_dict(self) -> dict[str, Any]:
-        """Return what the model card shows: how much was held out."""
+        """Return what the model card shows: how many queries and sets were held out."""
         return {"queries": sum(len(one.queries) for one in self._sets), "sets": len(self._sets)}

@@ -1,4 +1,4 @@
-"""Several processes at one training, as `torchrun` and `accelerate launch` start them; one alone needs none of this."""
+"""Training in several processes, as `torchrun` and `accelerate launch` start them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 __all__ = ["from_main", "is_main", "process_count", "wait_for_all"]
 
 T = TypeVar("T")
-# The others wait while the first one mines, which on a large log takes long.
-_PATIENCE = timedelta(days=1)
+# The other processes wait while the first one mines, which takes long on a large log.
+_TIMEOUT = timedelta(days=1)
 
 
 def process_count() -> int:
@@ -33,7 +33,7 @@ def _state() -> Any:
     from accelerate import PartialState
 
     on_cpu = not torch.cuda.is_available()
-    state = PartialState(cpu=on_cpu, timeout=_PATIENCE)
+    state = PartialState(cpu=on_cpu, timeout=_TIMEOUT)
     if not on_cpu:
         torch.cuda.set_device(state.device)
     return state
@@ -52,6 +52,6 @@ def from_main(make: Callable[[], T]) -> T:
     from accelerate.utils import broadcast_object_list
 
     state = _state()
-    found = [make() if state.is_main_process else None]
-    result: T = broadcast_object_list(found)[0]
+    values = [make() if state.is_main_process else None]
+    result: T = broadcast_object_list(values)[0]
     return result

@@ -1,4 +1,4 @@
-"""Packaged questions that are trained on beside the examples, so that what the encoder could do before is kept."""
+"""Replay: packaged questions of general retrieval that are trained on beside the examples, against forgetting."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _FILE = "replay.jsonl"
 
 
 def with_replay(examples: Sequence[TieredExample], share: float, seed: int) -> list[TieredExample]:
-    """Return examples with packaged ones of general retrieval behind them.
+    """Return the examples, followed by packaged ones of general retrieval.
 
     All of them were written for this project; none is in the set that `hins_memory.evaluation.general` scores.
-    They have no negatives of their own. Where more are wanted than there are, they come several times.
+    They have no negatives of their own. When more are wanted than there are, they are repeated.
 
     Args:
-        examples: what is to be learned; stays as it is, in its order.
-        share: how many are added, relative to the number of examples; 0 adds none.
+        examples: what is trained on; not changed, and their order is kept.
+        share: how many are added, as a multiple of the number of examples; 0 adds none.
         seed: seeds which ones are added.
 
     Raises:
@@ -33,10 +33,11 @@ def with_replay(examples: Sequence[TieredExample], share: float, seed: int) -> l
         return list(examples)
     import numpy as np
 
-    known = _packaged()
-    draw = np.random.default_rng(seed)
-    order = [row for _ in range(math.ceil(wanted / len(known))) for row in draw.permutation(len(known)).tolist()]
-    return [*examples, *(known[row] for row in order[:wanted])]
+    packaged_examples = _packaged()
+    random = np.random.default_rng(seed)
+    repeats = math.ceil(wanted / len(packaged_examples))
+    order = [row for _ in range(repeats) for row in random.permutation(len(packaged_examples)).tolist()]
+    return [*examples, *(packaged_examples[row] for row in order[:wanted])]
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""Tensors of all processes side by side, with gradients; without other processes nothing happens."""
+"""Gathering tensors of all processes, with gradients; with one process, tensors are returned as they are."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def gathered(tensor: Tensor) -> Tensor:
         tensor: of shape (n, m, ...), of the same shape in every process.
 
     Returns:
-        Tensor of shape (n, processes * m, ...). Its gradient reaches every process: each gets the sum of what all of
-        them have for its part.
+        Tensor of shape (n, processes * m, ...). Its gradient reaches every process: each gets the sum of all processes'
+        gradients of its part.
     """
     if not _several():
         return tensor

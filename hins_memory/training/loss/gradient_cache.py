@@ -22,8 +22,8 @@ class MicroBatch:
     """Texts of about the same length that go through the model together.
 
     Attributes:
-        rows: where the texts stand among all texts of the columns, of shape (n,).
-        features: their tokens, each tensor of shape (n, length), and what else the model takes.
+        rows: the texts' positions among all texts of the columns, of shape (n,).
+        features: their tokens, each tensor of shape (n, length), and the model's other inputs.
     """
 
     rows: Tensor
@@ -44,21 +44,21 @@ def micro_batches(columns: Sequence[Column], size: int) -> list[MicroBatch]:
     starts = torch.tensor([0, *(len(column["input_ids"]) for column in columns)]).cumsum(0).tolist()
     # Columns that the model treats differently (prompts, routes) do not share a forward pass.
     kinds: dict[tuple[tuple[str, Any], ...], list[int]] = {}
-    for number, column in enumerate(columns):
-        rest = tuple(sorted((name, value) for name, value in column.items() if not isinstance(value, Tensor)))
-        kinds.setdefault(rest, []).append(number)
-    found: list[MicroBatch] = []
-    for rest, numbers in kinds.items():
-        device = columns[numbers[0]]["input_ids"].device
-        rows = torch.cat([torch.arange(starts[number], starts[number + 1], device=device) for number in numbers])
-        merged = _merged([_padded_right(columns[number]) for number in numbers])
+    for i, column in enumerate(columns):
+        options = tuple(sorted((name, value) for name, value in column.items() if not isinstance(value, Tensor)))
+        kinds.setdefault(options, []).append(i)
+    batches: list[MicroBatch] = []
+    for options, indexes in kinds.items():
+        device = columns[indexes[0]]["input_ids"].device
+        rows = torch.cat([torch.arange(starts[i], starts[i + 1], device=device) for i in indexes])
+        merged = _merged([_padded_right(columns[i]) for i in indexes])
         lengths = merged["attention_mask"].sum(dim=1)
         for chosen in torch.split(torch.argsort(lengths, stable=True), size):
-            # A text without tokens still needs a column to stand in.
+            # A text without tokens still needs one column.
             length = max(1, int(lengths[chosen].max()))
             features = {name: tensor[chosen, :length] for name, tensor in merged.items()}
-            found.append(MicroBatch(rows[chosen], {**features, **dict(rest)}))
-    return found
+            batches.append(MicroBatch(rows[chosen], {**features, **dict(options)}))
+    return batches
 
 
 def _padded_right(column: Column) -> dict[str, Tensor]:
@@ -99,7 +99,7 @@ def cached_loss(model: nn.Module, batches: Sequence[MicroBatch], loss_of: Callab
     """Return a loss whose gradient is computed one micro-batch at a time (GradCache, arXiv 2101.06983).
 
     The texts are embedded without a graph; the loss is taken back to the vectors; when `backward` is called, each
-    micro-batch is embedded again, with the random numbers of its first pass, and the gradient of its vectors taken
+    micro-batch is embedded again, with the random numbers of its first pass, and the gradient of its vectors goes
     back to the weights. Loss and gradients equal those of `loss_of(embed(model, batches))`; the activations of one
     micro-batch are held at a time, for about half more time.
 
@@ -120,22 +120,22 @@ def cached_loss(model: nn.Module, batches: Sequence[MicroBatch], loss_of: Callab
         (gradient,) = torch.autograd.grad(loss, vectors)
     result = loss.detach().requires_grad_()
     result.register_hook(  # type: ignore[no-untyped-call]
-        partial(_replay, model=model, batches=batches, states=states, gradient=gradient)
+        partial(_backward, model=model, batches=batches, states=states, gradient=gradient)
     )
     return result
 
 
-def _replay(
+def _backward(
     outer: Tensor, *, model: nn.Module, batches: Sequence[MicroBatch], states: Sequence[_RandomState], gradient: Tensor
 ) -> None:
     """Take the gradient of the vectors back to the weights, one micro-batch at a time."""
     last = len(batches) - 1
-    for number, (batch, state) in enumerate(zip(batches, states, strict=True)):
+    for i, (batch, state) in enumerate(zip(batches, states, strict=True)):
         # Gradients of several processes are averaged once, with the last micro-batch.
-        apart: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if isinstance(model, DistributedDataParallel) and number < last:
-            apart = model.no_sync()
-        with apart, torch.enable_grad(), state.restored():
+        sync: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if isinstance(model, DistributedDataParallel) and i < last:
+            sync = model.no_sync()
+        with sync, torch.enable_grad(), state.restored():
             torch.autograd.backward((_vectors(model, batch) * gradient[batch.rows]).sum() * outer)
 
 
@@ -149,7 +149,7 @@ class _RandomState:
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
-        """Draw the same numbers again inside, and go on as if nothing had been drawn outside."""
+        """Restore the state within the block; after it, the generators continue as if nothing had been drawn."""
         with torch.random.fork_rng(devices=self._devices):
             torch.set_rng_state(self._cpu)
             for device, state in zip(self._devices, self._cuda, strict=True):

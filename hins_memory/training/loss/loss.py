@@ -38,14 +38,14 @@ def embed_sorted(model: nn.Module, columns: list[dict[str, Any]], micro_batch_si
 
 
 def text_keys(column: dict[str, Any]) -> Tensor:
-    """Return a number for each text, which texts of the same tokens share whatever their padding: int64 of shape (n,).
+    """Return a hash of each text's tokens, independent of the padding: int64 of shape (n,).
 
-    Different texts share one with a chance of the order of 2**-46 (multilinear hashing).
+    Two different texts have the same hash with a probability of the order of 2**-46 (multilinear hashing).
     """
     mask = column["attention_mask"].long()
     # (n, length): 1 for the first token of the text, 2 for the second ...
-    place = mask.cumsum(dim=1)
-    factors = place * _GOLDEN
+    position = mask.cumsum(dim=1)
+    factors = position * _GOLDEN
     factors = (factors ^ (factors >> 29)) * _MIX
     factors = (factors ^ (factors >> 32)) | 1
     keys: Tensor = (mask * (column["input_ids"].long() + 1) * factors).sum(dim=1) + mask.sum(dim=1)
@@ -122,7 +122,7 @@ class TieredInfoNCELoss(nn.Module):
         count = keys.shape[1]
         target = process_rank() * count + torch.arange(count, device=keys.device)
         excluded = _excluded(keys)
-        # the positive itself always counts
+        # The positive itself is always a candidate.
         excluded[torch.arange(count, device=keys.device), target] = False
 
         def loss_of(vectors: Tensor) -> Tensor:
