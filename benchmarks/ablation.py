@@ -30,6 +30,7 @@ from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
 from hins_memory.evaluation import evaluate_encoder, paired_bootstrap
 from hins_memory.mining import MineSettings, mine
+from hins_memory.mining.negatives import pool
 from hins_memory.training import TrainSettings, train_encoder
 from hins_memory.types import Negative, Ratio, ScopeLog, Tier, TieredExample
 from parts.common.command import base_parser, exit_status
@@ -37,6 +38,7 @@ from parts.common.files import resolve_data, write_whole
 from parts.common.results import write_result
 from parts.common.screen import show_table, stage
 from parts.datasets.locomo import ANSWERABLE, LOCOMO, Conversation, eval_set, load_locomo
+from parts.mining.constants import replaced
 from parts.mining.evidence_logs import cases, locomo_scopes, scope_log
 
 if TYPE_CHECKING:
@@ -47,7 +49,9 @@ OURS = "hins"
 # Positives are what the search returned, in every row.
 _OURS = MineSettings(share_scopes=True, unretrieved=False)
 # The paper's rule alone: every memory of a tier is as good as any other, and nothing is guarded.
-_PLAIN = replace(_OURS, guard=None, max_plausible=1.0, near_pool=100_000, duplicate_similarity=1.0)
+_PLAIN = replace(_OURS, guard=None, max_plausible=1.0, duplicate_similarity=1.0)
+# More than there are of any tier.
+_WHOLE_TIER = 100_000
 _MINED: dict[str, MineSettings] = {
     "in_batch": _PLAIN,
     "random": _PLAIN,
@@ -130,7 +134,6 @@ def _score(
     """Train one encoder and return nDCG@10 and the category of each unseen question; kept in --work, if given."""
     # Without replay and averaging, which are the same for all ways to choose negatives.
     settings = TrainSettings(
-        negatives=arguments.negatives,
         epochs=arguments.epochs,
         learning_rate=4e-4,
         min_steps=1,
@@ -140,7 +143,7 @@ def _score(
     )
     examples = _examples(fold, row, seed, encoder, arguments.negatives)
     if row == "in_batch":
-        settings = replace(settings, negatives=0)
+        examples = [replace(example, negatives=()) for example in examples]
     key = hashlib.sha256(repr((fold.number, row, settings, examples)).encode()).hexdigest()[:16]
     kept = arguments.work / f"{row}-{seed}-{fold.number}-{key}.json" if arguments.work else None
     if kept is not None and kept.is_file():
@@ -157,7 +160,9 @@ def _score(
 def _examples(fold: Fold, row: str, seed: int, encoder: Encoder, negatives: int) -> list[TieredExample]:
     """Return the fold's pairs, the same in every row, with the row's negatives."""
     settings = replace(_MINED[row], negatives=negatives, seed=seed)
-    examples = mine(fold.logs, encoder, settings).examples
+    near = pool.NEAR_POOL if row == OURS else _WHOLE_TIER
+    with replaced(pool, "NEAR_POOL", near):
+        examples = mine(fold.logs, encoder, settings).examples
     if row == "random":
         return _with_random(examples, fold, seed, negatives)
     if row in _MARGINS:
@@ -167,10 +172,10 @@ def _examples(fold: Fold, row: str, seed: int, encoder: Encoder, negatives: int)
 
 def _with_random(examples: list[TieredExample], fold: Fold, seed: int, negatives: int) -> list[TieredExample]:
     rng = np.random.default_rng(seed)
-    pool = [memory for log in fold.logs for memory in log.memories]
+    memories = [memory for log in fold.logs for memory in log.memories]
     found = []
     for example in examples:
-        drawn = [pool[int(place)] for place in rng.choice(len(pool), negatives + 1, replace=False)]
+        drawn = [memories[int(place)] for place in rng.choice(len(memories), negatives + 1, replace=False)]
         texts = [memory.text for memory in drawn if memory.text != example.positive.text][:negatives]
         found.append(replace(example, negatives=tuple(Negative("", text, Tier.EASY) for text in texts)))
     return found

@@ -24,6 +24,8 @@ from hins_memory.data.sample_conversations import load_sample
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.evaluation import paired_bootstrap
 from hins_memory.mining import MineSettings, mine
+from hins_memory.mining.negatives import filters
+from hins_memory.mining.negatives.filters import RESTATED_WORDS
 from hins_memory.mining.positives.attribution import (
     MODEL,
     SIGNALS,
@@ -33,6 +35,7 @@ from hins_memory.mining.positives.attribution import (
     supports,
     unretrieved_source,
 )
+from hins_memory.mining.positives.find import MAX_POSITIVES
 from hins_memory.types import ScopeLog
 from parts.common.command import base_parser, exit_status
 from parts.common.files import resolve_data
@@ -40,11 +43,12 @@ from parts.common.results import write_result
 from parts.common.screen import progress, show_table, stage
 from parts.datasets.locomo import LOCOMO, load_locomo
 from parts.mining.attribution_fit import fit
+from parts.mining.constants import replaced
 from parts.mining.evidence_logs import TOP_K, Case, cases, followups, locomo_scopes, sample_scope, scope_log
 
 _QUICK_CONVERSATIONS = 2
 _COVERAGES = (0.3, 0.4, 0.5, 0.55)
-_MOST = MineSettings().max_positives
+_MOST = MAX_POSITIVES
 # The baseline: words of the answer, weighted by rarity, plus words of the question; the search's order breaks ties.
 _BAG_OF_WORDS = AttributionModel((1.0, 0.0, 0.3, 0.0, 0.0, 0.0, 0.0), 0.0, (1.0, 0.0, 0.001, 0.0), 0.0, (1.0, 0.0))
 
@@ -156,9 +160,11 @@ def _false_negatives(
     """Return the share of evidence turns that are negatives of their own question, without and with the filters."""
     public = [turn.text for one in load_sample() for turn in one.turns]
     share = {}
-    unfiltered = {"guard": None, "max_plausible": 1.0, "duplicate_similarity": 1.0, "restated_words": None}
-    for name, options in (("before", unfiltered), ("after", {})):
-        result = mine(logs, encoder, MineSettings(seed=seed, **options), public)  # type: ignore[arg-type]
+    unfiltered = MineSettings(seed=seed, guard=None, max_plausible=1.0, duplicate_similarity=1.0)
+    # Nothing has more than all of the rare words, so that nothing counts as restated.
+    for name, options, words in (("before", unfiltered, 1.1), ("after", MineSettings(seed=seed), RESTATED_WORDS)):
+        with replaced(filters, "RESTATED_WORDS", words):
+            result = mine(logs, encoder, options, public)
         keys = {(example.scope.user, example.positive.query) for example in result.examples}
         hit = {
             (example.scope.user, example.positive.query, negative.memory_id)

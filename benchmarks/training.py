@@ -27,6 +27,7 @@ import numpy as np
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
 from hins_memory.evaluation import evaluate_encoder, paired_bootstrap
+from hins_memory.mining import MineSettings
 from hins_memory.training import TrainSettings
 from parts.common.command import base_parser, exit_status
 from parts.common.files import resolve_data
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _OURS, _PLAIN = "hins", "plain"
 _RATE = 2e-5
 _SAMPLES = 10_000
+_NEGATIVES = MineSettings().negatives
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=float, default=4.0, help="passes over the examples")
     parser.add_argument("--steps", type=int, help="steps, in the place of --epochs")
     parser.add_argument("--batch-size", type=int, default=defaults.batch_size, help="queries a step")
-    parser.add_argument("--negatives", type=int, default=defaults.negatives, help="mined negatives a query")
+    parser.add_argument(
+        "--negatives", type=int, default=_NEGATIVES, help=f"mined negatives a query, at most {_NEGATIVES}"
+    )
     parser.add_argument("--slice", type=int, default=2, help="steps that a trainer takes in its turn (default 2)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)

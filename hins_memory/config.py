@@ -32,6 +32,26 @@ _DEFAULTS: dict[str, Any] = {
     "queue_bytes": 128 * 2**20,
     "flush_seconds": 0.2,
 }
+#: Settings of earlier versions, by table: what holds instead.
+REMOVED = {
+    "mine": {
+        "top_k": "the first 20 memories of a search count",
+        "max_positives": "at most 3 memories of a search become positives",
+        "near_pool": "negatives of a tier are sampled from the 8 nearest",
+        "restated_words": "7 tenths of the rare words make it the same fact",
+        "followup_seconds": "a follow-up comes within 5 minutes",
+        "max_chars": "texts of examples are cut to 8,000 characters",
+        "exact_rows": "an owner with over 20,000 memories is searched by an index",
+    },
+    "train": {
+        "negatives": "training uses all negatives that were mined: set negatives in [mine]",
+        "max_general_loss": "set max_general_loss in [gate]; training keeps to nine tenths of it",
+        "warmup": "the rate rises over a tenth of the steps",
+        "eval_steps": "early stopping looks at the held-out traffic after each eighth of the steps",
+        "checkpoint_seconds": "a checkpoint is written about every minute",
+        "checkpoint_steps": "a checkpoint is written about every minute",
+    },
+}
 _PROJECT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -79,6 +99,8 @@ class SettingsFile:
         hints = get_type_hints(kind)
         known = {one.name for one in fields(kind)} - set(without)
         for name in found:
+            if now := REMOVED.get(table, {}).get(name):
+                raise ConfigError(f"{self._place(table)}: {name} is not a setting any more: {now}.", "Delete the line.")
             if name not in known:
                 raise ConfigError(f"{self._place(table)} has an unknown name: {name}.", _nearest(name, known))
         return {name: self._checked(table, name, value, hints[name]) for name, value in found.items()}

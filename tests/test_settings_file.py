@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import runpy
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from hins_memory.cli.app import app
-from hins_memory.config import Settings, read_settings_file
+from hins_memory.config import REMOVED, Settings, read_settings_file
 from hins_memory.errors import ConfigError
 from hins_memory.loop.pipeline import Pipeline
 from hins_memory.loop.settings import LoopSettings
@@ -127,6 +128,29 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, said: lis
         Pipeline(settings(tmp_path))
     for part in said:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[train]\neval_steps = 4", ["hins.toml [train]", "eval_steps is not a setting any more", "Delete the line"]),
+        ("[train]\nnegatives = 5", ["set negatives in [mine]"]),
+        ("[train]\nmax_general_loss = 0.1", ["set max_general_loss in [gate]"]),
+    ],
+)
+def test_a_setting_of_an_earlier_version_ends_in_what_holds_instead(tmp_path: Path, text: str, said: list[str]) -> None:
+    written(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        Pipeline(settings(tmp_path))
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_no_setting_is_said_to_be_removed() -> None:
+    kinds = runpy.run_path(str(ROOT / "tools" / "settings_reference.py"))["classes"]()
+    for table, removed in REMOVED.items():
+        if table in kinds:
+            assert not removed.keys() & {one.name for one in fields(kinds[table])}
 
 
 def test_a_value_of_a_wrong_type_is_not_shown(tmp_path: Path) -> None:

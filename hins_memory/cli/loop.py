@@ -137,12 +137,12 @@ def train(
         _check_alone(context, ("base", "mode", "epochs", "negatives", "batch_size", "patience", "seed", "labelled"))
     # Whoever says how many passes gets them, however few steps they are.
     given: dict[str, Any] = {"epochs": epochs, "min_steps": None if epochs is None else 1, "batch_size": batch_size}
-    given |= {"mode": mode, "patience": patience, "negatives": negatives}
+    given |= {"mode": mode, "patience": patience}
     loop = _loop(settings, base, seed, {"negatives": negatives}, given)
     with Bars() as bars:
         bars.waiting("loading the encoder")
         if labelled is not None:
-            version = train_version(labelled, settings, loop.base, loop.train, bars)
+            version = train_version(labelled, settings, loop, bars)
         else:
             version = Pipeline(settings, loop=loop, progress=bars).train(resume=resume)
     if not is_main():

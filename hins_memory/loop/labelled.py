@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from hins_memory.mining import MineResult, MineSettings, mine
 if TYPE_CHECKING:
     from hins_memory.config import Settings
     from hins_memory.encoders.encoder import Encoder
+    from hins_memory.loop.settings import LoopSettings
     from hins_memory.registry.registry import EncoderVersion
     from hins_memory.training import TrainResult, TrainSettings
     from hins_memory.training.trainer import Progress
@@ -82,28 +83,39 @@ def train_encoder(
         >>> rows = [{"query": "Which instrument does Ann play?", "positive": "I play the oboe.", "speaker": "Ann"}, ...]
         >>> train_encoder(rows, "my-encoder")  # doctest: +SKIP
     """
+    from hins_memory.training import AuxiliaryData
+
+    return _train(data, Path(folder), base, (settings, mining, AuxiliaryData().general_loss), progress)
+
+
+def _train(
+    data: Rows,
+    folder: Path,
+    base: str | Path,
+    settings: tuple[TrainSettings | None, MineSettings | None, float],
+    progress: Progress | None,
+) -> TrainResult:
+    """Train on labelled questions; the settings are the trainer's, the miner's and the allowed general loss."""
     from hins_memory.evaluation.general import load_general
     from hins_memory.registry.loader import shared_encoder
-    from hins_memory.training import AuxiliaryData, TrainSettings
-    from hins_memory.training import train_encoder as train
+    from hins_memory.training import AuxiliaryData, train_encoder
 
-    settings = settings or TrainSettings()
+    training, mining, general_loss = settings
     start = shared_encoder(base)
-    mined = mine_labelled(data, start, mining or MineSettings(negatives=settings.negatives, max_owner_share=1.0))
-    auxiliary = AuxiliaryData(general=load_general())
-    return train(mined.examples, Path(folder), base=start, settings=settings, auxiliary=auxiliary, progress=progress)
+    mined = mine_labelled(data, start, mining)
+    auxiliary = AuxiliaryData(general=load_general(), general_loss=general_loss)
+    return train_encoder(mined.examples, folder, base=start, settings=training, auxiliary=auxiliary, progress=progress)
 
 
 def train_version(
-    data: Rows, settings: Settings, base: str | Path | None, train: TrainSettings, progress: Progress | None = None
+    data: Rows, settings: Settings, loop: LoopSettings, progress: Progress | None = None
 ) -> EncoderVersion:
     """Train on labelled questions and register the result as a version of a project.
 
     Args:
         data: a file or rows, see `train_encoder`.
         settings: the project.
-        base: the encoder to start from; None means what serves the project, or the starter.
-        train: how to train.
+        loop: how to mine and to train; one user may have all examples.
         progress: called as (``train``, steps done, steps in all).
 
     Raises:
@@ -114,10 +126,10 @@ def train_version(
     from hins_memory.training.run import scratch_folder
 
     registry = Registry(settings)
-    if base is None:
-        base = EncoderSource(registry).initial_name()
+    base = EncoderSource(registry).initial_name() if loop.base is None else loop.base
+    chosen = (loop.train, replace(loop.mine, max_owner_share=1.0), loop.gate.general_loss_in_training)
     with scratch_folder(settings.training) as folder:
-        trained = train_encoder(data, folder / "model", base=base, settings=train, progress=progress)
+        trained = _train(data, folder / "model", base, chosen, progress)
         return registry.add(trained.folder, trained.manifest)
 
 

@@ -162,7 +162,7 @@ class MinerRun:
         if not asked:
             return {}
         vectors = self._vectors.encode(self._encoder, [query.query for query in asked], "query")
-        counts = count_ranked(owner, asked, vectors, settings)
+        counts = count_ranked(owner, asked, vectors)
         ratio = settings.ratio
         if not isinstance(ratio, Ratio):
             ratio = estimate_ratio(counts).ratio

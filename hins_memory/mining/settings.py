@@ -8,8 +8,10 @@ from typing import Literal
 from hins_memory.errors import ConfigError
 from hins_memory.types import Ratio
 
-__all__ = ["MineSettings"]
+__all__ = ["TOP_K", "MineSettings"]
 
+#: This many memories of a search count, for attribution and for the empirical ratio.
+TOP_K = 20
 _MIN_BUDGET = 16 * 2**20
 
 
@@ -29,21 +31,10 @@ class MineSettings:
             return it.
         max_plausible: a memory that the answer points to with more than this confidence, 0 to 1, is not used as a
             negative either: it may be the same fact restated. 1 leaves that to the guard.
-        top_k: how many memories of a search count, for attribution and for the empirical ratio.
-        max_positives: at most this many memories of one retrieval become positives, the unretrieved one first, then
-            the best.
-        near_pool: negatives of a tier are sampled from this many nearest ones that pass the filters.
         duplicate_similarity: cosine with the positive from which a text counts as the same fact restated.
-        restated_words: a memory of the same speaker that is near to the positive and has this share of its rare words,
-            over 0 to 1, counts as the same fact restated, say later in other words; None leaves that out.
-        followup_seconds: a query repeated or corrected by the user within this time says that the first search was
-            not right (followups.py); 0 leaves such signals unused.
         share_scopes: whether texts of one owner may be negatives in another owner's examples.
         max_owner_share: an owner's largest share of the examples, over 0 to 1. It is held when there are more owners
             than 1 / share; fewer could only be held to it by an equal split.
-        max_chars: longer texts are cut to this many characters in examples; encoders read far less.
-        exact_rows: an owner with more memories than this is searched with faiss's inverted file, and each query is
-            compared with its neighbourhood only; up to here, with all memories.
         memory_budget: about how many bytes the miner may hold beside the log of the owner at hand, at least 16 MiB;
             it does not grow with the number of owners. An owner's vectors that would take over a quarter are a
             float16 file, with a search index of one byte for each number in it.
@@ -59,35 +50,25 @@ class MineSettings:
     min_confidence: float = 0.5
     unretrieved: bool = True
     max_plausible: float = 0.1
-    top_k: int = 20
-    max_positives: int = 3
-    near_pool: int = 8
     duplicate_similarity: float = 0.9
-    restated_words: float | None = 0.7
-    followup_seconds: float = 300.0
     share_scopes: bool = False
     max_owner_share: float = 0.5
-    max_chars: int = 8000
-    exact_rows: int = 20_000
     memory_budget: int = 2 * 2**30
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.ratio, Ratio) and self.ratio != "empirical":
             raise ConfigError(f"The ratio {self.ratio!r} is not valid.", "Use 'empirical' or a Ratio of three shares.")
-        for name in ("negatives", "top_k", "max_positives", "near_pool", "max_chars", "exact_rows"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}.", "Use at least 1.")
+        if self.negatives < 1:
+            raise ConfigError(f"negatives is {self.negatives}.", "Use at least 1.")
         self._check_shares()
-        if not 0 <= self.followup_seconds <= 86_400:
-            raise ConfigError(f"followup_seconds is {self.followup_seconds}.", "Use 0 (unused) to 86400, a day.")
         if self.memory_budget < _MIN_BUDGET:
             raise ConfigError(f"memory_budget is {self.memory_budget} bytes.", "Use at least 16 MiB (16777216).")
 
     def _check_shares(self) -> None:
-        for name in ("guard", "max_owner_share", "duplicate_similarity", "restated_words"):
+        for name in ("guard", "max_owner_share", "duplicate_similarity"):
             value = getattr(self, name)
-            if value is None and name in ("guard", "restated_words"):
+            if value is None and name == "guard":
                 continue
             if value is None or not 0 < value <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use a value over 0 and up to 1.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -21,8 +20,10 @@ _DEFAULT_RATE = {"full": 1.5e-4, "lora": 6e-4, "query": 5e-3}
 # A step of the query mode works on vectors: it takes milliseconds, and a large batch costs nothing.
 _LEAST_STEPS = {"full": 0, "lora": 0, "query": 60}
 _BATCHES = {"full": 1, "lora": 1, "query": 16}
-# Without a number of steps, the held-out traffic is scored this many times in a run.
+# Early stopping scores the held-out traffic this many times in a run.
 _EVALUATIONS = 8
+# The rate rises to its peak over this share of the steps, the usual one.
+_WARMUP = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,6 @@ class TrainSettings:
             `query` mode takes sixteen times as many, because it works on vectors.
         learning_rate: peak rate of AdamW; 0 means the mode's default (1.5e-4 for full, 6e-4 for lora, 5e-3 for query).
         temperature: what cosine similarities are divided by in the loss.
-        negatives: how many of an example's negatives are used, in their order.
         lora_rank: rank of the update in `lora` mode; its alpha is twice the rank.
         anchor: bring the scores back to the base encoder's scale, so that as many results reach the frameworks'
             thresholds as before: after training (`full` and `lora`), or while training (`query`).
@@ -45,20 +45,14 @@ class TrainSettings:
             the default is a scale in even steps, which favours none.
         soup: how much of what was learned is kept at most, above 0 and up to 1, the rest being the base's (weight
             averaging), against forgetting.
-        max_general_loss: deprecated, see `GateSettings.max_general_loss` (a pipeline) and
-            `AuxiliaryData.general_loss`; None takes theirs.
         replay: packaged examples of general retrieval that are trained on beside the others, how many for each of them,
             against forgetting; 0 adds none.
-        warmup: share of the steps over which the rate rises to its peak.
         micro_batch_size: texts per forward pass; they are sorted by length first, so little is padded.
         gradient_cache: embed twice and keep the activations of one micro-batch only, so that the batch size does not
             bound the memory; None does so where a step has more than 1024 texts in a process.
         max_tokens: longer texts are cut to this many tokens while training; 0 means the model's own limit.
         patience: stop when the held-out traffic has not got better this many times in a row, and keep the best weights;
             0 trains to the end and keeps the last.
-        eval_steps: steps between two looks at the held-out traffic; 0 means an eighth of all.
-        checkpoint_seconds: a run with a folder for them writes a checkpoint about this often; 0 means never by time.
-        checkpoint_steps: and every N steps; 0 means never by steps.
         seed: seeds the order of the examples and the new weights.
 
     Raises:
@@ -71,21 +65,15 @@ class TrainSettings:
     batch_size: int = 32
     learning_rate: float = 0.0
     temperature: float = 0.05
-    negatives: int = 3
     lora_rank: int = 16
     anchor: bool = True
     cutoffs: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     soup: float = 0.8
-    max_general_loss: float | None = None
     replay: float = 0.25
-    warmup: float = 0.1
     micro_batch_size: int = 16
     gradient_cache: bool | None = None
     max_tokens: int = 256
     patience: int = 0
-    eval_steps: int = 0
-    checkpoint_seconds: float = 60.0
-    checkpoint_steps: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -97,33 +85,18 @@ class TrainSettings:
         for name in ("epochs", "temperature"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use a value above 0.")
-        not_negative = ("min_steps", "negatives", "max_tokens", "learning_rate")
-        for name in (*not_negative, "patience", "eval_steps", "checkpoint_seconds", "checkpoint_steps"):
+        for name in ("min_steps", "max_tokens", "learning_rate", "patience"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use 0 or more.")
-        if not 0 <= self.warmup < 1:
-            raise ConfigError(f"warmup is {self.warmup}.", "Use a share from 0 to below 1.")
         self._check_scores()
 
     def _check_scores(self) -> None:
         if not 0 < self.soup <= 1:
             raise ConfigError(f"soup is {self.soup}.", "Use a share above 0, up to 1.")
-        if self.max_general_loss is not None:
-            self._check_general_loss(self.max_general_loss)
         if not 0 <= self.replay < math.inf:
             raise ConfigError(f"replay is {self.replay}.", "Use 0 or more.")
         if not all(-1 < cutoff < 1 for cutoff in self.cutoffs):
             raise ConfigError(f"cutoffs is {self.cutoffs}.", "Give cosines.")
-
-    def _check_general_loss(self, loss: float) -> None:
-        if not 0 <= loss <= 1:
-            raise ConfigError(f"max_general_loss is {loss}.", "Use 0 to 1; 0.01 is one point.")
-        warnings.warn(
-            "TrainSettings.max_general_loss is deprecated: set GateSettings.max_general_loss, of which training keeps "
-            "to nine tenths, or AuxiliaryData.general_loss without a pipeline.",
-            DeprecationWarning,
-            stacklevel=5,
-        )
 
     @property
     def _queries_a_step(self) -> int:
@@ -151,7 +124,11 @@ class TrainSettings:
 
     def steps_between_evaluations(self, steps: int) -> int:
         """Return after how many steps the held-out traffic is scored, in a run of `steps`."""
-        return self.eval_steps or max(1, steps // _EVALUATIONS)
+        return max(1, steps // _EVALUATIONS)
+
+    def warmup_steps(self, steps: int) -> float:
+        """Return over how many of a run's steps the rate rises to its peak; not rounded."""
+        return _WARMUP * steps
 
     @property
     def rate(self) -> float:

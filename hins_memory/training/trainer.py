@@ -111,7 +111,7 @@ def train_encoder(
             "base": [encoder.version, weights],
             "processes": process_count(),
         }
-        dataset = to_dataset(examples, settings.negatives)
+        dataset = to_dataset(examples)
         job = FitJob(settings, dataset, auxiliary.early_stopping_sets, checkpoints, identity, progress)
         history = fit(model, job)
         # Weights are read from their file as they are needed: writing into the file changes a loaded encoder.

@@ -68,7 +68,7 @@ def test_too_few_and_a_full_folder_are_clear_errors(tmp_path):
 @pytest.mark.slow
 def test_an_encoder_learns_from_labels(tmp_path):
     rows = rows_of(2)
-    quick = TrainSettings(mode="query", max_general_loss=1.0)
+    quick = TrainSettings(mode="query")
     trained = hins_memory.train_encoder(rows, tmp_path / "model", base="stock", settings=quick)
     assert Encoder.load(trained.folder).encode(["a text"]).shape == (1, 384)
     found = hins_memory.compare_encoders(rows, {"before": "stock", "after": trained.folder})

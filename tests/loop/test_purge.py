@@ -57,12 +57,13 @@ def project(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def loop(tiny_folder: Path) -> LoopSettings:
+def loop(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> LoopSettings:
+    # A checkpoint after each step.
+    monkeypatch.setattr("hins_memory.training.fit.callbacks._SECONDS", -1.0)
+    monkeypatch.setattr("hins_memory.training.fit.callbacks._MAX_SAVE_SHARE", float("inf"))
     return LoopSettings(
         holdout=HoldoutSettings(share=0.2, min_queries=5),
-        train=TrainSettings(
-            mode="full", learning_rate=1e-3, batch_size=8, min_steps=12, max_tokens=32, replay=0.0, checkpoint_steps=1
-        ),
+        train=TrainSettings(mode="full", learning_rate=1e-3, batch_size=8, min_steps=12, max_tokens=32, replay=0.0),
         gate=GateSettings(min_queries=5, samples=200),
         base=str(tiny_folder),
     )

@@ -24,7 +24,7 @@ from hins_memory.types import Answer, Feedback, Memory, Scope, ScopeLog
 
 def evidence_of(log, encoder, **options):
     skipped = Counter()
-    owner = build_owner(log, encoder, 8000, skipped)
+    owner = build_owner(log, encoder, skipped)
     found = find_positives(log, owner, encoder, MineSettings(**options), skipped)
     return owner, {one.query: one for one in found}, skipped
 
@@ -36,7 +36,7 @@ def question(encoder, text, answer):
 
 def test_the_answer_comes_from_the_memory_that_says_it(stock_encoder):
     log = sailor()
-    owner = build_owner(log, stock_encoder, 8000, Counter())
+    owner = build_owner(log, stock_encoder, Counter())
     ranked = list(range(12))
     asked = question(stock_encoder, "What is Bram's pan made of?", "cast iron")
     confidence = attribute(supports(owner, asked), ranked)
@@ -47,7 +47,7 @@ def test_the_answer_comes_from_the_memory_that_says_it(stock_encoder):
 def test_the_speaker_that_the_question_names_decides_between_twins(stock_encoder):
     scope = Scope(user="u")
     twins = memories(scope, "c", [("Ilse", "My sail is orange."), ("Bram", "My sail is orange.")])
-    owner = build_owner(ScopeLog(scope, memories=tuple(twins)), stock_encoder, 8000, Counter())
+    owner = build_owner(ScopeLog(scope, memories=tuple(twins)), stock_encoder, Counter())
     for speaker, row in (("Ilse", 0), ("Bram", 1)):
         asked = question(stock_encoder, f"Which colour is {speaker}'s sail?", "orange")
         assert attribute(supports(owner, asked), [1 - row, row]).argmax() == row
@@ -58,7 +58,7 @@ def test_the_date_of_the_answer_points_to_the_memory_of_that_day(stock_encoder):
     text = "Ilse: I went sailing yesterday."
     days = (1_680_000_000.0, 1_683_460_800.0, 1_690_000_000.0)
     stored = [Memory(f"m{n}", scope, "c", f"{text} {n}", speaker="Ilse", time=day) for n, day in enumerate(days)]
-    owner = build_owner(ScopeLog(scope, memories=tuple(stored)), stock_encoder, 8000, Counter())
+    owner = build_owner(ScopeLog(scope, memories=tuple(stored)), stock_encoder, Counter())
     asked = question(stock_encoder, "When did Ilse go sailing?", "7 May 2023")
     assert attribute(supports(owner, asked), [0, 1, 2]).argmax() == 1
 

@@ -20,11 +20,12 @@ from hins_memory.mining.positives.followups import (
 )
 from hins_memory.types import Answer, Feedback, Positive, Retrieval, Scope, Turn
 
+FOLLOWUP_SECONDS = "hins_memory.mining.positives.followups.FOLLOWUP_SECONDS"
 QUERY = "What is Ilse's dinghy called?"
 
 
 def evidence_of(log, encoder, **options):
-    owner = build_owner(log, encoder, 8000, Counter())
+    owner = build_owner(log, encoder, Counter())
     found = find_positives(log, owner, encoder, MineSettings(**options), Counter())
     return owner, {one.query: one for one in found}
 
@@ -76,11 +77,12 @@ def test_what_a_correction_is(text, expected):
     ],
     ids=["reworded", "same", "too late", "a retry", "another speaker", "another question"],
 )
-def test_a_repeated_query_rejects_what_was_ranked_first(stock_encoder, second, seconds, expected):
+def test_a_repeated_query_rejects_what_was_ranked_first(stock_encoder, monkeypatch, second, seconds, expected):
     log = searched((QUERY, 5, 0), (second, 4, seconds))
     owner, found = evidence_of(log, stock_encoder)
     assert (log.memories[5].id in rejected(owner, found[QUERY])) is expected
-    assert not rejected(owner, evidence_of(log, stock_encoder, followup_seconds=0)[1][QUERY])
+    monkeypatch.setattr(FOLLOWUP_SECONDS, -1.0)
+    assert not rejected(owner, evidence_of(log, stock_encoder)[1][QUERY])
 
 
 def test_a_correcting_turn_is_about_the_search_before_the_answer_that_it_corrects(stock_encoder):
@@ -102,9 +104,11 @@ def test_a_correcting_turn_is_about_the_search_before_the_answer_that_it_correct
     assert not any(one.rejected for one in found.values())
 
 
-def test_the_confidence_follows_bayes_rule(stock_encoder):
+def test_the_confidence_follows_bayes_rule(stock_encoder, monkeypatch):
     log = searched((QUERY, 0, 0), ("What is the name of Ilse's old dinghy called?", 5, 60), answers=("Möwe",))
-    _, alone = evidence_of(log, stock_encoder, followup_seconds=0, min_confidence=0.01)
+    with monkeypatch.context() as without:
+        without.setattr(FOLLOWUP_SECONDS, -1.0)
+        _, alone = evidence_of(log, stock_encoder, min_confidence=0.01)
     ((row, before),) = alone[QUERY].positives.items()
     owner, found = evidence_of(log, stock_encoder, min_confidence=0.01)
     wrong = 4 * (1 - before.confidence) / (4 * (1 - before.confidence) + before.confidence)
@@ -168,8 +172,9 @@ def test_a_memory_that_the_next_search_is_answered_from_was_not_wrong(stock_enco
     assert not found[QUERY].rejected
 
 
-def test_a_rejected_memory_becomes_a_negative(stock_encoder):
+def test_a_rejected_memory_becomes_a_negative(stock_encoder, monkeypatch):
+    monkeypatch.setattr("hins_memory.mining.negatives.pool.NEAR_POOL", 1)
     log = searched((QUERY, 11, 0), (QUERY, 0, 60), answers=("", "Möwe"))
-    examples = mine([log], stock_encoder, MineSettings(near_pool=1, negatives=2)).examples
+    examples = mine([log], stock_encoder, MineSettings(negatives=2)).examples
     assert [one.positive.memory_id for one in examples] == [log.memories[0].id]
     assert log.memories[11].id in {negative.memory_id for negative in examples[0].negatives}

@@ -11,7 +11,11 @@ from mine_logs import COOKING, PUBLIC, SAILING, memories, retrieval, sailor
 
 from hins_memory.mining import MineSettings, mine
 from hins_memory.mining.negatives.filters import guard_limit
+from hins_memory.mining.owner.text import EXAMPLE_CHARS
 from hins_memory.types import Answer, Feedback, Memory, Ratio, Scope, ScopeLog, Tier, Turn
+
+RESTATED_WORDS = "hins_memory.mining.negatives.filters.RESTATED_WORDS"
+NEAR_POOL = "hins_memory.mining.negatives.pool.NEAR_POOL"
 
 
 def texts_of(example):
@@ -56,7 +60,7 @@ def test_the_guard_is_never_above_the_positive(score, guard):
     assert guard_limit(score, None) == float("inf")
 
 
-def test_a_restated_fact_is_no_negative(stock_encoder):
+def test_a_restated_fact_is_no_negative(stock_encoder, monkeypatch):
     log = sailor()
     pan = next(memory for memory in log.memories if "cast iron" in memory.text)
     again = (
@@ -64,9 +68,9 @@ def test_a_restated_fact_is_no_negative(stock_encoder):
         replace(pan, id="other", conversation="c1", time=9e5),
     )
     log = replace(log, memories=(*log.memories, *again))
-    loose = MineSettings(
-        guard=None, max_plausible=1.0, duplicate_similarity=1.0, restated_words=None, negatives=14, near_pool=14
-    )
+    monkeypatch.setattr(RESTATED_WORDS, 1.1)
+    monkeypatch.setattr(NEAR_POOL, 14)
+    loose = MineSettings(guard=None, max_plausible=1.0, duplicate_similarity=1.0, negatives=14)
     for options, expected in ((loose, True), (replace(loose, max_plausible=0.1, duplicate_similarity=0.9), False)):
         chosen = {
             negative.memory_id
@@ -79,7 +83,7 @@ def test_a_restated_fact_is_no_negative(stock_encoder):
         assert "other" not in chosen
 
 
-def test_a_fact_restated_later_in_other_words_is_no_negative(stock_encoder):
+def test_a_fact_restated_later_in_other_words_is_no_negative(stock_encoder, monkeypatch):
     """Without an answer to compare with: the speaker and the rare words tell."""
     log = sailor()
     asked = log.retrievals[2]
@@ -89,15 +93,10 @@ def test_a_fact_restated_later_in_other_words_is_no_negative(stock_encoder):
     other = replace(pan, id="other", speaker="Ilse", text="Ilse: My own pan is not made of cast iron.", time=9e5)
     log = replace(log, memories=(*log.memories, again, other), answers=())
     log = replace(log, feedback=(Feedback(pan.id, "POSITIVE", asked.id),))
-    for share, expected in ((None, {"again", "other"}), (0.7, {"other"})):
-        options = MineSettings(
-            ratio=Ratio(1 / 3, 1 / 3, 1 / 3),
-            guard=None,
-            duplicate_similarity=1.0,
-            restated_words=share,
-            negatives=14,
-            near_pool=14,
-        )
+    monkeypatch.setattr(NEAR_POOL, 14)
+    options = MineSettings(ratio=Ratio(1 / 3, 1 / 3, 1 / 3), guard=None, duplicate_similarity=1.0, negatives=14)
+    for share, expected in ((1.1, {"again", "other"}), (0.7, {"other"})):
+        monkeypatch.setattr(RESTATED_WORDS, share)
         (example,) = mine([log], stock_encoder, options).examples
         assert {one.memory_id for one in example.negatives} & {"again", "other"} == expected
 
@@ -112,12 +111,13 @@ def test_other_positives_of_a_query_are_no_negatives(stock_encoder):
     assert not {negative.memory_id for one in examples for negative in one.negatives} & set(liked)
 
 
-def test_what_feedback_rejected_is_a_negative_before_the_nearest(stock_encoder):
+def test_what_feedback_rejected_is_a_negative_before_the_nearest(stock_encoder, monkeypatch):
+    monkeypatch.setattr(NEAR_POOL, 1)
     log = sailor()
     asked = log.retrievals[2]
     far = next(memory for memory in log.memories if memory.conversation == "c1")
     log = replace(log, feedback=(Feedback(far.id, "NEGATIVE", asked.id),))
-    only_easy = MineSettings(ratio=Ratio(1, 0, 0), negatives=1, near_pool=1)
+    only_easy = MineSettings(ratio=Ratio(1, 0, 0), negatives=1)
     example = next(one for one in mine([log], stock_encoder, only_easy).examples if one.positive.query == asked.query)
     assert [negative.memory_id for negative in example.negatives] == [far.id]
 
@@ -263,15 +263,16 @@ def test_odd_texts_are_mined_like_any_other(stock_encoder):
     stored = memories(scope, "c", talk)
     asked = retrieval(scope, "小明的猫叫什么？", stored)
     log = ScopeLog(scope, memories=tuple(stored), retrievals=(asked,), answers=(Answer(asked.id, "雪球"),))
-    result = mine([log], stock_encoder, MineSettings(min_confidence=0.01, guard=None, max_chars=500), PUBLIC)
+    result = mine([log], stock_encoder, MineSettings(min_confidence=0.01, guard=None), PUBLIC)
     assert result.examples
     assert result.examples[0].positive.memory_id == stored[0].id
     for example in result.examples:
-        assert all(len(text) <= 500 and text.encode() for text in texts_of(example))
+        assert all(len(text) <= EXAMPLE_CHARS and text.encode() for text in texts_of(example))
 
 
-def test_scores_are_finite_and_near_ones_come_first(stock_encoder):
-    result = mine([sailor()], stock_encoder, MineSettings(ratio=Ratio(0, 1, 0), near_pool=1, negatives=2))
+def test_scores_are_finite_and_near_ones_come_first(stock_encoder, monkeypatch):
+    monkeypatch.setattr(NEAR_POOL, 1)
+    result = mine([sailor()], stock_encoder, MineSettings(ratio=Ratio(0, 1, 0), negatives=2))
     for example in result.examples:
         scores = [negative.score for negative in example.negatives]
         assert np.isfinite(scores).all()

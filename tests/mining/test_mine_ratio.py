@@ -68,9 +68,7 @@ def test_a_tier_of_share_zero_is_the_last_resort():
 @pytest.mark.parametrize(
     "options",
     [{"negatives": 0}, {"guard": 0.0}, {"guard": 1.5}, {"min_confidence": -0.1}, {"max_owner_share": 0.0},
-     {"ratio": "guess"}, {"followup_seconds": -1.0}, {"memory_budget": 1},
-     {"restated_words": 1.5}, {"exact_rows": 0},
-     {"top_k": 0}, {"max_plausible": 2.0}, {"duplicate_similarity": 0.0}],
+     {"ratio": "guess"}, {"memory_budget": 1}, {"max_plausible": 2.0}, {"duplicate_similarity": 0.0}],
 )  # fmt: skip
 def test_bad_settings_are_refused(options):
     with pytest.raises(ConfigError):

@@ -58,14 +58,24 @@ def big_log(count, queries=40, conversations=4, answers=False):
     return ScopeLog(scope, memories=memories, retrievals=tuple(asked), **outcome)
 
 
-SMALL = MineSettings(exact_rows=500, guard=None, restated_words=None, max_plausible=1.0)
+SMALL = MineSettings(guard=None, max_plausible=1.0)
+EXACT_ROWS = "hins_memory.mining.owner.vectors.EXACT_ROWS"
 
 
-def test_a_large_owner_gets_nearly_the_negatives_of_a_full_comparison(tmp_path):
+@pytest.fixture(autouse=True)
+def small_limits(monkeypatch):
+    monkeypatch.setattr(EXACT_ROWS, 500)
+    # Its texts are alike; nothing has more than all of the rare words.
+    monkeypatch.setattr("hins_memory.mining.negatives.filters.RESTATED_WORDS", 1.1)
+
+
+def test_a_large_owner_gets_nearly_the_negatives_of_a_full_comparison(monkeypatch):
+    monkeypatch.setattr("hins_memory.mining.negatives.pool.NEAR_POOL", 3)
     log = big_log(2000)
-    options = replace(SMALL, near_pool=3, max_owner_share=1.0)
+    options = replace(SMALL, max_owner_share=1.0)
     near = mine([log], TopicVectors(), options)
-    full = mine([log], TopicVectors(), replace(options, exact_rows=20_000))
+    monkeypatch.setattr(EXACT_ROWS, 20_000)
+    full = mine([log], TopicVectors(), options)
     assert [one.positive for one in near.examples] == [one.positive for one in full.examples]
     assert all(len(one.negatives) == 3 for one in near.examples)
     for tier in (Tier.EASY, Tier.MEDIUM, Tier.HARD):
@@ -90,10 +100,11 @@ def test_a_large_owners_tiers_follow_the_rule():
             assert negative.tier is not Tier.HARD or other.speaker != positive.speaker
 
 
-def test_answers_of_a_large_owner_are_attributed():
+def test_answers_of_a_large_owner_are_attributed(monkeypatch):
     log = big_log(2000, answers=True)
     near = mine([log], TopicVectors(), SMALL)
-    full = mine([log], TopicVectors(), replace(SMALL, exact_rows=20_000))
+    monkeypatch.setattr(EXACT_ROWS, 20_000)
+    full = mine([log], TopicVectors(), SMALL)
     assert near.examples
     assert {one.positive.memory_id for one in near.examples} == {one.positive.memory_id for one in full.examples}
 
@@ -113,7 +124,7 @@ def test_the_work_for_a_query_does_not_grow_with_the_owner(tmp_path, conversatio
     for count in (2000, 4000, 8000):
         encoder, folder = TopicVectors(), VectorFolder(SMALL, tmp_path)
         with folder.owner():
-            owner = build_owner(big_log(count, conversations=conversations), encoder, 100, Counter(), folder)
+            owner = build_owner(big_log(count, conversations=conversations), encoder, Counter(), folder)
             assert encoder.rows == count
             assert isinstance(owner.vectors, np.memmap)
             assert owner.vectors.dtype == np.float16

@@ -17,7 +17,7 @@ SCOPE = Scope(user="u")
 
 
 def owner_of(encoder, stored, turns=()):
-    return build_owner(ScopeLog(SCOPE, turns=tuple(turns), memories=tuple(stored)), encoder, 8000, Counter())
+    return build_owner(ScopeLog(SCOPE, turns=tuple(turns), memories=tuple(stored)), encoder, Counter())
 
 
 def labelled(rows):
@@ -137,7 +137,7 @@ def test_repeated_and_empty_memories_take_one_row_or_none(stock_encoder):
         Memory(f"m{n}", SCOPE, "c", "Ilse  likes TEA" if n % 2 else "ilse likes tea", "Ilse") for n in range(2000)
     ]
     stored.append(Memory("empty", SCOPE, "c", " \n", "Ilse"))
-    owner = build_owner(ScopeLog(SCOPE, memories=tuple(stored)), stock_encoder, 8000, skipped)
+    owner = build_owner(ScopeLog(SCOPE, memories=tuple(stored)), stock_encoder, skipped)
     assert len(owner.texts) == 1
     assert {owner.rows[f"m{n}"] for n in range(2000)} == {0}
     assert skipped == {"memories that repeat another": 1999, "memories without text": 1}

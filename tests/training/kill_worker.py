@@ -16,14 +16,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from train_world import examples, quick
+from train_world import checkpoint_every, examples, quick
 
 import hins_memory.training.fit.fit
 import hins_memory.training.fit.tiered_trainer  # noqa: F401
 from hins_memory.training import TrainSettings, train_encoder
 
 base, root = Path(sys.argv[1]), Path(sys.argv[2])
-SETTINGS = quick(checkpoint_steps=3, min_steps=14)
+SETTINGS = quick(min_steps=14)
 QUERIES = quick(mode="query", min_steps=14)
 
 
@@ -116,4 +116,5 @@ def main() -> None:
     print(json.dumps(report))  # noqa: T201
 
 
+checkpoint_every(3)
 main()

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from sentence_transformers import SentenceTransformer
 from torch.nn.parallel import DistributedDataParallel
-from train_world import batch_columns, examples, quick
+from train_world import batch_columns, checkpoint_every, examples, quick
 
 from hins_memory.training import RunContent, open_run, train_encoder
 from hins_memory.training.fit.processes import from_main, is_main, process_count, wait_for_all
-from hins_memory.training.loss.loss import LossSettings, TieredInfoNCELoss
+from hins_memory.training.loss.loss import TieredInfoNCELoss
 
 base, root = Path(sys.argv[2]), Path(sys.argv[3])
 
@@ -24,7 +24,7 @@ base, root = Path(sys.argv[2]), Path(sys.argv[3])
 def gradients(cache: bool) -> None:
     model = SentenceTransformer(str(base), device="cpu").eval()
     wrapped = DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
-    loss = TieredInfoNCELoss(model, LossSettings(micro_batch_size=3, gradient_cache=cache))
+    loss = TieredInfoNCELoss(model, micro_batch_size=3, gradient_cache=cache)
     loss.model = wrapped
     columns = batch_columns(model, torch.distributed.get_rank(), process_count())
     value = loss(columns)
@@ -35,11 +35,12 @@ def gradients(cache: bool) -> None:
 
 def train() -> None:
     assert from_main(lambda: "of the first") == "of the first"
+    checkpoint_every(5)
     called: list[bool] = []
 
     def content() -> RunContent:
         called.append(True)
-        return RunContent(examples(), quick(mode="lora", checkpoint_steps=5), str(base))
+        return RunContent(examples(), quick(mode="lora"), str(base))
 
     with open_run(root / "training", content) as run:
         result = train_encoder(

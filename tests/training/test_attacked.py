@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_world import examples, quick
+from train_world import checkpoint_every, examples, quick
 
 from hins_memory.common.files import file_lock
 from hins_memory.encoders.encoder import Encoder
@@ -38,10 +38,15 @@ def train(folder: Path, base: Path | Encoder, found=None, progress=None, **chang
         found if found is not None else examples(),
         folder / "model",
         base=base,
-        settings=quick(checkpoint_steps=4, **changes),
+        settings=quick(**changes),
         checkpoints=folder / "checkpoints",
         progress=progress,
     )
+
+
+@pytest.fixture(autouse=True)
+def checkpoints_by_steps(monkeypatch):
+    checkpoint_every(4, monkeypatch.setattr)
 
 
 @pytest.fixture
@@ -199,7 +204,7 @@ def test_two_trainings_do_not_share_a_folder_for_checkpoints(tmp_path, base):
 @pytest.mark.parametrize("mode", ["full", "lora", "query"])
 def test_weights_that_are_no_numbers_end_in_an_error_and_no_model(tmp_path, base, mode):
     # The last update is in no loss: every loss before it is finite.
-    steps = {"min_steps": 2, "epochs": 0.1, "warmup": 0.5}
+    steps = {"min_steps": 2, "epochs": 0.1}
     with pytest.raises(TrainingError, match=r"not finite numbers|The loss became"):
         train(tmp_path, base, mode=mode, learning_rate=1e38, **steps)
     assert not (tmp_path / "model").exists()

@@ -99,7 +99,7 @@ def test_weight_averaging_is_a_weighted_mean(tiny_folder):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"soup": -0.1}, {"soup": 0.0}, {"soup": 1.1}, {"max_general_loss": 1.1}, {"cutoffs": (1.5,)}, {"lora_rank": 0}],
+    [{"soup": -0.1}, {"soup": 0.0}, {"soup": 1.1}, {"cutoffs": (1.5,)}, {"lora_rank": 0}],
 )
 def test_settings_out_of_range_are_refused(changes):
     with pytest.raises(ConfigError):

@@ -9,7 +9,7 @@ from hins_memory.errors import ConfigError
 from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder
 from hins_memory.evaluation.gate import GateSettings
 from hins_memory.training import AuxiliaryData, TrainSettings, train_encoder
-from hins_memory.training.postprocess.forgetting import allowed_general_loss, limit_forgetting
+from hins_memory.training.postprocess.forgetting import limit_forgetting
 from hins_memory.training.postprocess.weight_averaging import average_weights
 
 pytestmark = pytest.mark.slow
@@ -77,14 +77,10 @@ def test_without_a_set_all_is_kept(tmp_path, tiny_folder):
 
 
 def test_one_setting_says_what_may_be_forgotten():
-    """The gate's; training keeps a margin from it. The keyword that training had works, with a warning."""
+    """The gate's; training keeps a margin from it."""
     assert AuxiliaryData().general_loss == pytest.approx(0.009)
     assert GateSettings(max_general_loss=0.1).general_loss_in_training == pytest.approx(0.09)
-    with pytest.warns(DeprecationWarning, match=r"GateSettings\.max_general_loss") as warned:
-        old = TrainSettings(max_general_loss=0.002)
-    assert warned[0].filename == __file__
-    assert allowed_general_loss(AuxiliaryData(), old) == 0.002
-    assert allowed_general_loss(AuxiliaryData(general_loss=0.5), TrainSettings()) == 0.5
-    assert TrainSettings.from_dict(TrainSettings().to_dict()) == TrainSettings()
+    old = TrainSettings().to_dict() | {"max_general_loss": 0.002, "eval_steps": 7}
+    assert TrainSettings.from_dict(old) == TrainSettings()
     with pytest.raises(ConfigError, match="general_loss"):
         AuxiliaryData(general_loss=1.5)

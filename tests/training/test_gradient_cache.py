@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 from hins_memory.training.loss.gradient_cache import micro_batches
-from hins_memory.training.loss.loss import LossSettings, TieredInfoNCELoss, text_keys
+from hins_memory.training.loss.loss import TieredInfoNCELoss, text_keys
 
 QUERIES = [f"What did {name} say about day {day}?" for name in ("Ann", "Bo", "Cid") for day in range(4)]
 POSITIVES = [f"Bo: on day {day} it rained {'and rained ' * day}" for day in range(12)]
@@ -27,7 +27,7 @@ def columns(model: SentenceTransformer, *texts: list[str]) -> list[dict]:
 
 def step(model: SentenceTransformer, **changes) -> tuple[float, dict[str, torch.Tensor]]:
     """One backward pass with dropout from a fixed seed: the loss, and the gradients by name."""
-    loss = TieredInfoNCELoss(model, LossSettings(micro_batch_size=5, **changes))
+    loss = TieredInfoNCELoss(model, micro_batch_size=5, **changes)
     model.zero_grad()
     torch.manual_seed(3)
     value = loss(columns(model, QUERIES, POSITIVES, NEGATIVES))
@@ -71,7 +71,7 @@ def held(model: SentenceTransformer, repeat: int, cache: bool) -> int:
             alive -= self.size
 
     batch = columns(model, QUERIES * repeat, POSITIVES * repeat)
-    loss = TieredInfoNCELoss(model, LossSettings(micro_batch_size=6, gradient_cache=cache))
+    loss = TieredInfoNCELoss(model, micro_batch_size=6, gradient_cache=cache)
     with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
         loss(batch).backward()
     return most
@@ -88,7 +88,7 @@ def test_without_gradients_nothing_is_cached(model):
     model.eval()
     with torch.no_grad():
         values = [
-            float(TieredInfoNCELoss(model, LossSettings(gradient_cache=cache))(columns(model, QUERIES, POSITIVES)))
+            float(TieredInfoNCELoss(model, gradient_cache=cache)(columns(model, QUERIES, POSITIVES)))
             for cache in (False, True)
         ]
     assert values[0] == values[1]

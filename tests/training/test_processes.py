@@ -17,7 +17,7 @@ from train_world import batch_columns, examples, quick
 from hins_memory.errors import ConfigError
 from hins_memory.training import TrainSettings, train_encoder
 from hins_memory.training.fit.dataset import batch_stream
-from hins_memory.training.loss.loss import LossSettings, TieredInfoNCELoss
+from hins_memory.training.loss.loss import TieredInfoNCELoss
 
 WORKER = Path(__file__).parent / "processes_worker.py"
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -47,7 +47,7 @@ def launch(launcher: tuple[str, ...], what: str, base: Path, folder: Path) -> No
 @pytest.mark.parametrize("cache", [False, True])
 def test_loss_and_gradients_equal_those_of_one_process(gradients, tiny_folder, cache):
     model = SentenceTransformer(str(tiny_folder), device="cpu").eval()
-    loss = TieredInfoNCELoss(model, LossSettings(micro_batch_size=3))
+    loss = TieredInfoNCELoss(model, micro_batch_size=3)
     columns = batch_columns(model)
     value = loss(columns)
     value.backward()

@@ -79,7 +79,7 @@ def test_scores_are_held_where_they_were(tmp_path, tiny_folder):
     before = sample.all_top_scores()
     drift = {}
     for anchor in (False, True):
-        found, _ = fit_query_map(ExampleVectors(examples(), 3, base), sample, settings(anchor=anchor))
+        found, _ = fit_query_map(ExampleVectors(examples(), base), sample, settings(anchor=anchor))
         with torch.no_grad():
             after = sample.top_scores(0, found(sample.queries[0])).flatten()
         drift[anchor] = float((after.mean() - before.mean()).abs())
@@ -106,7 +106,7 @@ def test_calibration_meets_the_threshold_on_held_out_queries(tiny_folder):
 
 def test_the_same_seed_gives_the_same_map(tiny_folder):
     base = Encoder.load(tiny_folder)
-    vectors, sample = ExampleVectors(examples(), 3, base), SampleVectors([QuerySample(("a",), ("b", "c"))], base)
+    vectors, sample = ExampleVectors(examples(), base), SampleVectors([QuerySample(("a",), ("b", "c"))], base)
     maps = [fit_query_map(vectors, sample, settings(seed=seed))[0].matrix()[0] for seed in (1, 1, 2)]
     assert torch.equal(maps[0], maps[1])
     assert not torch.equal(maps[0], maps[2])
@@ -141,16 +141,16 @@ def test_a_new_map_replaces_the_one_before(tiny_folder):
 def test_repeated_texts_and_positives_of_the_same_query_do_not_count(tiny_folder):
     base = Encoder.load(tiny_folder)
     rows = examples()[:4]
-    one = ExampleVectors(rows, 3, base)
+    one = ExampleVectors(rows, base)
     # the same rows twice: every text and every query occurs in another row too
-    double = ExampleVectors([*rows, *rows], 3, base)
+    double = ExampleVectors([*rows, *rows], base)
     loss = one.loss(one.queries, list(range(4)), 0.05)
     assert float(double.loss(double.queries, list(range(8)), 0.05)) == pytest.approx(float(loss), rel=1e-5)
 
 
 def test_a_loss_that_is_not_a_number_stops(tiny_folder):
     base = Encoder.load(tiny_folder)
-    vectors = ExampleVectors(examples(), 3, base)
+    vectors = ExampleVectors(examples(), base)
     vectors.queries[0, 0] = float("nan")
     sample = SampleVectors([QuerySample(("a",), ("b",))], base)
     with pytest.raises(TrainingError, match="loss became nan"):

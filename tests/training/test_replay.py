@@ -50,7 +50,7 @@ def test_no_text_that_is_scored_is_trained_on():
 
 
 def test_the_manifest_counts_them(tmp_path, tiny_folder):
-    settings = TrainSettings(epochs=1, min_steps=1, batch_size=8, replay=0.5, negatives=1)
+    settings = TrainSettings(epochs=1, min_steps=1, batch_size=8, replay=0.5)
     result = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=settings)
     assert result.manifest.data.sources["replay"] == round(0.5 * len(examples()))
     assert result.manifest.settings["replay"] == 0.5

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from train_world import examples, quick
+from train_world import checkpoint_every, examples, quick
 
 from hins_memory.errors import TrainingError
 from hins_memory.training import train_encoder
@@ -92,12 +92,17 @@ def test_a_checkpoint_that_cannot_be_written_says_how_to_go_on(tmp_path, tiny_fo
     assert latest_checkpoint(tmp_path / "checkpoints") is None
 
 
+@pytest.fixture(autouse=True)
+def checkpoints_by_steps(monkeypatch):
+    checkpoint_every(4, monkeypatch.setattr)
+
+
 def train(folder: Path, base: Path, **changes: object) -> dict:
     return train_encoder(
         examples(),
         folder / "model",
         base=base,
-        settings=quick(checkpoint_steps=4, **changes),
+        settings=quick(**changes),
         checkpoints=folder / "checkpoints",
     ).manifest
 

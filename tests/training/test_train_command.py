@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from train_world import quick
+from train_world import checkpoint_every, quick
 from typer.testing import CliRunner
 
 from hins_memory.cli import app
@@ -61,12 +61,15 @@ def test_nothing_to_continue_and_options_of_another_run_are_refused(settings):
 
 
 @pytest.mark.slow
-def test_a_training_that_is_cut_is_continued_from_the_command_line(project, tmp_path):
+def test_a_training_that_is_cut_is_continued_from_the_command_line(project, tmp_path, monkeypatch):
+    checkpoint_every(2, monkeypatch.setattr)
+    monkeypatch.setattr("hins_memory.training.settings._EVALUATIONS", 2)
+
     def cut(stage: str, done: int, total: int) -> None:
         if (stage, done) == ("train", 5):
             raise KeyboardInterrupt
 
-    train = quick(mode="lora", checkpoint_steps=2, patience=3, eval_steps=4, epochs=0.1, min_steps=8, batch_size=4)
+    train = quick(mode="lora", patience=3, epochs=0.1, min_steps=8, batch_size=4)
     loop = LoopSettings(holdout=HoldoutSettings(share=0.2, min_queries=5), train=train)
     with pytest.raises(KeyboardInterrupt):
         Pipeline(project, loop=loop, progress=cut).train()

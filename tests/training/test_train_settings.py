@@ -16,8 +16,7 @@ from hins_memory.training import TrainSettings
         {"epochs": float("nan")},
         {"batch_size": 0},
         {"temperature": -1.0},
-        {"warmup": 1.0},
-        {"negatives": -1},
+        {"patience": -1},
         {"learning_rate": -1e-5},
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.training import TrainSettings
@@ -33,6 +34,13 @@ def quick(**changes: Any) -> TrainSettings:
     """Settings under which the tiny encoder trains in about a second, on the examples alone."""
     values = {"mode": "full", "learning_rate": 1e-3, "batch_size": 8, "min_steps": 12, "max_tokens": 32}
     return TrainSettings(**{**values, "lora_rank": 4, "replay": 0.0, "soup": 1.0, **changes})
+
+
+def checkpoint_every(steps: int, patch: Callable[[Any, str, Any], object] = setattr) -> None:
+    """Let trainings write a checkpoint every N steps in the place of every minute."""
+    from hins_memory.training.fit.callbacks import CheckpointCallback
+
+    patch(CheckpointCallback, "_due", lambda self, state: state.global_step % steps == 0)
 
 
 def batch_columns(model: SentenceTransformer, rank: int = 0, processes: int = 1) -> list[dict[str, Any]]:

@@ -23,7 +23,6 @@ __all__ = ["TOP_K", "Asked", "Case", "cases", "followups", "locomo_scopes", "sam
 
 #: How many memories of a search the answer is attributed to.
 TOP_K = 20
-_MAX_CHARS = 8000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def sample_scope() -> tuple[ScopeLog, list[Asked]]:
 
 def cases(log: ScopeLog, asked: Sequence[Asked], encoder: Encoder) -> list[Case]:
     """Search the memories for each question by cosine and keep the best `TOP_K`."""
-    owner = build_owner(log, encoder, _MAX_CHARS, Counter())
+    owner = build_owner(log, encoder, Counter())
     queries = encoder.encode([one.text for one in asked], role="query")
     joint = encoder.encode([f"{one.text} {one.answer}" for one in asked], role="query")
     answers = encoder.encode([one.answer for one in asked], role="query")

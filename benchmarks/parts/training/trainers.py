@@ -206,7 +206,8 @@ def child(job: Job) -> None:
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     # Written by the parent, in a folder of its own.
-    examples: list[TieredExample] = pickle.loads(Path(job.examples).read_bytes())
+    mined: list[TieredExample] = pickle.loads(Path(job.examples).read_bytes())
+    examples = [replace(example, negatives=example.negatives[: job.negatives]) for example in mined]
     baton = _Baton(output, job.slice_steps)
     if job.peer == "hins":
         _train_hins(job, examples, baton)
@@ -224,7 +225,6 @@ def _train_hins(job: Job, examples: list[TieredExample], baton: _Baton) -> None:
         min_steps=job.steps,
         batch_size=job.batch_size,
         learning_rate=job.learning_rate,
-        negatives=job.negatives,
         soup=1.0,
         replay=0.0,
         seed=job.seed,
@@ -276,7 +276,7 @@ def _train_plain(job: Job, examples: list[TieredExample], baton: _Baton) -> None
     trainer = SentenceTransformerTrainer(
         model=model,
         args=arguments,
-        train_dataset=to_dataset(examples, job.negatives).select(rows),
+        train_dataset=to_dataset(examples).select(rows),
         loss=MultipleNegativesRankingLoss(model, scale=20.0),
         callbacks=[Stepwise()],
     )

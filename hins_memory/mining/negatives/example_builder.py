@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hins_memory.mining.negatives import pool as text_pool
 from hins_memory.mining.negatives.filters import Pair, Pairs, allowed_negatives
 from hins_memory.mining.negatives.pool import PartialExample, owner_rng
 from hins_memory.mining.negatives.ratio import TierAllocator
@@ -14,7 +15,7 @@ from hins_memory.mining.negatives.tiers import PAPER_TIERS, tier_masks
 from hins_memory.mining.owner.neighbourhood import NEAREST, QUERIES, candidate_rows, conversation_window, positions_in
 from hins_memory.mining.owner.owner import OwnerMemories
 from hins_memory.mining.positives.evidence import QueryEvidence
-from hins_memory.mining.settings import MineSettings
+from hins_memory.mining.settings import TOP_K, MineSettings
 from hins_memory.types import Negative, Ratio, Scope, Tier, TieredExample
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _ORDER = (Tier.HARD, Tier.MEDIUM, Tier.EASY)
 
 
 def count_ranked(
-    owner: OwnerMemories, evidence: Sequence[QueryEvidence], vectors: NDArray[np.float32], settings: MineSettings
+    owner: OwnerMemories, evidence: Sequence[QueryEvidence], vectors: NDArray[np.float32]
 ) -> Counter[Tier]:
     """Count the tiers of what the encoder ranks in its top k for each real query, relative to its best positive.
 
@@ -37,7 +38,6 @@ def count_ranked(
         owner: the owner's memories.
         evidence: the queries; those with positives count.
         vectors: the queries' vectors, shape (len(evidence), dim).
-        settings: the miner's settings.
     """
     import numpy as np
 
@@ -46,7 +46,7 @@ def count_ranked(
     step = QUERIES if owner.neighbours else max(1, _CELLS // max(1, len(owner.texts)))
     for start in range(0, len(asked), step):
         part = asked[start : start + step]
-        ranked = _ranked(owner, vectors[part].astype(np.float32), settings.top_k)
+        ranked = _ranked(owner, vectors[part].astype(np.float32))
         surest = [max(evidence[place].positives.values(), key=lambda one: one.confidence) for place in part]
         best = [
             next(row for row, positive in evidence[place].positives.items() if positive is sure)
@@ -60,16 +60,16 @@ def count_ranked(
     return counts
 
 
-def _ranked(owner: OwnerMemories, vectors: NDArray[np.float32], top_k: int) -> NDArray[np.int64]:
-    """Return the rows that the encoder ranks highest, shape (queries, up to top_k), in any order."""
+def _ranked(owner: OwnerMemories, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the rows that the encoder ranks highest, shape (queries, up to `TOP_K`), in any order."""
     import numpy as np
 
     if owner.neighbours:
-        return owner.neighbours.nearest(vectors, top_k)
+        return owner.neighbours.nearest(vectors, TOP_K)
     scores = vectors @ owner.vectors.T
-    if scores.shape[1] <= top_k:
+    if scores.shape[1] <= TOP_K:
         return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
-    return np.asarray(np.argpartition(-scores, top_k - 1, axis=1)[:, :top_k], dtype=np.int64)
+    return np.asarray(np.argpartition(-scores, TOP_K - 1, axis=1)[:, :TOP_K], dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class ExampleBuilder:
             pairs = [(place, Pair(row, one)) for place, one in enumerate(part) for row in one.positives]
             places = [place for place, _ in pairs]
             # One block of numbers a pair, whatever the size of a block: the samples do not depend on it.
-            draws = self._rng.random((len(pairs), len(_ORDER), self._settings.near_pool))
+            draws = self._rng.random((len(pairs), len(_ORDER), text_pool.NEAR_POOL))
             if self._owner.neighbours is None:
                 # A query of many positives widens the block; it is cut again.
                 for at in range(0, len(pairs), step):
@@ -160,7 +160,7 @@ class ExampleBuilder:
         for place, pair in enumerate(pairs):
             # What was rejected comes first.
             key[place, list(pair.evidence.rejected)] += 4.0
-        count = 4 * (self._settings.near_pool + self._settings.negatives)
+        count = 4 * (text_pool.NEAR_POOL + self._settings.negatives)
         masks = tier_masks(owner, rows)
         nearest = {tier: _nearest(np.where(masks[tier] & allowed, key, -np.inf), count) for tier in _ORDER}
         repeated = len(np.unique(owner.key_codes)) < len(owner.key_codes)
@@ -190,7 +190,7 @@ class ExampleBuilder:
         for number, tier in enumerate(_ORDER):
             if not dealt[tier]:
                 continue
-            pool = candidates[tier][: max(settings.near_pool, dealt[tier])]
+            pool = candidates[tier][: max(text_pool.NEAR_POOL, dealt[tier])]
             for row in _sample(pool, dealt[tier], draws[number]):
                 negatives.append(Negative(owner.memories[row].id, owner.texts[row], tier, float(scores[row])))
         conversation = owner.memories[pair.row].conversation

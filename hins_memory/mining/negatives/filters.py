@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Pair", "Pairs", "allowed_negatives", "guard_limit", "restating"]
+__all__ = ["RESTATED_WORDS", "Pair", "Pairs", "allowed_negatives", "guard_limit", "restating"]
 
+#: A memory of the same speaker that is near to the positive and has this share of its rare words, of the shorter one,
+#: is taken for the same fact restated, say later in other words.
+RESTATED_WORDS = 0.7
 # Below this cosine the same words say something else.
 _RESTATED_COSINE = 0.65
 
@@ -84,12 +87,11 @@ def allowed_negatives(owner: OwnerMemories, block: Pairs, settings: MineSettings
                 near = owner.vectors @ owner.vectors[other] >= settings.duplicate_similarity
                 allowed[place] &= ~near & (owner.key_codes != owner.key_codes[other])
         _mark(allowed[place], pair.evidence.positives, False)
-    if settings.restated_words is not None:
-        same = owner.speaker_codes == owner.speaker_codes[rows][:, None]
-        near = allowed & same & (block.similarity >= _RESTATED_COSINE)
-        for place in np.flatnonzero(near.any(axis=1)).tolist():
-            again = np.flatnonzero(near[place]).tolist()
-            _mark(allowed[place], restating(owner, block.pairs[place].row, again, settings.restated_words), False)
+    same = owner.speaker_codes == owner.speaker_codes[rows][:, None]
+    near = allowed & same & (block.similarity >= _RESTATED_COSINE)
+    for place in np.flatnonzero(near.any(axis=1)).tolist():
+        again = np.flatnonzero(near[place]).tolist()
+        _mark(allowed[place], restating(owner, block.pairs[place].row, again), False)
     return np.asarray(allowed, dtype=np.bool_)
 
 
@@ -98,14 +100,13 @@ def _mark(mask: NDArray[np.bool_], rows: Iterable[int], value: bool) -> None:
         mask[places] = value
 
 
-def restating(owner: OwnerMemories, positive: int, near: Sequence[int], share: float) -> list[int]:
+def restating(owner: OwnerMemories, positive: int, near: Sequence[int]) -> list[int]:
     """Return which of some memories tell the positive's fact again in other words, say at a later time.
 
     Args:
         owner: the owner's memories.
         positive: the positive's row.
         near: rows near to it in meaning, of the same speaker.
-        share: of the rare words of the shorter one that both must have, over 0 to 1.
     """
     if not near:
         return []
@@ -117,6 +118,6 @@ def restating(owner: OwnerMemories, positive: int, near: Sequence[int], share: f
     for row in near:
         other = set(words(owner.texts[row])) - name
         least = min(weight(fact), weight(other))
-        if least > 0 and weight(fact & other) >= share * least:
+        if least > 0 and weight(fact & other) >= RESTATED_WORDS * least:
             found.append(row)
     return found

@@ -17,8 +17,19 @@ if TYPE_CHECKING:
 
     from hins_memory.encoders.encoder import Encoder
 
-__all__ = ["POOL_SIZE", "PartialExample", "TextPool", "make_pool", "owner_rng", "pool_negatives", "pool_priority"]
+__all__ = [
+    "NEAR_POOL",
+    "POOL_SIZE",
+    "PartialExample",
+    "TextPool",
+    "make_pool",
+    "owner_rng",
+    "pool_negatives",
+    "pool_priority",
+]
 
+#: Negatives of a tier are sampled from this many nearest ones that pass the filters.
+NEAR_POOL = 8
 #: Of all owners' memories together at most this many are kept to draw easy negatives from.
 POOL_SIZE = 5_000
 
@@ -94,7 +105,7 @@ def pool_negatives(
     limit = guard_limit(float(partial.positive_vector @ partial.query_vector), settings.guard)
     restated = pool.vectors @ partial.positive_vector >= settings.duplicate_similarity
     rows = np.flatnonzero(~own & (scores < limit) & ~restated)
-    rows = rows[np.argsort(-scores[rows], kind="stable")][: max(settings.near_pool, partial.missing_negatives)]
+    rows = rows[np.argsort(-scores[rows], kind="stable")][: max(NEAR_POOL, partial.missing_negatives)]
     places = rng.choice(len(rows), size=min(partial.missing_negatives, len(rows)), replace=False) if len(rows) else ()
     more = [
         Negative(pool.ids[row], pool.texts[row], Tier.EASY, float(scores[row]))

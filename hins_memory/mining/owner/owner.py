@@ -126,14 +126,13 @@ def _name_forms(speakers: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def build_owner(
-    log: ScopeLog, encoder: Encoder, max_chars: int, skipped: Counter[str], folder: VectorFolder | None = None
+    log: ScopeLog, encoder: Encoder, skipped: Counter[str], folder: VectorFolder | None = None
 ) -> OwnerMemories:
     """Prepare one owner's memories.
 
     Args:
         log: what the log holds of the owner.
         encoder: gives the memories their vectors.
-        max_chars: longer texts are cut to this many characters.
         skipped: what is left out is counted here by reason.
         folder: where the vectors of very many memories go; None keeps them in memory however many they are.
 
@@ -154,7 +153,7 @@ def build_owner(
         skipped["memories that repeat another"] += bool(group)
         group.append(memory)
     firsts = [group[0] for group in unique.values()]
-    texts = [clean(memory.text, max_chars) for memory in firsts]
+    texts = [clean(memory.text) for memory in firsts]
     vectors = folder.encode(encoder, texts) if folder else encoder.encode(texts, role="document")
     topics = _topics(vectors, _codes([memory.conversation for memory in firsts]), [memory.topic for memory in firsts])
     owner = owner_of(firsts, texts, [speaker for _, speaker, _ in unique], vectors, topics, folder)

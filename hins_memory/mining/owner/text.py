@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Lexicon", "clean", "normalized", "words"]
+__all__ = ["EXAMPLE_CHARS", "Lexicon", "clean", "normalized", "words"]
 
+#: Texts of examples are cut to this many characters; encoders read far less.
+EXAMPLE_CHARS = 8_000
 # A 100 kB turn is cut: what an answer takes from a memory is near its start, and encoders read far less.
 _MAX_CHARS = 20_000
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?", re.UNICODE)
@@ -33,14 +35,14 @@ _SUFFIXES = ("ational", "ations", "ation", "ingly", "ments", "ment", "ness", "in
 _SHORT_SUFFIXES = ("es", "ly", "s", "e", "y")
 
 
-def clean(text: str, max_chars: int) -> str:
-    """Return the text cut to `max_chars`, with lone surrogates replaced, which no tokenizer takes."""
-    return text[:max_chars].encode("utf-8", "replace").decode("utf-8")
+def clean(text: str) -> str:
+    """Return the text cut to `EXAMPLE_CHARS`, with lone surrogates replaced, which no tokenizer takes."""
+    return text[:EXAMPLE_CHARS].encode("utf-8", "replace").decode("utf-8")
 
 
 def normalized(text: str) -> str:
     """Return the text in compatibility form, lower case, white space collapsed: equal for trivially equal texts."""
-    return " ".join(unicodedata.normalize("NFKC", text[:_MAX_CHARS]).casefold().split())
+    return " ".join(unicodedata.normalize("NFKC", text[:EXAMPLE_CHARS]).casefold().split())
 
 
 @lru_cache(maxsize=1 << 16)

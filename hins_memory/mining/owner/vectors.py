@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
     from hins_memory.encoders.encoder import Encoder
 
-__all__ = ["Neighbours", "VectorFolder", "few_threads"]
+__all__ = ["EXACT_ROWS", "Neighbours", "VectorFolder", "few_threads"]
 
+#: An owner with more memories than this is searched with faiss's inverted file, and each query is compared with its
+#: neighbourhood only; up to here, with all memories.
+EXACT_ROWS = 20_000
 # Texts that are encoded, and vectors that are added to an index, at a time.
 _CHUNK = 8_192
 # An owner's vectors may take this share of the budget before they are kept in a file.
@@ -59,7 +62,7 @@ class VectorFolder:
     """Where the vectors of owners that do not fit into memory are kept while they are mined.
 
     Args:
-        settings: `exact_rows` and `memory_budget` say what fits.
+        settings: `memory_budget` says what fits.
         parent: the folder under which temporary files are made; None means the system's.
     """
 
@@ -95,7 +98,7 @@ class VectorFolder:
         first = encoder.encode(texts[:_CHUNK], role=role)
         budget = self._settings.memory_budget * _IN_MEMORY_SHARE
         chunks = range(_CHUNK, len(texts), _CHUNK)
-        if len(texts) <= self._settings.exact_rows and first.shape[1] * 4 * len(texts) <= budget:
+        if len(texts) <= EXACT_ROWS and first.shape[1] * 4 * len(texts) <= budget:
             return np.concatenate([first, *(encoder.encode(texts[at : at + _CHUNK], role=role) for at in chunks)])
         mapped = self._map(f"{role}.f16", len(texts), first.shape[1])
         mapped[: len(first)] = first

@@ -18,7 +18,7 @@ from hins_memory.mining.positives.attribution import (
 )
 from hins_memory.mining.positives.evidence import QueryEvidence, ResolvedRetrieval
 from hins_memory.mining.positives.followups import apply_followups, find_followups, likelihood_ratios
-from hins_memory.mining.settings import MineSettings
+from hins_memory.mining.settings import TOP_K, MineSettings
 from hins_memory.types import Positive, PositiveSource, Retrieval, ScopeLog
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
     from hins_memory.encoders.encoder import Encoder
 
-__all__ = ["QueryEvidence", "find_positives"]
+__all__ = ["MAX_POSITIVES", "QueryEvidence", "find_positives"]
+
+#: At most this many memories of one retrieval become positives, the unretrieved one first, then the best.
+MAX_POSITIVES = 3
 
 
 def find_positives(
@@ -36,7 +39,7 @@ def find_positives(
     """Return the evidence for each distinct query of the owner; what is left out is counted in `skipped`."""
     answers: dict[str, list[str]] = {}
     for answer in log.answers:
-        answers.setdefault(answer.retrieval_id, []).append(clean(answer.text, settings.max_chars))
+        answers.setdefault(answer.retrieval_id, []).append(clean(answer.text))
     resolved: list[ResolvedRetrieval] = []
     evidence: dict[str, QueryEvidence] = {}
     for retrieval in log.retrievals:
@@ -44,24 +47,23 @@ def find_positives(
             skipped["retrievals without a query"] += 1
             continue
         rows = _live_rows(retrieval, owner, settings, skipped)
-        query = clean(retrieval.query, settings.max_chars)
+        query = clean(retrieval.query)
         key = normalized(query)
         resolved.append(ResolvedRetrieval(retrieval, key, rows, tuple(answers.pop(retrieval.id, ()))))
         evidence.setdefault(key, QueryEvidence(query))
     skipped["answers without their retrieval"] += sum(len(texts) for texts in answers.values())
     _from_feedback(log, resolved, owner, evidence, skipped)
     _from_answers(resolved, owner, evidence, encoder, settings, skipped)
-    if settings.followup_seconds:
-        followups = find_followups(log, resolved, owner, encoder, settings)
-        ratios = likelihood_ratios(followups, resolved, evidence)
-        apply_followups(followups, ratios, evidence, settings, skipped)
+    followups = find_followups(log, resolved, owner, encoder)
+    ratios = likelihood_ratios(followups, resolved, evidence)
+    apply_followups(followups, ratios, evidence, settings, skipped)
     return list(evidence.values())
 
 
 def _live_rows(retrieval: Retrieval, owner: OwnerMemories, settings: MineSettings, skipped: Counter[str]) -> list[int]:
     """Return the rows of the results that still exist with the same text, best first, each once."""
     rows: dict[int, None] = {}
-    for result in retrieval.results[: settings.top_k]:
+    for result in retrieval.results[:TOP_K]:
         row = owner.rows.get(result.memory_id)
         if row is None:
             skipped["results deleted since or never recorded"] += 1
@@ -161,7 +163,7 @@ def _from_answers(
                 unretrieved = None
             query.answered = True
             query.plausible.update(row for row, sure in confidence.items() if sure >= settings.max_plausible)
-            most = settings.max_positives - (unretrieved is not None)
+            most = MAX_POSITIVES - (unretrieved is not None)
             chosen = choose_sources(confidence, one.rows, settings.min_confidence, most)
             sources: dict[int, tuple[PositiveSource, float]] = {row: ("answer", confidence[row]) for row in chosen}
             if unretrieved is not None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FIRST_RANK_PRECISION",
     "FOLLOWUP_RATES",
+    "FOLLOWUP_SECONDS",
     "FollowUp",
     "apply_followups",
     "find_followups",
@@ -41,6 +42,9 @@ __all__ = [
 ]
 
 Kind = Literal["repeated", "corrected"]
+
+#: A query repeated or corrected within this time is a follow-up; assumed.
+FOLLOWUP_SECONDS = 300.0
 
 #: Assumed: how often a user follows up after a wrong memory, and after a right one.
 FOLLOWUP_RATES: Mapping[Kind, tuple[float, float]] = {"repeated": (0.4, 0.1), "corrected": (0.2, 0.01)}
@@ -83,17 +87,17 @@ def is_correction(text: str) -> bool:
 
 
 def find_followups(
-    log: ScopeLog, resolved: Sequence[ResolvedRetrieval], owner: OwnerMemories, encoder: Encoder, settings: MineSettings
+    log: ScopeLog, resolved: Sequence[ResolvedRetrieval], owner: OwnerMemories, encoder: Encoder
 ) -> list[FollowUp]:
     """Return the searches of an owner that were followed up, each once, corrected rather than repeated."""
     ordered = sorted(resolved, key=lambda one: one.retrieval.time)
-    pairs = list(_next_searches(ordered, settings.followup_seconds))
+    pairs = list(_next_searches(ordered, FOLLOWUP_SECONDS))
     followed = {id(first): FollowUp(first, "repeated", second) for first, second in _repeated(pairs, owner, encoder)}
     for first, second in pairs:
         if is_correction(second.retrieval.query):
             followed[id(first)] = FollowUp(first, "corrected", second)
     after = {id(first): second for first, second in pairs}
-    for first in _corrected_by_turns(log.turns, ordered, settings.followup_seconds):
+    for first in _corrected_by_turns(log.turns, ordered, FOLLOWUP_SECONDS):
         followed[id(first)] = FollowUp(first, "corrected", after.get(id(first)))
     return list(followed.values())
 

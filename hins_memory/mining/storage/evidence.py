@@ -128,7 +128,7 @@ def collect(log: ScopeLog, encoder: Encoder, settings: MineSettings, folder: Vec
         return replace(evidence, skipped=Counter({"owners without retrievals": 1}))
     skipped: Counter[str] = Counter()
     with few_threads(len(log.memories)):
-        owner = build_owner(log, encoder, settings.max_chars, skipped, folder)
+        owner = build_owner(log, encoder, skipped, folder)
         queries = tuple(find_positives(log, owner, encoder, settings, skipped))
     return replace(evidence, owner=owner, queries=queries, skipped=skipped)
 
@@ -265,7 +265,7 @@ class EvidenceStore:
             stored = np.memmap(self._file(number), dtype=np.float16, mode="r")
         owner = owner_of(
             rows,
-            [clean(row.text, self.settings.max_chars) for row in rows],
+            [clean(row.text) for row in rows],
             values["speakers"],
             stored.reshape(len(rows), -1),
             np.asarray(values["topics"], dtype=np.int64),

@@ -16,7 +16,9 @@ from hins_memory.training.fit.processes import from_main, is_main, process_count
 
 __all__ = ["CheckpointCallback", "MonitorCallback"]
 
-# Checkpoints by time take at most this share of the training time.
+# Between two checkpoints: how much work a kill costs.
+_SECONDS = 60.0
+# Checkpoints take at most this share of the training time.
 _MAX_SAVE_SHARE = 0.05
 
 
@@ -57,19 +59,16 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
-    """Requests checkpoints by time and by steps, and marks those that are complete.
+    """Requests checkpoints about every minute, or less often, so that saving takes at most a twentieth of the time.
+
+    It marks those that are complete.
 
     Args:
         folder: where the trainer writes them.
-        seconds: seconds between two checkpoints, or more, so that saving takes at most a twentieth of the time; 0
-            means never by time.
-        steps: a checkpoint every N steps as well; 0 means never by steps.
     """
 
-    def __init__(self, folder: Path, seconds: float, steps: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._seconds = seconds
-        self._steps = steps
         self._last_step = self._last_save = time.monotonic()
         self._save_seconds = 0.0
 
@@ -81,15 +80,12 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Request a checkpoint when one is due."""
-        due = bool(self._steps) and state.global_step % self._steps == 0
-        if self._seconds and not due:
-            due = self._due_by_time()
-        if due and state.global_step < state.max_steps:
+        if self._due(state) and state.global_step < state.max_steps:
             control.should_save = True
         self._last_step = time.monotonic()
 
-    def _due_by_time(self) -> bool:
-        wait = max(self._seconds, self._save_seconds / _MAX_SAVE_SHARE)
+    def _due(self, state: TrainerState) -> bool:
+        wait = max(_SECONDS, self._save_seconds / _MAX_SAVE_SHARE)
 
         def due() -> bool:
             return time.monotonic() - self._last_save >= wait

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["batch_stream", "data_digest", "to_dataset"]
 
 
-def to_dataset(examples: Sequence[TieredExample], negatives: int) -> Dataset:
+def to_dataset(examples: Sequence[TieredExample]) -> Dataset:
     """Return a dataset with the columns ``query``, ``positive``, ``negative_1`` ... in that order.
 
-    An example with fewer negatives than columns repeats its own (a repetition counts once in the loss); one with
-    none repeats its positive, which the loss leaves out.
+    There are as many columns of negatives as the example with most has. An example with fewer repeats its own (a
+    repetition counts once in the loss); one with none repeats its positive, which the loss leaves out.
     """
     from datasets import Dataset
 
@@ -27,7 +27,7 @@ def to_dataset(examples: Sequence[TieredExample], negatives: int) -> Dataset:
         "query": [_text(example.positive.query) for example in examples],
         "positive": [_text(example.positive.text) for example in examples],
     }
-    for i in range(negatives):
+    for i in range(max((len(example.negatives) for example in examples), default=0)):
         columns[f"negative_{i + 1}"] = [_text(_negative(example, i)) for example in examples]
     return Dataset.from_dict(columns)
 

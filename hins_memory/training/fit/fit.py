@@ -55,7 +55,7 @@ def fit(model: SentenceTransformer, job: FitJob) -> list[dict[str, Any]]:
 
     from hins_memory.training.fit.callbacks import CheckpointCallback, MonitorCallback
     from hins_memory.training.fit.tiered_trainer import TieredTrainer
-    from hins_memory.training.loss.loss import LossSettings, TieredInfoNCELoss
+    from hins_memory.training.loss.loss import TieredInfoNCELoss
 
     settings = job.settings
     # When the card has a widget, the trainer does not fill one with texts of the log; `prepare_card` clears it.
@@ -63,14 +63,15 @@ def fit(model: SentenceTransformer, job: FitJob) -> list[dict[str, Any]]:
     with _checkpoint_folder(job) as folder:
         callbacks: list[Any] = [MonitorCallback(job.progress)]
         if job.checkpoints is not None:
-            callbacks.append(CheckpointCallback(folder, settings.checkpoint_seconds, settings.checkpoint_steps))
+            callbacks.append(CheckpointCallback(folder))
         evaluator = None
         if settings.patience:
             from hins_memory.training.fit.heldout_evaluator import HeldOutEvaluator
 
             evaluator = HeldOutEvaluator(job.early_stopping_sets)
             callbacks.append(EarlyStoppingCallback(settings.patience))
-        loss = LossSettings(
+        loss = TieredInfoNCELoss(
+            model,
             temperature=settings.temperature,
             micro_batch_size=settings.micro_batch_size,
             gradient_cache=settings.gradient_cache,
@@ -79,7 +80,7 @@ def fit(model: SentenceTransformer, job: FitJob) -> list[dict[str, Any]]:
             model=model,
             args=_arguments(model, job, folder),
             train_dataset=job.dataset,
-            loss=TieredInfoNCELoss(model, loss),
+            loss=loss,
             evaluator=evaluator,
             callbacks=callbacks,
         )
@@ -135,7 +136,7 @@ def _arguments(model: SentenceTransformer, job: FitJob, folder: Path) -> Sentenc
         max_steps=steps,
         per_device_train_batch_size=settings.batch(examples, process_count()) // process_count(),
         learning_rate=settings.rate,
-        warmup_steps=math.ceil(settings.warmup * steps),
+        warmup_steps=math.ceil(settings.warmup_steps(steps)),
         weight_decay=0.01,
         bf16=bf16_supported(model.device.type),
         use_cpu=not torch.cuda.is_available(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +14,7 @@ from hins_memory.training.loss.gradient_cache import cached_loss, embed, micro_b
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["LossSettings", "TieredInfoNCELoss", "embed_sorted", "text_keys"]
+__all__ = ["TieredInfoNCELoss", "embed_sorted", "text_keys"]
 
 #: From this many texts a step (in a process) on, gradients are cached unless the settings say otherwise.
 CACHE_FROM = 1024
@@ -52,22 +51,6 @@ def text_keys(column: dict[str, Any]) -> Tensor:
     return keys
 
 
-@dataclass(frozen=True, slots=True)
-class LossSettings:
-    """Settings of `TieredInfoNCELoss`.
-
-    Args:
-        temperature: what the cosine similarities are divided by.
-        micro_batch_size: texts per forward pass.
-        gradient_cache: embed twice and hold the activations of one micro-batch only (see `cached_loss`); None does so
-            from 1024 texts a step on.
-    """
-
-    temperature: float = 0.05
-    micro_batch_size: int = 16
-    gradient_cache: bool | None = None
-
-
 class TieredInfoNCELoss(nn.Module):
     """InfoNCE over the positives and the mined negatives of a whole batch, those of other processes included.
 
@@ -78,7 +61,10 @@ class TieredInfoNCELoss(nn.Module):
 
     Args:
         model: the model that is trained.
-        settings: temperature, micro-batches, gradient caching.
+        temperature: what the cosine similarities are divided by.
+        micro_batch_size: texts per forward pass.
+        gradient_cache: embed twice and hold the activations of one micro-batch only (see `cached_loss`); None does so
+            from 1024 texts a step on.
 
     Inputs:
         (query, positive) pairs, or (query, positive, negative_1, ..., negative_n); no labels.
@@ -108,15 +94,24 @@ class TieredInfoNCELoss(nn.Module):
         - Gradient caching, GradCache: https://arxiv.org/abs/2101.06983
     """
 
-    def __init__(self, model: SentenceTransformer, settings: LossSettings | None = None) -> None:
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        *,
+        temperature: float = 0.05,
+        micro_batch_size: int = 16,
+        gradient_cache: bool | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
-        self.settings = settings or LossSettings()
+        self.temperature = temperature
+        self.micro_batch_size = micro_batch_size
+        self.gradient_cache = gradient_cache
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
         """Return the mean loss of this process's part of a batch, a scalar; the trainer passes no labels."""
         columns = list(sentence_features)
-        batches = micro_batches(columns, self.settings.micro_batch_size)
+        batches = micro_batches(columns, self.micro_batch_size)
         # (columns, batch_size)
         keys = torch.stack([text_keys(column) for column in columns])
         count = keys.shape[1]
@@ -128,7 +123,7 @@ class TieredInfoNCELoss(nn.Module):
         def loss_of(vectors: Tensor) -> Tensor:
             queries, candidates = _split(vectors.view(*keys.shape, -1))
             # (batch_size, candidates)
-            scores = (queries @ candidates.T / self.settings.temperature).masked_fill(excluded, float("-inf"))
+            scores = (queries @ candidates.T / self.temperature).masked_fill(excluded, float("-inf"))
             return nn.functional.cross_entropy(scores, target)
 
         if torch.is_grad_enabled() and self._caches(keys.numel()):
@@ -136,16 +131,14 @@ class TieredInfoNCELoss(nn.Module):
         return loss_of(embed(self.model, batches))
 
     def _caches(self, texts: int) -> bool:
-        wanted = self.settings.gradient_cache
-        return texts > CACHE_FROM if wanted is None else wanted
+        return texts > CACHE_FROM if self.gradient_cache is None else self.gradient_cache
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the settings that the model card shows."""
-        settings = self.settings
         return {
-            "temperature": settings.temperature,
-            "micro_batch_size": settings.micro_batch_size,
-            "gradient_cache": "auto" if settings.gradient_cache is None else settings.gradient_cache,
+            "temperature": self.temperature,
+            "micro_batch_size": self.micro_batch_size,
+            "gradient_cache": "auto" if self.gradient_cache is None else self.gradient_cache,
         }
 
 

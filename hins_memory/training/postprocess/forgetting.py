@@ -10,19 +10,12 @@ from hins_memory.evaluation import evaluate_encoder
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.evaluation import EvalSet
-    from hins_memory.training.auxiliary_data import AuxiliaryData
-    from hins_memory.training.settings import TrainSettings
 
-__all__ = ["allowed_general_loss", "limit_forgetting"]
+__all__ = ["limit_forgetting"]
 
 _K = 10
 # The update is multiplied by this factor, at most this many times: at least a sixth of it is left.
 _FACTOR, _MAX_CUTS = 0.75, 6
-
-
-def allowed_general_loss(auxiliary: AuxiliaryData, settings: TrainSettings) -> float:
-    """Return how much nDCG@10 general retrieval may lose, 0 to 1; the deprecated setting wins where it is set."""
-    return auxiliary.general_loss if settings.max_general_loss is None else settings.max_general_loss
 
 
 def limit_forgetting(

@@ -8,7 +8,7 @@ from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.score_offset import without_score_offset
 from hins_memory.training.auxiliary_data import AuxiliaryData
 from hins_memory.training.postprocess.calibration import calibrate_scores
-from hins_memory.training.postprocess.forgetting import allowed_general_loss, limit_forgetting
+from hins_memory.training.postprocess.forgetting import limit_forgetting
 from hins_memory.training.postprocess.weight_averaging import average_weights
 from hins_memory.training.query_mode.query_map import without_query_map
 from hins_memory.training.settings import TrainSettings
@@ -47,7 +47,7 @@ def postprocess_weights(
             measured["general"] = limit_forgetting(
                 base,
                 auxiliary.general,
-                allowed_general_loss(auxiliary, settings),
+                auxiliary.general_loss,
                 trained=lambda: Encoder(model, "trained", cache_size=0),
                 scale_update=lambda factor: average_weights(model, base_model, factor),
             )

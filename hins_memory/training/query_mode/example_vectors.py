@@ -20,18 +20,17 @@ class ExampleVectors:
 
     Args:
         examples: the examples.
-        negatives: how many negatives of each, in their order.
         encoder: embeds the queries and the texts, each in its role.
     """
 
-    def __init__(self, examples: Sequence[TieredExample], negatives: int, encoder: Encoder) -> None:
+    def __init__(self, examples: Sequence[TieredExample], encoder: Encoder) -> None:
         import torch
 
         text_ids: dict[str, int] = {}
         self._query_texts = [example.positive.query for example in examples]
         self._positives = [text_ids.setdefault(example.positive.text, len(text_ids)) for example in examples]
         self._negatives = [
-            [text_ids.setdefault(negative.text, len(text_ids)) for negative in example.negatives[:negatives]]
+            [text_ids.setdefault(negative.text, len(text_ids)) for negative in example.negatives]
             for example in examples
         ]
         #: unit vectors of shape (examples, dim)

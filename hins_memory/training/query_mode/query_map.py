@@ -106,7 +106,7 @@ def fit_query_map(
     random = np.random.default_rng(settings.seed)
     history: list[dict[str, Any]] = []
     for step, rows in enumerate(batch_stream(count, settings.batch(count), steps, settings.seed), start=1):
-        rate = settings.rate * min(1.0, step / max(1.0, settings.warmup * steps)) * (steps - step + 1) / steps
+        rate = settings.rate * min(1.0, step / max(1.0, settings.warmup_steps(steps))) * (steps - step + 1) / steps
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = vectors.loss(query_map(vectors.queries[rows]), rows, settings.temperature)

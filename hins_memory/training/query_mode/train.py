@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.training.auxiliary_data import AuxiliaryData
 from hins_memory.training.postprocess.calibration import share_table
-from hins_memory.training.postprocess.forgetting import allowed_general_loss, limit_forgetting
+from hins_memory.training.postprocess.forgetting import limit_forgetting
 from hins_memory.training.query_mode.example_vectors import ExampleVectors
 from hins_memory.training.query_mode.query_map import (
     calibrate_query_map,
@@ -51,7 +51,7 @@ def train_query_map(
     model = without_query_map(encoder.model)
     base = Encoder(model, encoder.version, cache_size=0, space=encoder.space)
     sample = SampleVectors(auxiliary.training_queries, base)
-    vectors = ExampleVectors(examples, settings.negatives, base)
+    vectors = ExampleVectors(examples, base)
     query_map, history = fit_query_map(vectors, sample, settings, progress)
     calibrate = settings.anchor and bool(auxiliary.heldout_queries)
     if calibrate:
@@ -68,7 +68,7 @@ def train_query_map(
 
     measured: dict[str, Any] = {}
     if auxiliary.general:
-        limit = allowed_general_loss(auxiliary, settings)
+        limit = auxiliary.general_loss
         measured["general"] = limit_forgetting(encoder, auxiliary.general, limit, trained, scale_update)
     with torch.no_grad():
         mapped = [query_map(queries) for queries in sample.queries]
