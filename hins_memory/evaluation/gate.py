@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hins_memory.common.renamed import old_names
 from hins_memory.errors import ConfigError, NotEnoughDataError
 from hins_memory.evaluation.evaluate import RankingScores, evaluate_encoder
 from hins_memory.evaluation.metrics import BootstrapResult, cutoff_shares, paired_bootstrap
@@ -353,8 +354,4 @@ def _shift_at_least(new: RankingScores, old: RankingScores, cutoff: float, setti
     return max(change.low, -change.high, 0.0)
 
 
-def __getattr__(name: str) -> Any:
-    if name != "judge":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn("hins_memory.evaluation.gate.judge is now evaluate_gate.", DeprecationWarning, stacklevel=2)
-    return evaluate_gate
+__getattr__ = old_names(__name__, {"judge": ("evaluate_gate", evaluate_gate)})

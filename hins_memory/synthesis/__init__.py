@@ -1,6 +1,7 @@
 """Training data for an agent without traffic: conversations by rules or by a language model, written as a log."""
 
-from hins_memory.synthesis.conversation import Conversation, Item, Query, Said
+from hins_memory.common.renamed import old_names
+from hins_memory.synthesis.conversation import Conversation, Item, Query, Utterance
 from hins_memory.synthesis.filters import Exclusion, FilterSettings
 from hins_memory.synthesis.model.model import ModelSettings, converse_by_model
 from hins_memory.synthesis.rules.corpus import Dialogue, read_corpus, read_personas
@@ -26,8 +27,8 @@ __all__ = [
     "ModelSettings",
     "Query",
     "RuleSettings",
-    "Said",
     "SynthesisReport",
+    "Utterance",
     "conversations_by_rules",
     "conversations_of_logs",
     "converse_by_model",
@@ -35,3 +36,5 @@ __all__ = [
     "read_personas",
     "write_conversations",
 ]
+
+__getattr__ = old_names(__name__, {"Said": ("Utterance", Utterance)})

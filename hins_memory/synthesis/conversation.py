@@ -1,15 +1,15 @@
-"""A synthetic conversation: what is stored of it, and what is asked about it."""
+"""A synthetic conversation: its turns, the items that are stored, and the questions about them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Conversation", "Item", "Query", "Said"]
+__all__ = ["Conversation", "Item", "Query", "Utterance"]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One turn: who said what in which session, counted from 0."""
+class Utterance:
+    """One turn: speaker, text, and the session, counted from 0."""
 
     speaker: str
     text: str
@@ -21,10 +21,10 @@ class Item:
     """One thing to store: a turn, or a fact extracted from turns.
 
     Attributes:
-        speaker: whom it is by or about.
+        speaker: who said it, or whom the fact is about.
         text: as it is stored, e.g. ``Ana: I have two dogs.`` or ``Ana has two dogs.``
-        session: the sitting, counted from 0.
-        turns: the places of the turns that it was made of; none for a packaged one.
+        session: the session, counted from 0.
+        turns: the indexes of the turns that it was made of; empty for a packaged fact.
     """
 
     speaker: str
@@ -35,7 +35,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question, the places of the items that answer it, its kind, and the answer ("" where none is known)."""
+    """A question, the indexes of the items that answer it, its kind, and the answer ("" if not known)."""
 
     text: str
     items: tuple[int, ...]
@@ -58,7 +58,7 @@ class Conversation:
 
     id: str
     speakers: tuple[str, str]
-    turns: tuple[Said, ...]
+    turns: tuple[Utterance, ...]
     items: tuple[Item, ...]
     queries: tuple[Query, ...]
     source: str

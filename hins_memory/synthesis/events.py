@@ -32,50 +32,48 @@ def events(conversation: Conversation, owner: Scope, encoder: Encoder) -> Iterat
     Args:
         conversation: what was said, stored and asked.
         owner: whose conversation it is, of a synthetic tenant; several under one owner give each other easy negatives.
-            What wrote it becomes part of its agent.
+            The conversation's source becomes part of the agent's name.
         encoder: what ranks, usually the stock encoder.
     """
-    # The agent that a log was captured from stays part of it: two of one user are two owners here too.
+    # The captured agent stays part of the name: two agents of one user are two owners here too.
     agent = f"{conversation.source}/{owner.agent}" if owner.agent else conversation.source
     scope = replace(owner, agent=agent)
-    said = [_id(scope, conversation.id, "turn", place) for place in range(len(conversation.turns))]
-    stored = [_id(scope, conversation.id, "item", place) for place in range(len(conversation.items))]
-    for place, turn in enumerate(conversation.turns):
-        time = _time(turn.session, place)
-        yield Turn(scope, conversation.id, turn.speaker, turn.text, time, said[place])
-    for place, item in enumerate(conversation.items):
-        time = _time(item.session, max(item.turns, default=place))
-        sources = tuple(said[turn] for turn in item.turns)
-        yield Memory(stored[place], scope, conversation.id, item.text, item.speaker, sources, time=time)
+    turn_ids = [_id(scope, conversation.id, "turn", i) for i in range(len(conversation.turns))]
+    memory_ids = [_id(scope, conversation.id, "item", i) for i in range(len(conversation.items))]
+    for i, turn in enumerate(conversation.turns):
+        time = _time(turn.session, i)
+        yield Turn(scope, conversation.id, turn.speaker, turn.text, time, turn_ids[i])
+    for i, item in enumerate(conversation.items):
+        time = _time(item.session, max(item.turns, default=i))
+        sources = tuple(turn_ids[turn] for turn in item.turns)
+        yield Memory(memory_ids[i], scope, conversation.id, item.text, item.speaker, sources, time=time)
     if conversation.queries:
-        yield from _asked(conversation, scope, stored, encoder)
+        yield from _searches(conversation, scope, memory_ids, encoder)
 
 
-def _time(session: int, place: int) -> float:
-    return _FIRST_DAY + session * _SESSION_SECONDS + place * _TURN_SECONDS
+def _time(session: int, index: int) -> float:
+    return _FIRST_DAY + session * _SESSION_SECONDS + index * _TURN_SECONDS
 
 
-def _asked(conversation: Conversation, scope: Scope, ids: Sequence[str], encoder: Encoder) -> Iterator[Event]:
+def _searches(conversation: Conversation, scope: Scope, ids: Sequence[str], encoder: Encoder) -> Iterator[Event]:
     # (n, dim), (queries, dim), (queries, n)
-    stored = encoder.encode([item.text for item in conversation.items], role="document")
-    asked = encoder.encode([query.text for query in conversation.queries], role="query")
-    scores = asked @ stored.T
+    documents = encoder.encode([item.text for item in conversation.items], role="document")
+    queries = encoder.encode([query.text for query in conversation.queries], role="query")
+    scores = queries @ documents.T
     last = max(item.session for item in conversation.items) + 1
-    for number, query in enumerate(conversation.queries):
-        time = _time(last, number)
-        # What answers is among the results even where the encoder missed it: it is what the outcome speaks of.
-        ranked = (-scores[number]).argsort(kind="stable")[:_RANKED].tolist()
-        shown = ranked + [place for place in query.items if place not in ranked]
-        results = tuple(
-            RankedMemory(ids[place], conversation.items[place].text, float(scores[number, place])) for place in shown
-        )
-        retrieval = _id(scope, conversation.id, "query", number)
+    for i, query in enumerate(conversation.queries):
+        time = _time(last, i)
+        # The answers are among the results also where the encoder did not rank them high: feedback is about results.
+        ranked = (-scores[i]).argsort(kind="stable")[:_RANKED].tolist()
+        shown = ranked + [row for row in query.items if row not in ranked]
+        results = tuple(RankedMemory(ids[row], conversation.items[row].text, float(scores[i, row])) for row in shown)
+        retrieval = _id(scope, conversation.id, "query", i)
         yield Retrieval(scope, query.text, results, encoder.version, time, retrieval)
-        for place in query.items:
-            yield Feedback(ids[place], "POSITIVE", retrieval, time)
+        for row in query.items:
+            yield Feedback(ids[row], "POSITIVE", retrieval, time)
         if query.answer:
             yield Answer(retrieval, query.answer, time)
 
 
-def _id(scope: Scope, conversation: str, kind: str, place: int) -> str:
-    return hashlib.sha256(f"{scope.key}\n{conversation}\n{kind}\n{place}".encode()).hexdigest()[:32]
+def _id(scope: Scope, conversation: str, kind: str, index: int) -> str:
+    return hashlib.sha256(f"{scope.key}\n{conversation}\n{kind}\n{index}".encode()).hexdigest()[:32]

@@ -15,7 +15,7 @@ from hins_memory.synthesis.rules.words import FEMALE, MALE
 
 __all__ = ["Exclusion", "FilterSettings", "Selection"]
 
-#: So many words in a row in common with an excluded text are a quotation, not a coincidence.
+#: This many consecutive words in common with an excluded text count as a quotation.
 _QUOTED_WORDS = 8
 # "Ana: ..." at the beginning of a line or of a quoted string names a speaker.
 _SPEAKER = re.compile(r"(?:^|[\"'])([A-Z][a-z]+)(?:[\"']|:)", re.MULTILINE)
@@ -28,8 +28,8 @@ class FilterSettings:
 
     Args:
         queries: at most this many questions are kept in all, spread evenly over the conversations; 0 keeps all.
-        repeats: the same question, names aside, is there to choose at most this many times; 0 sets no limit.
-        seed: of what is kept where there is more.
+        repeats: the same question, with any names, is available at most this many times; 0 sets no limit.
+        seed: decides which questions are kept.
     """
 
     queries: int = 0
@@ -52,7 +52,7 @@ class Exclusion:
 
     @classmethod
     def of_file(cls, path: Path) -> Exclusion:
-        """Make an exclusion of a text file: of its wordings, and of the words that it writes with a capital inside.
+        """Make an exclusion of a text file: of its runs of eight words, and of the first names in it.
 
         Raises:
             ConfigError: the file cannot be read.
@@ -71,9 +71,9 @@ class Exclusion:
 
 
 def known_names(text: str) -> set[str]:
-    """Return the first names that a text has, of those that invented speakers may get.
+    """Return the names in a text: of its speakers, and those that invented speakers may get.
 
-    Other names are found by the words of whole sentences; a capital alone does not tell a name.
+    Other capitalised words are not taken for names.
     """
     words = set(_WORD.findall(text))
     speakers = set(_SPEAKER.findall(text))
@@ -82,7 +82,7 @@ def known_names(text: str) -> set[str]:
 
 def _runs(text: str) -> Iterable[tuple[str, ...]]:
     words = [word.lower() for word in _WORD.findall(text)]
-    return (tuple(words[at : at + _QUOTED_WORDS]) for at in range(len(words) - _QUOTED_WORDS + 1))
+    return (tuple(words[i : i + _QUOTED_WORDS]) for i in range(len(words) - _QUOTED_WORDS + 1))
 
 
 class Selection:
@@ -124,7 +124,7 @@ def _diverse(
     settings: FilterSettings,
     dropped: Counter[str],
 ) -> list[Query]:
-    """Return each question once in a conversation, and the same one with other names only a few times."""
+    """Return each question once, and the same question with other names at most `repeats` times."""
     kept: dict[str, Query] = {}
     for query in queries:
         bare = query.text

@@ -14,7 +14,7 @@ from hins_memory.synthesis.conversation import Conversation
 from hins_memory.synthesis.events import events
 from hins_memory.synthesis.filters import Exclusion, FilterSettings, Selection
 from hins_memory.synthesis.rules.corpus import Dialogue, dialogues_of
-from hins_memory.synthesis.rules.rules import RuleSettings, converse
+from hins_memory.synthesis.rules.rules import RuleSettings, generate_conversations
 from hins_memory.types import SYNTHETIC_TENANT, Event, Scope, ScopeLog, synthetic_tenant
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def conversations_by_rules(
         ConfigError: the corpus is too small for one conversation.
     """
     digest = hashlib.sha256(repr((settings, [one.turns for one in dialogues])).encode("utf-8", "surrogatepass"))
-    made = converse(dialogues, settings, exclusion)
+    made = generate_conversations(dialogues, settings, exclusion)
     for number, conversation in enumerate(islice(made, limit) if limit else made):
         name = f"synthetic-{digest.hexdigest()[:8]}-{number // PER_OWNER}"
         yield Scope(user=name, tenant=SYNTHETIC_TENANT), conversation
@@ -66,7 +66,7 @@ def conversations_of_logs(
 ) -> Iterator[Owned]:
     """Yield (owner, conversation) made of captured logs by rules.
 
-    Each stays its user's, tenant's and agent's, so that nothing of two owners is mixed and a purge reaches it.
+    Each keeps the user, tenant and agent of its log, so that owners are not mixed and a purge finds it.
 
     Raises:
         NotEnoughDataError: no owner has a captured conversation of two speakers.
@@ -78,7 +78,7 @@ def conversations_of_logs(
             found = True
             fitting = replace(settings, sessions=min(settings.sessions, len(dialogues)))
             owner = replace(log.scope.owner, tenant=synthetic_tenant(log.scope.tenant))
-            yield from ((owner, one) for one in converse(dialogues, fitting, exclusion))
+            yield from ((owner, one) for one in generate_conversations(dialogues, fitting, exclusion))
     if not found:
         raise NotEnoughDataError(
             "The log holds no conversation of a named user with two speakers and at least 4 turns.",
@@ -93,7 +93,7 @@ def write_conversations(
     filters: FilterSettings | None = None,
     progress: Progress | None = None,
 ) -> SynthesisReport:
-    """Select questions and write conversation by conversation; one is in the log whole or not at all.
+    """Select questions and write the conversations, each in one transaction.
 
     Args:
         made: (owner, conversation) each.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
+from hins_memory.common.renamed import old_names
 from hins_memory.training.auxiliary_data import AuxiliaryData
 from hins_memory.training.query_samples import QuerySample
 from hins_memory.training.run import RunContent, TrainingRun, discard_runs, open_run
@@ -31,8 +31,4 @@ def _samples(
     return AuxiliaryData(traffic, unseen, held_out, general, **settings)
 
 
-def __getattr__(name: str) -> Any:
-    if name != "Samples":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn("hins_memory.training.Samples is now AuxiliaryData.", DeprecationWarning, stacklevel=2)
-    return _samples
+__getattr__ = old_names(__name__, {"Samples": ("AuxiliaryData", _samples)})

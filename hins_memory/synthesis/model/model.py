@@ -1,4 +1,4 @@
-"""Synthetic conversations by a language model: personas, lives, sittings, memories, questions."""
+"""Synthetic conversations by a language model: personas, lives, sessions, memories, questions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from hins_memory.errors import ConfigError
 from hins_memory.llm import BudgetError, ChatClient, LlmError
-from hins_memory.synthesis.conversation import Conversation, Item, Query, Said
+from hins_memory.synthesis.conversation import Conversation, Item, Query, Utterance
 from hins_memory.synthesis.filters import Exclusion
 from hins_memory.synthesis.model import prompts
 from hins_memory.synthesis.rules.words import FEMALE, MALE
@@ -30,7 +30,7 @@ Personas = tuple[Sequence[str], Sequence[str]]
 logger = logging.getLogger(__name__)
 
 _SHOWN_PERSONAS = 12
-# Two people of whom so large a share of the words is the same are one.
+# Personas that share at least this part of their words are taken for one person.
 _SAME_PERSON = 0.6
 _TEMPERATURE = 0.8
 
@@ -42,7 +42,7 @@ class ModelSettings:
     Args:
         personas: how many people are invented, at least 2; those given come first.
         conversations: how many conversations.
-        sessions: sittings of each.
+        sessions: how many sessions each conversation has.
         parallel: conversations written at once.
         max_requests: requests in all, answered from the endpoint; 0 means no limit.
         seed: of names and pairs.
@@ -74,12 +74,12 @@ def converse_by_model(
 ) -> Iterator[Conversation]:
     """Yield conversations as they are finished, in order of their numbers.
 
-    Replies are kept by the client, so that a run that was cut continues where it was. When the budget is used up, what
-    is finished has been yielded.
+    The client keeps replies, so that an interrupted run continues where it was. When the budget is used up, all
+    finished conversations have been yielded.
 
     Args:
         client: the language model.
-        settings: how much of what.
+        settings: how many personas, conversations and sessions.
         given: personas, each a list of sentences, that come before invented ones.
         exclusion: names and texts that must not occur.
         failed: called for every conversation that could not be made, and when the budget is used up.
@@ -89,7 +89,7 @@ def converse_by_model(
     """
     writer = _Writer(client, settings, exclusion or Exclusion())
     try:
-        people = writer.people(given)
+        people = writer.personas(given)
     except BudgetError as error:
         failed(error)
         return
@@ -111,7 +111,7 @@ def converse_by_model(
 
 
 class _Writer:
-    """Asks the model step by step."""
+    """Requests one conversation after another from the model."""
 
     def __init__(self, client: ChatClient, settings: ModelSettings, exclusion: Exclusion) -> None:
         self._client = client
@@ -127,8 +127,8 @@ class _Writer:
         message = {"role": "user", "content": prompt}
         return self._client.structured([message], schema, temperature=_TEMPERATURE, seed=self._settings.seed)
 
-    def people(self, given: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-        """Return the personas given, and invented ones up to the number asked for; no two alike."""
+    def personas(self, given: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+        """Return the personas given, and invented ones up to the number asked for; no two of them similar."""
         from hins_memory.synthesis.model.schemas import Persona
 
         found: list[Sequence[str]] = []
@@ -171,53 +171,57 @@ class _Writer:
         first, second = rng.sample(free, 2)
         names = (first, second)
         plan = self._ask(prompts.lives(names, personas, self._settings.sessions), Lives)
-        turns: list[Said] = []
+        turns: list[Utterance] = []
         items: list[Item] = []
-        for sitting in range(1, self._settings.sessions + 1):
+        for session_number in range(1, self._settings.sessions + 1):
             begin = len(turns)
-            talk = self._ask(prompts.session(names, personas, _news(plan, names, sitting), sitting), Session)
-            turns += [Said(names[one.speaker - 1], one.text, sitting - 1) for one in talk.turns]
+            talk = self._ask(
+                prompts.session(names, personas, _session_topics(plan, names, session_number), session_number), Session
+            )
+            turns += [Utterance(names[one.speaker - 1], one.text, session_number - 1) for one in talk.turns]
             shown = list(enumerate(turns))[begin:]
             items += _items(
-                self._ask(prompts.memories(names, shown), Memories), names, sitting - 1, range(begin, len(turns))
+                self._ask(prompts.memories(names, shown), Memories), names, session_number - 1, range(begin, len(turns))
             )
         asked = self._ask(prompts.questions(names, list(enumerate(turns))), Questions)
         return self._clean(names, turns, items, asked)
 
-    def _clean(self, names: tuple[str, str], turns: list[Said], items: list[Item], asked: Questions) -> Conversation:
-        """Return the conversation without what is excluded, its questions tied to the memories they follow from."""
-        allowed = {place for place, turn in enumerate(turns) if self._exclusion.allows(turn.text)}
-        moved = {place: new for new, place in enumerate(sorted(allowed))}
+    def _clean(
+        self, names: tuple[str, str], turns: list[Utterance], items: list[Item], asked: Questions
+    ) -> Conversation:
+        """Return the conversation without excluded texts, each question with the memories that answer it."""
+        allowed = {i for i, turn in enumerate(turns) if self._exclusion.allows(turn.text)}
+        new_index = {old: new for new, old in enumerate(sorted(allowed))}
         kept = [
-            Item(one.speaker, one.text, one.session, tuple(moved[turn] for turn in one.turns))
+            Item(one.speaker, one.text, one.session, tuple(new_index[turn] for turn in one.turns))
             for one in items
             if allowed.issuperset(one.turns) and self._exclusion.allows(one.text)
         ]
         queries = []
         for one in asked.questions:
-            evidence = {moved[turn] for turn in one.evidence if turn in moved}
-            places = tuple(place for place, item in enumerate(kept) if evidence.intersection(item.turns))
-            if places and self._exclusion.allows(one.question):
-                queries.append(Query(one.question, places, one.kind, one.answer))
-        said = tuple(turns[place] for place in sorted(allowed))
+            evidence = {new_index[turn] for turn in one.evidence if turn in new_index}
+            answers = tuple(i for i, item in enumerate(kept) if evidence.intersection(item.turns))
+            if answers and self._exclusion.allows(one.question):
+                queries.append(Query(one.question, answers, one.kind, one.answer))
+        said = tuple(turns[i] for i in sorted(allowed))
         parts = (*names, *(turn.text for turn in said), *(item.text for item in kept))
         digest = hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return Conversation(digest, names, said, tuple(kept), tuple(queries), self._client.settings.model)
 
 
-def _news(plan: Lives, names: tuple[str, str], sitting: int) -> list[str]:
-    topics = [f"both talk about {topic}" for topic in plan.topics[sitting - 1 :: 2][:2]]
+def _session_topics(plan: Lives, names: tuple[str, str], session_number: int) -> list[str]:
+    topics = [f"both talk about {topic}" for topic in plan.topics[session_number - 1 :: 2][:2]]
     news = [
         f"{name}: {event.text}"
         for name, life in zip(names, (plan.first, plan.second), strict=True)
         for event in life
-        if event.session == sitting
+        if event.session == session_number
     ]
     return [*topics, *news] or [plan.topics[0]]
 
 
 def _items(found: Memories, names: tuple[str, str], session: int, turns: range) -> list[Item]:
-    """Return the memories that name existing turns of the sitting; a model may invent numbers."""
+    """Return the memories that name existing turns of the session; a model may invent numbers."""
     return [
         Item(names[one.speaker - 1], one.text, session, tuple(sorted(sources)))
         for one in found.memories

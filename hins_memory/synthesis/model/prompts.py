@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hins_memory.synthesis.conversation import Said
+from hins_memory.synthesis.conversation import Utterance
 
 __all__ = ["lives", "memories", "persona", "questions", "session"]
 
@@ -41,7 +41,7 @@ def session(
     )
 
 
-def memories(names: tuple[str, str], turns: Sequence[tuple[int, Said]]) -> str:
+def memories(names: tuple[str, str], turns: Sequence[tuple[int, Utterance]]) -> str:
     """Ask for what a memory agent would extract of one sitting."""
     return (
         f"{_shown(turns)}\n\nExtract what a personal memory agent should remember: one short fact each, in the third "
@@ -49,7 +49,7 @@ def memories(names: tuple[str, str], turns: Sequence[tuple[int, Said]]) -> str:
     )
 
 
-def questions(names: tuple[str, str], turns: Sequence[tuple[int, Said]]) -> str:
+def questions(names: tuple[str, str], turns: Sequence[tuple[int, Utterance]]) -> str:
     """Ask for questions of five kinds about the whole conversation."""
     return (
         f"{_shown(turns)}\n\nWrite questions that {names[0]}, {names[1]} or their assistant may ask months later, "
@@ -64,5 +64,5 @@ def _people(names: tuple[str, str], personas: tuple[Sequence[str], Sequence[str]
     return "\n".join(f"{name}: {' '.join(facts)}" for name, facts in zip(names, personas, strict=True))
 
 
-def _shown(turns: Sequence[tuple[int, Said]]) -> str:
+def _shown(turns: Sequence[tuple[int, Utterance]]) -> str:
     return "\n".join(f"[{number}] {said.speaker}: {said.text}" for number, said in turns)

@@ -1,4 +1,4 @@
-"""Dialogues of two people from text that is there, persona-chat tables or the project's own log; and personas."""
+"""Dialogues of two people from persona-chat tables or from the project's log; personas."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hins_memory.types import ScopeLog, Turn
 
 __all__ = ["Dialogue", "dialogues_of", "read_corpus", "read_personas"]
 
-#: Turns of the shortest dialogue that is used.
-_SHORTEST = 4
+#: A dialogue needs at least this many turns.
+_MIN_TURNS = 4
 
 _PLACEHOLDER = re.compile(r"\[?\bUser (?P<which>[12])(?:'s name)?\]?", re.IGNORECASE)
 _COLUMNS = ("user 1 personas", "user 2 personas", "Best Generated Conversation")
@@ -23,7 +23,7 @@ _COLUMNS = ("user 1 personas", "user 2 personas", "Best Generated Conversation")
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """One sitting of two people.
+    """One dialogue of two people.
 
     `facts` are the persona sentences of the first and the second; `turns` are (0 or 1, text). A text may contain
     ``{0}`` or ``{1}``, which stand for their names.
@@ -50,7 +50,7 @@ def read_corpus(paths: Iterable[Path]) -> list[Dialogue]:
             raise ConfigError(
                 f"{path} lacks one of the columns {', '.join(_COLUMNS)}.", "Give a persona-chat CSV file."
             )
-        found += [dialogue for row in rows if len((dialogue := _dialogue(row)).turns) >= _SHORTEST]
+        found += [dialogue for row in rows if len((dialogue := _dialogue(row)).turns) >= _MIN_TURNS]
     return found
 
 
@@ -83,7 +83,7 @@ def dialogues_of(log: ScopeLog) -> list[Dialogue]:
     found = []
     for turns in said.values():
         speakers = list(dict.fromkeys(turn.speaker for turn in turns))
-        if len(speakers) != 2 or len(turns) < _SHORTEST or not all(speakers):
+        if len(speakers) != 2 or len(turns) < _MIN_TURNS or not all(speakers):
             continue
         named = _names(speakers)
         found.append(Dialogue(((), ()), tuple((speakers.index(one.speaker), named(one.text)) for one in turns)))

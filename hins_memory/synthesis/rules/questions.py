@@ -78,14 +78,14 @@ class Question:
 
 def questions(statement: Statement, person: Person, rng: Random) -> list[Question]:
     """Return the questions that the rules find for a statement; texts may repeat."""
-    maker = _Maker(statement, person, rng)
-    found = list(maker.special())
+    builder = _QuestionBuilder(statement, person, rng)
+    found = list(builder.special())
     if statement.verb != "favorite":
-        found += [*maker.circumstances(), *maker.objects(), *maker.classes()]
-    return [Question(_tidy(_swapped(one.text, rng)), one.kind) for one in found]
+        found += [*builder.circumstances(), *builder.objects(), *builder.classes()]
+    return [Question(_tidy(_with_synonyms(one.text, rng)), one.kind) for one in found]
 
 
-def _swapped(text: str, rng: Random) -> str:
+def _with_synonyms(text: str, rng: Random) -> str:
     def one(found: re.Match[str]) -> str:
         return rng.choice(SYNONYMS[found[0]]) if rng.random() < _SYNONYM_RATE else found[0]
 
@@ -104,8 +104,8 @@ def _circumstance(text: str) -> str:
     return "" if tail is None or re.match(r"\s+(?:of|and|so|that|which|who|by|as)\b", tail[0]) else tail[0]
 
 
-class _Maker:
-    """Makes the questions about one statement."""
+class _QuestionBuilder:
+    """Builds the questions about one statement."""
 
     def __init__(self, statement: Statement, person: Person, rng: Random) -> None:
         self._said = statement

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from random import Random
 
 from hins_memory.errors import ConfigError
-from hins_memory.synthesis.conversation import Conversation, Item, Query, Said
+from hins_memory.synthesis.conversation import Conversation, Item, Query, Utterance
 from hins_memory.synthesis.filters import Exclusion
 from hins_memory.synthesis.rules.clauses import Person, fact
 from hins_memory.synthesis.rules.corpus import Dialogue
-from hins_memory.synthesis.rules.planted import Kind, Planted, planted
 from hins_memory.synthesis.rules.questions import questions
+from hins_memory.synthesis.rules.seed_facts import Kind, SeedFacts, seed_facts
 from hins_memory.synthesis.rules.statements import Statement, sentences, statements
 from hins_memory.synthesis.rules.words import FEMALE, MALE
 
-__all__ = ["RuleSettings", "converse"]
+__all__ = ["RuleSettings", "generate_conversations"]
 
 _PAST_TIMES = (
     *("yesterday", "last week", "last weekend", "last month", "two days ago", "last Friday", "a few days ago"),
@@ -27,20 +27,20 @@ _PAST_TIMES = (
 _COMING_TIMES = ("next month", "next week", "this weekend", "tomorrow", "next summer", "on Saturday", "soon")
 _GREETINGS = ("Hey {}!", "Hi {}!", "{}!", "Wow, {}!", "Thanks, {}!", "Hey {}, how are you?", "Good to hear, {}.")
 _CLOSINGS = ("How about you, {}?", "What about you, {}?", "What do you think, {}?", "Thanks for asking, {}!")
-_GREETED = 0.7
-# How often a family of questions is chosen, where a statement's other families count 1.
+_GREETING_SHARE = 0.7
+# Weights of the families of questions when one is chosen; other families have the weight 1.
 _WEIGHTS = {
     **{"what": 2.0, "when": 2.0, "who": 3.0, "how": 3.0, "how many": 3.0},
     **{"where": 1.5, "preference": 0.8, "whether": 0.3},
 }
 _SMALL_TALK_FROM = 400
 _SMALL_TALK_WORDS = (2, 9)
-_OWN = re.compile(r"\b(?:my|I|I'm|I've|we|named?)\b|[\[{]")
-# So far back a dialogue is looked for whose personas share no fact with those chosen.
+_FIRST_PERSON = re.compile(r"\b(?:my|I|I'm|I've|we|named?)\b|[\[{]")
+# How many dialogues are searched for one whose personas share no fact with those chosen.
 _LOOKAHEAD = 60
-_SHORTEST_QUESTION = 3
-# More questions about one turn or fact than this would only say the same again.
-_PER_ITEM = 2
+_MIN_QUESTION_WORDS = 3
+# At most this many questions about one turn or fact; more would repeat each other.
+_MAX_PER_ITEM = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class RuleSettings:
     Args:
         sessions: dialogues that one conversation consists of.
         addressed: share of the turns, 0 to 1, in which the other speaker is addressed by name.
-        padded: share of the turns that small talk is added before, and after.
-        dated: share of the statements about the past or the future without a time that get one.
+        padded: share of the turns that get small talk in front, and share that get it at the end.
+        dated: share of the statements in the past or future tense that get a time, e.g. "last week".
         facts: share of the conversations that are stored as extracted facts instead of turns.
-        preferences: how many packaged preferences (planted.py) are put among the facts of a conversation.
-        events: and how many packaged events.
-        threads: and how many packaged threads, of seven to ten facts each.
+        preferences: how many packaged preferences (seed_facts.py) are added to the facts of a conversation.
+        events: how many packaged events are added.
+        threads: how many packaged threads, each seven to ten facts about one topic, are added.
         seed: of everything that is drawn.
 
     Raises:
@@ -83,7 +83,7 @@ class RuleSettings:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use a share from 0 to 1.")
 
 
-def converse(
+def generate_conversations(
     dialogues: Sequence[Dialogue], settings: RuleSettings, exclusion: Exclusion | None = None
 ) -> Iterator[Conversation]:
     """Yield conversations made of the dialogues, each dialogue used once; the same input and seed give the same.
@@ -103,31 +103,31 @@ def converse(
     rng = Random(settings.seed)
     order = list(dialogues)
     rng.shuffle(order)
-    maker = _Maker(settings, exclusion or Exclusion(), _small_talk(order), rng)
+    builder = _ConversationBuilder(settings, exclusion or Exclusion(), _small_talk(order), rng)
     while len(order) >= settings.sessions:
-        yield maker.make(_compatible(order, settings.sessions))
+        yield builder.build(_compatible(order, settings.sessions))
 
 
 def _compatible(order: list[Dialogue], count: int) -> list[Dialogue]:
-    """Take dialogues from the end whose personas share no fact, as far as the next ones allow it."""
+    """Remove and return dialogues from the end, preferring those whose personas share no fact."""
     chosen = [order.pop()]
     known: set[str] = set()
     while len(chosen) < count:
         known.update(*chosen[-1].facts)
         near = range(len(order) - 1, max(-1, len(order) - 1 - _LOOKAHEAD), -1)
-        place = next((n for n in near if known.isdisjoint(order[n].facts[0] + order[n].facts[1])), len(order) - 1)
-        chosen.append(order.pop(place))
+        index = next((n for n in near if known.isdisjoint(order[n].facts[0] + order[n].facts[1])), len(order) - 1)
+        chosen.append(order.pop(index))
     return chosen
 
 
 def _small_talk(dialogues: Sequence[Dialogue]) -> list[str]:
-    """Return short sentences of the corpus that state nothing of the speaker."""
-    least, most = _SMALL_TALK_WORDS
+    """Return short sentences of the corpus that say nothing about the speaker."""
+    minimum, maximum = _SMALL_TALK_WORDS
     found: dict[str, None] = {}
     for dialogue in dialogues[:_SMALL_TALK_FROM]:
         for _, text in dialogue.turns:
             for sentence in sentences(text):
-                if least <= len(sentence.split()) <= most and not _OWN.search(sentence):
+                if minimum <= len(sentence.split()) <= maximum and not _FIRST_PERSON.search(sentence):
                     found[sentence] = None
     return list(found)
 
@@ -146,57 +146,58 @@ def _people(rng: Random, exclusion: Exclusion) -> tuple[Person, Person]:
 
 
 @dataclass(slots=True)
-class _Plant:
-    """Packaged facts in a conversation: of whom, in which session each is stored, and at which places of the items."""
+class _PlacedFacts:
+    """Seed facts in a conversation: about whom, in which session each is stored, and their indexes in the items."""
 
-    planted: Planted
+    seed: SeedFacts
     names: tuple[str, str]
     sessions: Sequence[int]
-    places: list[int] = field(default_factory=list)
+    indexes: list[int] = field(default_factory=list)
 
     def store(self, session: int, items: list[Item]) -> None:
         """Add the facts of a session to the items."""
-        for (who, text), when in zip(self.planted.stored(self.names), self.sessions, strict=True):
+        for (who, text), when in zip(self.seed.facts_about(self.names), self.sessions, strict=True):
             if when == session:
-                self.places.append(len(items))
+                self.indexes.append(len(items))
                 items.append(Item(who, text, session))
 
     def queries(self) -> Iterator[Query]:
-        """Yield what is asked about the facts, all of which are stored."""
-        for text, answers in self.planted.asked(self.names):
-            yield Query(text, tuple(self.places[one] for one in answers), self.planted.kind)
+        """Yield the questions about the facts, after all of them are stored."""
+        for text, answers in self.seed.questions_about(self.names):
+            yield Query(text, tuple(self.indexes[answer] for answer in answers), self.seed.kind)
 
 
-class _Maker:
-    """Makes conversations of chosen dialogues."""
+class _ConversationBuilder:
+    """Builds conversations from chosen dialogues."""
 
     def __init__(self, settings: RuleSettings, exclusion: Exclusion, small_talk: Sequence[str], rng: Random) -> None:
         self._settings = settings
         self._exclusion = exclusion
         self._small_talk = [one for one in small_talk if exclusion.allows(one)]
-        self._packaged: dict[Kind, list[Planted]] = {
-            kind: [one for one in found if all(map(exclusion.allows, one.texts))] for kind, found in planted().items()
+        self._packaged: dict[Kind, list[SeedFacts]] = {
+            kind: [one for one in found if all(map(exclusion.allows, one.texts))]
+            for kind, found in seed_facts().items()
         }
         self._rng = rng
 
-    def make(self, chosen: Sequence[Dialogue]) -> Conversation:
+    def build(self, chosen: Sequence[Dialogue]) -> Conversation:
         """Return one conversation of the dialogues, in their order."""
         people = _people(self._rng, self._exclusion)
         names = (people[0].name, people[1].name)
         as_facts = self._rng.random() < self._settings.facts
-        turns: list[Said] = []
+        turns: list[Utterance] = []
         items: list[Item] = []
         queries: list[Query] = []
-        packaged = self._planted(names, len(chosen)) if as_facts else []
+        packaged = self._place_facts(names, len(chosen)) if as_facts else []
         for session, dialogue in enumerate(chosen):
-            for plant in packaged:
-                plant.store(session, items)
+            for facts in packaged:
+                facts.store(session, items)
             for who, template in dialogue.turns:
                 text = template.replace("{0}", names[0]).replace("{1}", names[1])
                 if not self._exclusion.allows(text):
                     continue
                 stated = list(statements(text))
-                said = Said(names[who], self._dressed(text, stated, names[1 - who]), session)
+                said = Utterance(names[who], self._with_context(text, stated, names[1 - who]), session)
                 source = (len(turns),)
                 turns.append(said)
                 if as_facts:
@@ -206,14 +207,14 @@ class _Maker:
                     continue
                 queries += self._questions(stated, people[who], len(items))
                 items.append(Item(said.speaker, f"{said.speaker}: {said.text}", session, source))
-        queries += [query for plant in packaged for query in plant.queries()]
+        queries += [query for facts in packaged for query in facts.queries()]
         parts = (*names, *(item.text for item in items), *(query.text for query in queries))
         digest = hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return Conversation(digest, names, tuple(turns), tuple(items), tuple(queries), "rules")
 
-    def _planted(self, names: tuple[str, str], sessions: int) -> list[_Plant]:
-        """Return which packaged facts the two have, and in which session each comes."""
-        chosen: list[Planted] = []
+    def _place_facts(self, names: tuple[str, str], sessions: int) -> list[_PlacedFacts]:
+        """Choose seed facts for two people, and the session in which each is stored."""
+        chosen: list[SeedFacts] = []
         counts: dict[Kind, int] = {
             "preference": self._settings.preferences,
             "event": self._settings.events,
@@ -223,28 +224,28 @@ class _Maker:
             found = self._packaged[kind]
             chosen += self._rng.sample(found, min(count, len(found)))
         self._rng.shuffle(chosen)
-        plants = []
+        placed = []
         for one in chosen:
             ordered = self._rng.choice((names, names[::-1]))
-            # Told bit by bit, in their order.
+            # In their order of time, spread over the sessions.
             when = sorted(self._rng.choices(range(sessions), k=len(one.facts)))
-            plants.append(_Plant(one, ordered, when))
-        return plants
+            placed.append(_PlacedFacts(one, ordered, when))
+        return placed
 
     def _questions(self, stated: Sequence[Statement], person: Person, item: int) -> list[Query]:
         """Return questions about an item, each of another family."""
         asked = [question for one in stated for question in questions(one, person, self._rng)]
         by_kind: dict[str, list[str]] = {}
         for question in asked:
-            if len(question.text.split()) >= _SHORTEST_QUESTION:
+            if len(question.text.split()) >= _MIN_QUESTION_WORDS:
                 by_kind.setdefault(question.kind, []).append(question.text)
         # Weighted sampling without replacement (Efraimidis and Spirakis 2006).
         keys = {kind: self._rng.random() ** (1 / _WEIGHTS.get(kind, 1.0)) for kind in by_kind}
-        chosen = sorted(by_kind, key=lambda kind: keys[kind], reverse=True)[:_PER_ITEM]
+        chosen = sorted(by_kind, key=lambda kind: keys[kind], reverse=True)[:_MAX_PER_ITEM]
         return [Query(self._rng.choice(by_kind[kind]), (item,), kind) for kind in chosen]
 
-    def _dressed(self, text: str, stated: Sequence[Statement], other: str) -> str:
-        """Return a turn as longer chats have it: with times, small talk and the other's name."""
+    def _with_context(self, text: str, stated: Sequence[Statement], other: str) -> str:
+        """Return a turn with what longer chats have: times, small talk and the other speaker's name."""
         rng, settings = self._rng, self._settings
         for one in stated:
             times = _PAST_TIMES if one.tense == "past" else _COMING_TIMES if one.tense == "future" else ()
@@ -257,7 +258,7 @@ class _Maker:
         if self._small_talk and rng.random() < settings.padded:
             parts.append(rng.choice(self._small_talk))
         if rng.random() < settings.addressed:
-            if rng.random() < _GREETED:
+            if rng.random() < _GREETING_SHARE:
                 parts.insert(0, rng.choice(_GREETINGS).format(other))
             else:
                 parts.append(rng.choice(_CLOSINGS).format(other))

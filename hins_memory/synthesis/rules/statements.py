@@ -1,4 +1,4 @@
-"""From first-person sentences to statements: who, tense, verb and the rest, as far as simple rules surely tell."""
+"""From first-person sentences to statements: who, tense, verb and the rest, where simple rules are certain."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ADVERB = re.compile(
     re.I,
 )
 _MODALS = ("can", "could", "would", "should", "might", "may", "must")
-#: Verbs that say something of the talk, not of the speaker.
+#: Verbs that comment on the conversation and say nothing about the speaker.
 _EMPTY = frozenset(
     (
         *("agree", "guess", "think", "know", "mean", "hope", "bet", "see", "understand", "feel", "believe", "wonder"),

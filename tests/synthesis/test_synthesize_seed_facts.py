@@ -1,4 +1,4 @@
-"""Packaged facts: their form, where they are planted, and that none of what is scored is among them."""
+"""Packaged facts: their form, where they are added, and that none of what is scored is among them."""
 
 import json
 import re
@@ -10,11 +10,11 @@ import pytest
 from synthesis_corpus import write_corpus
 
 from hins_memory.synthesis import Exclusion, RuleSettings, conversations_by_rules, read_corpus
-from hins_memory.synthesis.rules.planted import Kind, Planted, planted
+from hins_memory.synthesis.rules.seed_facts import Kind, SeedFacts, seed_facts
 
 SCORED = Path(__file__).parents[2] / "benchmarks" / "data" / "preferences.jsonl"
 RULES = RuleSettings(sessions=2, facts=1, preferences=5, events=3, threads=2)
-PACKAGED = [one for found in planted().values() for one in found]
+PACKAGED = [one for found in seed_facts().values() for one in found]
 NAMES = ("Ana", "Bo")
 
 
@@ -29,7 +29,7 @@ def runs(text: str) -> set[tuple[str, ...]]:
 
 @pytest.mark.parametrize(("kind", "least"), [("preference", 400), ("event", 400), ("thread", 200)])
 def test_the_packaged_ones_can_be_given_any_names(kind: Kind, least: int) -> None:
-    found = planted()[kind]
+    found = seed_facts()[kind]
     assert len(found) >= least
     facts = [fact for one in found for fact in one.facts]
     assert len(set(facts)) == len(facts)
@@ -47,9 +47,9 @@ def test_the_packaged_ones_can_be_given_any_names(kind: Kind, least: int) -> Non
 
 
 def test_a_fact_is_about_the_one_whom_it_names_first() -> None:
-    known = Planted("thread", ("{1} told {0} of a flood.", "{0} swims."), (("Whom did {1} tell?", (0,)),))
-    assert known.stored(NAMES) == [("Bo", "Bo told Ana of a flood."), ("Ana", "Ana swims.")]
-    assert known.asked(NAMES) == [("Whom did Bo tell?", (0,))]
+    known = SeedFacts("thread", ("{1} told {0} of a flood.", "{0} swims."), (("Whom did {1} tell?", (0,)),))
+    assert known.facts_about(NAMES) == [("Bo", "Bo told Ana of a flood."), ("Ana", "Ana swims.")]
+    assert known.questions_about(NAMES) == [("Whom did Bo tell?", (0,))]
 
 
 def test_nothing_that_is_scored_is_among_them() -> None:
@@ -64,7 +64,7 @@ def test_nothing_that_is_scored_is_among_them() -> None:
         assert not whole.intersection(" ".join(words(text)) for text in asked)
 
 
-def test_they_are_planted_among_facts_and_nowhere_else(tmp_path: Path) -> None:
+def test_they_are_added_to_facts_and_nowhere_else(tmp_path: Path) -> None:
     dialogues = read_corpus([write_corpus(tmp_path / "talks.csv")])
     kind_of = {fact: one.kind for one in PACKAGED for fact in one.facts}
     for preferences, events, threads in ((0, 0, 0), (5, 0, 0), (0, 3, 0), (0, 0, 2), (5, 3, 2)):
@@ -91,12 +91,12 @@ def test_what_is_asked_leads_to_the_facts_that_answer_it(tmp_path: Path) -> None
             text: {known.facts[place].format(*names) for place in places}
             for known in PACKAGED
             for names in (one.speakers, one.speakers[::-1])
-            for text, places in known.asked(names)
+            for text, places in known.questions_about(names)
         }
         asked = [query for query in one.queries if query.kind in ("preference", "event", "thread")]
-        planted_ones = [query for query in asked if query.text in answers]
-        assert len(planted_ones) >= 2 * RULES.preferences + 2 * RULES.events + 10 * RULES.threads
-        for query in planted_ones:
+        about_seed_facts = [query for query in asked if query.text in answers]
+        assert len(about_seed_facts) >= 2 * RULES.preferences + 2 * RULES.events + 10 * RULES.threads
+        for query in about_seed_facts:
             found = [one.items[place].text for place in query.items]
             assert {*found} == answers[query.text] or query.kind == "preference"
             several += len(found) > 1
@@ -109,8 +109,8 @@ def test_what_is_asked_leads_to_the_facts_that_answer_it(tmp_path: Path) -> None
 
 def test_what_an_exclusion_quotes_is_left_out(tmp_path: Path) -> None:
     dialogues = read_corpus([write_corpus(tmp_path / "talks.csv")])
-    quoted = max(planted()["preference"], key=lambda one: len(one.facts[0]))
-    everything = replace(RULES, preferences=len(planted()["preference"]))
+    quoted = max(seed_facts()["preference"], key=lambda one: len(one.facts[0]))
+    everything = replace(RULES, preferences=len(seed_facts()["preference"]))
     for exclusion, expected in ((None, True), (Exclusion.of([quoted.facts[0].format("Bo")]), False)):
         _, made = next(conversations_by_rules(dialogues, everything, exclusion))
         assert (quoted.questions[0][0] in {query.text for query in made.queries}) is expected
