@@ -47,7 +47,7 @@ def unused(texts):
 def opened():
     return hins_memory.attach(Notebook(str(home / "notes.db"), "ann", unused), settings=settings)
 book = opened()
-assert isinstance(book.hins, Agent) and isinstance(book.hins.live()[0], Index)
+assert isinstance(book.hins, Agent) and isinstance(book.hins.live_indexes()[0], Index)
 stock = book.hins.encoder_version
 notes = ["Ann plays the cello.", "The garden needs water.", "雪球 is a cat. 🐈"]
 ids = [book.add(note) for note in notes]
@@ -63,7 +63,7 @@ late = book.add("Ann bought a red bicycle.")
 again = opened()
 assert again.hins.encoder_version == version and again.search("red bicycle", 1)[0][0] == late
 assert Pipeline(settings, book).rollback().version == stock
-assert book.hins.live()[0].count() == 4 and book.search("red bicycle", 1)[0][0] == late
+assert book.hins.live_indexes()[0].count() == 4 and book.search("red bicycle", 1)[0][0] == late
 assert len(Pipeline(settings, book).retire()) == 1
 for one in load_sample()[:2]:
     for turn in one.turns:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hins_adapter_mem0.clients import release_client
 from hins_adapter_mem0.embedding import HinsEmbedding
-from hins_adapter_mem0.encoders import OwnEncoder
+from hins_adapter_mem0.encoders import FrameworkEncoder
 from hins_adapter_mem0.faiss_files import prepare_faiss, release_faiss
 from hins_adapter_mem0.index import StoreIndex
 from hins_adapter_mem0.indexes import open_index
@@ -47,7 +47,7 @@ class Mem0Agent(StoreAgent[Mem0Binding]):
 
     name = "mem0"
     #: Mem0's thresholds: results below 0.1 are cut, entities boost from 0.5 and are merged from 0.95.
-    cutoffs = (0.1, 0.5, 0.95)
+    score_thresholds = (0.1, 0.5, 0.95)
 
     def __init__(self, store_id: str, opener: StoreOpener, encoders: EncoderSource) -> None:
         super().__init__(store_id, encoders, shared=opener.shared)
@@ -71,9 +71,9 @@ class Mem0Agent(StoreAgent[Mem0Binding]):
             if self._users:
                 return
             AGENTS.remove(self)
-            if self._own is not None and self.opener.provider == "faiss":
-                release_faiss(self._own.memories.raw)
-                release_faiss(self._own.entities.raw)
+            if self._framework is not None and self.opener.provider == "faiss":
+                release_faiss(self._framework.memories.raw)
+                release_faiss(self._framework.entities.raw)
             if self._closer is not None:
                 self._closer()
 
@@ -88,13 +88,13 @@ class Mem0Agent(StoreAgent[Mem0Binding]):
             prepare_faiss(entities)
         own = Mem0Binding(
             embedding=embedding,
-            encoder=OwnEncoder(embedding),
+            encoder=FrameworkEncoder(embedding),
             memories=GuardedStore(memories, self.opener.lock(memories.collection_name)),
             entities=GuardedStore(entities, self.opener.lock(entities.collection_name)),
             version="",
             suffix="",
         )
-        self.serve_own(own)
+        self.serve_framework_encoder(own)
 
     def bind(self, version: str, suffix: str) -> Mem0Binding:
         """Open the collections of a version, creating what is missing.
@@ -119,7 +119,7 @@ class Mem0Agent(StoreAgent[Mem0Binding]):
         with self._lock:
             for store in (self.current.memories, self.current.entities):
                 store.reset()
-            previous = self.encoders.registry.previous_index(self.key)
+            previous = self.encoders.registry.previous_index(self.store_id)
             if previous is not None:
                 for index in self._opened(previous.version, previous.suffix).indexes():
                     index.clear()

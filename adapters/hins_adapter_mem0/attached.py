@@ -292,8 +292,8 @@ class _AsyncMethods(_Common):
     async def _hins_following(self) -> AsyncIterator[None]:
         """Keep one embedder and its stores for one operation; what takes time happens outside of the event loop."""
         agent = self._hins_agent
-        if agent is not None and agent.due:
-            await asyncio.to_thread(agent.follow)
+        if agent is not None and agent.refresh_due:
+            await asyncio.to_thread(agent.refresh_if_due)
         with self._hins_pin():
             yield
 

@@ -70,7 +70,7 @@ def attach_with(memory: Any, options: AttachOptions) -> Any:
         return memory
     if known is not None:
         detach(memory)
-    chosen = options.chosen
+    chosen = options.resolved_settings
     agent = _agent_for(memory, chosen, options)
     original = type(memory)
     attachment = Attachment(chosen, new_recorder(memory, chosen, options.capture), agent, original)

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["OwnEncoder"]
+__all__ = ["FrameworkEncoder"]
 
 
-class OwnEncoder:
+class FrameworkEncoder:
     """An embedder of Mem0's own, used as an encoder when its collections have to follow those of another."""
 
     def __init__(self, embedding: Any) -> None:

@@ -80,7 +80,7 @@ class StoreIndex:
         """What all writes of Mem0 to the collection pass through."""
         return self.store.writes
 
-    def key(self, id_: Any) -> str:
+    def record_id(self, id_: Any) -> str:
         """Return the one spelling of an id under which records are known here."""
         return str(id_)
 
@@ -158,7 +158,7 @@ class StoreIndex:
 
     def _as_record(self, id_: Any, payload: Any) -> Record:
         text = (payload or {}).get("data")
-        return Record(self.key(id_), text if isinstance(text, str) else "", payload or {})
+        return Record(self.record_id(id_), text if isinstance(text, str) else "", payload or {})
 
 
 def _rows(listed: Any) -> list[Any]:
@@ -171,7 +171,7 @@ def _rows(listed: Any) -> list[Any]:
 class QdrantIndex(StoreIndex):
     """One Qdrant collection, with native paging and its vectors."""
 
-    def key(self, id_: Any) -> str:
+    def record_id(self, id_: Any) -> str:
         """Return the one spelling of a point id: Qdrant accepts several for a UUID and returns the dashed one."""
         text = str(id_)
         try:
@@ -218,7 +218,7 @@ class QdrantIndex(StoreIndex):
             # A point with a BM25 vector beside the dense one gives both by name; the dense one has no name.
             vector = point.vector.get("") if isinstance(point.vector, dict) else point.vector
             if vector is not None:
-                found[self.key(point.id)] = np.asarray(vector, dtype=np.float32)
+                found[self.record_id(point.id)] = np.asarray(vector, dtype=np.float32)
         return found
 
     def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:

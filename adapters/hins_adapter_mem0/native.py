@@ -108,7 +108,7 @@ class ChromaIndex(_Snapshot):
 class PgvectorIndex(_Counted):
     """One pgvector table."""
 
-    def key(self, id_: Any) -> str:
+    def record_id(self, id_: Any) -> str:
         """Return the one spelling of an id: PostgreSQL accepts several for a UUID and returns the dashed one."""
         try:
             return str(uuid.UUID(str(id_)))

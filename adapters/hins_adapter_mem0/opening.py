@@ -18,7 +18,7 @@ from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError
 from hins_memory.registry.loader import EncoderSource
-from hins_memory.sdk.opening import check_stock, record_own
+from hins_memory.sdk.opening import check_stock, record_framework_encoder
 
 if TYPE_CHECKING:
     pass
@@ -132,7 +132,7 @@ def open_own_agent(memory: Any, settings: Settings, model: str | Path | None = N
         with _held(opener) as folder:
             agent = _new_agent(_memory_key(memory), opener, settings, model)
             agent.serve_memory(memory.embedding_model, memory.vector_store, memory.entity_store)
-            record_own(agent, agent.encoders.registry)
+            record_framework_encoder(agent, agent.encoders.registry)
         if folder:
             agent.owns_client(folder)
         return agent
@@ -154,7 +154,7 @@ def open_recording_agent(memory: Any, settings: Settings) -> Mem0Agent | None:
 
 def _shared(settings: Settings, key: str, client: Any, make: Callable[[], Mem0Agent]) -> Mem0Agent:
     """Return this process's agent for a store and a client that the user gave, or None."""
-    return AGENTS.shared((settings.database_url, key, 0 if client is None else id(client)), make)
+    return AGENTS.get_or_open((settings.database_url, key, 0 if client is None else id(client)), make)
 
 
 def _new_agent(key: str, opener: StoreOpener, settings: Settings, model: str | Path | None) -> Mem0Agent:
@@ -193,7 +193,7 @@ def _first_suffix(agent: Mem0Agent, encoder: Encoder, *, in_place: bool) -> str:
     held, dim = _look(opener, collection, encoder.dim)
     if held:
         raise AgentError(
-            f"{agent.key} holds {held} that another encoder embedded; {encoder.version} cannot search them.",
+            f"{agent.store_id} holds {held} that another encoder embedded; {encoder.version} cannot search them.",
             'Re-embed them with hins_memory.attach(memory, embedder="hins", reembed=True), or use another collection.',
         )
     if in_place:

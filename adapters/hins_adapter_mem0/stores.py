@@ -156,17 +156,17 @@ class GuardedStore:
         """Insert rows, as Mem0's stores do."""
         # The rows are named here, because a replica has to find them again.
         names = list(ids) if ids is not None else [str(uuid.uuid4()) for _ in vectors]
-        with self.writes.writing(names), self.guard:
+        with self.writes.tracked(names), self.guard:
             return self.raw.insert(vectors=vectors, payloads=payloads, ids=names)
 
     def update(self, vector_id: Any, vector: Any = None, payload: dict[str, Any] | None = None) -> Any:
         """Change a row's vector, payload or both, as Mem0's stores do."""
-        with self.writes.writing([vector_id]), self.guard:
+        with self.writes.tracked([vector_id]), self.guard:
             return self.raw.update(vector_id=vector_id, vector=vector, payload=payload)
 
     def delete(self, vector_id: Any) -> Any:
         """Delete a row, as Mem0's stores do."""
-        with self.writes.writing([vector_id]), self.guard:
+        with self.writes.tracked([vector_id]), self.guard:
             return self.raw.delete(vector_id=vector_id)
 
     def search(self, *args: Any, **kwargs: Any) -> Any:
@@ -198,7 +198,7 @@ class GuardedStore:
         """Delete every row, here and in the replica."""
         with self.guard:
             self.raw.reset()
-        self.writes.cleared()
+        self.writes.copy_clear()
 
     def drop(self) -> None:
         """Delete the collection itself."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hins_adapter_memoryos.encoders import OwnEncoder
+from hins_adapter_memoryos.encoders import FrameworkEncoder
 from hins_adapter_memoryos.files import (
     KINDS,
     MARK,
@@ -30,7 +30,7 @@ from hins_memory.errors import AgentError, LogError
 from hins_memory.plugins.protocols import Index
 from hins_memory.registry.loader import EncoderSource
 from hins_memory.sdk.agent_base import AgentBase
-from hins_memory.sdk.store_agent import LOOK_SECONDS
+from hins_memory.sdk.store_agent import REFRESH_SECONDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,9 +54,9 @@ class MemoryosAgent(AgentBase):
 
     name = "memoryos"
     #: MemoryOS's thresholds: results below 0.1 are cut, segments are merged from 0.6.
-    cutoffs = (0.1, 0.6)
+    score_thresholds = (0.1, 0.6)
 
-    def __init__(self, root: Path, encoders: EncoderSource, own: OwnEncoder) -> None:
+    def __init__(self, root: Path, encoders: EncoderSource, own: FrameworkEncoder) -> None:
         self.root = root
         self.encoders = encoders
         self.own = Binding(own, "", "")
@@ -67,10 +67,10 @@ class MemoryosAgent(AgentBase):
         self._caches: dict[str, VectorCache] = {}
         self._parts: weakref.WeakSet[Part] = weakref.WeakSet()
         self._clearers: list[Callable[[], None]] = []
-        self._looked = float("-inf")
+        self._refreshed_at = float("-inf")
 
     @property
-    def key(self) -> str:
+    def store_id(self) -> str:
         """What identifies the store in every process, e.g. ``memoryos:/data/memoryos``."""
         return f"memoryos:{self.root}"
 
@@ -104,7 +104,7 @@ class MemoryosAgent(AgentBase):
         target = self.current
         if not target.version:
             return
-        previous = self.encoders.registry.previous_index(self.key)
+        previous = self.encoders.registry.previous_index(self.store_id)
         self.convert_file(part.path, target, self._space(previous.version) if previous and previous.version else None)
         document = _readable(part.path) or {}
         marked = document.get(MARK) == target.space
@@ -129,18 +129,18 @@ class MemoryosAgent(AgentBase):
                 return known
         return Binding(self.encoders.by_version(version), version, suffix)
 
-    def live(self) -> list[Index]:
+    def live_indexes(self) -> list[Index]:
         """Return the indexes that serve now."""
         return [LiveIndex(self.texts, kind, self._index_name(kind, self.current.suffix)) for kind in KINDS]
 
-    def open(self, version: str, suffix: str) -> list[Index]:
+    def open_indexes(self, version: str, suffix: str) -> list[Index]:
         """Open (creating what is missing) the indexes of `version` under the suffix `suffix`."""
         if (version, suffix) == (self.current.version, self.current.suffix):
-            return self.live()
+            return self.live_indexes()
         cache = self._cache(self._space(version))
         return [CachedIndex(self.texts, kind, self._index_name(kind, suffix), cache) for kind in KINDS]
 
-    def begin(self, version: str, suffix: str) -> None:
+    def start_dual_write(self, version: str, suffix: str) -> None:
         """From now on, give every text that MemoryOS saves a vector of `version` too.
 
         Raises:
@@ -148,21 +148,21 @@ class MemoryosAgent(AgentBase):
         """
         with self._lock:
             if (version, suffix) == (self.current.version, self.current.suffix):
-                raise AgentError(f"{self.key} serves {version!r} already.")
+                raise AgentError(f"{self.store_id} serves {version!r} already.")
             self._shadow = self.bind(version, suffix)
 
-    def replicate_lock(self) -> threading.RLock:
+    def dual_write_lock(self) -> threading.RLock:
         """Return the context manager that excludes concurrent writes to the shadow indexes."""
         return self._lock
 
-    def replicate(self, part: Part) -> None:
+    def copy_to_shadow(self, part: Part) -> None:
         """Give what a part has saved vectors of the shadow's encoder, while there is one; never raises."""
         try:
             self._bring(part)
         except Exception:
-            logger.exception("What %s saved did not reach the shadow of %s yet", part.path, self.key)
+            logger.exception("What %s saved did not reach the shadow of %s yet", part.path, self.store_id)
 
-    def drain(self) -> None:
+    def flush_dual_writes(self) -> None:
         """Give everything that MemoryOS holds now a vector of the shadow's encoder.
 
         Raises:
@@ -182,7 +182,7 @@ class MemoryosAgent(AgentBase):
             new = [entry for entry in found if entry.kind == kind and entry.id in missing]
             self._keep(self._vectors(new, shadow), shadow.space)
 
-    def flip(self, version: str, suffix: str) -> float:
+    def switch_to(self, version: str, suffix: str) -> float:
         """Serve with the encoder of `version`: in the objects of this process, then in every file.
 
         An operation that runs on an object ends on the old vectors before the object gets the new ones. A file that
@@ -237,7 +237,7 @@ class MemoryosAgent(AgentBase):
                 # The flip is done: its mark tells what to do with the file when it is opened.
                 logger.exception("%s keeps its old vectors until it is opened again", path)
 
-    def follow(self, version: str, suffix: str) -> None:
+    def serve_recorded(self, version: str, suffix: str) -> None:
         """Serve with what is recorded, which another process may have changed since this one looked.
 
         Raises:
@@ -245,13 +245,13 @@ class MemoryosAgent(AgentBase):
         """
         with self._lock:
             if self.parts:
-                self.flip(version, suffix)
+                self.switch_to(version, suffix)
             else:
                 # Nothing is open yet: each file is looked at when it is.
                 self.current = self.bind(version, suffix)
 
-    def look(self) -> None:
-        """Follow what another process swapped the store to; asks the registry at most every `LOOK_SECONDS`.
+    def refresh_if_due(self) -> None:
+        """Follow what another process swapped the store to; asks the registry at most every `REFRESH_SECONDS`.
 
         To be called between operations: the flip waits for those that run.
 
@@ -259,19 +259,19 @@ class MemoryosAgent(AgentBase):
             AgentError: the encoder that serves by now cannot be loaded here.
         """
         # Whoever holds the lock is flipping, or will be done before the next look.
-        if time.monotonic() - self._looked < LOOK_SECONDS or not self._lock.acquire(blocking=False):
+        if time.monotonic() - self._refreshed_at < REFRESH_SECONDS or not self._lock.acquire(blocking=False):
             return
         try:
-            self._looked = time.monotonic()
-            live = self.encoders.registry.live_index(self.key)
+            self._refreshed_at = time.monotonic()
+            live = self.encoders.registry.live_index(self.store_id)
             if live is not None and live.version and live.version != self.current.version:
-                self.follow(live.version, live.suffix)
+                self.serve_recorded(live.version, live.suffix)
         except LogError as error:  # nobody can flip either
-            logger.warning("Whether %s was swapped is not known now: %s", self.key, error)
+            logger.warning("Whether %s was swapped is not known now: %s", self.store_id, error)
         finally:
             self._lock.release()
 
-    def abandon(self) -> None:
+    def stop_dual_write(self) -> None:
         """Stop giving the shadow vectors; what it has stays."""
         with self._lock:
             self._shadow = None

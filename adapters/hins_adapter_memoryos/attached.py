@@ -171,7 +171,7 @@ class AttachedRetriever(_Base):  # type: ignore[misc]  # see _Base
             "retrieved_assistant_knowledge": part_of(retriever.assistant_long_term_memory),
         }
         first = parts["retrieved_pages"]
-        first.agent.look()
+        first.agent.refresh_if_due()
         if first.binding.version and isinstance(user_query, str):
             # MemoryOS searches in three threads; embedded here, the query comes out of the cache in each.
             first.binding.encoder.encode([encodable(user_query)], role="query")

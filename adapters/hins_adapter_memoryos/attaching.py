@@ -21,7 +21,7 @@ from hins_adapter_memoryos.attached import (
     AttachedUpdater,
     attached_class,
 )
-from hins_adapter_memoryos.encoders import OwnEncoder
+from hins_adapter_memoryos.encoders import FrameworkEncoder
 from hins_adapter_memoryos.events import scope_of
 from hins_adapter_memoryos.files import is_inside
 from hins_adapter_memoryos.opening import choose_encoder, open_agent
@@ -31,7 +31,7 @@ from hins_adapter_memoryos.shape import Shape, is_memoryos, shape_of
 from hins_memory.config import Settings
 from hins_memory.errors import AgentError
 from hins_memory.sdk.captures import join_capture, leave_capture
-from hins_memory.sdk.opening import record_own, reembed
+from hins_memory.sdk.opening import record_framework_encoder, reembed
 from hins_memory.sdk.options import AttachOptions
 
 __all__ = ["Attachment", "agent_of", "attach", "attach_with", "attachment_of", "check_ids", "detach", "install"]
@@ -155,9 +155,9 @@ def install(memory: Any, options: AttachOptions, original: type | None) -> None:
     Raises:
         AgentError: see `attach`; the parts are as they were then.
     """
-    shape, settings = shape_of(memory), options.chosen
+    shape, settings = shape_of(memory), options.resolved_settings
     check_ids(memory.user_id, memory.assistant_id)
-    own = OwnEncoder(shape.get_embedding, shape.model_name, shape.model_kwargs)
+    own = FrameworkEncoder(shape.get_embedding, shape.model_name, shape.model_kwargs)
     root = Path(memory.data_storage_path).resolve()
     try:
         agent = open_agent(root, settings, own, options.model)
@@ -225,5 +225,5 @@ def agent_of(memory: Any) -> MemoryosAgent | None:
     attachment = attachment_of(memory)
     if attachment is None:
         return None
-    record_own(attachment.agent, attachment.agent.encoders.registry)
+    record_framework_encoder(attachment.agent, attachment.agent.encoders.registry)
     return attachment.agent

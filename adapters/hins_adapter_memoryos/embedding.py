@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from hins_adapter_memoryos.encoders import OwnEncoder
+from hins_adapter_memoryos.encoders import FrameworkEncoder
 from hins_adapter_memoryos.files import encodable
 from hins_memory.registry.loader import TextEncoder
 from hins_memory.types import Role
@@ -56,7 +56,7 @@ def running(operation: Operation) -> Iterator[None]:
 def _replacement(original: Callable[..., Any]) -> Callable[..., Any]:
     def get_embedding(text: Any, *args: Any, **kwargs: Any) -> Any:
         operation = _operation.get()
-        if operation is None or isinstance(operation.encoder, OwnEncoder):
+        if operation is None or isinstance(operation.encoder, FrameworkEncoder):
             return original(text, *args, **kwargs)
         # Whatever model MemoryOS names, the part's encoder answers; its own vectors would not fit beside ours.
         return operation.encoder.encode([encodable(text)], role=operation.role)[0]

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["OwnEncoder"]
+__all__ = ["FrameworkEncoder"]
 
 
-class OwnEncoder:
+class FrameworkEncoder:
     """MemoryOS's own embedder, for the vectors that a store is given back with.
 
     The default model is the stock encoder's, which needs no network; any other is loaded by MemoryOS itself.

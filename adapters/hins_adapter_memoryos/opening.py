@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hins_adapter_memoryos.agent import MemoryosAgent
-from hins_adapter_memoryos.encoders import OwnEncoder
+from hins_adapter_memoryos.encoders import FrameworkEncoder
 from hins_adapter_memoryos.files import store_files
 from hins_adapter_memoryos.index import file_entries
 from hins_adapter_memoryos.part import Binding
@@ -32,7 +32,7 @@ _MIN_COSINE = 0.999
 _AGENTS: AgentTable[MemoryosAgent] = AgentTable()
 
 
-def open_agent(root: Path, settings: Settings, own: OwnEncoder, model: str | Path | None) -> MemoryosAgent:
+def open_agent(root: Path, settings: Settings, own: FrameworkEncoder, model: str | Path | None) -> MemoryosAgent:
     """Return this process's agent for a store, serving with what the registry says.
 
     Args:
@@ -49,12 +49,12 @@ def open_agent(root: Path, settings: Settings, own: OwnEncoder, model: str | Pat
     def make() -> MemoryosAgent:
         return MemoryosAgent(root, EncoderSource(Registry(settings), model), own)
 
-    agent = _AGENTS.shared((settings.database_url, str(root)), make)
+    agent = _AGENTS.get_or_open((settings.database_url, str(root)), make)
     if model is not None:
         agent.encoders.model = model
-    live = agent.encoders.registry.live_index(agent.key)
+    live = agent.encoders.registry.live_index(agent.store_id)
     if live is not None and live.version:
-        agent.follow(live.version, live.suffix)
+        agent.serve_recorded(live.version, live.suffix)
     return agent
 
 
@@ -83,7 +83,7 @@ def choose_encoder(agent: MemoryosAgent, embedder: str | None, reembed: bool) ->
     if reembed:
         return encoder
     raise AgentError(
-        f"{agent.key} holds vectors of another encoder; {encoder.version} cannot search them.",
+        f"{agent.store_id} holds vectors of another encoder; {encoder.version} cannot search them.",
         'Re-embed them with hins_memory.attach(memory, embedder="hins", reembed=True).',
     )
 
@@ -110,7 +110,7 @@ def _made_by(root: Path, encoder: Encoder) -> bool:
 
 def _record(agent: MemoryosAgent, encoder: Encoder) -> Binding:
     """Record an encoder as the one that serves a store whose vectors it made."""
-    known = agent.encoders.registry.live_index(agent.key) is not None
+    known = agent.encoders.registry.live_index(agent.store_id) is not None
     suffix = index_suffix(encoder.version) if known else ""
-    record_first(agent.encoders.registry, agent.key, encoder.version, suffix)
+    record_first(agent.encoders.registry, agent.store_id, encoder.version, suffix)
     return Binding(encoder, encoder.version, suffix)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from hins_adapter_memoryos.embedding import Operation, current_operation, running
-from hins_adapter_memoryos.encoders import OwnEncoder
+from hins_adapter_memoryos.encoders import FrameworkEncoder
 from hins_adapter_memoryos.files import (
     MARK,
     DamagedFileError,
@@ -63,10 +63,10 @@ class StoreOwner(Protocol):
     root: Path
     own: Binding
 
-    def look(self) -> None:
+    def refresh_if_due(self) -> None:
         """Follow what another process swapped the store to."""
 
-    def replicate(self, part: Part) -> None:
+    def copy_to_shadow(self, part: Part) -> None:
         """Give what a part has saved vectors of the shadow's encoder."""
 
     def join(self, parts: Iterable[Part], clear_cache: Callable[[], None] | None = None) -> None:
@@ -124,14 +124,14 @@ class Part:
                 yield
         else:
             if outer is None:
-                self.agent.look()
+                self.agent.refresh_if_due()
             with self.lock.shared(), running(Operation(self, self.binding.encoder, role)):
                 yield
 
     def embed(self, text: str) -> NDArray[np.float32]:
         """Return the unit vector of a query with the part's encoder, shape (dim,)."""
         encoder = self.binding.encoder
-        if isinstance(encoder, OwnEncoder):
+        if isinstance(encoder, FrameworkEncoder):
             return encoder.embed(text)
         vector: NDArray[np.float32] = encoder.encode([encodable(text)], role="query")[0]
         return vector
@@ -169,7 +169,7 @@ class Part:
                 logger.error("%s could not be saved and is as it was before: %s", self.path, error)
                 return
         if self.kind != "short":
-            self.agent.replicate(self)
+            self.agent.copy_to_shadow(self)
 
     def set_aside_if_damaged(self) -> None:
         """Move the file out of the way of the next save, if it is damaged."""

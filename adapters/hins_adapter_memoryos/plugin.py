@@ -74,12 +74,12 @@ class MemoryosPlugin(AdapterPlugin):
         root = Path(path).expanduser().resolve()
         if not root.is_dir():
             raise AgentError(f"There is no MemoryOS store in {root}.", "Check data_storage_path in the agent's config.")
-        from hins_adapter_memoryos.encoders import OwnEncoder
+        from hins_adapter_memoryos.encoders import FrameworkEncoder
         from hins_adapter_memoryos.opening import open_agent
-        from hins_memory.sdk.opening import record_own
+        from hins_memory.sdk.opening import record_framework_encoder
 
-        agent = open_agent(root, settings, OwnEncoder(), (config or {}).get("model"))
-        record_own(agent, agent.encoders.registry)
+        agent = open_agent(root, settings, FrameworkEncoder(), (config or {}).get("model"))
+        record_framework_encoder(agent, agent.encoders.registry)
         return OpenStore(agent)
 
 

@@ -29,6 +29,7 @@ from hins_memory.loop.split import HeldOutSets
 from hins_memory.mining import MineReport, MineResult
 from hins_memory.mining.storage.evidence import EvidenceStore
 from hins_memory.plugins.manager import get_plugin_manager
+from hins_memory.plugins.protocols import check_agent
 from hins_memory.registry.loader import EncoderSource, shared_encoder
 from hins_memory.registry.registry import EncoderVersion, Registry
 from hins_memory.swapping import SwapPlan, SwapReport, plan_swap, retire_agent, rollback_agent, swap_agent
@@ -210,7 +211,7 @@ class Pipeline:
         mined = self._data.mine(evidence, path)
         conversations = list(mined.conversations)
         settings = self.loop.train
-        if self._memory is not None and (cutoffs := self._agent().cutoffs):
+        if self._memory is not None and (cutoffs := self._agent().score_thresholds):
             settings = replace(settings, cutoffs=cutoffs)
         base = str(self.loop.base or self._source.trained_from(self._serving_version()))
         if self.loop.train.mode == "query":
@@ -268,7 +269,7 @@ class Pipeline:
 
         trained = set(version.manifest.trained_conversations)
         conversations = [one for one in self._data.labelled(evidence) if one.digest not in trained]
-        cutoffs = self._agent().cutoffs if self._memory is not None else ()
+        cutoffs = self._agent().score_thresholds if self._memory is not None else ()
         candidate, incumbent = self._load(version.id), evidence.encoder
         held_out = HeldOutSets(evidence, conversations)
         report = evaluate_gate(candidate, incumbent, held_out, load_general(), cutoffs, self.loop.gate)
@@ -338,6 +339,7 @@ class Pipeline:
                 f"hins is not attached to this {type(self._memory).__name__} as its embedder.",
                 'Use hins_memory.attach(memory, embedder="hins") first.',
             )
+        check_agent(agent)
         return agent
 
     def _version(self, version_id: str | None) -> EncoderVersion:

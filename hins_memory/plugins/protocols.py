@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from hins_memory.errors import AgentError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Agent", "Index", "Record", "same_record"]
+__all__ = ["Agent", "Index", "Record", "check_agent", "same_record"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,11 @@ class Agent(Protocol):
         """The framework's name, e.g. ``mem0``."""
 
     @property
-    def key(self) -> str:
+    def store_id(self) -> str:
         """What identifies the store this agent works on, the same in every process (no secrets in it)."""
 
     @property
-    def cutoffs(self) -> tuple[float, ...]:
+    def score_thresholds(self) -> tuple[float, ...]:
         """The cosine values that the framework hard-codes as thresholds."""
 
     @property
@@ -81,43 +83,58 @@ class Agent(Protocol):
         """The encoder version that serves now; "" when the agent embeds with an encoder of its own."""
 
     @property
-    def notes_changes(self) -> bool:
+    def records_changes(self) -> bool:
         """Whether every write is noted in the registry, so that a rollback need not compare all records."""
 
     @property
-    def follow_seconds(self) -> float:
+    def switch_delay_seconds(self) -> float:
         """How long it may take until no process works any more with what served before a flip; 0 if it is only one."""
 
     def refresh(self) -> None:
         """Follow what other processes recorded about the store; nothing to do where only one can have it open."""
 
-    def live(self) -> list[Index]:
+    def live_indexes(self) -> list[Index]:
         """Return the indexes that serve now."""
 
-    def open(self, version: str, suffix: str) -> list[Index]:
+    def open_indexes(self, version: str, suffix: str) -> list[Index]:
         """Open (creating what is missing) the indexes of `version` under the collection suffix `suffix`."""
 
-    def begin(self, version: str, suffix: str) -> None:
+    def start_dual_write(self, version: str, suffix: str) -> None:
         """From now on, send every write to the live indexes and to the shadow indexes of `version` too."""
 
-    def replicate_lock(self) -> Any:
+    def dual_write_lock(self) -> Any:
         """Return the context manager that excludes concurrent writes to the shadow indexes."""
 
-    def drain(self) -> None:
+    def flush_dual_writes(self) -> None:
         """Bring over every write that has not reached the shadow indexes yet; raise when that cannot be done."""
 
-    def flip(self, version: str, suffix: str) -> float:
+    def switch_to(self, version: str, suffix: str) -> float:
         """Serve from the indexes and encoder of `version`; operations that already run end on the old ones.
 
         When `suffix` is the one that serves, the indexes stay, because both versions make the same vectors of
-        documents: only the encoder changes, without a `begin` before.
+        documents: only the encoder changes, without `start_dual_write` before.
 
         Returns:
             For how many seconds the agent's other users were kept waiting.
         """
 
-    def abandon(self) -> None:
+    def stop_dual_write(self) -> None:
         """Stop writing to the shadow indexes; they stay as they are."""
+
+
+def check_agent(agent: Any) -> None:
+    """Check that an object has the members of `Agent`, without reading any of them.
+
+    Raises:
+        AgentError: it lacks some, e.g. because its adapter was written for the names of version 0.1.
+    """
+    names = [name for name in vars(Agent) if not name.startswith("_")]
+    lacking = [name for name in names if not hasattr(type(agent), name) and name not in getattr(agent, "__dict__", {})]
+    if lacking:
+        raise AgentError(
+            f"The agent {type(agent).__name__} of an adapter has no {', '.join(lacking)}.",
+            "Update the adapter: docs/adapters.md has the protocol, and CHANGELOG.md the names that changed since 0.1.",
+        )
 
 
 def same_record(one: Record | None, other: Record | None) -> bool:

@@ -7,7 +7,7 @@ from hins_memory.sdk.agent_base import AgentBase
 from hins_memory.sdk.agents import AgentTable
 from hins_memory.sdk.captures import join_capture, leave_capture
 from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
-from hins_memory.sdk.opening import check_stock, first_encoder, record_first, record_own, reembed
+from hins_memory.sdk.opening import check_stock, first_encoder, record_first, record_framework_encoder, reembed
 from hins_memory.sdk.options import AttachOptions, check_embedder, settings_for
 from hins_memory.sdk.plugin import AdapterPlugin
 from hins_memory.sdk.recorder import AgentTurn, Recorder
@@ -32,7 +32,7 @@ __all__ = [
     "join_capture",
     "leave_capture",
     "record_first",
-    "record_own",
+    "record_framework_encoder",
     "reembed",
     "settings_for",
     "with_retries",

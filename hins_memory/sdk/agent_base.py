@@ -11,15 +11,15 @@ class AgentBase:
     #: the framework's name
     name = ""
     #: the cosine values that the framework hard-codes as thresholds
-    cutoffs: tuple[float, ...] = ()
+    score_thresholds: tuple[float, ...] = ()
 
     @property
-    def notes_changes(self) -> bool:
+    def records_changes(self) -> bool:
         """Whether every write is noted in the registry, so that a rollback need not compare all records."""
         return False
 
     @property
-    def follow_seconds(self) -> float:
+    def switch_delay_seconds(self) -> float:
         """How long it may take until no process works any more with what served before a flip; 0 if it is only one."""
         return 0.0
 

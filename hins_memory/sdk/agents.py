@@ -20,7 +20,7 @@ class AgentTable(Generic[_Agent]):
         self.lock = threading.RLock()
         self._agents: weakref.WeakValueDictionary[Hashable, _Agent] = weakref.WeakValueDictionary()
 
-    def shared(self, name: Hashable, make: Callable[[], _Agent]) -> _Agent:
+    def get_or_open(self, name: Hashable, make: Callable[[], _Agent]) -> _Agent:
         """Return the agent of a store, made by `make` if there is none.
 
         Args:

@@ -32,7 +32,7 @@ class TrackedIndex(Index, Protocol):
     def writes(self) -> WriteTracker:
         """What all writes of the agent to this index pass through; one object a store, however often it is opened."""
 
-    def key(self, id_: Any) -> str:
+    def record_id(self, id_: Any) -> str:
         """Return the one spelling of an id under which records are known here."""
 
     def clear(self) -> None:
@@ -40,7 +40,7 @@ class TrackedIndex(Index, Protocol):
 
 
 class WriteTracker:
-    """What happens around the writes of one store: notes for a rollback, and copies to a shadow.
+    """What happens around the writes of one store: records for a rollback, and copies to a shadow.
 
     Args:
         name: the store's name, for messages.
@@ -51,16 +51,16 @@ class WriteTracker:
         #: copies what is written to a shadow; None while there is none
         self.dual: DualWriter | None = None
         #: called after each write, before it is copied: it may set `dual`
-        self.look: Callable[[], None] | None = None
+        self.refresh: Callable[[], None] | None = None
         #: called with the ids before each write, for a rollback; returns whether there is an index to return to
-        self.note: Callable[[Sequence[Any]], bool] | None = None
-        # Rows that were written while `look` could not look, and rows that could not be noted yet.
-        self._unsure: dict[Any, None] = {}
-        self._unnoted: dict[Any, None] = {}
+        self.record_changes: Callable[[Sequence[Any]], bool] | None = None
+        # Rows that were written while `refresh` failed, and rows that could not be recorded for a rollback yet.
+        self._uncertain: dict[Any, None] = {}
+        self._unrecorded: dict[Any, None] = {}
 
     @contextmanager
-    def writing(self, ids: Sequence[Any]) -> Iterator[None]:
-        """Around each write of the agent: note the ids before, and bring the rows to the shadow after.
+    def tracked(self, ids: Sequence[Any]) -> Iterator[None]:
+        """Around each write of the agent: record the ids before, and bring the rows to the shadow after.
 
         Also after an error: the store may have written all the same.
         """
@@ -70,52 +70,52 @@ class WriteTracker:
         finally:
             self._written(ids)
 
-    def cleared(self) -> None:
+    def copy_clear(self) -> None:
         """Say that every row was deleted, so that the shadow's are deleted too."""
-        if self.look is not None:
-            self.look()
+        if self.refresh is not None:
+            self.refresh()
         if self.dual is not None:
             self.dual.target.clear()
 
     @property
-    def in_step(self) -> bool:
+    def up_to_date(self) -> bool:
         """Whether no write is known that has not reached the shadow, if there is one."""
-        return not self._unsure and (self.dual is None or self.dual.in_step)
+        return not self._uncertain and (self.dual is None or self.dual.up_to_date)
 
-    def settle(self) -> None:
+    def flush_uncertain(self) -> None:
         """Give the shadow what was written while it was not known whether there is one."""
-        dual, unsure = self.dual, list(self._unsure)
-        if dual is not None and unsure:
-            dual.push(unsure)
-        for id_ in unsure:
-            self._unsure.pop(id_, None)
+        dual, uncertain = self.dual, list(self._uncertain)
+        if dual is not None and uncertain:
+            dual.copy(uncertain)
+        for id_ in uncertain:
+            self._uncertain.pop(id_, None)
 
     def _about_to_write(self, ids: Sequence[Any]) -> None:
-        if self.note is None:
+        if self.record_changes is None:
             return
-        self._unnoted.update(dict.fromkeys(ids))
+        self._unrecorded.update(dict.fromkeys(ids))
         try:
-            if not self.note(list(self._unnoted)):
-                self.note = None
+            if not self.record_changes(list(self._unrecorded)):
+                self.record_changes = None
         except LogError as error:
-            logger.warning("A write is noted for a rollback later: %s", error)
+            logger.warning("A write is recorded for a rollback later: %s", error)
         else:
-            self._unnoted.clear()
+            self._unrecorded.clear()
 
     def _written(self, ids: Sequence[Any]) -> None:
         # Looked at after the write: a shadow that appears later finds the write in the store itself.
-        if self.look is not None:
+        if self.refresh is not None:
             try:
-                self.look()
+                self.refresh()
             except LogError as error:
                 # The write is done, and the agent goes on; no process can flip without the log either.
                 logger.warning("Whether %s is being swapped is not known now: %s", self.name, error)
-                self._unsure.update(dict.fromkeys(ids))
+                self._uncertain.update(dict.fromkeys(ids))
             else:
-                self.settle()
+                self.flush_uncertain()
         dual = self.dual
         if dual is not None:
-            dual.push(ids)
+            dual.copy(ids)
 
 
 class DualWriter:
@@ -151,13 +151,13 @@ class DualWriter:
         self._pending: dict[str, None] = {}
 
     @property
-    def in_step(self) -> bool:
+    def up_to_date(self) -> bool:
         """Whether no write is known that has not reached the shadow."""
         return not self._pending
 
-    def push(self, ids: Iterable[Any]) -> None:
+    def copy(self, ids: Iterable[Any]) -> None:
         """Bring the rows of these ids to the shadow's state of the source; while it is a shadow, never raise."""
-        keys = [self.source.key(id_) for id_ in ids]
+        keys = [self.source.record_id(id_) for id_ in ids]
         with self._lock:
             self._pending.update(dict.fromkeys(keys))
         for attempt in range(TRIES):
@@ -165,7 +165,7 @@ class DualWriter:
                 # Encoding here fills the encoder's cache, so that the lock below is held for the writing only.
                 self.encoder.encode([record.text for record in self.source.get(keys)], role="document")
                 with self._lock:
-                    self.drain()
+                    self.flush()
                 break
             except Exception:
                 if attempt + 1 < TRIES:
@@ -180,9 +180,9 @@ class DualWriter:
         # An operation that began two swaps ago: what serves now follows what it wrote to.
         follower = self.target.writes.dual
         if follower is not None:
-            follower.push(keys)
+            follower.copy(keys)
 
-    def drain(self) -> None:
+    def flush(self) -> None:
         """Copy the rows that did not reach the shadow; the caller holds the lock."""
         keys = list(self._pending)
         for _ in range(_ROUNDS):

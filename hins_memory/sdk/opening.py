@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hins_memory.registry.loader import EncoderSource
     from hins_memory.registry.registry import Registry
 
-__all__ = ["check_stock", "first_encoder", "record_first", "record_own", "reembed"]
+__all__ = ["check_stock", "first_encoder", "record_first", "record_framework_encoder", "reembed"]
 
 
 def first_encoder(encoders: EncoderSource, embedder: str) -> Encoder:
@@ -39,10 +39,10 @@ def record_first(registry: Registry, store_id: str, version: str, suffix: str) -
         ) from error
 
 
-def record_own(agent: Agent, registry: Registry) -> None:
+def record_framework_encoder(agent: Agent, registry: Registry) -> None:
     """Record that the framework's own encoder serves a store, where it does, so that it can be swapped."""
-    if not agent.encoder_version and registry.live_index(agent.key) is None:
-        registry.record_live(agent.key, "", "")
+    if not agent.encoder_version and registry.live_index(agent.store_id) is None:
+        registry.record_live(agent.store_id, "", "")
 
 
 def check_stock(agent: Agent, encoders: EncoderSource, embedder: str | None) -> None:
@@ -53,7 +53,7 @@ def check_stock(agent: Agent, encoders: EncoderSource, embedder: str | None) -> 
     """
     if embedder == "stock" and agent.encoder_version != encoders.stock().version:
         raise AgentError(
-            f"{agent.key} is embedded by {agent.encoder_version!r}, not by the stock encoder.",
+            f"{agent.store_id} is embedded by {agent.encoder_version!r}, not by the stock encoder.",
             'Open it with embedder="hins", or return to the stock encoder with `hins rollback`.',
         )
 
@@ -66,5 +66,5 @@ def reembed(agent: Agent, encoder: Encoder, registry: Registry) -> None:
     """
     from hins_memory.swapping import swap_agent
 
-    record_own(agent, registry)
+    record_framework_encoder(agent, registry)
     swap_agent(agent, encoder.version, encoder, registry)

@@ -74,6 +74,6 @@ class AttachOptions:
         return cls(**options)
 
     @property
-    def chosen(self) -> Settings:
+    def resolved_settings(self) -> Settings:
         """The settings in force."""
         return settings_for(self.settings, self.project)

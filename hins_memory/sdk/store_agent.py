@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from hins_memory.registry.loader import EncoderSource, TextEncoder
     from hins_memory.registry.registry import IndexRecord, Registry
 
-__all__ = ["LOOK_SECONDS", "Binding", "StoreAgent"]
+__all__ = ["REFRESH_SECONDS", "Binding", "StoreAgent"]
 
 logger = logging.getLogger(__name__)
 
 #: How old what is known of the registry may be when an operation begins, in seconds.
-LOOK_SECONDS = 0.4
+REFRESH_SECONDS = 0.4
 # How often a flip lets the writes that are on their way end first.
 _FLIP_TRIES = 50
 
@@ -69,7 +69,7 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
 
     A flip is one assignment: operations that run already stay with the binding that they are pinned to, those that
     start later get the new one, and neither waits. An adapter implements `bind`, and does every operation of its
-    framework inside ``with agent.pin() as binding`` and every write inside ``with index.writes.writing(ids)``.
+    framework inside ``with agent.pin() as binding`` and every write inside ``with index.writes.tracked(ids)``.
 
     Args:
         store_id: what identifies the store in every process, without secrets, e.g. ``mem0:qdrant:/data/qdrant:mem0``.
@@ -85,10 +85,10 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         self._current: _B | None = None
         self._shadow: _B | None = None
         # The binding with the framework's own encoder, which only a live object can give.
-        self._own: _B | None = None
+        self._framework: _B | None = None
         # Whether a swap of this process is building the shadow; otherwise one of another process is.
         self._building = False
-        self._looked = float("-inf")
+        self._refreshed_at = float("-inf")
 
     @abstractmethod
     def bind(self, version: str, suffix: str) -> _B:
@@ -104,12 +104,12 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         """
 
     @property
-    def key(self) -> str:
+    def store_id(self) -> str:
         """What identifies the store in every process, without secrets."""
         return self._key
 
     @property
-    def notes_changes(self) -> bool:
+    def records_changes(self) -> bool:
         """Whether every write is noted in the registry; so a rollback is as quick as the flip."""
         return True
 
@@ -122,7 +122,7 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
     def current(self) -> _B:
         """The binding that operations starting now get."""
         if self._current is None:
-            raise AgentError(f"{self.key} was not opened.")
+            raise AgentError(f"{self.store_id} was not opened.")
         return self._current
 
     @property
@@ -132,22 +132,22 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         return pinned if pinned is not None else self.current
 
     @property
-    def due(self) -> bool:
+    def refresh_due(self) -> bool:
         """Whether the registry is to be looked at again before the next operation."""
-        return self._shared and time.monotonic() - self._looked >= LOOK_SECONDS
+        return self._shared and time.monotonic() - self._refreshed_at >= REFRESH_SECONDS
 
     @property
-    def follow_seconds(self) -> float:
+    def switch_delay_seconds(self) -> float:
         """How long it may take until no process works any more with what served before a flip; 0 if it is only one."""
-        return 2 * LOOK_SECONDS if self._shared else 0.0
+        return 2 * REFRESH_SECONDS if self._shared else 0.0
 
-    def follow(self) -> None:
+    def refresh_if_due(self) -> None:
         """`refresh` if it is due; while the log cannot be read, no process can flip either, and what serves goes on."""
-        if self.due:
+        if self.refresh_due:
             try:
                 self.refresh()
             except LogError as error:
-                logger.warning("Whether %s was swapped is not known now: %s", self.key, error)
+                logger.warning("Whether %s was swapped is not known now: %s", self.store_id, error)
 
     def refresh(self) -> None:
         """Follow what other processes recorded about the store: serve what is live, write to what is being built too.
@@ -158,26 +158,26 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         """
         if not self._shared:
             return
-        self._looked = time.monotonic()
-        if self._in_step():
+        self._refreshed_at = time.monotonic()
+        if self._up_to_date():
             return
         with self._lock:
             # Read again under the lock: a flip of this process may have ended meanwhile.
             live, shadow = self._recorded()
             if live is not None and not self._is(self._current, live.version, live.suffix):
-                logger.info("%s is served by %s by now", self.key, live.version)
-                self.flip(live.version, live.suffix)
+                logger.info("%s is served by %s by now", self.store_id, live.version)
+                self.switch_to(live.version, live.suffix)
             if shadow is None:
                 if self._shadow is not None and not self._building:
-                    self.abandon()
+                    self.stop_dual_write()
             elif not self._is(self._shadow, shadow.version, shadow.suffix) and not self._building:
                 try:
-                    self._mirror(shadow.version, shadow.suffix)
+                    self._start_shadow(shadow.version, shadow.suffix)
                 except Exception:
                     logger.exception("%s cannot be written to from here, so its swap is given up", shadow.version)
-                    self._veto()
+                    self._cancel_remote_swap()
 
-    def _in_step(self) -> bool:
+    def _up_to_date(self) -> bool:
         live, shadow = self._recorded()
         if live is not None and not self._is(self._current, live.version, live.suffix):
             return False
@@ -187,19 +187,19 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
 
     def _recorded(self) -> tuple[IndexRecord | None, IndexRecord | None]:
         """Return the generations that serve and are being built, read at once."""
-        states = {record.state: record for record in self.encoders.registry.generations(self.key)}
+        states = {record.state: record for record in self.encoders.registry.generations(self.store_id)}
         return states.get("live"), states.get("shadow")
 
-    def _veto(self) -> None:
+    def _cancel_remote_swap(self) -> None:
         """Give up a swap of another process, which would lose what this one writes; it can be run again."""
         if self._shared and not self._building:
-            self.encoders.registry.abandon_shadow(self.key)
+            self.encoders.registry.abandon_shadow(self.store_id)
 
     @contextmanager
     def pin(self) -> Iterator[_B]:
         """Keep one binding for everything that happens inside, whatever flips meanwhile."""
         if id(self) not in _pinned.get({}):
-            self.follow()
+            self.refresh_if_due()
         binding = self.binding
         token = _pinned.set({**_pinned.get({}), id(self): binding})
         try:
@@ -209,7 +209,7 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
 
     def serve(self, version: str, suffix: str) -> None:
         """Open the collections of a version and serve from them; for the first opening."""
-        self._current = self._noting(self._followed(self.bind(version, suffix)))
+        self._current = self._recording_changes(self._refreshing(self.bind(version, suffix)))
 
     def serve_recorded(self, embedder: str = "hins", suffix_of: Callable[[Encoder, bool], str] | None = None) -> None:
         """Serve from what the registry says is live; a store that it does not know begins with new, empty indexes.
@@ -223,27 +223,27 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         Raises:
             AgentError: the recorded encoder cannot be loaded, or `suffix_of` refuses the store.
         """
-        live = self.encoders.registry.live_index(self.key)
+        live = self.encoders.registry.live_index(self.store_id)
         if live is not None and live.version:
             self.serve(live.version, live.suffix)
             return
         encoder = first_encoder(self.encoders, embedder)
         suffix = (suffix_of or _plain_first)(encoder, live is not None)
-        record_first(self.encoders.registry, self.key, encoder.version, suffix)
+        record_first(self.encoders.registry, self.store_id, encoder.version, suffix)
         self.serve(encoder.version, suffix)
 
-    def serve_own(self, binding: _B) -> None:
+    def serve_framework_encoder(self, binding: _B) -> None:
         """Serve from the framework's own encoder and store, so that they can be swapped."""
-        self._own = self._current = self._followed(binding)
+        self._framework = self._current = self._refreshing(binding)
 
-    def _noting(self, binding: _B) -> _B:
+    def _recording_changes(self, binding: _B) -> _B:
         """Make the stores of a binding note what is written to them, until there is no index to roll back to."""
         for index in binding.indexes():
-            index.writes.note = partial(_note, self.encoders.registry, self.key, index)
+            index.writes.record_changes = partial(_note, self.encoders.registry, self.store_id, index)
         return binding
 
-    def _followed(self, binding: _B) -> _B:
-        """Make stores that other processes share look, after each write, whether it has to be copied by now.
+    def _refreshing(self, binding: _B) -> _B:
+        """Make stores that other processes share `refresh` after each write: it may have to be copied by now.
 
         A swap that is recorded later than that finds the write in the store.
         """
@@ -251,23 +251,23 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
             # Weakly, so that the agent does not live on in its own stores.
             itself = weakref.ref(self)
 
-            def look() -> None:
+            def refresh() -> None:
                 if (agent := itself()) is not None:
                     agent.refresh()
 
             for index in binding.indexes():
-                index.writes.look = look
+                index.writes.refresh = refresh
         return binding
 
-    def live(self) -> list[Index]:
+    def live_indexes(self) -> list[Index]:
         """Return the indexes that serve now."""
         return list(self.current.indexes())
 
-    def open(self, version: str, suffix: str) -> list[Index]:
+    def open_indexes(self, version: str, suffix: str) -> list[Index]:
         """Open (creating what is missing) the indexes of `version` under the collection suffix `suffix`."""
         return list(self._opened(version, suffix).indexes())
 
-    def begin(self, version: str, suffix: str) -> None:
+    def start_dual_write(self, version: str, suffix: str) -> None:
         """From now on, send every write to the live indexes and to the shadow indexes of `version` too.
 
         Raises:
@@ -275,24 +275,24 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         """
         with self._lock:
             if suffix == self.current.suffix and version == self.current.version:
-                raise AgentError(f"{self.key} serves {version!r} already.")
-            self._mirror(version, suffix)
+                raise AgentError(f"{self.store_id} serves {version!r} already.")
+            self._start_shadow(version, suffix)
             self._building = True
 
-    def _mirror(self, version: str, suffix: str) -> None:
+    def _start_shadow(self, version: str, suffix: str) -> None:
         if self._is(self._shadow, version, suffix):
             return
-        self.abandon()
+        self.stop_dual_write()
         shadow = self._opened(version, suffix)
         for source, target in self._pairs(self.current, shadow):
-            source.writes.dual = DualWriter(source, target, shadow.encoder, self._lock, self._veto)
+            source.writes.dual = DualWriter(source, target, shadow.encoder, self._lock, self._cancel_remote_swap)
         self._shadow = shadow
 
-    def replicate_lock(self) -> threading.RLock:
+    def dual_write_lock(self) -> threading.RLock:
         """Return the context manager that excludes concurrent writes to the shadow indexes."""
         return self._lock
 
-    def drain(self) -> None:
+    def flush_dual_writes(self) -> None:
         """Bring over every write that has not reached the shadow indexes yet.
 
         Raises:
@@ -301,9 +301,9 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         with self._lock:
             for writes in self._writes():
                 if writes.dual is not None:
-                    writes.dual.drain()
+                    writes.dual.flush()
 
-    def flip(self, version: str, suffix: str) -> float:
+    def switch_to(self, version: str, suffix: str) -> float:
         """Serve from the indexes and encoder of `version`.
 
         Operations that already run end on the old ones; what they write reaches the new ones too.
@@ -325,21 +325,21 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
                 # Both versions make the same vectors of documents: the stores stay, and queries change.
                 self._current = cast("_B", self.current.with_queries(encoder))
                 return time.perf_counter() - started
-            self._mirror(version, suffix)
+            self._start_shadow(version, suffix)
         for tries_left in reversed(range(_FLIP_TRIES)):
             self._catch_up()
             with self._lock:
                 started = time.perf_counter()
                 # A write that is on its way now would be copied while the others wait.
-                if tries_left and not all(writes.in_step for writes in self._writes()):
+                if tries_left and not all(writes.up_to_date for writes in self._writes()):
                     continue
                 if self._shadow is None or not self._is(self._shadow, version, suffix):
-                    raise AgentError(f"The swap of {self.key} to {version!r} was given up meanwhile.")
+                    raise AgentError(f"The swap of {self.store_id} to {version!r} was given up meanwhile.")
                 self._catch_up()
                 for writes in self._writes():
                     if writes.dual is not None:
                         writes.dual.serving = True
-                self._current, self._shadow, self._building = self._noting(self._shadow), None, False
+                self._current, self._shadow, self._building = self._recording_changes(self._shadow), None, False
                 return time.perf_counter() - started
         raise AssertionError("the last try always ends")
 
@@ -348,10 +348,10 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
 
     def _catch_up(self) -> None:
         for writes in self._writes():
-            writes.settle()
-        self.drain()
+            writes.flush_uncertain()
+        self.flush_dual_writes()
 
-    def abandon(self) -> None:
+    def stop_dual_write(self) -> None:
         """Stop writing to the shadow indexes; they stay as they are."""
         with self._lock:
             for writes in self._writes():
@@ -359,10 +359,10 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
             self._shadow, self._building = None, False
 
     def _opened(self, version: str, suffix: str) -> _B:
-        for binding in (self._current, self._shadow, self._own):
+        for binding in (self._current, self._shadow, self._framework):
             if binding is not None and self._is(binding, version, suffix):
                 return binding
-        return self._followed(self.bind(version, suffix))
+        return self._refreshing(self.bind(version, suffix))
 
     @staticmethod
     def _is(binding: _B | None, version: str, suffix: str) -> bool:
@@ -378,4 +378,4 @@ def _plain_first(encoder: Encoder, known: bool) -> str:
 
 
 def _note(registry: Registry, key: str, index: TrackedIndex, ids: Sequence[Any]) -> bool:
-    return registry.note_changes(key, index.kind, [index.key(id_) for id_ in ids])
+    return registry.note_changes(key, index.kind, [index.record_id(id_) for id_ in ids])

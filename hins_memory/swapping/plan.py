@@ -79,10 +79,10 @@ def plan_swap(agent: Agent, encoder: Encoder, registry: Registry | None = None) 
     Raises:
         AgentError: the agent's indexes cannot be read.
     """
-    if registry is not None and shares_vectors(registry.live_index(agent.key), encoder.version, registry):
-        return SwapPlan(agent.key, agent.encoder_version, encoder.version, ())
-    plans = tuple(_plan_index(index, encoder) for index in agent.live())
-    return SwapPlan(agent.key, agent.encoder_version, encoder.version, plans)
+    if registry is not None and shares_vectors(registry.live_index(agent.store_id), encoder.version, registry):
+        return SwapPlan(agent.store_id, agent.encoder_version, encoder.version, ())
+    plans = tuple(_plan_index(index, encoder) for index in agent.live_indexes())
+    return SwapPlan(agent.store_id, agent.encoder_version, encoder.version, plans)
 
 
 def _plan_index(index: Index, encoder: Encoder) -> IndexPlan:

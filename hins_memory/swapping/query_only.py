@@ -34,7 +34,7 @@ def check_shared_vectors(agent: Agent, encoder: Encoder) -> None:
     Raises:
         SwapError: most of them are other vectors.
     """
-    for index in agent.live():
+    for index in agent.live_indexes():
         sample = next(index.pages(_SAMPLE), [])
         checked, wrong = compare_vectors(sample, index.vectors([record.id for record in sample]), encoder)
         if 2 * wrong > checked:
@@ -56,16 +56,16 @@ def flip_queries(agent: Agent, version: str, suffix: str, registry: Registry) ->
     """
     before = agent.encoder_version
     # What an unfinished swap has built follows the live index no further.
-    agent.abandon()
-    seconds = agent.flip(version, suffix)
+    agent.stop_dual_write()
+    seconds = agent.switch_to(version, suffix)
     try:
-        registry.flip_queries(agent.key, version)
+        registry.flip_queries(agent.store_id, version)
     except BaseException:
-        agent.flip(before, suffix)
+        agent.switch_to(before, suffix)
         raise
     if agent.encoder_version != version:
         # It looked at the registry between the two lines above.
-        seconds += agent.flip(version, suffix)
+        seconds += agent.switch_to(version, suffix)
     return seconds
 
 

@@ -88,19 +88,19 @@ def swap_agent(
             f"The encoder that was loaded is {encoder.version!r}, not {version_id!r}.",
             "Load the encoder from that version's folder.",
         )
-    with registry.swap_lock(agent.key):
+    with registry.swap_lock(agent.store_id):
         agent.refresh()
-        live = registry.live_index(agent.key)
+        live = registry.live_index(agent.store_id)
         if live is None and agent.encoder_version:
-            registry.record_live(agent.key, agent.encoder_version, "")
-            live = registry.live_index(agent.key)
+            registry.record_live(agent.store_id, agent.encoder_version, "")
+            live = registry.live_index(agent.store_id)
         before = agent.encoder_version
         if live is not None and live.version == version_id:
             # A flip that was recorded but not finished in this process is finished here.
             if before != version_id:
-                agent.flip(live.version, live.suffix)
+                agent.switch_to(live.version, live.suffix)
             seconds = time.perf_counter() - started
-            return SwapReport(agent.key, version_id, before, live.suffix, before != version_id, (), seconds, 0.0)
+            return SwapReport(agent.store_id, version_id, before, live.suffix, before != version_id, (), seconds, 0.0)
         _check_in_step(agent, live)
         reports: tuple[IndexReport, ...] = ()
         if live is not None and shares_vectors(live, version_id, registry):
@@ -110,14 +110,14 @@ def swap_agent(
         else:
             suffix = _begin_shadow(agent, version_id, registry)
             reports = _build(agent, version_id, suffix, _Building(encoder, batch_size, progress))
-            flip_seconds = _flip(agent, version_id, suffix, registry, partial(registry.flip, agent.key, suffix))
+            flip_seconds = _flip(agent, version_id, suffix, registry, partial(registry.flip, agent.store_id, suffix))
         try:
             _drop_retired(agent, registry)
         except Exception:
             # The swap itself is done; the next swap or `retire_agent` tries again.
-            logger.warning("An older index of %s could not be dropped", agent.key, exc_info=True)
+            logger.warning("An older index of %s could not be dropped", agent.store_id, exc_info=True)
     seconds = time.perf_counter() - started
-    return SwapReport(agent.key, version_id, before, suffix, True, reports, seconds, flip_seconds)
+    return SwapReport(agent.store_id, version_id, before, suffix, True, reports, seconds, flip_seconds)
 
 
 def rollback_agent(
@@ -142,16 +142,16 @@ def rollback_agent(
             serves as before.
     """
     started = time.perf_counter()
-    with registry.swap_lock(agent.key):
+    with registry.swap_lock(agent.store_id):
         agent.refresh()
         previous = _rollback_target(agent, registry)
         if not previous.version:
             raise SwapError(
-                f"Before the swap {agent.key} embedded with an encoder of its own, which cannot be loaded from here.",
+                f"Before the swap {agent.store_id} embedded with an encoder of its own, which cannot be loaded here.",
                 "Detach from the agent to return to its own index, which is as it was before the swap.",
             )
         before = agent.encoder_version
-        _check_in_step(agent, registry.live_index(agent.key))
+        _check_in_step(agent, registry.live_index(agent.store_id))
         encoder = load_encoder(previous.version)
         if encoder.version != previous.version:
             raise SwapError(
@@ -159,20 +159,20 @@ def rollback_agent(
                 "Restore that version, or swap to another one.",
             )
         reports: tuple[IndexReport, ...] = ()
-        if shares_vectors(registry.live_index(agent.key), previous.version, registry):
+        if shares_vectors(registry.live_index(agent.store_id), previous.version, registry):
             flip_seconds = _flip_queries(agent, previous.version, previous.suffix, registry)
         else:
             # Recorded as being built, so that other processes write to it as well.
-            shadow = registry.shadow_index(agent.key)
+            shadow = registry.shadow_index(agent.store_id)
             if shadow is not None and shadow.suffix != previous.suffix:
                 _give_up_shadow(agent, registry)
-            registry.begin_shadow(agent.key, previous.version, previous.suffix)
-            settings = _Building(encoder, batch_size, progress, partial(registry.changes, agent.key))
+            registry.begin_shadow(agent.store_id, previous.version, previous.suffix)
+            settings = _Building(encoder, batch_size, progress, partial(registry.changes, agent.store_id))
             reports = _build(agent, previous.version, previous.suffix, settings)
-            record = partial(registry.flip, agent.key, previous.suffix)
+            record = partial(registry.flip, agent.store_id, previous.suffix)
             flip_seconds = _flip(agent, previous.version, previous.suffix, registry, record)
     seconds = time.perf_counter() - started
-    return SwapReport(agent.key, previous.version, before, previous.suffix, True, reports, seconds, flip_seconds)
+    return SwapReport(agent.store_id, previous.version, before, previous.suffix, True, reports, seconds, flip_seconds)
 
 
 def retire_agent(agent: Agent, registry: Registry) -> list[str]:
@@ -181,12 +181,14 @@ def retire_agent(agent: Agent, registry: Registry) -> list[str]:
     Raises:
         SwapError: another swap runs, or an index could not be dropped; calling it again goes on.
     """
-    with registry.swap_lock(agent.key):
+    with registry.swap_lock(agent.store_id):
         agent.refresh()
-        registry.retire(agent.key)
+        registry.retire(agent.store_id)
         # Other processes may be in the middle of operations that began before the flip.
-        time.sleep(agent.follow_seconds)
-        with _explained(f"An old index of {agent.key} could not be dropped", "Retire it again; nothing else changed."):
+        time.sleep(agent.switch_delay_seconds)
+        with _explained(
+            f"An old index of {agent.store_id} could not be dropped", "Retire it again; nothing else changed."
+        ):
             return _drop_retired(agent, registry)
 
 
@@ -196,29 +198,29 @@ def abandon_swap(agent: Agent, registry: Registry) -> list[str]:
     Raises:
         SwapError: the swap is running right now, or an index could not be dropped.
     """
-    with registry.swap_lock(agent.key):
-        agent.abandon()
-        registry.abandon_shadow(agent.key)
-        with _explained(f"A shadow of {agent.key} could not be dropped", "Try again; nothing else changed."):
+    with registry.swap_lock(agent.store_id):
+        agent.stop_dual_write()
+        registry.abandon_shadow(agent.store_id)
+        with _explained(f"A shadow of {agent.store_id} could not be dropped", "Try again; nothing else changed."):
             return _drop_retired(agent, registry)
 
 
 def _rollback_target(agent: Agent, registry: Registry) -> IndexRecord:
     """Return the generation that served before the last swap, also when a rollback to it was interrupted."""
-    states = {record.state: record for record in registry.generations(agent.key)}
+    states = {record.state: record for record in registry.generations(agent.store_id)}
     order = list(states)
     if "previous" in states:
         return states["previous"]
     if "shadow" in states and "live" in states and order.index("shadow") < order.index("live"):
         return states["shadow"]
-    raise SwapError(f"{agent.key} has no previous index to return to.", "Only a swap leaves one.")
+    raise SwapError(f"{agent.store_id} has no previous index to return to.", "Only a swap leaves one.")
 
 
 def _check_in_step(agent: Agent, live: IndexRecord | None) -> None:
     """Refuse to copy from an index that does not serve any more: another process may have swapped meanwhile."""
     if live is not None and live.version != agent.encoder_version:
         raise SwapError(
-            f"{agent.key} is served by {live.version!r} by now, but is open here with {agent.encoder_version!r}.",
+            f"{agent.store_id} is served by {live.version!r} by now, but is open here with {agent.encoder_version!r}.",
             "Open the agent again and repeat.",
         )
 
@@ -226,29 +228,29 @@ def _check_in_step(agent: Agent, live: IndexRecord | None) -> None:
 def _begin_shadow(agent: Agent, version_id: str, registry: Registry) -> str:
     """Record the shadow, first giving up the unfinished one of another version; return its suffix."""
     suffix = index_suffix(version_id)
-    shadow = registry.shadow_index(agent.key)
+    shadow = registry.shadow_index(agent.store_id)
     if shadow is not None and shadow.version == version_id:
         suffix = shadow.suffix
     else:
         _give_up_shadow(agent, registry)
-    registry.begin_shadow(agent.key, version_id, suffix)
+    registry.begin_shadow(agent.store_id, version_id, suffix)
     return suffix
 
 
 def _give_up_shadow(agent: Agent, registry: Registry) -> None:
     """Give up the unfinished swap of the agent, if any. No other process is building it: this one holds the lock."""
-    shadow = registry.shadow_index(agent.key)
+    shadow = registry.shadow_index(agent.store_id)
     if shadow is not None:
-        logger.warning("Giving up the unfinished swap of %s to %s", agent.key, shadow.version)
-        registry.abandon_shadow(agent.key)
-        with _explained(f"The unfinished shadow of {agent.key} could not be dropped", "Repeat the swap."):
+        logger.warning("Giving up the unfinished swap of %s to %s", agent.store_id, shadow.version)
+        registry.abandon_shadow(agent.store_id)
+        with _explained(f"The unfinished shadow of {agent.store_id} could not be dropped", "Repeat the swap."):
             _drop_retired(agent, registry)
 
 
 def _flip_queries(agent: Agent, version: str, suffix: str, registry: Registry) -> float:
     """Change the queries' encoder only, whose documents' vectors are those that serve; return the seconds it took."""
     _give_up_shadow(agent, registry)
-    with _explained(f"{agent.key} could not be flipped to {version}", "It serves as before."):
+    with _explained(f"{agent.store_id} could not be flipped to {version}", "It serves as before."):
         return flip_queries(agent, version, suffix, registry)
 
 
@@ -267,22 +269,22 @@ def _build(agent: Agent, version: str, suffix: str, how: _Building) -> tuple[Ind
 
     Afterwards the agent still writes to both. On any failure it does not, and what was built stays for a resume.
     """
-    problem = f"{agent.key} could not be re-embedded with {version}"
+    problem = f"{agent.store_id} could not be re-embedded with {version}"
     with _explained(problem, "The live index serves as before. Run the same command again: it resumes."):
         try:
-            targets = {index.kind: index for index in agent.open(version, suffix)}
-            sources = {index.kind: index for index in agent.live()}
+            targets = {index.kind: index for index in agent.open_indexes(version, suffix)}
+            sources = {index.kind: index for index in agent.live_indexes()}
             if sources.keys() != targets.keys():
                 raise SwapError(f"The agent has the indexes {sorted(sources)}, but opened {sorted(targets)}.")
-            agent.begin(version, suffix)
+            agent.start_dual_write(version, suffix)
             # Asked after the beginning: from there on, what is written reaches both.
-            noted = how.changes() if how.changes is not None and agent.notes_changes else None
+            noted = how.changes() if how.changes is not None and agent.records_changes else None
             return tuple(
                 IndexSync(
                     source,
                     targets[kind],
                     how.encoder,
-                    agent.replicate_lock,
+                    agent.dual_write_lock,
                     batch_size=how.batch_size,
                     progress=how.progress,
                 ).run(None if noted is None else noted.get(kind, []))
@@ -290,7 +292,7 @@ def _build(agent: Agent, version: str, suffix: str, how: _Building) -> tuple[Ind
             )
         except BaseException:
             with contextlib.suppress(Exception):
-                agent.abandon()
+                agent.stop_dual_write()
             raise
 
 
@@ -301,41 +303,41 @@ def _flip(agent: Agent, version: str, suffix: str, registry: Registry, record: C
     and a restart opens what is recorded. The other way round, writes after the flip would be missing from the index
     that a restart opens. When the agent cannot flip, the record is taken back.
     """
-    with _explained(f"{agent.key} could not be flipped to {version}", "Run the same command again: it resumes."):
+    with _explained(f"{agent.store_id} could not be flipped to {version}", "Run the same command again: it resumes."):
         recorded = False
         try:
             # What the shadow lacks must reach it first: after a kill behind the record a restart opens the shadow.
-            agent.drain()
-            shadow = registry.shadow_index(agent.key)
+            agent.flush_dual_writes()
+            shadow = registry.shadow_index(agent.store_id)
             if shadow is None or shadow.suffix != suffix:
                 raise SwapError("another process that has the agent open gave the swap up, and its log says why.")
             record()
             recorded = True
-            return agent.flip(version, suffix)
+            return agent.switch_to(version, suffix)
         except BaseException:
             if recorded and agent.encoder_version != version:
-                registry.flip_back(agent.key)
-                agent.abandon()
+                registry.flip_back(agent.store_id)
+                agent.stop_dual_write()
             elif not recorded:
-                agent.abandon()
+                agent.stop_dual_write()
             raise
 
 
 def _drop_retired(agent: Agent, registry: Registry) -> list[str]:
     """Drop the collections of every retired generation that we made, then forget it; return their names."""
     dropped: list[str] = []
-    serving = {index.name for index in agent.live()}
-    kept = suffixes_in_use(agent.key, registry)
-    for record in registry.retired_indexes(agent.key):
+    serving = {index.name for index in agent.live_indexes()}
+    kept = suffixes_in_use(agent.store_id, registry)
+    for record in registry.retired_indexes(agent.store_id):
         # An index with the agent's own encoder (no version) was there before us, and is not ours to drop; one that
         # another generation serves from too is still needed.
         ours = record.version and record.suffix not in kept
-        for index in agent.open(record.version, record.suffix) if ours else ():
+        for index in agent.open_indexes(record.version, record.suffix) if ours else ():
             if index.name in serving:
                 raise SwapError(f"The retired index {index.name} serves.", "Open the agent again and repeat.")
             index.drop()
             dropped.append(index.name)
-        registry.forget(agent.key, record.suffix)
+        registry.forget(agent.store_id, record.suffix)
         kept.add(record.suffix)
     return dropped
 

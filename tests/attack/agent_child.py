@@ -97,7 +97,7 @@ class LiveAgent:
             results = self.memory.search(query, filters={"user_id": user}, top_k=50, threshold=0.0)["results"]
             found[user] = {item["id"]: item["memory"] for item in results}
         encoder, wrong = self.agent.current.encoder, []
-        for index in self.agent.live():
+        for index in self.agent.live_indexes():
             texts = {record.id: record.text for page in index.pages(50) for record in page}
             vectors = index.vectors(list(texts))
             expected = encoder.encode(list(texts.values()), role="document") if texts else []
@@ -111,5 +111,5 @@ class LiveAgent:
         return {"stored": stored, "found": found, "wrong": wrong, "logged": logged, "rows": self._rows()}
 
     def _rows(self):
-        (index, _) = self.agent.live()
+        (index, _) = self.agent.live_indexes()
         return {record.id: record.payload["user_id"] for page in index.pages(50) for record in page}

@@ -50,7 +50,7 @@ def test_the_load_finds_out_what_is_lost_or_mixed(tmp_path: Path) -> None:
     assert isinstance(load.calls[0], Call)
     assert check_store(memory, load, 0) == (0, 0)
     kept = next(iter(load.written))
-    index = agent_behind(memory).live()[0]
+    index = agent_behind(memory).live_indexes()[0]
     (record,) = index.get([kept])
     encoder = memory.embedding_model.encoder
     index.upsert([record], encoder.encode(["something else altogether"]))

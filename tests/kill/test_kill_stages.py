@@ -133,7 +133,7 @@ def test_an_encoder_that_lost_a_byte_is_not_swapped_to(world: Any) -> None:
     with pytest.raises(EncoderError, match=r"model\.safetensors"):
         swap_agent(agent, world.one, Encoder.load(world.registry.get(world.one).path), world.registry)
     assert agent.encoder_version == world.stock.version
-    assert world.registry.shadow_index(agent.key) is None
+    assert world.registry.shadow_index(agent.store_id) is None
     assert agent.search("Who grows tomatoes?")
 
 
@@ -149,8 +149,8 @@ def test_a_clock_that_jumps_changes_nothing(world: Any, monkeypatch: pytest.Monk
     world.swap(agent, world.two, batch_size=10)
     from hins_memory.swapping import retire_agent, rollback_agent
 
-    assert world.registry.live_index(agent.key).version == world.two
-    assert world.registry.previous_index(agent.key).version == world.one
+    assert world.registry.live_index(agent.store_id).version == world.two
+    assert world.registry.previous_index(agent.store_id).version == world.one
     assert rollback_agent(agent, world.registry, world.load).version == world.one
     assert agent.search("Written on some day.", 1) == ["m9999"]
     assert [one.id for one in world.registry.versions()] == [world.one, world.two]

@@ -31,7 +31,7 @@ def swap_and_die(channel, world, version, moment):
             die()
 
     if moment == "flip":
-        theirs.flip = die
+        theirs.switch_to = die
     swap_agent(theirs, version, world.load(version), Registry(world.settings), batch_size=BATCH, progress=progress)
 
 

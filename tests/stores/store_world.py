@@ -87,7 +87,7 @@ def assert_in_one_space(memory: Any) -> None:
     """Every stored vector, of memories and entities, is what the serving encoder makes of its text."""
     encoder = memory.embedding_model.encoder
     assert agent(memory).encoder_version == encoder.version
-    for index in agent(memory).live():
+    for index in agent(memory).live_indexes():
         texts = {record.id: record.text for page in index.pages(BATCH) for record in page}
         vectors = index.vectors(list(texts))
         assert vectors.keys() == texts.keys()

@@ -66,12 +66,12 @@ def test_a_store_whose_every_tenth_call_fails_is_swapped_all_the_same(
     world.vector_store["config"] = {"collection_name": "flaky", "client": client}
     memory = world.open()
     fill(memory, 60)
-    before = [rows(index) for index in agent(memory).live()]
+    before = [rows(index) for index in agent(memory).live_indexes()]
     client.armed, client.calls = True, 0
     swap_agent(agent(memory), tiny_version.id, world.load(tiny_version.id), Registry(world.settings), batch_size=4)
     assert client.calls > 60
     client.armed = False
-    assert [rows(index) for index in agent(memory).live()] == before
+    assert [rows(index) for index in agent(memory).live_indexes()] == before
     assert_in_one_space(memory)
     client.close()
 
@@ -111,7 +111,7 @@ def test_what_a_store_lacks_reaches_whoever_asks_for_the_swap(
 ) -> None:
     memory = world.open()
     fill(memory, 3)
-    live = [StoreIndex(index.store, index.kind) for index in agent(memory).live()]
+    live = [StoreIndex(index.store, index.kind) for index in agent(memory).live_indexes()]
     monkeypatch.setattr("hins_adapter_mem0.index.provider_of", lambda store: "milvus")
     monkeypatch.setattr(agent(memory), "live", lambda: live)
     encoder = world.load(tiny_version.id)
@@ -171,7 +171,7 @@ def test_a_save_of_faiss_that_was_killed_is_finished_or_forgotten(world: Any) ->
 def test_a_save_of_faiss_that_fails_is_an_error_and_keeps_what_was(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = world.open()
     fill(memory, 3)
-    (index, _) = agent(memory).live()
+    (index, _) = agent(memory).live_indexes()
     before = rows(index)
     record = index.get(list(before)[:1])[0]
 

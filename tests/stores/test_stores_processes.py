@@ -34,7 +34,7 @@ def _served_late(seen: list[tuple[str, float]], version: str, flipped: float, un
 def test_other_processes_follow_and_nothing_is_lost_or_mixed(world: Any, tiny_version: Any) -> None:
     memory = world.open()
     fill(memory, 40)
-    before = [rows(index) for index in agent(memory).live()]
+    before = [rows(index) for index in agent(memory).live_indexes()]
     stock = agent(memory).encoder_version
     with children(Child(work, world, "bob"), Child(work, world, "eva")) as workers:
         assert [worker.read() for worker in workers] == [stock, stock]
@@ -53,7 +53,7 @@ def test_other_processes_follow_and_nothing_is_lost_or_mixed(world: Any, tiny_ve
         assert result["failures"] == []
         assert _served_late(result["seen"], tiny_version.id, swapped, back) == []
         assert _served_late(result["seen"], stock, rolled_back, float("inf")) == []
-    now = rows(agent(memory).live()[0])
+    now = rows(agent(memory).live_indexes()[0])
     assert {id_: payload for id_, payload in now.items() if id_ in before[0]} == before[0]
     for name, result in zip(("bob", "eva"), results, strict=True):
         found = memory.get_all(filters={"user_id": name}, top_k=10_000)["results"]
@@ -135,14 +135,14 @@ def test_a_process_that_cannot_write_to_the_new_index_stops_the_swap(world: Any,
     registry = Registry(world.settings)
     with pytest.raises(SwapError, match="gave the swap up"):
         swap_agent(agent(ours), tiny_version.id, world.load(tiny_version.id), registry, progress=progress)
-    assert registry.live_index(agent(ours).key).version == agent(ours).encoder_version != tiny_version.id
+    assert registry.live_index(agent(ours).store_id).version == agent(ours).encoder_version != tiny_version.id
     assert ours.get(ids[0])["memory"] == "Ann sold her cello."
     broken.by_version = by_version
     _swap(world, ours, tiny_version)
     assert ours.get(ids[0])["memory"] == "Ann sold her cello."
     broken.by_version = lambda version: (_ for _ in ()).throw(AgentError("no such folder"))
     # What serves cannot be opened: an error, and not an answer from an index that is not kept up any more.
-    agent(theirs)._looked = float("-inf")
+    agent(theirs)._refreshed_at = float("-inf")
     with pytest.raises(AgentError, match="no such folder"):
         theirs.search(text_of(0), filters=ANN)
     broken.by_version = by_version
@@ -155,7 +155,7 @@ def test_a_log_that_cannot_be_read_stops_no_operation(world: Any, tiny_version: 
     ids = fill(ours, 4)
     registry = agent(theirs).encoders.registry
     registry.generations = lambda key: (_ for _ in ()).throw(LogError("the log is away"))
-    agent(theirs)._looked = float("-inf")
+    agent(theirs)._refreshed_at = float("-inf")
     assert theirs.search(text_of(0), filters=ANN, threshold=0)["results"][0]["id"] == ids[0]
     _swap(world, ours, tiny_version)
     theirs.update(ids[0], "Ann sold her cello.")

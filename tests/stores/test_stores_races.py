@@ -38,7 +38,7 @@ def test_two_processes_at_once_leave_the_store_whole(
 ) -> None:
     memory = world.open()
     fill(memory, 40)
-    stored = rows(agent(memory).live()[0])
+    stored = rows(agent(memory).live_indexes()[0])
     one, two = ("swap", tiny_version.id), ("swap", other_version.id)
     back, purge = ("rollback", ""), ("purge", "")
     races = [(one, two), (two, two), (one, back), (back, back), (two, purge), (back, purge), (one, one), (two, back)]
@@ -53,11 +53,11 @@ def test_two_processes_at_once_leave_the_store_whole(
             # every process follows within a second
             time.sleep(1.2)
             memory.search("Which number?", filters={"user_id": "ann"})
-            serves = Registry(world.settings).live_index(agent(memory).key)
+            serves = Registry(world.settings).live_index(agent(memory).store_id)
             assert serves is not None
             assert agent(memory).encoder_version == serves.version
-            assert Registry(world.settings).shadow_index(agent(memory).key) is None
-            assert rows(agent(memory).live()[0]) == stored
+            assert Registry(world.settings).shadow_index(agent(memory).store_id) is None
+            assert rows(agent(memory).live_indexes()[0]) == stored
             assert_in_one_space(memory)
         for worker in workers:
             worker.tell(("end", ""))

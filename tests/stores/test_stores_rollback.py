@@ -34,17 +34,17 @@ def test_only_what_was_written_is_brought_over(world: Any, tiny_version: Any, mo
     memory.delete(ids[1])
     late = memory.add("Ann found a kite.", user_id="ann", infer=False)["results"][0]["id"]
     memory._upsert_entity("kite", "THING", late, ANN)
-    now = [rows(index) for index in agent(memory).live()]
+    now = [rows(index) for index in agent(memory).live_indexes()]
     monkeypatch.setattr(IndexSync, "_copy", lambda *args, **kwargs: pytest.fail("everything is compared"))
     report = _back(world, memory)
     # Mem0 drops the entity that only the updated memory mentioned, and the kite is new.
     assert [(index.written, index.deleted) for index in report.indexes] == [(2, 1), (1, 1)]
-    assert [rows(index) for index in agent(memory).live()] == now
+    assert [rows(index) for index in agent(memory).live_indexes()] == now
     assert_in_one_space(memory)
     # And forward: nothing is known of the index that was left, until it is compared.
     monkeypatch.undo()
     swap_agent(agent(memory), tiny_version.id, world.load(tiny_version.id), Registry(world.settings))
-    assert [rows(index) for index in agent(memory).live()] == now
+    assert [rows(index) for index in agent(memory).live_indexes()] == now
 
 
 @one_store
@@ -63,9 +63,9 @@ def test_what_a_second_process_wrote_is_brought_over_too(world: Any, tiny_versio
 def test_an_index_that_differs_otherwise_is_compared_as_a_whole(world: Any, tiny_version: Any) -> None:
     memory, ids = _swapped(world, tiny_version)
     registry = Registry(world.settings)
-    previous = registry.previous_index(agent(memory).key)
+    previous = registry.previous_index(agent(memory).store_id)
     agent(memory).open(previous.version, previous.suffix)[0].delete(ids[:3])
     report = _back(world, memory)
     assert report.indexes[0].written == 3
-    assert agent(memory).live()[0].count() == 30
+    assert agent(memory).live_indexes()[0].count() == 30
     assert_in_one_space(memory)

@@ -69,7 +69,7 @@ def test_the_whole_life_of_a_store(world: Any, tiny_version: Any) -> None:
     memory = world.open()
     ids = fill(memory, 30)
     stock = agent(memory).encoder_version
-    before = [rows(index) for index in agent(memory).live()]
+    before = [rows(index) for index in agent(memory).live_indexes()]
     assert [len(found) for found in before] == [30, 2]
     assert plan_swap(agent(memory), world.load(tiny_version.id)).records == 32
     with _Writer(memory) as writer:
@@ -81,7 +81,7 @@ def test_the_whole_life_of_a_store(world: Any, tiny_version: Any) -> None:
         ("memories", True),
         ("entities", True),
     ]
-    after = [rows(index) for index in agent(memory).live()]
+    after = [rows(index) for index in agent(memory).live_indexes()]
     # What nobody wrote to is there bit for bit; what was written meanwhile is there as it was left.
     assert {id_: payload for id_, payload in after[0].items() if id_ in before[0]} == before[0]
     assert after[1] == before[1]
@@ -98,18 +98,18 @@ def _rolled_back_and_retired(world: Any, memory: Any, ids: list[str], stock: str
     memory.delete(ids[2])
     # An entity of a known name is merged, not doubled: Mem0 finds it by a cosine of at least 0.95.
     memory._upsert_entity("cello", "THING", ids[5], ANN)
-    now = [rows(index) for index in agent(memory).live()]
+    now = [rows(index) for index in agent(memory).live_indexes()]
     assert len(now[1]) == 2
     registry = Registry(world.settings)
     report = rollback_agent(agent(memory), registry, world.load, batch_size=BATCH)
     assert (report.version, agent(memory).encoder_version) == (stock, stock)
     assert report.indexes[0].reused >= 28
-    assert [rows(index) for index in agent(memory).live()] == now
+    assert [rows(index) for index in agent(memory).live_indexes()] == now
     assert_in_one_space(memory)
     assert memory.search("Bob sold his tomatoes.", filters=ANN)["results"][0]["id"] == ids[1]
     assert len(retire_agent(agent(memory), registry)) == 2
-    assert registry.previous_index(agent(memory).key) is None
-    assert [rows(index) for index in agent(memory).live()] == now
+    assert registry.previous_index(agent(memory).store_id) is None
+    assert [rows(index) for index in agent(memory).live_indexes()] == now
 
 
 @every_store
@@ -117,20 +117,20 @@ def _rolled_back_and_retired(world: Any, memory: Any, ids: list[str], stock: str
 def test_a_killed_swap_loses_nothing_and_resumes(world: Any, tiny_version: Any, moment: str) -> None:
     memory = world.open()
     ids = fill(memory, 40)
-    before = [rows(index) for index in agent(memory).live()]
+    before = [rows(index) for index in agent(memory).live_indexes()]
     world.close()
     with children(Child(swap_and_die, world, tiny_version.id, moment)) as (child,):
         child.killed()
     memory = world.open()
     assert (agent(memory).encoder_version == tiny_version.id) is (moment == "flip")
-    assert [rows(index) for index in agent(memory).live()] == before
+    assert [rows(index) for index in agent(memory).live_indexes()] == before
     memory.update(ids[0], "Ann sold her cello.")
     report = _swap(world, memory, tiny_version)
     if moment == "build":
         assert report.indexes[0].reused >= 15
     assert agent(memory).encoder_version == tiny_version.id
     assert memory.search("Ann sold her cello.", filters=ANN)["results"][0]["id"] == ids[0]
-    assert agent(memory).live()[0].count() == 40
+    assert agent(memory).live_indexes()[0].count() == 40
     assert_in_one_space(memory)
 
 

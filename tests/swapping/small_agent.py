@@ -113,17 +113,17 @@ class SmallAgent(AgentBase):
     """Stores texts with their entities, searches them, and implements the swap's protocol."""
 
     name = "small"
-    cutoffs = (0.1, 0.5)
+    score_thresholds = (0.1, 0.5)
 
     def __init__(self, path, registry, load_encoder=None, index_type=SmallIndex):
-        self.key = f"small:{path}"
+        self.store_id = f"small:{path}"
         self.store = Store(path)
         self.load_encoder = load_encoder or (lambda version: load_version(registry, version))
         self.index_type = index_type
-        live = registry.live_index(self.key)
+        live = registry.live_index(self.store_id)
         if live is None:
             encoder = self.load_encoder("")
-            registry.record_live(self.key, encoder.version, "")
+            registry.record_live(self.store_id, encoder.version, "")
             self.binding = Binding(self.store, encoder, "", index_type)
         else:
             self.binding = Binding(self.store, self.load_encoder(live.version), live.suffix, index_type)
@@ -164,22 +164,22 @@ class SmallAgent(AgentBase):
     def encoder_version(self):
         return self.binding.encoder.version
 
-    def live(self):
+    def live_indexes(self):
         return list(self.binding.indexes.values())
 
-    def open(self, version, suffix):
+    def open_indexes(self, version, suffix):
         return [self.index_type(self.store, kind, suffix) for kind in KINDS]
 
-    def begin(self, version, suffix):
+    def start_dual_write(self, version, suffix):
         self.shadow = Binding(self.store, self.load_encoder(version), suffix, self.index_type)
 
-    def replicate_lock(self):
+    def dual_write_lock(self):
         return self._lock
 
-    def drain(self):
+    def flush_dual_writes(self):
         """Nothing waits: a write reaches both stores or raises."""
 
-    def flip(self, version, suffix):
+    def switch_to(self, version, suffix):
         ready = self.shadow
         if ready is None or ready.suffix != suffix:
             ready = Binding(self.store, self.load_encoder(version), suffix, self.index_type)
@@ -187,7 +187,7 @@ class SmallAgent(AgentBase):
         self.shadow = None
         return 0.0
 
-    def abandon(self):
+    def stop_dual_write(self):
         self.shadow = None
 
 

@@ -47,7 +47,7 @@ def test_nothing_stored_changes_there_and_back(agent, tiny_version, query_versio
     report = _swap(agent, query_version)
     assert (report.changed, report.indexes, report.previous) == (True, (), tiny_version.id)
     assert _rows(agent) == before
-    assert agent.encoder_version == query_version.id == agent.registry.live_index(agent.key).version
+    assert agent.encoder_version == query_version.id == agent.registry.live_index(agent.store_id).version
     assert agent.registry.current_id() == query_version.id
     mapped = agent.binding.encoder.encode(["Who plays?"], role="query")
     assert float((mapped * vector).sum()) < 0.999
@@ -58,12 +58,12 @@ def test_nothing_stored_changes_there_and_back(agent, tiny_version, query_versio
     # and a restart opens what is recorded
     again = SmallAgent(agent.path, agent.registry, agent.load_encoder)
     assert again.encoder_version == tiny_version.id
-    assert contents(again.live()[0]) == contents(agent.live()[0])
+    assert contents(again.live_indexes()[0]) == contents(agent.live_indexes()[0])
 
 
 def test_what_both_serve_from_is_dropped_with_the_last_of_them(agent, query_version, tiny_version):
     _swap(agent, query_version)
-    shared = {index.name for index in agent.live()}
+    shared = {index.name for index in agent.live_indexes()}
     # the version before shares its collections, so retiring it drops none
     assert retire_agent(agent, agent.registry) == []
     assert set(_rows(agent)) >= shared
@@ -73,7 +73,7 @@ def test_what_both_serve_from_is_dropped_with_the_last_of_them(agent, query_vers
     # back to the first of the two: what the second still holds is taken over as it is
     report = _swap(agent, tiny_version)
     assert [index.reused for index in report.indexes] == [20, 10]
-    assert {index.name for index in agent.live()} == shared
+    assert {index.name for index in agent.live_indexes()} == shared
     assert set(retire_agent(agent, agent.registry)).isdisjoint(shared)
     assert set(_rows(agent)) == shared
 
@@ -84,7 +84,7 @@ def test_writes_go_on_and_are_found_after_the_flip(agent, query_version):
     agent.add("newer", "The bicycle has a basket.")
     agent.delete("m0001")
     rollback_agent(agent, agent.registry, agent.load_encoder)
-    held = contents(agent.live()[0])
+    held = contents(agent.live_indexes()[0])
     assert {"new", "newer"} <= held.keys()
     assert "m0001" not in held
 
@@ -99,15 +99,15 @@ def test_a_version_whose_documents_are_others_is_refused_whatever_its_manifest_s
     before = _rows(agent)
     with pytest.raises(SwapError, match="16 of 16 sampled ones are others"):
         _swap(agent, forged)
-    assert agent.encoder_version == tiny_version.id == agent.registry.live_index(agent.key).version
+    assert agent.encoder_version == tiny_version.id == agent.registry.live_index(agent.store_id).version
     assert _rows(agent) == before
 
 
 class _Stuck(SmallAgent):
-    def flip(self, version, suffix):
+    def switch_to(self, version, suffix):
         if version == self.refuses:
             raise RuntimeError("no room")
-        return super().flip(version, suffix)
+        return super().switch_to(version, suffix)
 
     refuses = ""
 
@@ -123,23 +123,23 @@ def test_a_flip_that_fails_changes_nothing(agent, query_version, tiny_version, m
             raise RuntimeError("no room")
 
         monkeypatch.setattr(agent.registry, "flip_queries", full)
-    before = agent.registry.generations(agent.key)
+    before = agent.registry.generations(agent.store_id)
     with pytest.raises(SwapError, match="no room"):
         _swap(agent, query_version)
     assert agent.encoder_version == tiny_version.id
-    assert agent.registry.generations(agent.key) == before
+    assert agent.registry.generations(agent.store_id) == before
 
 
 def test_an_unfinished_swap_of_another_version_is_given_up(agent, query_version):
     stock = Encoder.load()
-    agent.registry.begin_shadow(agent.key, stock.version, "_half")
-    agent.open(stock.version, "_half")
+    agent.registry.begin_shadow(agent.store_id, stock.version, "_half")
+    agent.open_indexes(stock.version, "_half")
     _swap(agent, query_version)
-    assert agent.registry.shadow_index(agent.key) is None
+    assert agent.registry.shadow_index(agent.store_id) is None
     assert not any(name.endswith("_half") for name in _rows(agent))
 
 
 def test_the_registry_refuses_other_spaces(agent, settings):
     with pytest.raises(SwapError, match="not served by vectors"):
-        agent.registry.flip_queries(agent.key, "another encoder")
+        agent.registry.flip_queries(agent.store_id, "another encoder")
     assert Registry(settings).document_space("another encoder") == "another encoder"

@@ -7,8 +7,9 @@ import pytest
 from small_agent import SmallAgent, SmallIndex, contents, worst_cosine
 from swap_world import fill, text_of
 
-from hins_memory.errors import SwapError
-from hins_memory.plugins.protocols import Agent, Index
+from hins_memory.errors import AgentError, SwapError
+from hins_memory.plugins.protocols import Agent, Index, check_agent
+from hins_memory.sdk import AgentBase
 from hins_memory.swapping import plan_swap, retire_agent, rollback_agent
 
 pytestmark = pytest.mark.slow
@@ -17,12 +18,12 @@ pytestmark = pytest.mark.slow
 def test_the_small_agent_keeps_the_protocol(world):
     agent = world.agent()
     assert isinstance(agent, Agent)
-    assert all(isinstance(index, Index) for index in agent.live())
+    assert all(isinstance(index, Index) for index in agent.live_indexes())
 
 
 def test_a_swap_re_embeds_everything_and_keeps_the_old(world):
     agent = world.agent(300)
-    before = [contents(index) for index in agent.live()]
+    before = [contents(index) for index in agent.live_indexes()]
     heard = []
     report = world.swap(agent, batch_size=64, progress=lambda *event: heard.append(event))
     assert report.changed
@@ -32,10 +33,10 @@ def test_a_swap_re_embeds_everything_and_keeps_the_old(world):
         ("entities", 10, 10, 0),
     ]
     assert agent.encoder_version == world.one
-    assert [contents(index) for index in agent.live()] == before
-    assert all(worst_cosine(index, world.load(world.one)) > 0.999 for index in agent.live())
-    assert world.registry.live_index(agent.key).version == world.one
-    assert world.registry.previous_index(agent.key).suffix == ""
+    assert [contents(index) for index in agent.live_indexes()] == before
+    assert all(worst_cosine(index, world.load(world.one)) > 0.999 for index in agent.live_indexes())
+    assert world.registry.live_index(agent.store_id).version == world.one
+    assert world.registry.previous_index(agent.store_id).suffix == ""
     assert world.registry.current().id == world.one
     assert contents(SmallIndex(agent.store, "memories", "")) == before[0]
     assert worst_cosine(SmallIndex(agent.store, "memories", ""), world.stock) > 0.999
@@ -49,7 +50,7 @@ def test_a_process_that_starts_later_opens_the_swapped_index(world):
     again = world.agent()
     assert again.encoder_version == world.one
     assert again.search("Who plays the cello on day 5?", 30)
-    assert len(contents(again.live()[0])) == 30
+    assert len(contents(again.live_indexes()[0])) == 30
 
 
 def test_an_empty_agent_is_swapped_too(world):
@@ -64,7 +65,7 @@ def test_the_same_swap_again_does_nothing(world):
     world.swap(agent)
     report = world.swap(agent)
     assert not report.changed
-    assert world.registry.previous_index(agent.key).version == world.stock.version
+    assert world.registry.previous_index(agent.store_id).version == world.stock.version
 
 
 def test_a_rollback_brings_the_writes_since_along(world):
@@ -73,12 +74,12 @@ def test_a_rollback_brings_the_writes_since_along(world):
     agent.add("m9999", "Ann sold her cello.")
     agent.add("m0001", "Bob moved to Porto.", n=-1)
     agent.delete("m0002")
-    after = contents(agent.live()[0])
+    after = contents(agent.live_indexes()[0])
     report = rollback_agent(agent, world.registry, world.load)
     assert (report.version, report.previous) == (world.stock.version, world.one)
     assert (report.indexes[0].written, report.indexes[0].reused, report.indexes[0].deleted) == (2, 48, 1)
-    assert contents(agent.live()[0]) == after
-    assert worst_cosine(agent.live()[0], world.stock) > 0.999
+    assert contents(agent.live_indexes()[0]) == after
+    assert worst_cosine(agent.live_indexes()[0], world.stock) > 0.999
     assert world.registry.current() is None
     # and forward again, reusing what is there
     again = world.swap(agent)
@@ -94,7 +95,7 @@ def test_a_rollback_that_fails_changes_nothing(world):
     with pytest.raises(SwapError, match="was loaded"):
         rollback_agent(agent, world.registry, lambda version: world.load(world.two))
     assert agent.encoder_version == world.one
-    assert world.registry.live_index(agent.key).version == world.one
+    assert world.registry.live_index(agent.store_id).version == world.one
 
 
 def test_retiring_drops_the_old_index(world):
@@ -102,7 +103,7 @@ def test_retiring_drops_the_old_index(world):
     world.swap(agent)
     assert retire_agent(agent, world.registry) == ["memories", "entities"]
     tables = {name for (name,) in agent.store.execute("select name from sqlite_master where type = 'table'")}
-    assert tables == {index.name for index in agent.live()}
+    assert tables == {index.name for index in agent.live_indexes()}
     with pytest.raises(SwapError, match="no previous index"):
         rollback_agent(agent, world.registry, world.load)
     assert retire_agent(agent, world.registry) == []
@@ -115,7 +116,7 @@ def test_a_third_swap_drops_the_first_index(world):
     tables = {name for (name,) in agent.store.execute("select name from sqlite_master where type = 'table'")}
     assert "memories" not in tables
     assert len(tables) == 4
-    assert world.registry.retired_indexes(agent.key) == []
+    assert world.registry.retired_indexes(agent.store_id) == []
 
 
 class OwnEncoderAgent(SmallAgent):
@@ -152,7 +153,7 @@ def test_the_dry_run_counts_and_estimates_without_changing_anything(world):
     took = time.perf_counter() - started
     assert took / 10 < plan.seconds < took * 10
     assert plan.to_dict()["records"] == 210
-    assert world.registry.shadow_index(agent.key) is None
+    assert world.registry.shadow_index(agent.store_id) is None
     assert plan_swap(world.agent(), world.stock).indexes[0].records == 200
 
 
@@ -191,7 +192,7 @@ def writer(agent, number, own, changes):
 
 def test_writes_and_searches_during_the_swap_lose_nothing(world):
     agent = world.agent(400)
-    expected = {id: text for id, (text, _) in contents(agent.live()[0]).items()}
+    expected = {id: text for id, (text, _) in contents(agent.live_indexes()[0]).items()}
     ids = sorted(expected)
     changes = {number: {} for number in range(3)}
     workers = [Worker(writer(agent, number, ids[number::4], changes[number])) for number in range(3)]
@@ -216,5 +217,17 @@ def test_writes_and_searches_during_the_swap_lose_nothing(world):
     for change in changes.values():
         expected.update(change)
     wanted = {id: text for id, text in expected.items() if text is not None}
-    assert {id: text for id, (text, _) in contents(agent.live()[0]).items()} == wanted
-    assert worst_cosine(agent.live()[0], world.load(world.one)) > 0.999
+    assert {id: text for id, (text, _) in contents(agent.live_indexes()[0]).items()} == wanted
+    assert worst_cosine(agent.live_indexes()[0], world.load(world.one)) > 0.999
+
+
+def test_an_agent_with_the_members_of_another_version_is_refused_by_their_names(world):
+    check_agent(world.agent())
+
+    class Older(AgentBase):
+        name = key = "older"
+        begin = abandon = drain = flip = live = open = None  # as in 0.1
+        store_id = encoder_version = "older"
+
+    with pytest.raises(AgentError, match="Older of an adapter has no live_indexes, open_indexes, start_dual_write"):
+        check_agent(Older())

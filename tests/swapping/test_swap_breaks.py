@@ -36,7 +36,7 @@ elif moment == "inside the flip":
     import hins_memory.registry.registry
     hins_memory.registry.registry._set_current = die
 elif moment == "after the record":
-    agent.flip = die
+    agent.switch_to = die
 elif moment == "before the old one is dropped":
     registry.forget = die
 swap_agent(agent, version, encoder, registry, batch_size=20, progress=progress)
@@ -58,15 +58,15 @@ MOMENTS = {
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_kill_at_any_step_loses_nothing_and_the_swap_resumes(world, moment):
     agent = world.agent(60)
-    wanted = [contents(index) for index in agent.live()]
+    wanted = [contents(index) for index in agent.live_indexes()]
     agent.store.connection.close()
     killed = run_python(KILLED_SWAP, str(world.settings.home), world.one, moment)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     flipped, done = MOMENTS[moment]
     agent = world.agent()
     assert agent.encoder_version == (world.one if flipped else world.stock.version)
-    assert [contents(index) for index in agent.live()] == wanted
-    assert all(worst_cosine(index, agent.binding.encoder) > 0.999 for index in agent.live())
+    assert [contents(index) for index in agent.live_indexes()] == wanted
+    assert all(worst_cosine(index, agent.binding.encoder) > 0.999 for index in agent.live_indexes())
     # a write between the kill and the resume reaches the live index only, and must not be forgotten
     agent.add("m0003", "Dai moved to Porto.")
     agent.delete("m0004")
@@ -74,38 +74,38 @@ def test_a_kill_at_any_step_loses_nothing_and_the_swap_resumes(world, moment):
     assert report.changed is not flipped
     if not flipped:
         assert report.indexes[0].reused == done - 2
-    found = contents(agent.live()[0])
+    found = contents(agent.live_indexes()[0])
     assert found["m0003"][0] == "Dai moved to Porto."
     assert "m0004" not in found
     assert len(found) == 59
-    assert worst_cosine(agent.live()[0], world.load(world.one)) > 0.999
+    assert worst_cosine(agent.live_indexes()[0], world.load(world.one)) > 0.999
     retire_agent(agent, world.registry)
-    assert world.registry.retired_indexes(agent.key) == []
+    assert world.registry.retired_indexes(agent.store_id) == []
 
 
 def test_an_agent_that_cannot_flip_serves_on_and_the_swap_resumes(world):
     agent = world.agent(20)
-    agent.flip, flip = lambda *args: 1 / 0, agent.flip
+    agent.switch_to, flip = lambda *args: 1 / 0, agent.switch_to
     with pytest.raises(SwapError, match=r"could not be flipped.*division by zero\. Run the same"):
         world.swap(agent)
-    assert world.registry.live_index(agent.key).version == agent.encoder_version == world.stock.version
+    assert world.registry.live_index(agent.store_id).version == agent.encoder_version == world.stock.version
     assert world.registry.current() is None
     agent.add("m9999", "Written in between.")
-    agent.flip = flip
+    agent.switch_to = flip
     report = world.swap(agent)
     assert (report.indexes[0].written, report.indexes[0].reused) == (1, 20)
     assert agent.encoder_version == world.one
-    assert contents(agent.live()[0])["m9999"][0] == "Written in between."
+    assert contents(agent.live_indexes()[0])["m9999"][0] == "Written in between."
 
 
 def test_nothing_is_recorded_while_the_shadow_lacks_a_write(world):
     agent = world.agent(20)
-    agent.drain, recorded = lambda: 1 / 0, world.registry.flip
+    agent.flush_dual_writes, recorded = lambda: 1 / 0, world.registry.flip
     world.registry.flip = lambda *args: pytest.fail("recorded although the shadow lacks a write")
     with pytest.raises(SwapError, match="could not be flipped"):
         world.swap(agent)
-    assert world.registry.live_index(agent.key).version == agent.encoder_version == world.stock.version
-    del agent.drain
+    assert world.registry.live_index(agent.store_id).version == agent.encoder_version == world.stock.version
+    del agent.flush_dual_writes
     world.registry.flip = recorded
     assert world.swap(agent).version == world.one
 
@@ -116,8 +116,8 @@ def test_a_registry_that_cannot_record_the_flip_leaves_everything_as_it_was(worl
     with pytest.raises(SwapError, match="could not be flipped"):
         world.swap(agent)
     assert agent.shadow is None
-    assert world.registry.live_index(agent.key).version == agent.encoder_version == world.stock.version
-    assert world.registry.shadow_index(agent.key).version == world.one
+    assert world.registry.live_index(agent.store_id).version == agent.encoder_version == world.stock.version
+    assert world.registry.shadow_index(agent.store_id).version == world.one
 
 
 def test_a_process_that_did_not_follow_a_flip_follows_with_the_next_call(world):
@@ -136,7 +136,7 @@ def test_a_full_disk_leaves_the_live_index_and_a_swap_to_resume(world):
         world.swap(agent, batch_size=10)
     assert agent.encoder_version == world.stock.version
     assert agent.search("Who grows tomatoes?")
-    assert world.registry.shadow_index(agent.key).version == world.one
+    assert world.registry.shadow_index(agent.store_id).version == world.one
     agent.store.execute(f"pragma max_page_count = {pages * 10}")
     report = world.swap(agent)
     assert 0 < report.indexes[0].reused < 100
@@ -145,13 +145,13 @@ def test_a_full_disk_leaves_the_live_index_and_a_swap_to_resume(world):
 
 def test_vectors_that_something_else_damaged_are_encoded_again(world):
     agent = world.agent(40)
-    (shadow, _) = agent.open(world.one, suffix := "_" + world.one.replace("-", "_"))
-    records = [record for page in agent.live()[0].pages(100) for record in page]
+    (shadow, _) = agent.open_indexes(world.one, suffix := "_" + world.one.replace("-", "_"))
+    records = [record for page in agent.live_indexes()[0].pages(100) for record in page]
     shadow.upsert([*records, Record("extra", "not in the live one", {})], world.stock.encode(["x"] * 41))
-    world.registry.begin_shadow(agent.key, world.one, suffix)
+    world.registry.begin_shadow(agent.store_id, world.one, suffix)
     report = world.swap(agent)
     assert (report.indexes[0].deleted, report.indexes[0].written) == (1, 40)
-    assert worst_cosine(agent.live()[0], world.load(world.one)) > 0.999
+    assert worst_cosine(agent.live_indexes()[0], world.load(world.one)) > 0.999
 
 
 class LosingIndex(SmallIndex):
@@ -179,14 +179,14 @@ def test_a_store_that_loses_or_alters_is_found_out(world, monkeypatch, index_typ
         world.swap(agent)
     assert agent.encoder_version == world.stock.version
     assert agent.shadow is None
-    assert world.registry.live_index(agent.key).suffix == ""
+    assert world.registry.live_index(agent.store_id).suffix == ""
 
 
 def test_another_encoder_than_the_version_is_refused(world):
     agent = world.agent(3)
     with pytest.raises(SwapError, match="was loaded"):
         swap_agent(agent, world.one, world.stock, world.registry)
-    assert world.registry.shadow_index(agent.key) is None
+    assert world.registry.shadow_index(agent.store_id) is None
 
 
 def test_two_swaps_at_once_one_is_refused(world):
@@ -208,7 +208,7 @@ def test_an_agent_that_another_process_swapped_is_refused_until_reopened(world):
     world.swap(first)
     with pytest.raises(SwapError, match="Open the agent again"):
         world.swap(second, world.two)
-    assert world.registry.shadow_index(first.key) is None
+    assert world.registry.shadow_index(first.store_id) is None
 
 
 def test_an_interrupted_swap_gives_way_to_another_version(world):
@@ -232,5 +232,5 @@ def test_abandoning_drops_the_shadow_only(world):
     with pytest.raises(KeyboardInterrupt):
         world.swap(agent, progress=lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     assert len(abandon_swap(agent, world.registry)) == 2
-    assert world.registry.shadow_index(agent.key) is None
-    assert len(contents(agent.live()[0])) == 30
+    assert world.registry.shadow_index(agent.store_id) is None
+    assert len(contents(agent.live_indexes()[0])) == 30

@@ -87,7 +87,7 @@ def _row(number: int) -> Record:
 def fill_store(memory: Any, count: int, seed: int = 0) -> None:
     """Store `count` memories and some entities without the cost of one `add` each."""
     encoder: Encoder = memory.embedding_model.encoder
-    memories, entities = agent_behind(memory).live()
+    memories, entities = agent_behind(memory).live_indexes()
     fill_index(memories, encoder, count, seed)
     names = [f"{thing} of {place}" for thing in _THINGS for place in _PLACES]
     rows = [
@@ -221,7 +221,7 @@ def check_store(memory: Any, load: Load, seed: int) -> tuple[int, int]:
     Raises:
         HinsError: memories that nobody touched are not all there.
     """
-    index = agent_behind(memory).live()[0]
+    index = agent_behind(memory).live_indexes()[0]
     encoder: Encoder = memory.embedding_model.encoder
     there = {record.id: record.text for record in index.get(list(load.written))}
     lost = sum(there.get(id_) != text for id_, text in load.written.items())

@@ -17,7 +17,7 @@ class NoteIndex:
         self.name = self.table.name
         self.writes = WriteTracker(self.name)
 
-    def key(self, id_):
+    def record_id(self, id_):
         return str(id_)
 
     def count(self):
@@ -67,7 +67,7 @@ class NotebookAgent(StoreAgent[Binding]):
         id_ = new_id()
         with self.pin() as binding:
             (index,) = binding.indexes()
-            with index.writes.writing([id_]):
+            with index.writes.tracked([id_]):
                 index.table.put([(id_, text, binding.encoder.encode([text], role="document")[0])])
         self.recorder.record(Memory(id_, self.scope, page, text))
         return id_
@@ -90,7 +90,7 @@ class NotebookPlugin(AdapterPlugin):
         return isinstance(memory, Notebook)
 
     def attach(self, memory, options):
-        memory.hins = NotebookAgent(memory, options.chosen, options.capture)
+        memory.hins = NotebookAgent(memory, options.resolved_settings, options.capture)
         memory.add, memory.search = memory.hins.add, memory.hins.search
         return memory
 

@@ -156,8 +156,8 @@ def test_the_hooks(settings: Settings, tmp_path: Path) -> None:
     agent = plugin.hins_agent(memory)
     assert agent is not None
     assert agent.encoder_version == ""
-    assert agent.key == f"mem0:qdrant:{tmp_path / 'qdrant'}:mem0"
-    assert [index.kind for index in agent.live()] == ["memories", "entities"]
+    assert agent.store_id == f"mem0:qdrant:{tmp_path / 'qdrant'}:mem0"
+    assert [index.kind for index in agent.live_indexes()] == ["memories", "entities"]
     assert plugin.hins_detach(memory) is memory
     with pytest.raises(ConfigError, match="embeder"):
         plugin.hins_attach(memory, {"embeder": "hins"})

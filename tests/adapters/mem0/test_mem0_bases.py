@@ -23,7 +23,7 @@ def _assert_served_by(pipeline: Pipeline, memory: Any, version: str, dim: int) -
     assert set(texts(memory.search(FACTS[0], filters=ANN, threshold=0.0))) <= set(FACTS)
     encoder: Encoder = memory.embedding_model.encoder
     assert (encoder.version, encoder.dim) == (version, dim)
-    index = pipeline._agent().live()[0]
+    index = pipeline._agent().live_indexes()[0]
     rows = {record.id: dict(record.payload) for page in index.pages(3) for record in page}
     vectors = index.vectors(list(rows))
     for name, payload in rows.items():

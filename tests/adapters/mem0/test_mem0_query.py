@@ -23,7 +23,7 @@ def _stored(memory: Any) -> dict[str, list[float]]:
     agent = agent_of(memory)
     assert agent is not None
     found: dict[str, list[float]] = {}
-    for index in agent.live():
+    for index in agent.live_indexes():
         ids = [record.id for page in index.pages(100) for record in page]
         found |= {f"{index.name}/{id}": vector.tolist() for id, vector in index.vectors(ids).items()}
     return found

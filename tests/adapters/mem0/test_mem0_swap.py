@@ -43,7 +43,7 @@ def _assert_in_one_space(memory: Any) -> None:
     agent = _agent(memory)
     encoder = memory.embedding_model.encoder
     assert agent.encoder_version == encoder.version
-    for index in agent.live():
+    for index in agent.live_indexes():
         rows = _rows(index)
         vectors = index.vectors(list(rows))
         assert set(vectors) == set(rows)
@@ -65,11 +65,11 @@ def test_the_agent_keeps_the_protocols(settings: Settings) -> None:
     memory = Memory(settings=settings)
     agent = _agent(memory)
     assert isinstance(agent, Agent)
-    assert all(isinstance(index, Index) for index in agent.live())
+    assert all(isinstance(index, Index) for index in agent.live_indexes())
     assert agent.name == "mem0"
-    assert agent.cutoffs == (0.1, 0.5, 0.95)
-    assert agent.key == f"mem0:qdrant:{settings.agent_folder('mem0') / 'qdrant'}:mem0"
-    assert [(index.kind, index.name) for index in agent.live()] == [
+    assert agent.score_thresholds == (0.1, 0.5, 0.95)
+    assert agent.store_id == f"mem0:qdrant:{settings.agent_folder('mem0') / 'qdrant'}:mem0"
+    assert [(index.kind, index.name) for index in agent.live_indexes()] == [
         ("memories", "mem0"),
         ("entities", "mem0_entities"),
     ]
@@ -78,7 +78,7 @@ def test_the_agent_keeps_the_protocols(settings: Settings) -> None:
 def test_an_index_of_qdrant(settings: Settings) -> None:
     memory = Memory(settings=settings)
     ids = fill(memory)
-    index = _agent(memory).live()[0]
+    index = _agent(memory).live_indexes()[0]
     assert index.count() == len(FACTS)
     assert [len(page) for page in index.pages(4)] == [4, 2]
     assert {record.text for page in index.pages(1) for record in page} == set(FACTS)
@@ -100,10 +100,10 @@ def test_swap_rollback_and_retire(settings: Settings, tiny_version: EncoderVersi
     ids = fill(memory)
     memory._upsert_entity("Oslo", "PLACE", ids[1], ANN)
     memory._upsert_entity("cello", "THING", ids[0], ANN)
-    before = [_rows(index) for index in _agent(memory).live()]
+    before = [_rows(index) for index in _agent(memory).live_indexes()]
     stock = _agent(memory).encoder_version
     _swap(memory, tiny_version, settings)
-    assert [_rows(index) for index in _agent(memory).live()] == before
+    assert [_rows(index) for index in _agent(memory).live_indexes()] == before
     _assert_in_one_space(memory)
     assert memory.vector_store.embedding_model_dims == memory.entity_store.embedding_model_dims == 32
     assert texts(memory.search(FACTS[4], filters=ANN))[0] == FACTS[4]
@@ -113,10 +113,10 @@ def test_swap_rollback_and_retire(settings: Settings, tiny_version: EncoderVersi
     memory.update(ids[0], "Ann plays the viola.")
     memory.delete(ids[3])
     memory._upsert_entity("bicycle", "THING", late, ANN)
-    now = [_rows(index) for index in _agent(memory).live()]
+    now = [_rows(index) for index in _agent(memory).live_indexes()]
     rollback_agent(_agent(memory), Registry(settings), _load(settings))
     assert _agent(memory).encoder_version == stock
-    assert [_rows(index) for index in _agent(memory).live()] == now
+    assert [_rows(index) for index in _agent(memory).live_indexes()] == now
     _assert_in_one_space(memory)
     assert memory.search("Which vehicle did Ann buy?", filters=ANN)["results"][0]["id"] == late
     dropped = retire_agent(_agent(memory), Registry(settings))
@@ -176,13 +176,13 @@ def test_an_operation_stays_in_its_space_when_a_flip_happens_inside(
     ids = fill(memory)
     agent = _agent(memory)
     suffix = "_next"
-    Registry(settings).begin_shadow(agent.key, tiny_version.id, suffix)
-    for source, target in zip(agent.live(), agent.open(tiny_version.id, suffix), strict=True):
+    Registry(settings).begin_shadow(agent.store_id, tiny_version.id, suffix)
+    for source, target in zip(agent.live_indexes(), agent.open_indexes(tiny_version.id, suffix), strict=True):
         records = [record for page in source.pages(100) for record in page]
         if records:
             encoder = Encoder.load(tiny_version.path)
             target.upsert(records, encoder.encode([record.text for record in records]))
-    agent.begin(tiny_version.id, suffix)
+    agent.start_dual_write(tiny_version.id, suffix)
     old = memory.embedding_model
     embedded, flipped = threading.Event(), threading.Event()
     original = old.encoder.encode
@@ -206,15 +206,15 @@ def test_an_operation_stays_in_its_space_when_a_flip_happens_inside(
             thread = threading.Thread(target=lambda work=work: results.append(work()))
             thread.start()
             assert embedded.wait(10)
-            agent.flip(tiny_version.id, suffix)
+            agent.switch_to(tiny_version.id, suffix)
             assert memory.embedding_model is not old
             flipped.set()
             thread.join(20)
             if len(results) == 1:
                 # Back again, so that the next operation starts in the old space too.
-                Registry(settings).flip(agent.key, suffix)
-                agent.flip(old.encoder.version, "")
-                agent.begin(tiny_version.id, suffix)
+                Registry(settings).flip(agent.store_id, suffix)
+                agent.switch_to(old.encoder.version, "")
+                agent.start_dual_write(tiny_version.id, suffix)
                 old = memory.embedding_model
                 old.encoder.encode = slow
     finally:
@@ -302,7 +302,7 @@ def test_reset_leaves_one_empty_store(settings: Settings, tiny_version: EncoderV
     memory._upsert_entity("Oslo", "PLACE", ids[1], ANN)
     _swap(memory, tiny_version, settings)
     memory.reset()
-    assert [index.count() for index in _agent(memory).live()] == [0, 0]
+    assert [index.count() for index in _agent(memory).live_indexes()] == [0, 0]
     assert memory.history(ids[0]) == []
     late = fill(memory, facts=FACTS[:1])
     # A rollback does not bring back what was reset.
@@ -316,27 +316,27 @@ def test_writes_reach_the_shadow_and_only_the_live_index_may_refuse_them(
 ) -> None:
     memory = Memory(settings=settings)
     agent = _agent(memory)
-    agent.begin(tiny_version.id, "_s")
+    agent.start_dual_write(tiny_version.id, "_s")
     ids = fill(memory)
     memory._upsert_entity("Oslo", "PLACE", ids[1], ANN)
     memory.update(ids[0], "Ann plays the viola.")
     memory.delete(ids[2])
     memory._upsert_entity("Oslo", "PLACE", ids[3], ANN)
-    shadow = agent.open(tiny_version.id, "_s")
-    assert [_rows(index) for index in shadow] == [_rows(index) for index in agent.live()]
+    shadow = agent.open_indexes(tiny_version.id, "_s")
+    assert [_rows(index) for index in shadow] == [_rows(index) for index in agent.live_indexes()]
     # A shadow that breaks does not break the agent.
     shadow[0].drop()
     late = fill(memory, facts=("Ann bought a red bicycle.",))
     assert memory.get(late[0]) is not None
     with pytest.raises(ValueError, match="not found"):
-        agent.drain()
+        agent.flush_dual_writes()
     with pytest.raises(ValueError, match="not found"):
-        agent.flip(tiny_version.id, "_s")
+        agent.switch_to(tiny_version.id, "_s")
     assert memory.vector_store.embedding_model_dims == 384
-    agent.abandon()
+    agent.stop_dual_write()
     fill(memory, facts=("Ann sold it again.",))
     with pytest.raises(AgentError, match="serves"):
-        agent.begin(agent.encoder_version, "")
+        agent.start_dual_write(agent.encoder_version, "")
 
 
 def test_a_flip_lets_writes_end_and_ends_when_there_are_always_some(
@@ -351,12 +351,12 @@ def test_a_flip_lets_writes_end_and_ends_when_there_are_always_some(
         looked.append(True)
         return len(looked) > 3
 
-    monkeypatch.setattr(WriteTracker, "in_step", property(busy))
+    monkeypatch.setattr(WriteTracker, "up_to_date", property(busy))
     swap_agent(agent, tiny_version.id, Encoder.load(tiny_version.path), Registry(settings), batch_size=4)
     assert len(looked) > 3
     _assert_in_one_space(memory)
     looked.clear()
-    monkeypatch.setattr(WriteTracker, "in_step", False)
+    monkeypatch.setattr(WriteTracker, "up_to_date", False)
     assert rollback_agent(agent, Registry(settings), _load(settings)).flip_seconds > 0
     _assert_in_one_space(memory)
 
@@ -364,17 +364,17 @@ def test_a_flip_lets_writes_end_and_ends_when_there_are_always_some(
 def test_an_unknown_version_is_a_clear_error(settings: Settings) -> None:
     memory = Memory(settings=settings)
     with pytest.raises(AgentError, match="v0099-00000000"):
-        _agent(memory).begin("v0099-00000000", "_x")
+        _agent(memory).start_dual_write("v0099-00000000", "_x")
 
 
 def test_swapping_another_store_than_qdrant(settings: Settings, tmp_path: Path, tiny_version: EncoderVersion) -> None:
     config = {"vector_store": {"provider": "faiss", "config": {"path": str(tmp_path / "f"), "collection_name": "c"}}}
     memory = Memory(config, settings=settings)
     ids = fill(memory)
-    before = _rows(_agent(memory).live()[0])
+    before = _rows(_agent(memory).live_indexes()[0])
     _swap(memory, tiny_version, settings)
     assert memory.vector_store.embedding_model_dims == 32
-    assert _rows(_agent(memory).live()[0]) == before
+    assert _rows(_agent(memory).live_indexes()[0]) == before
     assert memory.search(FACTS[0], filters=ANN)["results"][0]["id"] == ids[0]
     memory.close()
     again = Memory(config, settings=settings)
@@ -388,5 +388,5 @@ def test_the_command_line_opens_what_the_agent_left(settings: Settings) -> None:
     assert plugin.hins_open_agent("memoryos", settings, None) is None
     opened = plugin.hins_open_agent("mem0", settings, None)
     assert opened.get(ids[0])["memory"] == FACTS[0]
-    assert _agent(opened).live()[0].count() == len(FACTS)
+    assert _agent(opened).live_indexes()[0].count() == len(FACTS)
     opened.close()

@@ -64,11 +64,11 @@ def test_the_agent_keeps_the_protocols(settings: Settings, llm: LLMServer, tmp_p
     memory = Memoryos(**options(llm, tmp_path), settings=settings)
     agent = agent_of(memory)
     assert isinstance(agent, Agent)
-    assert all(isinstance(index, Index) for index in agent.live())
-    assert (agent.name, agent.key, agent.cutoffs) == ("memoryos", f"memoryos:{tmp_path}", (0.1, 0.6))
-    assert [index.kind for index in agent.live()] == ["summaries", "pages", "knowledge"]
+    assert all(isinstance(index, Index) for index in agent.live_indexes())
+    assert (agent.name, agent.store_id, agent.score_thresholds) == ("memoryos", f"memoryos:{tmp_path}", (0.1, 0.6))
+    assert [index.kind for index in agent.live_indexes()] == ["summaries", "pages", "knowledge"]
     talk(memory)
-    index = agent.live()[1]
+    index = agent.live_indexes()[1]
     assert index.count() == 5
     assert [len(page) for page in index.pages(2)] == [2, 2, 1]
     ids = [record.id for page in index.pages(9) for record in page]
@@ -262,6 +262,6 @@ def test_the_command_line_opens_a_store_by_its_files(settings: Settings, tmp_pat
     with pytest.raises(AgentError, match="no MemoryOS store"):
         plugin.hins_open_agent("memoryos", settings, {"data_storage_path": str(tmp_path / "nowhere")})
     assert (
-        plugin.hins_open_agent("memoryos", settings, {"data_storage_path": str(tmp_path)}).agent.key
+        plugin.hins_open_agent("memoryos", settings, {"data_storage_path": str(tmp_path)}).agent.store_id
         == f"memoryos:{tmp_path}"
     )

@@ -307,7 +307,7 @@ def test_a_flip_that_fails_changes_nothing(
     registry.flip = damage  # type: ignore[method-assign]  # the disk goes bad in the worst moment
     with pytest.raises(SwapError, match="not a database"):
         swap_agent(agent_of(ann), tiny_version.id, Encoder.load(tiny_version.path), registry)
-    live = Registry(settings).live_index(agent_of(ann).key)
+    live = Registry(settings).live_index(agent_of(ann).store_id)
     assert live is not None
     assert live.version == stock_encoder.version
     for user in (ann, bob):
