@@ -115,6 +115,15 @@ def shallow_base(shallow_folder: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def shallow_stock(shallow_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes the shallow encoder what this process takes for the stock one."""
+    from hins_memory.encoders import encoder
+
+    monkeypatch.setattr(encoder, "_packaged_model", lambda: shallow_folder)
+    return shallow_folder
+
+
+@pytest.fixture
 def tiny_version(tiny_folder: Path, settings: Settings, tmp_path: Path) -> "EncoderVersion":
     """The tiny encoder as a version of the project; not the current one."""
     from hins_memory.registry.registry import Registry

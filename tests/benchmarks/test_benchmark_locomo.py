@@ -71,6 +71,7 @@ def test_stock_protocol_through_a_real_mem0(tiny_file, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow_stock")
 def test_deployment_protocol_trains_on_captured_traffic(tiny_file, tmp_path):
     from sentence_transformers import SentenceTransformer
 
@@ -92,6 +93,7 @@ def test_deployment_protocol_trains_on_captured_traffic(tiny_file, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow_stock")
 def test_one_file_trains_and_another_is_scored(tiny_samples, tmp_path):
     for name, part in (("train", tiny_samples[:3]), ("eval", tiny_samples[3:])):
         (tmp_path / f"{name}.json").write_text(json.dumps(part), encoding="utf-8")

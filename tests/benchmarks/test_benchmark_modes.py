@@ -64,6 +64,7 @@ def test_a_delta_is_what_the_base_lacks():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow_stock")
 def test_a_run_gives_the_table_and_a_second_one_trains_nothing_twice(tiny_file, tmp_path, monkeypatch):
     work, result = tmp_path / "work", tmp_path / "result.json"
     arguments = ["--data", str(tiny_file), "--work", str(work), "--memories", "facts", "--modes", "lora", "query"]
@@ -77,9 +78,8 @@ def test_a_run_gives_the_table_and_a_second_one_trains_nothing_twice(tiny_file, 
         assert row["before"] == row["stock"]
         assert row["swap_stored"] == 43
         assert row["swap_seconds"] > 0
-        assert 0 < row["delta_mib"] < row["folder_mib"]
+        assert 0 < row["delta_mib"] < min(10, row["folder_mib"])
     assert (rows["lora"]["swap_written"], rows["query"]["swap_written"]) == (43, 0)
-    assert rows["query"]["delta_mib"] < rows["lora"]["delta_mib"] < 10
     assert found["figures"]["facts_lora_gain"] == rows["lora"]["gain"]
     kept = sorted((work / "cells").iterdir())
     assert len(kept) == 4
@@ -91,9 +91,23 @@ def test_a_run_gives_the_table_and_a_second_one_trains_nothing_twice(tiny_file, 
     assert len(trained) == 1
     again = json.loads(result.read_text(encoding="utf-8"))["rows"]
     assert [row["trained"] for row in again] == pytest.approx([row["trained"] for row in rows.values()], abs=1e-6)
-    options = [*arguments[:-3], "--modes", "query", "--base", "starter", "--no-swap", "--quick", "--json", str(result)]
-    assert modes.main(options) == 0
+
+
+@pytest.mark.slow
+def test_a_run_from_the_starter_is_compared_with_stock_as_well(tiny_file, tmp_path):
+    result = tmp_path / "result.json"
+    arguments = [
+        "--data",
+        str(tiny_file),
+        "--work",
+        str(tmp_path / "work"),
+        "--memories",
+        "facts",
+        "--no-swap",
+        "--quick",
+    ]
+    assert modes.main([*arguments, "--modes", "query", "--base", "starter", "--json", str(result)]) == 0
     (row,) = json.loads(result.read_text(encoding="utf-8"))["rows"]
-    assert row["stock"] == rows["query"]["stock"] != row["before"]
+    assert row["stock"] != row["before"]
     assert row["gain"] == pytest.approx(row["trained"] - row["before"])
     assert row["gain_over_stock"] == pytest.approx(row["trained"] - row["stock"])

@@ -61,6 +61,7 @@ def test_nothing_to_continue_and_options_of_another_run_are_refused(settings):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow_base")
 def test_a_training_that_is_cut_is_continued_from_the_command_line(project, tmp_path, monkeypatch):
     checkpoint_every(2, monkeypatch.setattr)
     monkeypatch.setattr("hins_memory.training.settings._EVALUATIONS", 2)
