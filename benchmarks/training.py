@@ -6,7 +6,8 @@
 All trainers get the same examples (query, positive, negatives), batches, steps, learning rate and schedule, and tune
 all weights. Each trains in a process of its own, and they take turns, a few steps each, in one run. Speed is counted
 in texts (all columns) per second from the second step on. Quality is nDCG@10 on conversations that are not trained on:
-every fold is trained with every seed. Without --data, and with --quick, the packaged sample conversations are used.
+every fold is trained with every seed. Mixed precision is raced only where the processor has bfloat16. Without --data,
+and with --quick, the packaged sample conversations are used.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from parts.common.files import resolve_data
 from parts.common.results import write_result
 from parts.common.screen import show_table, stage
 from parts.datasets.locomo import ANSWERABLE, LOCOMO, load_locomo
-from parts.training.trainers import PEERS, Job, Runner, Split, child, hardware, locomo_splits, sample_split
+from parts.training.trainers import PEERS, Job, Runner, Split, child, hardware, locomo_splits, raced, sample_split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     defaults = TrainSettings()
     parser = base_parser(str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, metavar="FILE", help="locomo10.json or a file of its format")
+    parser.add_argument("--base", default="stock", metavar="DIR_OR_NAME", help="the encoder to train (default stock)")
     parser.add_argument("--folds", type=int, default=3, help="folds by conversation (default 3)")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds a fold, from --seed on (default 1)")
     parser.add_argument("--epochs", type=float, default=4.0, help="passes over the examples")
@@ -97,12 +99,12 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.quick:
         arguments.batch_size, arguments.steps, arguments.slice = 8, 3, 1
         arguments.data, arguments.seeds = None, 1
-    encoder = Encoder.load()
+    encoder = Encoder.load(arguments.base)
     splits = [sample_split(encoder)]
     if arguments.data is not None:
         encoder = Encoder(encoder.model, encoder.version, cache_size=100_000)
         splits = locomo_splits(load_locomo(resolve_data(arguments.data, LOCOMO)), arguments.folds, encoder)
-    found = {peer: Found([], [], []) for peer in PEERS}
+    found = {peer: Found([], [], []) for peer in raced()}
     groups: list[str] = []
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         for number, split in enumerate(splits):
@@ -138,8 +140,9 @@ def _compare(split: Split, seed: int, found: dict[str, Found], arguments: argpar
                 shape.negatives,
                 _RATE,
                 seed,
+                arguments.base,
             )
-            for peer in PEERS
+            for peer in found
         ]
         runners = [Runner(os.path.abspath(__file__), job) for job in jobs]
         try:

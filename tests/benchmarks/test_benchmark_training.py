@@ -10,7 +10,7 @@ import pytest
 import training
 
 from parts.datasets.locomo import load_locomo
-from parts.training.trainers import PEERS, hardware, locomo_splits, sample_split
+from parts.training.trainers import PEERS, hardware, locomo_splits, raced, sample_split
 
 SCRIPT = Path(training.__file__)
 
@@ -61,13 +61,14 @@ def test_the_processor_is_described():
 
 
 @pytest.mark.slow
-def test_the_quick_run_trains_with_all_three(tmp_path):
+def test_the_quick_run_trains_with_all_that_the_processor_can_race(tmp_path, shallow_folder):
     result = tmp_path / "result.json"
-    command = [sys.executable, str(SCRIPT), "--quick", "--json", str(result)]
+    command = [sys.executable, str(SCRIPT), "--quick", "--base", str(shallow_folder), "--json", str(result)]
     subprocess.run(command, check=True, capture_output=True, timeout=600)
     found = json.loads(result.read_text(encoding="utf-8"))
     figures = found["figures"]
-    assert {row["trainer"] for row in found["rows"]} == set(PEERS)
+    assert [row["trainer"] for row in found["rows"]] == raced()
+    assert ("plain_bf16" in raced()) == found["settings"]["hardware"]["bf16_supported"]
     assert all(row["texts_per_second"] > 0 and row["turns"] == 2 for row in found["rows"])
     assert figures["quality_diff_ci_low"] <= figures["quality_diff"] <= figures["quality_diff_ci_high"]
     assert figures["speedup"] > 0

@@ -29,7 +29,7 @@ from hins_memory.types import ScopeLog, TieredExample
 from parts.datasets.locomo import Conversation, eval_set
 from parts.mining.evidence_logs import cases, locomo_scopes, sample_scope, scope_log
 
-__all__ = ["PEERS", "Job", "Runner", "Split", "child", "hardware", "locomo_splits", "sample_split"]
+__all__ = ["PEERS", "Job", "Runner", "Split", "child", "hardware", "locomo_splits", "raced", "sample_split"]
 
 #: Trainer -> what it is. The second is sentence-transformers' trainer with its defaults, as anybody would run it.
 PEERS = {
@@ -62,6 +62,7 @@ class Job:
     negatives: int
     learning_rate: float
     seed: int
+    base: str = "stock"
 
 
 def locomo_splits(data: Sequence[Conversation], folds: int, encoder: Encoder) -> list[Split]:
@@ -90,6 +91,13 @@ def sample_split(encoder: Encoder) -> Split:
     queries = tuple(EvalQuery(one.text, one.evidence, "1") for one in asked if one.evidence <= held)
     texts = {memory.id: memory.text for memory in whole.memories if memory.id in held}
     return Split(examples, [EvalSet(last, texts, queries)])
+
+
+def raced() -> list[str]:
+    """Return the trainers that this processor can race: emulating bfloat16 would only show that it is slow."""
+    from hins_memory.encoders.encoder import bf16_supported
+
+    return [peer for peer in PEERS if peer != "plain_bf16" or bf16_supported("cpu")]
 
 
 def hardware() -> dict[str, Any]:
@@ -234,7 +242,7 @@ def _train_hins(job: Job, examples: list[TieredExample], baton: _Baton) -> None:
         if stage == "train":
             baton.step()
 
-    train_encoder(examples, Path(job.folder), settings=settings, progress=progress)
+    train_encoder(examples, Path(job.folder), base=job.base, settings=settings, progress=progress)
 
 
 def _train_plain(job: Job, examples: list[TieredExample], baton: _Baton) -> None:
@@ -254,7 +262,7 @@ def _train_plain(job: Job, examples: list[TieredExample], baton: _Baton) -> None
         def on_step_end(self, *_: Any, **__: Any) -> None:
             baton.step()
 
-    model = SentenceTransformer(resolve_model("stock"))
+    model = SentenceTransformer(resolve_model(job.base))
     # The batches that our trainer makes of the same seed.
     rows = [row for batch in batch_stream(len(examples), job.batch_size, job.steps, job.seed) for row in batch]
     arguments = Arguments(

@@ -18,8 +18,10 @@ from hins_adapter_mem0 import Memory
 from hins_adapter_mem0.config import store_key
 from hins_adapter_mem0.llm import LazyLLM, LazyLLMConfig
 from mem0_world import own_memory
+from typer.testing import CliRunner
 
 import hins_memory
+from hins_memory.cli import app
 from hins_memory.common.secrets import masked, secrets_in
 from hins_memory.config import Settings
 from hins_memory.errors import AgentError, HinsError
@@ -111,16 +113,34 @@ def test_the_key_of_a_store_has_no_password(url: str, place: str) -> None:
     assert store_key("pgvector", config) == f"mem0:pgvector:{place}:c"
 
 
+def _addresses(tmp_path: Path) -> Iterator[str]:
+    """Addresses of logs with a password, none of which can be opened."""
+    yield f"postgresql://user:{CANARY}@127.0.0.1:9/db?connect_timeout=1"
+    yield f"postgresql+nothing://u:{CANARY}@h/db"
+    yield f"postgresql://127.0.0.1:9/db?user=u&password={CANARY}&connect_timeout=1"
+    yield f"postgresql//user:{CANARY}@h"
+    yield f"sqlite:///{tmp_path}?password={CANARY}"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [["status", "--json"], ["doctor", "--json"], ["log", "show"]])
-def test_no_command_says_the_password_of_the_log(command: list[str], tmp_path: Path) -> None:
-    urls = [f"postgresql://user:{CANARY}@127.0.0.1:9/db?connect_timeout=1", f"postgresql+nothing://u:{CANARY}@h/db"]
-    query = f"postgresql://127.0.0.1:9/db?user=u&password={CANARY}&connect_timeout=1"
-    for url in [*urls, query, f"postgresql//user:{CANARY}@h", f"sqlite:///{tmp_path}?password={CANARY}"]:
+def test_no_process_says_the_password_of_the_log(tmp_path: Path) -> None:
+    for url in _addresses(tmp_path):
         environment = os.environ | {"HINS_LOG_URL": url, "HINS_HOME": str(tmp_path), "OPENAI_API_KEY": CANARY}
-        line = [sys.executable, "-m", "hins_memory", *command]
+        line = [sys.executable, "-m", "hins_memory", "status", "--json"]
         done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
         assert CANARY not in done.stdout + done.stderr, url
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["doctor", "--json"], ["log", "show"]])
+def test_no_command_says_the_password_of_the_log(
+    command: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for url in _addresses(tmp_path):
+        environment = {"HINS_LOG_URL": url, "HINS_HOME": str(tmp_path), "OPENAI_API_KEY": CANARY}
+        done = CliRunner().invoke(app, command, env=environment)
+        assert done.exit_code != 0
+        assert CANARY not in done.output + "".join(capfd.readouterr()), url
 
 
 def test_settings_do_not_show_the_url_of_the_log() -> None:
