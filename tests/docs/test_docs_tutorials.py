@@ -27,12 +27,15 @@ REPLIES = {
 
 
 @pytest.fixture
-def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working folder and a home for projects, both empty; what new stores begin with is the default."""
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shallow_folder: Path) -> Iterator[Path]:
+    """A working folder and a home for projects, both empty; new stores begin with a shallow encoder.
+
+    The pages say no figure that a better one would give; what the starter finds has tests of its own.
+    """
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("HINS_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("HINS_BASE", raising=False)
+    monkeypatch.setenv("HINS_BASE", str(shallow_folder))
     yield tmp_path
     flush_all()
 
