@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -261,26 +262,20 @@ def test_doctor_names_the_command_that_repairs_a_plugin(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_doctor_takes_what_is_not_installed_for_optional_unless_the_project_uses_it(
-    settings: Settings, tmp_path: Path
+    hins: Hins, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A framework that is not there: its adapter looks for the module, and a path that hides it is all that differs.
-    program = (
-        "import importlib.util, sys; found = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, package=None: None if name == 'memoryos' else found(name, package)\n"
-        "from hins_memory.cli import main; main()"
-    )
-    options = ["--home", str(settings.home), "--project", settings.project]
-    command = [sys.executable, "-c", program, *options, "doctor", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    check = next(one for one in json.loads(done.stdout)["checks"] if one["name"] == "plugin memoryos")
+    def hidden(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name == "memoryos" else find_spec(name, package)
+
+    monkeypatch.setattr("hins_adapter_memoryos.plugin.find_spec", hidden)
+    check = next(one for one in hins.json("doctor")["checks"] if one["name"] == "plugin memoryos")
     assert (check["ok"], check["detail"]) == (None, "not installed, optional")
     assert "memoryos-pro" in check["fix"]
 
     Registry(settings).record_live(f"memoryos:{tmp_path}", "stock", "")
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
-    check = next(one for one in json.loads(done.stdout)["checks"] if one["name"] == "plugin memoryos")
+    found = json.loads(hins("doctor", "--json", code=1)[0])
+    check = next(one for one in found["checks"] if one["name"] == "plugin memoryos")
     assert (check["ok"], check["detail"]) == (False, "not installed, but agents of this project use it")
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,7 +74,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory, shallow_base: Path) -> Iterator[World]:
     settings = Settings(home=tmp_path_factory.mktemp("home"), project="test")
     memory = Memory(embedder="hins", settings=settings)
     for conversation in sample(4):
