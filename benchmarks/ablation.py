@@ -72,7 +72,7 @@ class Fold:
 
     number: int
     logs: tuple[ScopeLog, ...]
-    unseen: tuple[Conversation, ...]
+    held_out: tuple[Conversation, ...]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,21 +117,21 @@ def _run(arguments: Any) -> None:
 
 
 def _folds(data: Sequence[Conversation], count: int, encoder: Encoder) -> Iterator[Fold]:
-    """Yield the folds by conversation: every conversation is unseen in exactly one."""
+    """Yield the folds by conversation: every conversation is held out in exactly one."""
     logs = [scope_log(log, asked, cases(log, asked, encoder)) for log, asked in locomo_scopes(data)]
     for number in range(min(count, len(data))):
-        unseen = [place for place in range(len(data)) if place % count == number]
+        held_out = [place for place in range(len(data)) if place % count == number]
         yield Fold(
             number,
-            tuple(log for place, log in enumerate(logs) if place not in unseen),
-            tuple(data[place] for place in unseen),
+            tuple(log for place, log in enumerate(logs) if place not in held_out),
+            tuple(data[place] for place in held_out),
         )
 
 
 def _score(
     fold: Fold, row: str, seed: int, encoder: Encoder, arguments: Any
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Train one encoder and return nDCG@10 and the category of each unseen question; kept in --work, if given."""
+    """Train one encoder and return nDCG@10 and the category of each held-out question; kept in --work, if given."""
     # Without replay and averaging, which are the same for all ways to choose negatives.
     settings = TrainSettings(
         epochs=arguments.epochs,
@@ -151,7 +151,9 @@ def _score(
         return np.asarray(content["ndcg"]), tuple(content["groups"])
     with tempfile.TemporaryDirectory(prefix="hins-ablation-") as folder:
         trained = train_encoder(examples, Path(folder) / "model", settings=settings)
-        found = evaluate_encoder(Encoder.load(trained.folder), [eval_set(one, "turns") for one in fold.unseen], ks=(K,))
+        found = evaluate_encoder(
+            Encoder.load(trained.folder), [eval_set(one, "turns") for one in fold.held_out], ks=(K,)
+        )
     if kept is not None:
         write_whole(kept, json.dumps({"ndcg": found.ndcg[K].tolist(), "groups": found.groups}).encode())
     return found.ndcg[K], found.groups
@@ -230,7 +232,7 @@ def _report(
         table.append(line)
     columns = ("negatives", "ndcg10", "spread", "hins_minus", "low", "high", "hins")
     lines = [[line.get(name) for name in columns] for line in table]
-    show_table("nDCG@10 in percent, categories 1-4, unseen conversations", columns, lines)
+    show_table("nDCG@10 in percent, categories 1-4, held-out conversations", columns, lines)
     return figures, table
 
 

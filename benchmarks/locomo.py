@@ -163,7 +163,7 @@ def _run(arguments: argparse.Namespace) -> None:
         else:
             data = _load(arguments.data, plan, arguments.audited)
             folds = split_folds(data, arguments.folds, plan.seed)
-            settings["unseen"] = {fold.name: [one.id for one in fold.unseen] for fold in folds}
+            settings["unseen"] = {fold.name: [one.id for one in fold.held_out] for fold in folds}
             figures, rows = deployment(data, data, folds, plan)
         write_result(arguments.json, figures, rows, settings)
 

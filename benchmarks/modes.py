@@ -4,9 +4,9 @@
     python benchmarks/modes.py --data locomo10.json --work DIR --modes lora lora:learning_rate=8e-4,epochs=4
 
 Conversations are played through a real Mem0 with an encoder (``--base``); for each fold it is trained on the traffic of
-the other conversations and scored on those it never saw (encoder alone). With ``--labels`` the same again from the
-dataset's evidence labels instead of what came of the searches. Every training's result is kept in ``--work``, so that
-an interrupted run goes on where it was.
+the other conversations and scored on its held-out ones (encoder alone). With ``--labels`` the same again from the
+dataset's evidence labels instead of the outcomes of searches. Every training's result is kept in ``--work``, so that
+an interrupted run continues where it was.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _run(arguments: argparse.Namespace) -> None:
             name = f"{memories}_{row['variant']}_"
             figures |= {name + key: row[key] for key in row if isinstance(row[key], float)}
         show_table(
-            f"{memories}: nDCG@{K} points over {arguments.base} ({found[0]['before']:.1f}), categories 1-4, unseen",
+            f"{memories}: nDCG@{K} points over {arguments.base} ({found[0]['before']:.1f}), categories 1-4, held out",
             list(_COLUMNS.values()),
             [[row.get(name) for name in _COLUMNS] for row in found],
         )
@@ -156,7 +156,7 @@ def _table(
 
 
 class _Questions:
-    """Scores of all unseen questions, in the order of the folds: means over seeds, in points."""
+    """Scores of all held-out questions, in the order of the folds: means over seeds, in points."""
 
     def __init__(self, runs: Results) -> None:
         first = [(fold["groups"], fold["sets"]) for fold in runs[0]]

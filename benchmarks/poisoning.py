@@ -1,12 +1,11 @@
-"""What do poisoned outcomes do to other users? nDCG@10 of users who never met the attacker, on LoCoMo.
+"""What do poisoned outcomes do to other users? nDCG@10 of users who share nothing with the attacker, on LoCoMo.
 
     python benchmarks/poisoning.py --data locomo10.json --work DIR --json result.json
 
 Honest users are LoCoMo's conversations, searched with the stock encoder and answered; the attacker's accounts hold the
-packaged sample conversations, ask about them, reject what is right and like what is wrong. All is mined and trained on
-together, and scored on conversations that nobody trained on. The set of general retrieval, by which less of what was
-learned is kept where too much is forgotten, is left out: what is measured is the attack alone. Every training's result
-is kept in ``--work``, so that an interrupted run goes on where it was.
+packaged sample conversations, ask about them, reject right memories and like wrong ones. All is mined and trained on
+together, and scored on held-out conversations. The limit on forgetting is switched off, so that the attack alone is
+measured. Every training's result is kept in ``--work``, so that an interrupted run continues where it was.
 
 doses    none, tenth (one account, a tenth of the examples), half (one account, half of them: what the cap on an owner
          allows), accounts (20 accounts make 334 of 369 examples), few (the 35 honest ones of those, alone)
@@ -80,12 +79,12 @@ class Row:
         try:
             return replace(MineSettings(seed=seed), **{name: json.loads(value) for name, _, value in pairs})
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"{self.changes!r} is no setting of the miner: {error}.", "Use NAME=VALUE.") from error
+            raise ConfigError(f"{self.changes!r} is not a setting of the miner: {error}.", "Use NAME=VALUE.") from error
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What all rows share: the encoder, the honest users' logs, the attacker's account, and whom it is scored on."""
+    """What all rows share: the encoder, the honest users' logs, the attacker's account, and the held-out fold."""
 
     encoder: Encoder
     honest: tuple[ScopeLog, ...]
@@ -96,9 +95,9 @@ class World:
     quick: bool
 
     @property
-    def unseen(self) -> list[EvalSet]:
+    def held_out(self) -> list[EvalSet]:
         """The questions of categories 1 to 4 of conversations that are not trained on, with the evidence labels."""
-        sets = [eval_set(one, "turns") for one in self.fold.unseen]
+        sets = [eval_set(one, "turns") for one in self.fold.held_out]
         kept = [replace(one, queries=tuple(q for q in one.queries if q.group in ANSWERABLE)) for one in sets]
         return [one for one in kept if one.queries]
 
@@ -136,9 +135,9 @@ def _run(arguments: argparse.Namespace) -> None:
     results: dict[Row, list[list[dict[str, Any]]]] = {row: [] for row in rows}
     for number in range(arguments.seeds):
         for row in rows:
-            cells = [_kept(world, row, arguments, arguments.seed + number) for world in worlds]
+            cells = [_cached_result(world, row, arguments, arguments.seed + number) for world in worlds]
             results[row].append(cells)
-    stock = np.concatenate([_ndcg(world.encoder, world.unseen) for world in worlds])
+    stock = np.concatenate([_ndcg(world.encoder, world.held_out) for world in worlds])
     found = [_line(row, results, stock) for row in rows]
     names = ("dose", "attack", "mine", "examples", "poisoned", "ndcg10", "loss", "low", "high", "gate")
     show_table(
@@ -176,16 +175,16 @@ def _attack(world: World, row: Row, count: int) -> list[ScopeLog]:
     return logs
 
 
-def _account(world: World, scope: Scope, attack: str, count: int, one_talk: bool, number: int) -> ScopeLog:
+def _account(world: World, scope: Scope, attack: str, count: int, single: bool, number: int) -> ScopeLog:
     """Return one account's log: its own copy of the sample (of one of its conversations), with wrong feedback."""
-    talks = list(dict.fromkeys(memory.conversation for memory in world.account.memories))
-    mine_talk = talks[number % len(talks)]
-    memories = [one for one in world.account.memories if not one_talk or one.conversation == mine_talk]
+    conversations = list(dict.fromkeys(memory.conversation for memory in world.account.memories))
+    chosen = conversations[number % len(conversations)]
+    memories = [one for one in world.account.memories if not single or one.conversation == chosen]
     own = {one.id for one in memories}
     moved = {one.id: f"{scope.user}/{one.id}" for one in memories}
-    places = [place for place, one in enumerate(world.asked) if one.evidence <= own]
+    questions = [i for i, one in enumerate(world.asked) if one.evidence <= own]
     log = ScopeLog(scope, memories=tuple(replace(one, id=moved[one.id], scope=scope) for one in memories))
-    pairs = [(place, turn) for turn in range(len(own)) for place in places][:count]
+    pairs = [(question, turn) for turn in range(len(own)) for question in questions][:count]
     asked = [world.asked[place] for place in dict.fromkeys(place for place, _ in pairs)]
     searched = scope_log(log, asked, cases(log, [replace(one, evidence=frozenset()) for one in asked], world.encoder))
     searches = dict(zip(dict.fromkeys(place for place, _ in pairs), searched.retrievals, strict=True))
@@ -219,13 +218,13 @@ def _examples(world: World, row: Row, seed: int) -> list[TieredExample]:
 
 
 def _cut(logs: Sequence[ScopeLog], count: int) -> list[ScopeLog]:
-    """Return logs with so many searches in all that about `count` examples come of them."""
+    """Return logs with few enough searches to give about `count` examples."""
     each = -(-count // len(logs))
     return [replace(log, retrievals=log.retrievals[: each + 1], answers=log.answers[: each + 1]) for log in logs]
 
 
-def _kept(world: World, row: Row, arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Return a training's result: kept, or made now."""
+def _cached_result(world: World, row: Row, arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Return a training's result: the kept one, or a new one."""
     train = TrainSettings(mode=arguments.mode, seed=seed)
     if world.quick:
         train = replace(train, min_steps=2, epochs=0.1)
@@ -240,11 +239,11 @@ def _kept(world: World, row: Row, arguments: argparse.Namespace, seed: int) -> d
     with tempfile.TemporaryDirectory(prefix="hins-poisoning-") as scratch:
         trained = train_encoder(examples, Path(scratch) / "model", base="stock", settings=train)
         encoder = Encoder.load(trained.folder)
-        held = [*world.unseen, *_held_by_attacker(world, row, examples)]
+        held = [*world.held_out, *_held_by_attacker(world, row, examples)]
         verdict = evaluate_gate(encoder, world.encoder, held, None, (), GateSettings(min_queries=1))
         poisoned = sum(one.scope.user.startswith("attacker") for one in examples)
         result = {
-            "ndcg": _ndcg(encoder, world.unseen).tolist(),
+            "ndcg": _ndcg(encoder, world.held_out).tolist(),
             "examples": len(examples),
             "poisoned": poisoned,
             "gate": verdict.passed,
@@ -257,7 +256,7 @@ def _kept(world: World, row: Row, arguments: argparse.Namespace, seed: int) -> d
 def _held_by_attacker(world: World, row: Row, examples: Sequence[TieredExample]) -> list[EvalSet]:
     """Return what the attacker's accounts bring to the gate: their wrong labels, in proportion to their examples."""
     wrong = [one for one in examples if one.scope.user.startswith("attacker")]
-    honest = sum(len(one.queries) for one in world.unseen)
+    honest = sum(len(one.queries) for one in world.held_out)
     count = round(honest * len(wrong) / max(len(examples) - len(wrong), 1)) if wrong else 0
     documents = {memory.id: memory.text for memory in world.account.memories}
     by_owner: dict[str, list[EvalQuery]] = {}

@@ -110,7 +110,7 @@ def _run(arguments: argparse.Namespace) -> None:
         for number, split in enumerate(splits):
             stage(f"seed {seed}, fold {number + 1}: {len(split.examples)} examples")
             groups += _compare(split, seed, found, arguments)
-    stock = np.concatenate([evaluate_encoder(encoder, one.unseen, ks=(10,)).ndcg[10] for one in splits])
+    stock = np.concatenate([evaluate_encoder(encoder, one.held_out, ks=(10,)).ndcg[10] for one in splits])
     figures, rows = _report(found, groups, np.tile(stock, arguments.seeds), _shape(splits[0], arguments))
     settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "child")} | {"hardware": hardware()}
     write_result(arguments.json, figures, rows, settings)
@@ -154,7 +154,7 @@ def _compare(split: Split, seed: int, found: dict[str, Found], arguments: argpar
             mine = found[runner.job.peer]
             mine.seconds += runner.seconds
             mine.cpu += runner.cpu
-            scores = evaluate_encoder(Encoder.load(runner.job.folder), split.unseen, ks=(10,))
+            scores = evaluate_encoder(Encoder.load(runner.job.folder), split.held_out, ks=(10,))
             mine.ndcg.append(scores.ndcg[10])
             groups = scores.groups
             speed = shape.texts * len(runner.seconds) / sum(runner.seconds)

@@ -15,9 +15,9 @@ HEADLINE = {"stock_ndcg10", "hins_ndcg10", "gain_ndcg10", "gain_ci_low", "worst_
 def test_folds_are_by_conversation_and_follow_the_seed(tiny_file):
     data = load_locomo(tiny_file)
     folds = locomo.split_folds(data, 3, seed=1)
-    assert sorted(one.id for fold in folds for one in fold.unseen) == [one.id for one in data]
-    assert all(not set(fold.train) & {one.id for one in fold.unseen} for fold in folds)
-    assert all(len(fold.train) + len(fold.unseen) == len(data) for fold in folds)
+    assert sorted(one.id for fold in folds for one in fold.held_out) == [one.id for one in data]
+    assert all(not set(fold.train) & {one.id for one in fold.held_out} for fold in folds)
+    assert all(len(fold.train) + len(fold.held_out) == len(data) for fold in folds)
     assert locomo.split_folds(data, 3, seed=1) == folds
     assert any(locomo.split_folds(data, 3, seed=seed) != folds for seed in range(2, 6))
     with pytest.raises(ConfigError, match="nothing to train on"):

@@ -20,12 +20,12 @@ def test_nothing_that_is_scored_is_trained_on(tiny_file, stock_encoder):
     split = sample_split(stock_encoder)
     trained = {example.positive.text for example in split.examples}
     assert len(split.examples) > 50
-    assert not trained & set(split.unseen[0].documents.values())
-    assert not {one.positive.query for one in split.examples} & {one.text for one in split.unseen[0].queries}
+    assert not trained & set(split.held_out[0].documents.values())
+    assert not {one.positive.query for one in split.examples} & {one.text for one in split.held_out[0].queries}
     folds = locomo_splits(load_locomo(tiny_file), 2, stock_encoder)
-    assert sorted(one.name for fold in folds for one in fold.unseen) == ["tiny-1", "tiny-2", "tiny-3", "tiny-4"]
+    assert sorted(one.name for fold in folds for one in fold.held_out) == ["tiny-1", "tiny-2", "tiny-3", "tiny-4"]
     for fold in folds:
-        assert not {one.conversation for one in fold.examples} & {one.name for one in fold.unseen}
+        assert not {one.conversation for one in fold.examples} & {one.name for one in fold.held_out}
 
 
 def test_a_speedup_is_the_ratio_of_times_with_an_interval_over_turns():

@@ -1,4 +1,4 @@
-"""LoCoMo's deployment protocol: play conversations, train on what was captured, score what was never seen."""
+"""LoCoMo's deployment protocol: play conversations, train on what was captured, score the held-out conversations."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Conversations whose traffic is trained on, and conversations to score, which were never seen."""
+    """Conversations whose traffic is trained on, and held-out conversations to score."""
 
     name: str
     train: tuple[str, ...]
-    unseen: tuple[Conversation, ...]
+    held_out: tuple[Conversation, ...]
 
 
 def split_folds(data: Sequence[Conversation], count: int, seed: int) -> list[Fold]:
@@ -82,7 +82,7 @@ def split_folds(data: Sequence[Conversation], count: int, seed: int) -> list[Fol
         Fold(
             name=str(number),
             train=tuple(one.id for index, one in enumerate(data) if index not in part),
-            unseen=tuple(data[index] for index in sorted(part)),
+            held_out=tuple(data[index] for index in sorted(part)),
         )
         for number, part in enumerate(parts, start=1)
     ]
@@ -102,28 +102,28 @@ def other_file(train: Sequence[Conversation], data: Sequence[Conversation]) -> F
 def deployment(
     train: Sequence[Conversation], data: Sequence[Conversation], folds: Sequence[Fold], plan: Plan
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Play everything with the base encoder, train on each fold's traffic, score what the fold has not seen."""
+    """Play everything with the base encoder, train on each fold's traffic, score its held-out conversations."""
     one_file = train is data
     settings = settings_of(plan, "stock" if one_file else "train", capture=True)
     stock = score(data, plan.base, plan, settings if one_file else settings_of(plan, "stock"))
     if not one_file:
         score(train, plan.base, plan, settings, scoring=False)
-    base = _roomy_encoder(plan.base, sum(len(documents(one, plan.memories)) + len(one.questions) for one in train))
+    base = _encoder_with_cache(plan.base, sum(len(documents(one, plan.memories)) + len(one.questions) for one in train))
     hins: list[Scored] = []
     seconds: list[float] = []
     for fold in folds:
         started = time.perf_counter()
         encoder = _train(fold, plan, settings, base)
         seconds.append(time.perf_counter() - started)
-        stage(f"fold {fold.name}: trained in {seconds[-1]:.0f} s; scoring {len(fold.unseen)} unseen conversations")
-        hins.append(score(fold.unseen, encoder, plan, settings_of(plan, f"fold{fold.name}")))
-    unseen = {fold.name: [one.id for one in fold.unseen] for fold in folds}
-    figures, rows = report_deployment(stock, Scored.merge(hins), unseen, plan.seed, show_table)
+        stage(f"fold {fold.name}: trained in {seconds[-1]:.0f} s; scoring {len(fold.held_out)} held-out conversations")
+        hins.append(score(fold.held_out, encoder, plan, settings_of(plan, f"fold{fold.name}")))
+    held_out = {fold.name: [one.id for one in fold.held_out] for fold in folds}
+    figures, rows = report_deployment(stock, Scored.merge(hins), held_out, plan.seed, show_table)
     return figures | {"train_seconds_max": max(seconds)}, rows
 
 
 def settings_of(plan: Plan, project: str, *, capture: bool = False) -> Settings:
-    """Return settings under the run's own folder; the log address is empty so that HINS_LOG_URL plays no part."""
+    """Return settings under the run's own folder; the log address is empty so that HINS_LOG_URL is not used."""
     from hins_memory.config import Settings
 
     return Settings(home=plan.work, project=project, log_url="", capture=capture)
@@ -164,33 +164,35 @@ def player_of(model: str, plan: Plan, settings: Settings) -> Mem0Player | Memory
 
 
 def trained_encoders(data: Sequence[Conversation], folds: Sequence[Fold], plan: Plan, keep: Path) -> dict[str, str]:
-    """Return, for each conversation, the folder of an encoder that was trained without having seen it.
+    """Return, for each conversation, the folder of an encoder that was not trained on it.
 
     Args:
         data: the conversations.
-        folds: each conversation is unseen in one of them.
+        folds: each conversation is held out in one of them.
         plan: how to play and train.
-        keep: where trained encoders stay, by what they were trained on; those that are there are used again.
+        keep: where trained encoders stay, by what they were trained on; existing ones are used again.
     """
     targets = {fold.name: keep / _training_digest(data, fold, plan) for fold in folds}
     missing = [fold for fold in folds if not targets[fold.name].is_dir()]
     if missing:
         settings = settings_of(plan, "train", capture=True)
         score(data, plan.base, plan, settings, scoring=False)
-        base = _roomy_encoder(plan.base, sum(len(documents(one, plan.memories)) + len(one.questions) for one in data))
+        base = _encoder_with_cache(
+            plan.base, sum(len(documents(one, plan.memories)) + len(one.questions) for one in data)
+        )
     for fold in missing:
         target = targets[fold.name]
-        half = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.copytree(_train(fold, plan, settings, base), half)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        shutil.copytree(_train(fold, plan, settings, base), temporary)
         try:
-            half.rename(target)
-        except OSError:  # another process was first, or the disk is full, which the next use of the folder tells
-            shutil.rmtree(half)
-    return {one.id: str(targets[fold.name]) for fold in folds for one in fold.unseen}
+            temporary.rename(target)
+        except OSError:  # Another process was first, or the disk is full; then the next use of the folder fails.
+            shutil.rmtree(temporary)
+    return {one.id: str(targets[fold.name]) for fold in folds for one in fold.held_out}
 
 
 def _training_digest(data: Sequence[Conversation], fold: Fold, plan: Plan) -> str:
-    """Return what tells encoders apart: what was played, with what, and the settings and seed of the training."""
+    """Return a digest of what decides an encoder: what was played, with what, and the training's settings and seed."""
     from hins_memory.encoders.encoder import Encoder
 
     played = [conversation_digest(one) for one in data if one.id in fold.train]
@@ -209,7 +211,7 @@ def _training_digest(data: Sequence[Conversation], fold: Fold, plan: Plan) -> st
     return hashlib.sha256(json.dumps([played, how]).encode()).hexdigest()[:16]
 
 
-def _roomy_encoder(model: str, texts: int) -> Encoder:
+def _encoder_with_cache(model: str, texts: int) -> Encoder:
     """Return the base encoder with a cache for everything that was played, because every fold mines most of it."""
     from hins_memory.encoders.encoder import Encoder
 
@@ -220,7 +222,7 @@ def _roomy_encoder(model: str, texts: int) -> Encoder:
 def _train(fold: Fold, plan: Plan, settings: Settings, encoder: Encoder) -> str:
     """Mine the fold's traffic from the log, train an encoder on it, and return its folder.
 
-    The stages have the loop's own settings; its hold-out and gate stay out, because the fold is what is held out.
+    The stages have the loop's own settings; its hold-out and gate are not used, because the fold is held out.
     """
     from hins_memory.database.engine import open_database
     from hins_memory.evaluation.general import load_general

@@ -123,7 +123,7 @@ def report_deployment(
     Args:
         stock: the base encoder's scores, of at least the conversations in `folds`.
         hins: the scores of each conversation with the encoder of the fold that has not seen it.
-        folds: fold -> its unseen conversations.
+        folds: fold -> its held-out conversations.
         seed: of the bootstrap over questions.
         show: prints a table.
     """
@@ -136,7 +136,7 @@ def report_deployment(
         both = _rows(before, folds, scoring, "stock"), _rows(after, folds, scoring, "hins")
         rows += [*both[0], *both[1]]
         show(
-            f"LoCoMo, {title}, unseen conversations",
+            f"LoCoMo, {title}, held-out conversations",
             ["", "questions", "stock nDCG@10", "hins nDCG@10", "gain", "stock R@10", "hins R@10", "hins MRR"],
             [_side_by_side(old, new) for old, new in zip(*both, strict=True)],
         )

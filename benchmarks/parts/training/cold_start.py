@@ -147,8 +147,8 @@ def _part(kind: type[_Settings], recipe: Recipe, seed: int, **more: Any) -> _Set
 def score_sample(seed: int) -> list[QuerySample]:
     """Return the packaged conversations as a sample for score calibration.
 
-    Synthetic questions are nearer to their sources than real ones. Only how high scores are is looked at, and one
-    number set that changes no ranking.
+    Synthetic questions score higher with their sources than real ones. Calibration sets one number by how high the
+    scores are, and changes no ranking.
     """
     sampler = QuerySampler(seed)
     for one in sample_sets():

@@ -1,7 +1,7 @@
 """One cell of the table of benchmarks/modes.py: traffic, examples, a training, its scores and what it costs.
 
-Everything that takes long is kept in a work folder under a key of all that decides it, so that a run that was
-interrupted goes on where it was.
+Results that take long are kept in a work folder, each under a digest of its inputs, so that an interrupted run
+continues where it was.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ __all__ = [
 K = 10
 #: Mem0's thresholds, because the traffic is Mem0's.
 CUTOFFS = (0.1, 0.5, 0.95)
-#: What training learns from: what came of the searches, or the dataset's evidence labels.
+#: What training learns from: the outcomes of searches, or the dataset's evidence labels.
 Source = Literal["outcomes", "labels"]
 _QUICK_EXAMPLES = 64
 _QUICK_GENERAL = 40
@@ -91,7 +91,7 @@ class Variant:
         try:
             return cls(text, replace(LoopSettings().train, **values))
         except TypeError as error:
-            raise ConfigError(f"{text!r} is no way to train: {error}.", "Use names of TrainSettings.") from error
+            raise ConfigError(f"{text!r} is not a way to train: {error}.", "Use names of TrainSettings.") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +195,8 @@ def labelled(log: ScopeLog, conversation: Conversation, memories: Memories) -> S
 
 
 def untrained_cell(memories: Memories, fold: Fold, encoder: Encoder, quick: bool = False) -> dict[str, Any]:
-    """Return the scores of an encoder as it is on what a fold leaves unseen, in the form of `run_cell`."""
-    return _scores(encoder, fold.unseen, memories, quick)
+    """Return the scores of an untrained encoder on a fold's held-out conversations, in the form of `run_cell`."""
+    return _scores(encoder, fold.held_out, memories, quick)
 
 
 def run_cell(cell: Cell, base: Encoder, work: Path) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
     trained = train_encoder(examples, folder, base=cell.traffic.base, settings=cell.settings, auxiliary=auxiliary)
     seconds = time.perf_counter() - mined
     model = Encoder.load(trained.folder)
-    result = _scores(model, cell.fold.unseen, cell.traffic.memories, cell.quick) | {
+    result = _scores(model, cell.fold.held_out, cell.traffic.memories, cell.quick) | {
         "examples": len(examples),
         "mine_seconds": mined - started,
         "train_seconds": seconds,
@@ -250,7 +250,7 @@ def _examples(cell: Cell, base: Encoder) -> list[TieredExample]:
 
 
 def _training_queries(cell: Cell, examples: Sequence[TieredExample]) -> list[QuerySample]:
-    """Return a sample of the fold's searches, as the loop takes it, by which scores keep the base encoder's scale."""
+    """Return a sample of the fold's searches, as the loop takes it, for score calibration."""
     sampler = QuerySampler(cell.seed)
     for name in cell.fold.train:
         log = cell.traffic.logs[name]
@@ -261,10 +261,10 @@ def _training_queries(cell: Cell, examples: Sequence[TieredExample]) -> list[Que
 def _heldout_queries(cell: Cell) -> list[QuerySample]:
     """Return a sample of the searches in what is scored, as a store has them when it is swapped.
 
-    No label is in it; training looks at how high scores are there, and sets one number by it.
+    It holds no labels; score calibration sets one number by how high the scores are.
     """
     sampler = QuerySampler(cell.seed)
-    for conversation in cell.fold.unseen:
+    for conversation in cell.fold.held_out:
         one = eval_set(conversation, cell.traffic.memories)
         sampler.add((query.text for query in one.queries), one.documents.values())
     return sampler.sample()
@@ -290,10 +290,10 @@ def _general(quick: bool) -> EvalSet:
 
 
 def delta_bytes(base: Mapping[str, Tensor], trained: Mapping[str, Tensor], settings: TrainSettings) -> int:
-    """Return how many bytes, as float32, whoever has the base needs to have the trained encoder.
+    """Return how many bytes, as float32, turn the base into the trained encoder.
 
-    A tensor that the base has as well costs nothing, whatever it is called; in `lora` mode a changed matrix costs its
-    two factors; anything else costs itself.
+    A tensor that the base has too, under any name, needs none; in `lora` mode a changed matrix needs its two factors;
+    any other tensor needs its own size.
     """
     known = {_content(tensor) for tensor in base.values()}
     total = 0
@@ -311,14 +311,14 @@ def _content(tensor: Tensor) -> str:
 
 
 def _swap_cost(trained: TrainResult, cell: Cell, home: Path) -> dict[str, float]:
-    """Store the unseen conversations in a real Mem0 with the base encoder, swap it, and tell what that took."""
+    """Store the held-out conversations in a real Mem0 with the base encoder, swap it, and return what that took."""
     from hins_memory import Memory
 
-    memories, unseen = cell.traffic.memories, cell.fold.unseen
+    memories, held_out = cell.traffic.memories, cell.fold.held_out
     settings = Settings(home=home, project="swap", log_url="", capture=False)
     memory: Any = Memory(embedder="hins", model=cell.traffic.base, settings=settings)
     try:
-        for conversation in unseen:
+        for conversation in held_out:
             # One by one is slow; embedded in batches beforehand, they come out of the encoder's cache.
             memory.embedding_model.embed_batch([one.text for one in documents(conversation, memories)], "add")
             for messages in _messages(conversation, memories):
@@ -329,7 +329,7 @@ def _swap_cost(trained: TrainResult, cell: Cell, home: Path) -> dict[str, float]
     finally:
         memory.close()
     return {
-        "stored": sum(len(documents(one, memories)) for one in unseen),
+        "stored": sum(len(documents(one, memories)) for one in held_out),
         "written": sum(index.written for index in report.indexes),
         "seconds": report.seconds,
     }

@@ -1,8 +1,8 @@
 """What benchmarks/training.py trains on, and the two trainers it compares, each in a process that can be paused.
 
 A child process announces itself with a line on its standard output, then trains a slice of steps whenever it reads a
-line, and tells how long the slice took. So trainers take turns in one run, and whatever else the machine does meets
-all of them alike; and memory allocators and thread pools are not shared.
+line, and reports how long the slice took. Trainers take turns in one run, so that other load of the machine affects
+all of them; memory allocators and thread pools are not shared.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from parts.mining.evidence_logs import cases, locomo_scopes, sample_scope, scope
 
 __all__ = ["PEERS", "Job", "Runner", "Split", "child", "hardware", "locomo_splits", "raced", "sample_split"]
 
-#: Trainer -> what it is. The second is sentence-transformers' trainer with its defaults, as anybody would run it.
+#: Trainer -> what it is. The second is sentence-transformers' trainer with its defaults, as a user would run it.
 PEERS = {
     "hins": "train_encoder, mode full",
     "plain": "SentenceTransformerTrainer, MultipleNegativesRankingLoss",
     "plain_bf16": "the same with bf16=True",
 }
-# glibc's settings by environment: a user has none of them, so that no trainer gets them here.
+# glibc's settings in the environment: the trainers run without them, as they do for most users.
 _ALLOCATOR = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
@@ -46,12 +46,12 @@ class Split:
     """Examples to train on, and what to score on, of other conversations."""
 
     examples: list[TieredExample]
-    unseen: list[EvalSet]
+    held_out: list[EvalSet]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One training: by whom, on what (a pickle of our own examples), for how long, and where to."""
+    """One training: the trainer, a pickle of our own examples, the number of steps, and the folder to write."""
 
     peer: str
     examples: str
@@ -66,7 +66,7 @@ class Job:
 
 
 def locomo_splits(data: Sequence[Conversation], folds: int, encoder: Encoder) -> list[Split]:
-    """Split by conversation; every conversation is unseen in exactly one. Examples come of simulated searches."""
+    """Split by conversation; every conversation is held out in exactly one. Examples come of simulated searches."""
     logs = [scope_log(log, asked, cases(log, asked, encoder)) for log, asked in locomo_scopes(data)]
     return [
         Split(
@@ -82,9 +82,9 @@ def sample_split(encoder: Encoder) -> Split:
     whole, asked = sample_scope()
     last = whole.memories[-1].conversation
     held = {memory.id for memory in whole.memories if memory.conversation == last}
-    rest = tuple(memory for memory in whole.memories if memory.id not in held)
+    trained = tuple(memory for memory in whole.memories if memory.id not in held)
     kept = [one for one in asked if not one.evidence & held]
-    log: ScopeLog = replace(whole, memories=rest)
+    log: ScopeLog = replace(whole, memories=trained)
     examples = mine(
         [scope_log(log, kept, cases(log, kept, encoder))], encoder, MineSettings(max_owner_share=1.0)
     ).examples
@@ -172,8 +172,8 @@ class Runner:
             self.cpu.append(told["cpu"] / told["steps"])
 
 
-class _Baton:
-    """The child's side: called after each step, it hands over at the end of a slice and waits for its turn."""
+class _SliceTimer:
+    """The child's side: counts steps, reports at the end of a slice, and waits for the next one."""
 
     def __init__(self, output: IO[str], slice_steps: int) -> None:
         self._output = output
@@ -198,7 +198,7 @@ class _Baton:
             self._await()
 
     def finish(self) -> None:
-        """Tell what is left of the last slice."""
+        """Report the end of the training."""
         self._tell(0, finished=True)
 
     def _tell(self, steps: int, *, finished: bool) -> None:
@@ -216,15 +216,15 @@ def child(job: Job) -> None:
     # Written by the parent, in a folder of its own.
     mined: list[TieredExample] = pickle.loads(Path(job.examples).read_bytes())
     examples = [replace(example, negatives=example.negatives[: job.negatives]) for example in mined]
-    baton = _Baton(output, job.slice_steps)
+    timer = _SliceTimer(output, job.slice_steps)
     if job.peer == "hins":
-        _train_hins(job, examples, baton)
+        _train_hins(job, examples, timer)
     else:
-        _train_plain(job, examples, baton)
-    baton.finish()
+        _train_plain(job, examples, timer)
+    timer.finish()
 
 
-def _train_hins(job: Job, examples: list[TieredExample], baton: _Baton) -> None:
+def _train_hins(job: Job, examples: list[TieredExample], timer: _SliceTimer) -> None:
     from hins_memory.training import TrainSettings, train_encoder
 
     settings = TrainSettings(
@@ -240,12 +240,12 @@ def _train_hins(job: Job, examples: list[TieredExample], baton: _Baton) -> None:
 
     def progress(stage: str, done: int, total: int) -> None:
         if stage == "train":
-            baton.step()
+            timer.step()
 
     train_encoder(examples, Path(job.folder), base=job.base, settings=settings, progress=progress)
 
 
-def _train_plain(job: Job, examples: list[TieredExample], baton: _Baton) -> None:
+def _train_plain(job: Job, examples: list[TieredExample], timer: _SliceTimer) -> None:
     import torch
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
     from sentence_transformers import SentenceTransformerTrainingArguments as Arguments
@@ -260,7 +260,7 @@ def _train_plain(job: Job, examples: list[TieredExample], baton: _Baton) -> None
 
     class Stepwise(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            baton.step()
+            timer.step()
 
     model = SentenceTransformer(resolve_model(job.base))
     # The batches that our trainer makes of the same seed.
