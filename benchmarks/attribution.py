@@ -56,7 +56,7 @@ _BAG_OF_WORDS = AttributionModel((1.0, 0.0, 0.3, 0.0, 0.0, 0.0, 0.0), 0.0, (1.0,
 def _precision(
     found: Sequence[Case], confidence: Sequence[NDArray[np.float64]], coverage: float, most: int
 ) -> dict[str, float] | None:
-    """Return precision where `coverage` of the questions get a positive, or None where so many cannot."""
+    """Return precision where `coverage` of the questions get a positive, or None where fewer can get one."""
     best = np.asarray([values[case.ranked].max() for case, values in zip(found, confidence, strict=True)])
     wanted = int(np.ceil(coverage * len(found)))
     threshold = float(np.sort(best)[::-1][wanted - 1])

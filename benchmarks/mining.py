@@ -3,8 +3,8 @@
     python benchmarks/mining.py --data synthetic_persona_chat_valid.csv --json result.json
     python benchmarks/mining.py --data synthetic_persona_chat_valid.csv --events 1000000
 
-With ``--events`` the same conversations are written to a log on disk first, so many events, and only our miner reads
-them from there; its seconds then hold the reading too.
+With ``--events`` that number of events of the same conversations are written to a log on disk first, and only our
+miner reads them from there; its seconds then include the reading.
 
 Synthetic logs of many users, each with four conversations of two speakers; every fact about a speaker is a query. Both
 miners get the same (query, positive) pairs, the same memories and the same vectors (random projections of words, whose
@@ -244,9 +244,7 @@ def main() -> None:
     parser = base_parser(str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, metavar="FILE", help="Synthetic-Persona-Chat CSV (default: made-up text)")
     parser.add_argument("--sizes", type=int, nargs="+", metavar="N", help="how many memories (default 10k, 100k, 1M)")
-    parser.add_argument(
-        "--events", type=int, metavar="N", help="mine a log of so many events on disk, and nothing else"
-    )
+    parser.add_argument("--events", type=int, metavar="N", help="mine a log of N events on disk, and nothing else")
     parser.add_argument(
         "--memory-budget", type=int, default=MineSettings().memory_budget, metavar="BYTES", help="of our miner"
     )

@@ -2,8 +2,8 @@
 
     python benchmarks/swap.py --json result.json
 
-Stores in embedded Qdrant are swapped to an encoder of the same size whose space is another one. First a small one that
-nobody uses: its throughput is compared with adding memories one by one through Mem0's `add(infer=False)`, half before
+Stores in embedded Qdrant are swapped to an encoder of the same size with another space. First a small one without
+searches: its throughput is compared with adding memories one by one through Mem0's `add(infer=False)`, half before
 and half after it, in the same process. Then a large one, while four threads search and one adds, updates and deletes
 through the whole swap: each search asks for a stored text, which finds itself with a cosine of 1 unless query and
 index are of two encoders. Then it is rolled back, and the old index is dropped. The threads wait between two calls
@@ -48,7 +48,7 @@ def _one_by_one(memory: Any, first: int, count: int) -> float:
 
 
 def _throughput(registry: Registry, version: str, quick: bool, folder: Path) -> dict[str, Any]:
-    """Swap a store that nobody uses, and add to an empty one before and after; return both rates."""
+    """Swap a store without searches, and add to an empty one before and after; return both rates."""
     count = _QUICK_RATE_COUNT if quick else _RATE_COUNT
     memory = Memory(settings=Settings(home=folder, project="rate"), capture=False)
     fill_store(memory, count)
@@ -57,7 +57,7 @@ def _throughput(registry: Registry, version: str, quick: bool, folder: Path) -> 
     first, half = 10 * count, (_QUICK_READDED if quick else _READDED) // 2
     _one_by_one(other, first - 5, 5)
     adding = _one_by_one(other, first, half)
-    stage(f"swapping {count} memories that nobody uses")
+    stage(f"swapping {count} memories without searches")
     encoder = Encoder.load(registry.get(version).path)
     report = swap_agent(agent_behind(memory), version, encoder, registry)
     adding += _one_by_one(other, first + half, half)

@@ -271,7 +271,7 @@ class _SyncMethods(_Common):
             return _mem0(self).delete_all(*arguments, **options)
 
     def _delete_memory(self, memory_id: Any, existing_memory: Any = None, **options: Any) -> Any:
-        # Every deletion of Mem0's goes through here, whoever asks for it.
+        # Every deletion of Mem0's goes through here.
         with deleting(self, doomed(self, memory_id, existing_memory)):
             return _mem0(self)._delete_memory(memory_id, existing_memory, **options)
 

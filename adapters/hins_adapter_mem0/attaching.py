@@ -55,7 +55,7 @@ def attach(
         model: a sentence-transformers folder or name to start from.
 
     Raises:
-        AgentError: it is no Mem0 memory, or the store holds memories of another encoder and `reembed` is false.
+        AgentError: it is not a Mem0 memory, or the store holds memories of another encoder and `reembed` is false.
         ConfigError: an argument is not valid.
     """
     return attach_with(memory, AttachOptions(embedder, reembed, capture, project, settings, model))

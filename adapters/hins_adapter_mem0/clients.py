@@ -1,4 +1,4 @@
-"""The folders of embedded stores: each is open in one process only, and there shared by whoever uses it."""
+"""The folders of embedded stores: each is open in one process only, and shared by all objects there."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def release_client(path: str) -> None:
 
 
 def _try_to_settle() -> None:
-    # Whoever holds the lock looks again after letting go, so nothing stays behind.
+    # The holder of the lock looks again after releasing it, so that nothing is left.
     while _given_back and _lock.acquire(blocking=False):
         try:
             _settle()

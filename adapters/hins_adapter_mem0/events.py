@@ -39,7 +39,7 @@ def _scope(ids: Mapping[str, Any]) -> Scope | None:
 
 
 def scope_of(ids: Mapping[str, Any]) -> Scope | None:
-    """Return the scope that Mem0 sees in user_id, agent_id and run_id; None when they name nobody.
+    """Return the scope that Mem0 sees in user_id, agent_id and run_id; None when they name no user, agent or session.
 
     Args:
         ids: the arguments of a call, or a stored payload.
@@ -49,7 +49,7 @@ def scope_of(ids: Mapping[str, Any]) -> Scope | None:
 
 
 def search_scope(filters: Mapping[str, Any]) -> Scope | None:
-    """Return the scope that a search with these filters looks in; None for one across users, or that names nobody.
+    """Return the scope that a search with these filters looks in; None for a search across users, or without a name.
 
     Mem0 takes the ids beside one another and those under AND together, the last one of a name counting; what is under
     OR and NOT only narrows what these name. An agent or run that is left open, by a wildcard or by several values, is

@@ -168,7 +168,7 @@ def _write(folder: Path, name: str, index: Any, payloads: Mapping[str, Any], nam
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """Write a file that nobody else can read, and have it on the disk when this returns."""
+    """Write a file that only its owner can read; it is on the disk when this returns."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as stream:

@@ -25,7 +25,7 @@ __all__ = ["QdrantIndex", "StoreIndex", "lacking"]
 _ALL = 10_000_000
 # Points that are fetched from Qdrant at a time: the embedded one sorts all of its ids each time.
 _SCROLL = 4096
-# From so many points on, changing how embedded Qdrant waits for the disk takes less time than it saves.
+# From this many points on, changing how embedded Qdrant waits for the disk takes less time than it saves.
 _TOGETHER = 8
 
 

@@ -143,7 +143,7 @@ def open_own_agent(memory: Any, settings: Settings, model: str | Path | None = N
 def open_recording_agent(memory: Any, settings: Settings) -> Mem0Agent | None:
     """Open the agent of a memory that only records, where another process might swap its store; else None.
 
-    Without it, this process would go on writing to an index that serves nobody any more.
+    Without it, this process would go on writing to an index that no longer serves.
     """
     try:
         swappable = _memory_opener(memory).shared and not lacking(memory.vector_store)

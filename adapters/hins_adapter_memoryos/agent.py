@@ -108,7 +108,7 @@ class MemoryosAgent(AgentBase):
         self.convert_file(part.path, target, self._space(previous.version) if previous and previous.version else None)
         document = _readable(part.path) or {}
         marked = document.get(MARK) == target.space
-        # What somebody else wrote into the file may not fit; it is made again from its text.
+        # Content that another program wrote into the file may not fit; it is made again from its text.
         dim = getattr(target.encoder, "dim", None)
         self._convert_part(part, target, usable_vectors(entries(document), dim) if marked else None)
 
@@ -258,7 +258,7 @@ class MemoryosAgent(AgentBase):
         Raises:
             AgentError: the encoder that serves by now cannot be loaded here.
         """
-        # Whoever holds the lock is flipping, or will be done before the next look.
+        # The holder of the lock is flipping, or will be done before the next look.
         if time.monotonic() - self._refreshed_at < REFRESH_SECONDS or not self._lock.acquire(blocking=False):
             return
         try:
@@ -266,7 +266,7 @@ class MemoryosAgent(AgentBase):
             live = self.encoders.registry.live_index(self.store_id)
             if live is not None and live.version and live.version != self.current.version:
                 self.serve_recorded(live.version, live.suffix)
-        except LogError as error:  # nobody can flip either
+        except LogError as error:  # no process can flip either
             logger.warning("Whether %s was swapped is not known now: %s", self.store_id, error)
         finally:
             self._lock.release()

@@ -127,7 +127,7 @@ def attach(
         model: a sentence-transformers folder or name to start from.
 
     Raises:
-        AgentError: it is no Memoryos, or of a shape that is not known, or the store holds vectors of another encoder
+        AgentError: it is not a Memoryos, or of an unknown version, or the store holds vectors of another encoder
             and `reembed` is false.
         ConfigError: an argument is not valid.
     """
@@ -187,13 +187,13 @@ def check_ids(*ids: Any) -> None:
     """Check ids that MemoryOS makes paths of.
 
     Raises:
-        AgentError: one leads out of the store, to files of somebody else.
+        AgentError: one leads out of the store, to files of another user.
     """
     for id_ in ids:
         if isinstance(id_, (str, os.PathLike)) and not is_inside(id_):
             raise AgentError(
                 f"MemoryOS would keep the files of {str(id_)!r} outside of the folder for them.",
-                "Use an id that is no absolute path and has no '..' in it.",
+                "Use an id that is not an absolute path and has no '..' in it.",
             )
 
 

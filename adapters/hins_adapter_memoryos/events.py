@@ -56,7 +56,7 @@ def memory_id(entry: Mapping[str, Any]) -> str:
 
 
 def _seconds(timestamp: Any) -> float:
-    """Return MemoryOS's local time as seconds since the epoch; the present for what is no such time."""
+    """Return MemoryOS's local time as seconds since the epoch; the present time where it cannot be read."""
     try:
         return time.mktime(time.strptime(str(timestamp), "%Y-%m-%d %H:%M:%S"))
     except (ValueError, OverflowError):

@@ -70,7 +70,7 @@ class Entry:
 
     @property
     def id(self) -> str:
-        """Stands for the text: equal texts have equal vectors, whoever stored them."""
+        """The digest of the text, which identifies it: equal texts have equal vectors."""
         return hashlib.sha256(self.text.encode("utf-8")).hexdigest()[:32]
 
     @property
@@ -213,7 +213,7 @@ def write_json(path: Path, document: Any, *, durable: bool = False) -> None:
         # Half a surrogate pair, which UTF-8 has no bytes for: as an escape it survives.
         text = json.dumps(document, ensure_ascii=True, indent=2).encode("ascii")
     try:
-        # Memories are nobody else's to read; a file that is there keeps the mode that its owner gave it.
+        # Memories are private to their owner; an existing file keeps the mode that its owner gave it.
         scratch.unlink(missing_ok=True)
         with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
             stream.write(text)

@@ -134,7 +134,7 @@ def purge(
         str | None, typer.Option("--tenant", metavar="TENANT", help='Only those of this tenant; "" for those without.')
     ] = None,
     all_tenants: Annotated[
-        bool, typer.Option("--all-tenants", help="Everybody of that name, if several tenants have one.")
+        bool, typer.Option("--all-tenants", help="Every user of that name, if several tenants have one.")
     ] = False,
     delete_copies: Annotated[
         bool, typer.Option("--delete-copies", help="Delete exports, mined examples and gate reports on this host, too.")

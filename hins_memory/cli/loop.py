@@ -135,7 +135,7 @@ def train(
     settings = settings_of(context)
     if resume:
         _check_alone(context, ("base", "mode", "epochs", "negatives", "batch_size", "patience", "seed", "labelled"))
-    # Whoever says how many passes gets them, however few steps they are.
+    # An explicit number of passes is used, however few steps that makes.
     given: dict[str, Any] = {"epochs": epochs, "min_steps": None if epochs is None else 1, "batch_size": batch_size}
     given |= {"mode": mode, "patience": patience}
     loop = _loop(settings, base, seed, {"negatives": negatives}, given)

@@ -30,7 +30,7 @@ def one_round(settings: Settings, when: str | None, agent: str) -> Iterator[Deci
 
     Raises:
         ConfigError: the condition cannot be read.
-        LeaseHeldError: another round runs, and no condition was given, so that somebody waits for this one.
+        LeaseHeldError: another round runs, and no condition was given.
     """
     from hins_memory.database.engine import open_database
     from hins_memory.database.leases import LeaseHeldError, Leases

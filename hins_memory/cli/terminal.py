@@ -1,4 +1,4 @@
-"""The streams and consoles of the command line: nothing that a user typed acts on the terminal of whoever reads it.
+"""The streams and consoles of the command line: nothing that a user typed acts on the terminal where it is shown.
 
 Everything that people see goes through a console of this module, or through `PrintableStream`: the log, tracebacks,
 warnings, what libraries print, and the messages of typer.
@@ -47,7 +47,7 @@ class SafeConsole(Console):
 class PrintableStream(io.TextIOBase):
     """A text stream that passes everything on as `printable` returns it.
 
-    It says that it is not a terminal, so that whoever writes to it does not try colours.
+    It says that it is not a terminal, so that programs do not write colours to it.
 
     Attributes:
         stream: where it writes.

@@ -48,7 +48,7 @@ def private_file(path: Path) -> None:
 
 
 def keep_private(path: Path) -> None:
-    """Take a file or folder that holds conversations away from everybody but its owner, and say so; never raises."""
+    """Make a file or folder that holds conversations readable by its owner only, and log that; never raises."""
     try:
         mode = path.stat().st_mode
         if not mode & _OTHERS:
@@ -70,7 +70,7 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
     system closing any descriptor of it would drop the lock.
 
     Raises:
-        BlockingIOError: `wait` is False and somebody else holds it.
+        BlockingIOError: `wait` is False and another process or thread holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as stream:

@@ -111,7 +111,7 @@ class _Connections:
         """Close every connection, waiting a while for those in use; none opens until the fork is done."""
         self._changed.acquire()
         self._forking = True
-        # Nobody can end a transaction of the forking thread, nor one that waits for its locks.
+        # A transaction of the forking thread cannot end during the fork, nor one that waits for its locks.
         alone = threading.get_ident() not in self._used.values()
         self._changed.wait_for(self._close_unused, _FORK_SECONDS if alone else 0)
 
@@ -199,8 +199,8 @@ def create_file(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.exists():
         return
-    # Made and closed under another name: closing a descriptor of the file itself would drop the locks of whoever in
-    # this process has opened it meanwhile.
+    # Made and closed under another name: closing a descriptor of the file itself would drop the locks of other code
+    # in this process that has opened it meanwhile.
     descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     os.close(descriptor)
     try:

@@ -39,7 +39,7 @@ Clock = Callable[[sa.Connection], float]
 
 
 class LeaseHeldError(HinsError):
-    """Somebody else holds the lease. `holder` says who and since when, as far as it is known."""
+    """Another holder has the lease. `holder` says who and since when, as far as it is known."""
 
     def __init__(self, name: str, holder: str) -> None:
         super().__init__(f"{name} is held by {holder}.", "Wait until that has ended.")
@@ -47,7 +47,7 @@ class LeaseHeldError(HinsError):
 
 
 class LeaseLostError(HinsError):
-    """The lease was not renewed in time and may be somebody else's by now."""
+    """The lease was not renewed in time and may have another holder by now."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -95,7 +95,7 @@ class Leases:
         """Hold a lease, renewed by a thread, until the block ends.
 
         Raises:
-            LeaseHeldError: somebody else holds it.
+            LeaseHeldError: another holder has it.
             LogError: the database cannot be written.
         """
         digest = hashlib.sha256(name.encode()).hexdigest()[:16]
@@ -132,7 +132,7 @@ class Leases:
         with _writing(self._engine) as connection:
             row = connection.execute(sa.select(leases).where(mine)).first()
             time = self._settings.clock(connection)
-            # Of this place: whoever held it is gone, because its file lock is ours now.
+            # Of this place: its holder has ended, because we have its file lock now.
             taken = row is None or not row.owner or row.place == place or row.expires <= time
             token = 1 if row is None else int(row.token) + 1
             if row is None:
@@ -163,7 +163,7 @@ class Lease:
         """Make sure, in the transaction that records what the lease allows, that it is still held.
 
         Raises:
-            LeaseLostError: somebody else took it over.
+            LeaseLostError: another holder took it over.
         """
         query = sa.select(leases.c.token).where(leases.c.name == _key(self.name))
         if connection.dialect.name == "postgresql":
@@ -175,7 +175,7 @@ class Lease:
         """Let the lease last from now on for its whole time again.
 
         Raises:
-            LeaseLostError: somebody else took it over.
+            LeaseLostError: another holder took it over.
             LogError: the database cannot be written now.
         """
         with _writing(self._engine) as connection:
@@ -184,7 +184,7 @@ class Lease:
             connection.execute(sa.update(leases).where(leases.c.name == _key(self.name)).values(expires=expires))
 
     def renew_until(self, stop: threading.Event) -> None:
-        """Renew again and again until told to stop, or until the lease is somebody else's."""
+        """Renew again and again until told to stop, or until another holder has the lease."""
         while not stop.wait(self._settings.seconds / 4):
             try:
                 self.renew()

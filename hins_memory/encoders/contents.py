@@ -20,7 +20,7 @@ _TEXTS = frozenset({".md", ".txt", ".jinja"})
 _SUFFIXES = _TEXTS | {".json", ".safetensors", ".model"}
 # What a copy of a model of the hub may have beside those.
 _TEXT_NAMES = frozenset({".gitattributes", ".gitignore", "LICENSE", "NOTICE"})
-# What file managers leave wherever somebody looks: nothing reads it, so it is neither taken over nor in the way.
+# Files of file managers: no program reads them, so they are ignored.
 _IGNORED = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 # The largest known tokenizer is 17 MB long.
 _JSON_BYTES = 128 * 2**20

@@ -193,7 +193,7 @@ class Description(_Part):
         versions: of the packages.
         document_space: names the space of the documents' vectors; "" for one of its own.
         trained_conversations: digests of the conversations that were trained on.
-        other: what hins-memory does not know, as whoever added the version gave it.
+        other: what hins-memory does not know, as the caller that added the version gave it.
     """
 
     schema_version: Annotated[int, Strict(), Field(ge=0, le=SCHEMA_VERSION)] = SCHEMA_VERSION

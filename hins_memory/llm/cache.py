@@ -140,7 +140,7 @@ def _texts_only() -> type[Any]:
 def _opened(folder: Path) -> Any:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):
-        # Before SQLite makes it for everybody. An existing one is not opened: closing it would drop SQLite's locks.
+        # Private, before SQLite makes it readable by all. An existing one is not opened: closing drops SQLite's locks.
         os.close(os.open(folder / _FILE, os.O_CREAT | os.O_EXCL, 0o600))
     return package("diskcache").Cache(
         str(folder),

@@ -57,7 +57,7 @@ class PurgedRows:
     Attributes:
         removed: the number of rows by table.
         conversations: (owner, conversation) of the turns and memories that were removed.
-        unowned: turns and memories that were recorded without a user, whoever they are of; they stay.
+        unowned: turns and memories that were recorded without a user; they stay.
     """
 
     removed: dict[str, int]
@@ -210,7 +210,7 @@ def _returned_to_others(
 ) -> Sequence[sa.Row[Any, Any, Any, Any]]:
     """Return (retrieval_id, rank, memory_id, user) of the person's memories in the results of other searches.
 
-    A memory's id is unique per owner only. Where somebody else has a memory of the same id, a result is that one's if
+    A memory's id is unique per owner only. Where another user has a memory of the same id, a result is that user's if
     it was returned to its owner, or has its text. A search without a user also returned the person's memory where the
     text is one that only the person has.
     """

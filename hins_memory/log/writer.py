@@ -108,7 +108,7 @@ def _is_conflict(error: BaseException | None) -> bool:
 def _deletion(event: Deletion) -> Deletion:
     scope, memory_id = rows.clean_scope(event.scope), rows.clean_id(event.memory_id, "memory id")
     if not memory_id and scope == Scope():
-        # An empty part of a scope restricts nothing: all that everybody ever stored would be marked.
+        # An empty part of a scope restricts nothing: every memory of every user would be marked.
         raise EventRefusedError("A Deletion names neither a memory nor a scope.", "Name whose memories were deleted.")
     return Deletion(scope, memory_id, rows.clean_time(event.time))
 

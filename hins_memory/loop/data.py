@@ -96,7 +96,7 @@ class LoopData:
 
         Args:
             store: where it is kept.
-            owners: whose data; None means everybody's.
+            owners: whose data; None means all owners'.
         """
         flush_all()
         store.purges = purge_count(self._engine)

@@ -94,7 +94,7 @@ class Pipeline:
         """Mine what training would use now: everything but the conversations held out for the gate.
 
         Args:
-            owners: whose data; None means everybody's.
+            owners: whose data; None means all owners'.
 
         Raises:
             NotEnoughDataError: the log holds no query with a known positive, or only one conversation with any.
@@ -109,7 +109,7 @@ class Pipeline:
 
         Args:
             path: the file; one that is there is replaced at the end.
-            owners: whose data; None means everybody's.
+            owners: whose data; None means all owners'.
 
         Raises:
             NotEnoughDataError: as for `mine`.

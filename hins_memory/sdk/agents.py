@@ -1,4 +1,4 @@
-"""The agents of this process, one a store, so that a flip reaches everybody who works on it."""
+"""The agents of this process, one a store, so that a flip reaches all objects that use it."""
 
 from __future__ import annotations
 

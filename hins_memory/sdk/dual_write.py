@@ -123,7 +123,7 @@ class DualWriter:
 
     What the source holds is copied, under one lock, so that the order of concurrent writes of this process cannot
     matter. Nor can that of other processes: after each copy the source is read again, and copied again if it has
-    changed, so that whoever writes last has seen what the source holds.
+    changed, so that the last writer has seen what the source holds.
 
     Args:
         source: the index that serves.

@@ -71,7 +71,7 @@ class IndexSync:
 
     Writes that arrive meanwhile must reach `target` too, after they reached `source`: those of this process under
     `lock`, those of others in the same way as here. Texts are encoded outside the lock; under it a record is written
-    only if `source` still holds what was encoded, and looked at again afterwards: whoever writes last into `target`
+    only if `source` still holds what was encoded, and looked at again afterwards: the last writer into `target`
     has seen what `source` holds.
 
     Args:

@@ -40,7 +40,7 @@ def _cosine(world: World, query: str, text: str) -> float:
 
 def test_settings_of_the_miner_are_read_from_a_row():
     assert Row("half", "far", "max_owner_share=0.2").settings(3) == MineSettings(seed=3, max_owner_share=0.2)
-    with pytest.raises(ConfigError, match="no setting"):
+    with pytest.raises(ConfigError, match="not a setting"):
         Row("half", "far", "share=1").settings(0)
 
 

@@ -34,7 +34,7 @@ class LlmProxy:
     Attributes:
         day: the day that Mem0's prompts are dated, None leaves them alone. Mem0 has no way to be told the time of what
             it extracts from, so relative dates would be read from today, and no reply could be kept for another day.
-        stopped: the error after which asking on is no use, e.g. a budget that is spent.
+        stopped: the error after which more requests are useless, e.g. a budget that is used up.
     """
 
     def __init__(self, client: ChatClient) -> None:

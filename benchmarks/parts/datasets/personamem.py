@@ -60,7 +60,7 @@ _STATED = re.compile(
 )
 _ARTICLE = re.compile(r"\ba\s+\w", re.IGNORECASE)
 _IN_PARENTHESES = re.compile(r"\(([a-d])\)", re.IGNORECASE)
-# "A user" is no option.
+# "A user" is not an option.
 _BARE = re.compile(r"(?<![\w'])(A(?!\s+(?!and\b|or\b|nor\b)[a-z])|[B-D])(?![\w'])")
 
 
@@ -170,7 +170,7 @@ def _listed(text: str) -> Sequence[Any]:
     except ValueError:
         found = ast.literal_eval(text)
     if not isinstance(found, list):
-        raise ValueError("all_options is no list")
+        raise ValueError("all_options is not a list")
     return found
 
 
@@ -223,7 +223,7 @@ class Contexts:
         try:
             found = json.loads(line)
             if not isinstance(found, dict) or not all(isinstance(rows, list) for rows in found.values()):
-                raise ValueError("it is no object with a list of messages")
+                raise ValueError("it is not an object with a list of messages")
         except ValueError as error:
             raise self._wrong(number, error) from error
         return found

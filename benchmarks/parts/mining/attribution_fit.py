@@ -21,7 +21,7 @@ _PULL = 0.03
 _SCALE = 4.0
 # Weight of the questions whose evidence was taken out, beside the others.
 _REMOVED_WEIGHT = 0.7
-# What a search misses is learned from searches cut to so many results: few of the sample's miss anything.
+# What a search misses is learned from searches cut to this many results: few of the sample's miss anything.
 _CUTS = (1, 2, 3, 5, 10, 20)
 
 

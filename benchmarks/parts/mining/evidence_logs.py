@@ -122,7 +122,7 @@ def followups(
 ) -> list[dict[str, Any]]:
     """Check what follow-ups say against the evidence, for made-up users.
 
-    A user asks again 40% of the time when the attributed memory (where none is, the one ranked first) is no evidence,
+    A user asks again 40% of the time when the attributed memory (where none is, the one ranked first) is not evidence,
     and 10% when it is: the ratio that the miner assumes. What the miner then says of the memory is compared, by band,
     with how often it is wrong; this tests the probabilities that it starts from, not the assumption about users.
     """

@@ -42,8 +42,8 @@ class Models:
         add("--workers", type=int, default=8, help="questions asked at once (default 8)")
         add("--timeout", type=float, default=60.0, metavar="SECONDS", help="until a request is given up (default 60)")
         add("--tries", type=int, default=5, help="tries of a request (default 5)")
-        add("--requests-per-minute", type=int, default=0, metavar="N", help="of each model; 0 is no limit (default)")
-        add("--tokens-per-minute", type=int, default=0, metavar="N", help="of each model; 0 is no limit (default)")
+        add("--requests-per-minute", type=int, default=0, metavar="N", help="of each model; 0 sets no limit (default)")
+        add("--tokens-per-minute", type=int, default=0, metavar="N", help="of each model; 0 sets no limit (default)")
         add("--price", action="append", default=[], metavar="MODEL=IN,OUT",
             help="price of a million prompt and completion tokens of a model; may be repeated")  # fmt: skip
         add("--max-cost", type=float, default=0.0, metavar="COST", help="what each model may cost; needs --price")
@@ -80,7 +80,7 @@ class Models:
         return self._clients[model]
 
     def reader(self, instruction: str = ANSWER_INSTRUCTION) -> Reader | None:
-        """Return the reader that was asked for; None is no reader.
+        """Return the reader that was asked for; None means no reader.
 
         Raises:
             ConfigError: there is no such reader.

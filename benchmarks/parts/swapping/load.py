@@ -39,7 +39,7 @@ __all__ = [
     "user_of",
 ]
 
-#: so many memories, from the first, are asked for by searches
+#: the first N memories are asked for by searches
 ASKED_FOR = 5_000
 #: memories of one user: what a search filters for
 PER_USER = 100
@@ -219,7 +219,7 @@ def check_store(memory: Any, load: Load, seed: int) -> tuple[int, int]:
     All writes and a sample of 1,000 other memories are looked at in what serves now.
 
     Raises:
-        HinsError: memories that nobody touched are not all there.
+        HinsError: memories that were not changed are missing.
     """
     index = agent_behind(memory).live_indexes()[0]
     encoder: Encoder = memory.embedding_model.encoder

@@ -155,7 +155,7 @@ class Neighbours:
     Approximate: one list of 64, at least eight, is read for a query. It only proposes rows; what is compared in the
     end are the vectors themselves.
 
-    The index is made by the first search: whoever only reads an owner's evidence does not need one.
+    The index is made by the first search: reading an owner's evidence does not need one.
 
     Args:
         vectors: unit vectors, shape (n, dim).
