@@ -304,6 +304,8 @@ def test_the_loop_on_a_real_mem0(hins: Hins, settings: Settings) -> None:
     for conversation in sample(3):
         play(memory, conversation)
     memory.close()
+    # What is learnt is not the point here.
+    (settings.root / "hins.toml").write_text("[train]\nmin_steps = 4\nmax_tokens = 32\n", encoding="utf-8")
 
     assert hins.json("status")["log"]["conversations"] == 3
     mined = hins.json("mine")
