@@ -19,7 +19,7 @@ __all__ = ["FILE_NAME", "TABLES", "Settings", "SettingsFile", "read_settings_fil
 #: The file of settings in a project's folder; the environment's ``HINS_CONFIG`` names another one.
 FILE_NAME = "hins.toml"
 #: Its tables. `Settings` reads the first, `hins_memory.loop.settings.LoopSettings` the others.
-TABLES = ("capture", "mine", "holdout", "train", "gate", "mix")
+TABLES = ("capture", "mine", "holdout", "train", "gate")
 #: What stands before the tables.
 TOP_LEVEL = ("base", "seed")
 
@@ -28,12 +28,20 @@ _UNSET: Any = object()
 _DEFAULTS: dict[str, Any] = {
     "log_url": "",
     "capture": True,
-    "queue_size": 10_000,
     "queue_bytes": 128 * 2**20,
-    "flush_seconds": 0.2,
 }
 #: Settings of earlier versions, by table: what holds instead.
 REMOVED = {
+    "": {"mix": "synthetic examples fade with traffic, half of them are left at 500 captured ones"},
+    "capture": {
+        "queue_size": "at most 10,000 retrievals wait for the writer, and queue_bytes bytes",
+        "flush_seconds": "events are committed within a second, mostly within 0.2",
+    },
+    "gate": {
+        "samples": "the bootstrap takes 10,000",
+        "min_scope_queries": "a scope with at least 20 held-out queries is a large one",
+    },
+    "holdout": {"min_queries": "set min_queries in [gate]; as many are held out, if there are"},
     "mine": {
         "top_k": "the first 20 memories of a search count",
         "max_positives": "at most 3 memories of a search become positives",
@@ -164,6 +172,8 @@ def read_settings_file(root: Path) -> SettingsFile:
             f"The settings file {path} cannot be read: {error}.", "Write it as TOML, in UTF-8."
         ) from error
     for name, value in content.items():
+        if now := REMOVED[""].get(name):
+            raise ConfigError(f"{path}: {name} is not a setting any more: {now}.", "Delete it.")
         if name not in TABLES + TOP_LEVEL:
             raise ConfigError(f"{path} has an unknown name: {name}.", _nearest(name, TABLES + TOP_LEVEL))
         if (name in TABLES) != isinstance(value, dict):
@@ -195,9 +205,7 @@ class Settings:
         log_url: SQLAlchemy URL of the interaction log; empty means SQLite under the project's folder
             (environment: ``HINS_LOG_URL``).
         capture: whether interactions are recorded at all (environment: ``HINS_CAPTURE=0`` turns it off).
-        queue_size: how many retrievals may wait for the writer before the oldest are dropped.
         queue_bytes: how many bytes of events may wait; see `Capture`.
-        flush_seconds: how long the writer may collect events before it commits them; under one second.
 
     Raises:
         ConfigError: a value is out of range, the project's name is not a safe folder name, or the settings file is
@@ -209,9 +217,7 @@ class Settings:
     # Not shown: it may hold a password.
     log_url: str = field(default=_UNSET, repr=False)
     capture: bool = _UNSET
-    queue_size: int = _UNSET
     queue_bytes: int = _UNSET
-    flush_seconds: float = _UNSET
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "home", Path(self.home).expanduser())
@@ -233,12 +239,8 @@ class Settings:
             raise (file.error("capture", error) if wrong else error) from error
 
     def _check(self) -> None:
-        if self.queue_size < 1:
-            raise ConfigError(f"queue_size is {self.queue_size}.", "Use at least 1.")
         if self.queue_bytes < 1:
             raise ConfigError(f"queue_bytes is {self.queue_bytes}.", "Use at least 1.")
-        if not 0 < self.flush_seconds < 1:
-            raise ConfigError(f"flush_seconds is {self.flush_seconds}.", "Use a value between 0 and 1 second.")
 
     def file(self) -> SettingsFile:
         """Read the project's settings file.

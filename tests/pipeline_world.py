@@ -12,9 +12,9 @@ from hins_memory.training import TrainSettings
 
 #: Small enough for a test: what is learnt is not the point here.
 QUICK = LoopSettings(
-    holdout=HoldoutSettings(share=0.2, min_queries=5),
+    holdout=HoldoutSettings(share=0.2),
     train=TrainSettings(epochs=1.0, min_steps=1, lora_rank=4, max_tokens=64),
-    gate=GateSettings(min_queries=5, samples=500),
+    gate=GateSettings(min_queries=5),
 )
 
 

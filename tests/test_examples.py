@@ -73,9 +73,9 @@ for one in load_sample()[:2]:
             book.search(asked.question, 20)
             turn.answered(asked.answer)
 loop = LoopSettings(
-    holdout=HoldoutSettings(share=0.2, min_queries=5),
+    holdout=HoldoutSettings(share=0.2),
     train=TrainSettings(mode="query"),
-    gate=GateSettings(min_queries=5, samples=500),
+    gate=GateSettings(min_queries=5),
 )
 report = Pipeline(settings, book, loop=loop).run()
 # So few questions prove nothing; whatever the gate says of them, the new version can be swapped in.

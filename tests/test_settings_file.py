@@ -22,8 +22,7 @@ EVERYTHING = """
 base = "stock"
 seed = 7
 [capture]
-queue_size = 5
-flush_seconds = 0.5
+queue_bytes = 5
 [mine]
 negatives = 5
 ratio = {easy = 0.5, medium = 0.25, hard = 0.25}
@@ -33,8 +32,8 @@ epochs = 3
 gradient_cache = true
 [gate]
 max_general_loss = 0.5
-[mix]
-half = 9
+[holdout]
+share = 0.5
 """
 
 
@@ -57,7 +56,7 @@ def settings(home: Path, **given: object) -> Settings:
 
 def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
     found = settings(tmp_path)
-    assert (found.queue_size, found.capture, found.log_url) == (10_000, True, "")
+    assert (found.queue_bytes, found.capture, found.log_url) == (128 * 2**20, True, "")
     assert found.file().path is None
     assert LoopSettings.from_file(found.file()) == LoopSettings()
 
@@ -65,13 +64,13 @@ def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
 def test_the_file_sets_what_each_stage_uses(tmp_path: Path) -> None:
     path = written(tmp_path, EVERYTHING)
     found = settings(tmp_path)
-    assert (found.queue_size, found.flush_seconds, found.queue_bytes) == (5, 0.5, 128 * 2**20)
+    assert (found.queue_bytes, found.capture) == (5, True)
     pipeline = Pipeline(found)
     loop = pipeline.loop
     assert (loop.base, loop.mine.seed, loop.train.seed) == ("stock", 7, 7)
     assert (loop.mine.negatives, loop.mine.ratio) == (5, Ratio(0.5, 0.25, 0.25))
     assert (loop.train.mode, loop.train.epochs, loop.train.gradient_cache) == ("full", 3.0, True)
-    assert (loop.gate.max_general_loss, loop.mix.half) == (0.5, 9)
+    assert (loop.gate.max_general_loss, loop.holdout.share) == (0.5, 0.5)
     assert pipeline.status().settings_file == str(path)
     assert Pipeline(found, loop=LoopSettings()).loop == LoopSettings()
 
@@ -115,7 +114,7 @@ def test_the_environment_names_another_file(tmp_path: Path, monkeypatch: pytest.
         ("[mine]\nnegatives = 2.5", ["hins.toml [mine]", "negatives"]),
         ("[mine]\nnegatives = true", ["hins.toml [mine]", "negatives"]),
         ("[mine]\nratio = {easy = 1.0, medium = 1.0, hard = 0.0}", ["hins.toml [mine]", "ratio", "sum to 1"]),
-        ("[capture]\nqueue_size = 0", ["hins.toml [capture]", "queue_size is 0"]),
+        ("[capture]\nqueue_bytes = 0", ["hins.toml [capture]", "queue_bytes is 0"]),
         ("train = 1", ["hins.toml", "train has to be a table"]),
         ("[base]", ["hins.toml", "base has to be a value"]),
         ("seed = 1979-05-27", ["hins.toml", "seed"]),
@@ -134,6 +133,9 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, said: lis
     ("text", "said"),
     [
         ("[train]\neval_steps = 4", ["hins.toml [train]", "eval_steps is not a setting any more", "Delete the line"]),
+        ("[capture]\nqueue_size = 9", ["queue_size is not a setting any more", "queue_bytes bytes"]),
+        ("[mix]\nhalf = 9", ["hins.toml", "mix is not a setting any more", "half of them are left at 500"]),
+        ("[holdout]\nmin_queries = 9", ["set min_queries in [gate]"]),
         ("[train]\nnegatives = 5", ["set negatives in [mine]"]),
         ("[train]\nmax_general_loss = 0.1", ["set max_general_loss in [gate]"]),
     ],
@@ -162,9 +164,9 @@ def test_a_value_of_a_wrong_type_is_not_shown(tmp_path: Path) -> None:
 
 
 def test_a_wrong_argument_is_not_said_to_be_in_the_file(tmp_path: Path) -> None:
-    written(tmp_path, "[capture]\nqueue_size = 3")
-    with pytest.raises(ConfigError, match=r"^flush_seconds is 7"):
-        settings(tmp_path, flush_seconds=7.0)
+    written(tmp_path, "[capture]\nqueue_bytes = 3")
+    with pytest.raises(ConfigError, match=r"^queue_bytes is 0"):
+        settings(tmp_path, queue_bytes=0)
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:

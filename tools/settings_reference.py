@@ -26,7 +26,6 @@ _TITLES = {
     "train": "`[train]`: how the encoder is trained",
     "holdout": "`[holdout]`: how much is kept for the gate",
     "gate": "`[gate]`: what a new version has to show",
-    "mix": "`[mix]`: synthetic examples beside captured ones",
 }
 
 

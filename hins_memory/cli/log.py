@@ -147,7 +147,7 @@ def purge(
     trained before stays as it is. Exit status 5: the rows are gone, but the log's files still hold copies of them,
     because another process reads it; run the same command again.
     """
-    from hins_memory.loop.purge import PurgeSettings, purge_person
+    from hins_memory.loop.purge import purge_person
 
     if not yes and context.params.get("as_json"):
         raise ConfigError("Nothing was removed: with --json there is no question to answer.", "Add --yes.")
@@ -158,7 +158,7 @@ def purge(
         if not tenant:
             question = f"Remove everything recorded of the user {user!r}?"
         typer.confirm(question, abort=True, err=True)
-    report = purge_person(settings, user, tenant, PurgeSettings(delete_copies))
+    report = purge_person(settings, user, tenant, delete_copies=delete_copies)
     found = any(report.removed.values())
     rows = table(("removed from", "rows"), report.removed.items()) if found else f"The log holds nothing of {user!r}."
     parts: list[Any] = [rows, *(f"Deleted {path}" for path in report.deleted)]

@@ -129,12 +129,11 @@ def _written(settings: Settings, made: Any, questions: int, seed: int, bars: Bar
     from hins_memory.database.engine import open_database
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.log.writer import LogWriter
-    from hins_memory.synthesis import FilterSettings, write_conversations
+    from hins_memory.synthesis import write_conversations
 
     writer = LogWriter(open_database(settings.database_url))
     bars.waiting("loading the encoder")
-    filters = FilterSettings(queries=questions, seed=seed)
-    return write_conversations(made, Encoder.load(), writer.write, filters, bars)
+    return write_conversations(made, Encoder.load(), writer.write, questions=questions, seed=seed, progress=bars)
 
 
 def _parts(report: SynthesisReport) -> tuple[Any, ...]:

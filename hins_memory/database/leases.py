@@ -17,7 +17,6 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TextIO
@@ -30,12 +29,14 @@ from hins_memory.database.tables import leases
 from hins_memory.errors import HinsError
 from hins_memory.types import now
 
-__all__ = ["Clock", "Lease", "LeaseHeldError", "LeaseLostError", "LeaseSettings", "Leases", "database_clock"]
+__all__ = ["Clock", "Lease", "LeaseHeldError", "LeaseLostError", "Leases", "database_clock"]
 
 logger = logging.getLogger(__name__)
 
 #: Returns the time in seconds since the Unix epoch (UTC), as of an open connection.
 Clock = Callable[[sa.Connection], float]
+# After so long without renewal a lease may be taken over. It is renewed four times as often.
+_SECONDS = 60.0
 
 
 class LeaseHeldError(HinsError):
@@ -63,32 +64,17 @@ def database_clock(connection: sa.Connection) -> float:
     return now()
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseSettings:
-    """Settings of leases.
-
-    Args:
-        seconds: after so long without renewal a lease may be taken over. It is renewed four times as often.
-        clock: the clock that says so.
-    """
-
-    seconds: float = 60.0
-    clock: Clock = database_clock
-
-
 class Leases:
     """The leases of one database.
 
     Args:
         engine: the database, opened by `open_database`.
         folder: where the files that are locked live; processes of one project and host use the same.
-        settings: how long a lease lasts.
     """
 
-    def __init__(self, engine: sa.Engine, folder: Path, settings: LeaseSettings | None = None) -> None:
+    def __init__(self, engine: sa.Engine, folder: Path) -> None:
         self._engine = engine
         self._folder = folder
-        self._settings = settings or LeaseSettings()
 
     @contextlib.contextmanager
     def hold(self, name: str) -> Iterator[Lease]:
@@ -122,16 +108,16 @@ class Leases:
         """Return who holds a lease and since when, "" if it is free; an expired one is free."""
         with database_errors(self._engine.url), reading(self._engine).connect() as connection:
             row = connection.execute(sa.select(leases).where(leases.c.name == _key(name))).first()
-            if row is None or not row.owner or row.expires <= self._settings.clock(connection):
+            if row is None or not row.owner or row.expires <= database_clock(connection):
                 return ""
         since = datetime.fromtimestamp(row.acquired, tz=timezone.utc)
         return f"{row.owner} since {since:%Y-%m-%d %H:%M:%S} UTC"
 
     def _take(self, name: str, place: str) -> Lease:
-        mine, seconds = leases.c.name == _key(name), self._settings.seconds
+        mine, seconds = leases.c.name == _key(name), _SECONDS
         with _writing(self._engine) as connection:
             row = connection.execute(sa.select(leases).where(mine)).first()
-            time = self._settings.clock(connection)
+            time = database_clock(connection)
             # Of this place: its holder has ended, because we have its file lock now.
             taken = row is None or not row.owner or row.place == place or row.expires <= time
             token = 1 if row is None else int(row.token) + 1
@@ -147,17 +133,16 @@ class Leases:
                 connection.execute(sa.update(leases).where(mine).values(expires=time + seconds))
         if not taken:
             raise LeaseHeldError(name, self.holder(name) or "another host")
-        return Lease(self._engine, name, token, self._settings)
+        return Lease(self._engine, name, token)
 
 
 class Lease:
     """A lease that is held. `token` is larger than that of every holder before."""
 
-    def __init__(self, engine: sa.Engine, name: str, token: int, settings: LeaseSettings) -> None:
+    def __init__(self, engine: sa.Engine, name: str, token: int) -> None:
         self.name = name
         self.token = token
         self._engine = engine
-        self._settings = settings
 
     def check(self, connection: sa.Connection) -> None:
         """Make sure, in the transaction that records what the lease allows, that it is still held.
@@ -180,12 +165,12 @@ class Lease:
         """
         with _writing(self._engine) as connection:
             self.check(connection)
-            expires = self._settings.clock(connection) + self._settings.seconds
+            expires = database_clock(connection) + _SECONDS
             connection.execute(sa.update(leases).where(leases.c.name == _key(self.name)).values(expires=expires))
 
     def renew_until(self, stop: threading.Event) -> None:
         """Renew again and again until told to stop, or until another holder has the lease."""
-        while not stop.wait(self._settings.seconds / 4):
+        while not stop.wait(_SECONDS / 4):
             try:
                 self.renew()
             except LeaseLostError as error:

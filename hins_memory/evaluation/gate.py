@@ -30,6 +30,11 @@ K = 10
 MIN_CUTOFF_SHARE = 0.01
 # Coverage of the bootstrap intervals; the usual one.
 _CONFIDENCE = 0.95
+# Resamples of the bootstrap.
+_SAMPLES = 10_000
+# A scope with at least this many held-out queries is a large one: no large scope may get significantly worse, whatever
+# the others gain.
+_MIN_SCOPE_QUERIES = 20
 # Fixed, so that the same scores always get the same verdict.
 _SEED = 0
 
@@ -42,10 +47,8 @@ class GateSettings:
     """Settings of the gate.
 
     Args:
-        samples: resamples of the bootstrap.
-        min_queries: with fewer held-out queries than this the gate gives an error.
-        min_scope_queries: a scope with at least this many held-out queries is a large one: no large scope may get
-            significantly worse, whatever the others gain.
+        min_queries: with fewer held-out queries than this the gate gives an error. The loop holds out at least as many
+            if there are.
         max_general_loss: how much nDCG@10 general retrieval may lose, 0 to 1 (0.01 is one point). Training in a loop
             keeps less of what was learned where more than nine tenths of it would be lost.
         max_cutoff_shift: by how much the share of results that reach a cut-off may change, relative to the
@@ -56,9 +59,7 @@ class GateSettings:
         ConfigError: a value is out of range.
     """
 
-    samples: int = 10_000
     min_queries: int = 20
-    min_scope_queries: int = 20
     max_general_loss: float = 0.01
     max_cutoff_shift: float = 0.05
 
@@ -68,9 +69,8 @@ class GateSettings:
         return min(_TRAINING_SHARE * self.max_general_loss, 1.0)
 
     def __post_init__(self) -> None:
-        for name in ("samples", "min_queries", "min_scope_queries"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}.", "Use at least 1.")
+        if self.min_queries < 1:
+            raise ConfigError(f"min_queries is {self.min_queries}.", "Use at least 1.")
         for name in ("max_general_loss", "max_cutoff_shift"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use 0 or more.")
@@ -159,7 +159,7 @@ class GateReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-able values, with ``passed`` in it."""
         values = {name: getattr(self, name) for name in self.__slots__ if name != "evidence"}
-        settings = asdict(self.settings) | {"k": K, "confidence": _CONFIDENCE}
+        settings = asdict(self.settings) | {"k": K, "confidence": _CONFIDENCE, "samples": _SAMPLES}
         values |= {"settings": settings, "gain": asdict(self.gain), "rules": [*map(asdict, self.rules)]}
         return {"passed": self.passed, **values}
 
@@ -199,11 +199,11 @@ def evaluate_gate(
     gain = paired_bootstrap(
         new.ndcg[K],
         old.ndcg[K],
-        samples=settings.samples,
+        samples=_SAMPLES,
         seed=_SEED,
         confidence=_CONFIDENCE,
     )
-    rules = [_gain_rule(gain, settings), _scope_rule(new, old, settings)]
+    rules = [_gain_rule(gain), _scope_rule(new, old)]
     general_table: dict[str, dict[str, float]] = {}
     if general is not None:
         general_table = {
@@ -225,7 +225,7 @@ def evaluate_gate(
     )
 
 
-def _gain_rule(gain: BootstrapResult, settings: GateSettings) -> GateRule:
+def _gain_rule(gain: BootstrapResult) -> GateRule:
     passed = gain.low > 0
     return GateRule(
         name="held_out_gain",
@@ -240,7 +240,7 @@ def _gain_rule(gain: BootstrapResult, settings: GateSettings) -> GateRule:
     )
 
 
-def _scope_rule(new: RankingScores, old: RankingScores, settings: GateSettings) -> GateRule:
+def _scope_rule(new: RankingScores, old: RankingScores) -> GateRule:
     """Test that no large scope gets significantly worse: a paired bootstrap each, with Bonferroni's correction.
 
     Without the correction, one of many scopes would look worse by chance, and no candidate would ever pass. The
@@ -251,9 +251,9 @@ def _scope_rule(new: RankingScores, old: RankingScores, settings: GateSettings) 
     rows: dict[str, list[int]] = {}
     for row, group in enumerate(new.groups):
         rows.setdefault(group, []).append(row)
-    large = {group: members for group, members in rows.items() if len(members) >= settings.min_scope_queries}
+    large = {group: members for group, members in rows.items() if len(members) >= _MIN_SCOPE_QUERIES}
     if not large:
-        sentence = f"No scope has {settings.min_scope_queries} held-out queries, so that no scope was tested by itself."
+        sentence = f"No scope has {_MIN_SCOPE_QUERIES} held-out queries, so that no scope was tested by itself."
         return GateRule("scopes", None, 0.0, True, sentence)
     level = (1 - _CONFIDENCE) / len(large)
     worse: dict[str, BootstrapResult] = {}
@@ -263,11 +263,11 @@ def _scope_rule(new: RankingScores, old: RankingScores, settings: GateSettings) 
         if _t_test(after[members], before[members]) > level:
             continue
         # The smallest p-value that this number of samples can give has to be below the level.
-        samples = max(settings.samples, math.ceil(4 / level))
+        samples = max(_SAMPLES, math.ceil(4 / level))
         change = paired_bootstrap(after[members], before[members], samples=samples, seed=_SEED)
         if change.p_value <= level:
             worse[group] = change
-    which = f"scopes with at least {settings.min_scope_queries} queries"
+    which = f"scopes with at least {_MIN_SCOPE_QUERIES} queries"
     sentence = f"None of the {len(large)} {which} got significantly worse."
     if worse:
         worst, change = min(worse.items(), key=lambda item: item[1].difference)
@@ -315,7 +315,7 @@ def _cutoff_rules(
     for cutoff in after:
         usual = max(before[cutoff], MIN_CUTOFF_SHARE)
         shift = abs(after[cutoff] - before[cutoff]) / usual
-        at_least = _shift_at_least(new, old, cutoff, settings) / usual
+        at_least = _shift_at_least(new, old, cutoff) / usual
         passed = min(shift, at_least) <= settings.max_cutoff_shift + 1e-9
         unsure = passed and shift > settings.max_cutoff_shift
         sentence = (
@@ -336,7 +336,7 @@ def _cutoff_rules(
     return rules
 
 
-def _shift_at_least(new: RankingScores, old: RankingScores, cutoff: float, settings: GateSettings) -> float:
+def _shift_at_least(new: RankingScores, old: RankingScores, cutoff: float) -> float:
     """Return by how much a share has changed at least: the end of its interval that is nearer to 0."""
     reached = []
     for scores in (new, old):
@@ -347,7 +347,7 @@ def _shift_at_least(new: RankingScores, old: RankingScores, cutoff: float, setti
     change = paired_bootstrap(
         reached[0],
         reached[1],
-        samples=settings.samples,
+        samples=_SAMPLES,
         seed=_SEED,
         confidence=_CONFIDENCE,
     )

@@ -1,10 +1,8 @@
-"""What a language model is used for, counted and limited: requests and tokens a minute, tokens and cost in all."""
+"""What a language model is used for, counted and limited: tokens and cost in all."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -65,22 +63,19 @@ class Usage:
 
 
 class Budget:
-    """Counts usage, and keeps it within the rates and the total of the settings; for many threads.
+    """Counts usage, and keeps it within the totals of the settings; for many threads.
 
     Args:
         settings: prices and limits.
-        period: seconds that the rates are counted over.
 
     Attributes:
         usage: what was used so far.
     """
 
-    def __init__(self, settings: LlmSettings, period: float = 60.0) -> None:
+    def __init__(self, settings: LlmSettings) -> None:
         self.usage = Usage()
         self._settings = settings
-        self._period = period
         self._reserved = (0, 0)
-        self._recent: deque[tuple[float, int]] = deque()
         self._lock = threading.Lock()
 
     def count(self, **more: int) -> None:
@@ -116,29 +111,6 @@ class Budget:
         finally:
             with self._lock:
                 self._reserved = (self._reserved[0] - prompt, self._reserved[1] - completion)
-
-    def wait(self, tokens: int) -> None:
-        """Return as soon as a request of this many tokens is within the rates.
-
-        One that is over the rate by itself waits for an idle period.
-        """
-        while (pause := self._pause(tokens)) > 0:
-            time.sleep(pause)
-
-    def _pause(self, tokens: int) -> float:
-        """Note the request and return 0, or return the seconds after which to try again."""
-        requests, most = self._settings.requests_per_minute, self._settings.tokens_per_minute
-        if not requests and not most:
-            return 0.0
-        with self._lock:
-            now = time.monotonic()
-            while self._recent and self._recent[0][0] <= now - self._period:
-                self._recent.popleft()
-            busy = requests and len(self._recent) >= requests
-            if self._recent and (busy or (most and sum(one for _, one in self._recent) + tokens > most)):
-                return max(self._recent[0][0] + self._period - now, 0.001)
-            self._recent.append((now, tokens))
-            return 0.0
 
     def _cost(self, prompts: int, completions: int) -> float:
         return (prompts * self._settings.input_price + completions * self._settings.output_price) / 1_000_000

@@ -241,10 +241,9 @@ class ChatClient:
         raise self._failure(f"{self.settings.name} did not answer in {tries} tries: {problem}.")
 
     def _before_a_try(self, request: Any) -> None:
-        """Count a request, each try of the SDK, and hold it back until it is within the rates."""
+        """Count a request, each try of the SDK."""
         if not self.settings.api_key:
             request.headers.pop("authorization", None)
-        self._budget.wait(sum(_expected(json.loads(request.content))))
         self._budget.count(requests=1, retries=int(request.headers.get("x-stainless-retry-count", "0") != "0"))
 
     def _failure(self, problem: str, hint: str = "", *, refused: bool = False) -> LlmError:

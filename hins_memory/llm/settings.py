@@ -1,4 +1,4 @@
-"""Settings of a chat client: where the model is, how often it may be asked, what it costs, where replies are kept."""
+"""Settings of a chat client: where the model is, what it costs and may cost, where replies are kept."""
 
 from __future__ import annotations
 
@@ -32,8 +32,6 @@ class LlmSettings:
         timeout: seconds until a request is given up.
         tries: how often a request is sent at most while the endpoint is busy or fails, after growing pauses or those
             that it asks for (Retry-After); and how many replies that cannot be read are taken.
-        requests_per_minute: 0 means no limit.
-        tokens_per_minute: prompt and completion together; 0 means no limit.
         cache: the folder of the replies kept, shared by any number of processes; None keeps none.
         input_price: price of a million prompt tokens, in any currency.
         output_price: price of a million completion tokens.
@@ -50,8 +48,6 @@ class LlmSettings:
     api_key: str = field(default="", repr=False)
     timeout: float = 60.0
     tries: int = 5
-    requests_per_minute: int = 0
-    tokens_per_minute: int = 0
     cache: Path | None = None
     input_price: float = 0.0
     output_price: float = 0.0
@@ -74,8 +70,7 @@ class LlmSettings:
             raise ConfigError("OpenAI's endpoint needs a key.", "Pass api_key, set OPENAI_API_KEY, or pass base_url.")
         if self.timeout <= 0 or self.tries < 1:
             raise ConfigError("timeout and tries are positive.", "Use e.g. 60 and 5.")
-        limits = (self.requests_per_minute, self.tokens_per_minute, self.max_cost, self.max_total_tokens)
-        if min(*limits, self.input_price, self.output_price) < 0:
+        if min(self.max_cost, self.max_total_tokens, self.input_price, self.output_price) < 0:
             raise ConfigError("A limit or a price of the language model is negative.", "Use 0 for none.")
         if self.max_cost and not (self.input_price or self.output_price):
             raise ConfigError("A limit of cost needs prices.", "Give the price of a million tokens, or limit tokens.")

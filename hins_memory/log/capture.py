@@ -36,6 +36,8 @@ _Result = TypeVar("_Result")
 #: Events in one transaction: large enough to be fast, small enough that no other process waits long.
 _CHUNK = 500
 _CHUNK_BYTES = 8 << 20
+# Events collect for so long before they are committed; one second is promised.
+_FLUSH_SECONDS = 0.2
 _FIRST_RETRY_SECONDS = 0.1
 _LAST_RETRY_SECONDS = 5.0
 #: How long an outcome waits for a retrieval that another process has yet to write.
@@ -69,7 +71,7 @@ class Capture:
     """Records an agent's events in a project's log without slowing the agent down or ever raising into it.
 
     `record` only appends to a queue; a daemon thread passes every event through the `hins_redact` hooks and commits
-    it, so that everything older than one second is on disk. The queue holds at most `Settings.queue_size`
+    it, so that everything older than one second is on disk. The queue holds at most 10,000
     retrievals and `Settings.queue_bytes` bytes: the oldest retrievals are dropped and counted when the writer cannot
     keep up. Turns, memories and outcomes are dropped only when the bytes do not suffice without any retrieval, and
     deletions never. While the database cannot be written (full disk, lock), events are kept and tried again. An event
@@ -98,7 +100,7 @@ class Capture:
 
     def _start_over(self) -> None:
         """Begin with an empty queue and no thread: at first, and in a forked child."""
-        self._queue = EventQueue(self._settings.queue_size, self._settings.queue_bytes)
+        self._queue = EventQueue(self._settings.queue_bytes)
         self._redaction = Redaction()
         self._wake = threading.Event()
         self._hurry = threading.Event()
@@ -224,7 +226,7 @@ class Capture:
         self._wake.wait(timeout=_OUTCOME_SECONDS / 5 if self._waiting else None)
         if self._wake.is_set():
             # Events that come now, all at once, share a transaction. flush() and close() hurry.
-            self._hurry.wait(timeout=self._settings.flush_seconds)
+            self._hurry.wait(timeout=_FLUSH_SECONDS)
         self._wake.clear()
         self._hurry.clear()
         self._drain(patient=True)

@@ -9,10 +9,12 @@ from collections import deque
 
 from hins_memory.types import Answer, Deletion, Event, Memory, Retrieval, Turn
 
-__all__ = ["EventQueue"]
+__all__ = ["MAX_RETRIEVALS", "EventQueue"]
 
 logger = logging.getLogger(__name__)
 
+#: How many retrievals may wait for the writer before the oldest are dropped.
+MAX_RETRIEVALS = 10_000
 #: What an event takes beside its long texts, in bytes.
 _BASE_BYTES = 1000
 _RESULT_BYTES = 250
@@ -21,22 +23,21 @@ _RESULT_BYTES = 250
 class EventQueue:
     """A thread-safe first-in first-out queue of events that holds a bounded number of retrievals, and of bytes.
 
-    A new retrieval beyond `size` pushes the oldest out. Beyond `max_bytes` the oldest retrievals go first. Only when
-    there is none left do the oldest other events go, too: turns, memories and outcomes, never deletions. An event
-    that is larger than that alone is not taken. `pushed_out` counts all of them, and `pushed_out_others` those that
-    are not retrievals.
+    A new retrieval beyond `MAX_RETRIEVALS` pushes the oldest out. Beyond `max_bytes` the oldest retrievals go first. Only
+    when there is none left do the oldest other events go, too: turns, memories and outcomes, never deletions. An event
+    that is larger than that alone is not taken. `pushed_out` counts all of them, and `pushed_out_others` those that are
+    not retrievals.
 
     `take` hands out a chunk, which counts as waiting until `taken_is_done`. Events are numbered from 1.
     """
 
-    def __init__(self, size: int, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int) -> None:
         # Reentrant: a signal handler or a finalizer may record while this very thread holds it.
         self.lock = threading.RLock()
         self.last = 0
         self.pushed_out = 0
         self.pushed_out_others = 0
         self.bytes = 0
-        self._size = size
         self._max_bytes = max_bytes
         self._done = 0
         self._events: dict[int, tuple[Event, int]] = {}
@@ -62,7 +63,7 @@ class EventQueue:
             self.bytes += size
             if isinstance(event, Retrieval):
                 self._retrievals.append(self.last)
-                if len(self._retrievals) > self._size:
+                if len(self._retrievals) > MAX_RETRIEVALS:
                     self._push_out()
             elif not isinstance(event, Deletion):
                 self._others.append(self.last)

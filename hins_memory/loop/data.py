@@ -15,7 +15,6 @@ from hins_memory.loop.mix import mix_file
 from hins_memory.loop.settings import LoopSettings
 from hins_memory.loop.split import (
     HeldOutSets,
-    HoldoutSettings,
     LabelledConversation,
     conversation_digest,
     labelled,
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["LoopData", "MinedData", "Progress", "public_texts"]
 
 # What early stopping measures, of the conversations that are left to train on.
-_EARLY_STOPPING = HoldoutSettings(share=0.15, min_queries=20)
+_STOPPING_SHARE, _STOPPING_QUERIES = 0.15, 20
 #: Called with the stage, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
@@ -125,11 +124,12 @@ class LoopData:
             NotEnoughDataError: there are too few conversations with a query whose positive is known.
         """
         conversations = self.labelled(store, training=True)
-        held = latest(conversations, self._loop.holdout)
+        held = latest(conversations, self._loop.holdout.share, self._loop.gate.min_queries)
         seed, digests = self._loop.train.seed, {one.digest for one in held}
         stopping: list[LabelledConversation] = []
         if self._loop.train.patience:
-            stopping = latest([one for one in conversations if one.digest not in digests], _EARLY_STOPPING)
+            rest = [one for one in conversations if one.digest not in digests]
+            stopping = latest(rest, _STOPPING_SHARE, _STOPPING_QUERIES)
         heldout_queries, training_queries = QuerySampler(seed), QuerySampler(seed)
         for one in HeldOutSets(store, [*held, *stopping]):
             heldout_queries.add((query.text for query in one.queries), one.documents.values())
@@ -151,7 +151,7 @@ class LoopData:
                     self._progress("mine", done, owners)
 
         report = mine_to_parquet(training_evidence(), store.encoder, path, self._loop.mine, self.public_texts())
-        mixed = mix_file(path, self._loop.mix, seed)
+        mixed = mix_file(path, seed)
         sets = HeldOutSets(store, stopping)
         return MinedData(report, mixed, tuple(trained_on), sets, training_queries, heldout_queries)
 

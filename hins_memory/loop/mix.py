@@ -3,50 +3,32 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from hins_memory.data.examples import read_examples, write_examples
-from hins_memory.errors import ConfigError
 
-__all__ = ["MixSettings", "mix_file"]
+__all__ = ["mix_file", "synthetic_used"]
 
 
-@dataclass(frozen=True, slots=True)
-class MixSettings:
-    """How much of the synthetic examples is trained on.
+# Captured examples beside which half of the synthetic ones are used; assumed.
+_HALF = 500
 
-    Of S synthetic examples beside C captured ones, ``weight * S * half / (half + C)`` are used: all of them while there
-    is no traffic, half of them at `half` captured examples, a tenth at nine times as many.
 
-    Args:
-        weight: share used while nothing is captured, 0 to 1; 0 never uses any.
-        half: captured examples at which half of that is left.
+def synthetic_used(synthetic: int, captured: int) -> int:
+    """Return how many of the synthetic examples are used beside captured ones.
 
-    Raises:
-        ConfigError: a value is out of range.
+    All of them while there is no traffic, half of them at 500 captured examples, a tenth at nine times as many.
     """
-
-    weight: float = 1.0
-    half: int = 500
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1 or self.half < 1:
-            raise ConfigError(f"weight={self.weight}, half={self.half}.", "Use a weight from 0 to 1 and a half over 0.")
-
-    def used(self, synthetic: int, captured: int) -> int:
-        """Return how many of the synthetic examples are used."""
-        return round(self.weight * synthetic * self.half / (self.half + captured))
+    return round(synthetic * _HALF / (_HALF + captured))
 
 
-def mix_file(path: Path, settings: MixSettings, seed: int = 0) -> dict[str, Any]:
+def mix_file(path: Path, seed: int = 0) -> dict[str, Any]:
     """Rewrite a file of examples with all captured ones and the share of the synthetic ones that is still used.
 
     Args:
         path: a Parquet file of `hins_memory.data.examples`; replaced where something is left out.
-        settings: the share.
         seed: decides which synthetic ones stay.
 
     Returns:
@@ -59,7 +41,7 @@ def mix_file(path: Path, settings: MixSettings, seed: int = 0) -> dict[str, Any]
     is_synthetic = [example.scope.synthetic for example in read_examples(path)]
     synthetic = [row for row, synthetic_row in enumerate(is_synthetic) if synthetic_row]
     captured = len(is_synthetic) - len(synthetic)
-    used = settings.used(len(synthetic), captured)
+    used = synthetic_used(len(synthetic), captured)
     left_out = set(synthetic) - set(Random(seed).sample(synthetic, used))
     if left_out:
         temporary = path.with_name(f"{path.name}.mixed")
@@ -71,6 +53,5 @@ def mix_file(path: Path, settings: MixSettings, seed: int = 0) -> dict[str, Any]
         "synthetic": used,
         "synthetic_available": len(synthetic),
         "synthetic_share": round(used / (captured + used), 4) if captured + used else 0.0,
-        "weight": settings.weight,
-        "half": settings.half,
+        "half": _HALF,
     }

@@ -23,7 +23,7 @@ from hins_memory.registry.registry import Registry
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-__all__ = ["Left", "PurgeReport", "PurgeSettings", "purge_person"]
+__all__ = ["Left", "PurgeReport", "purge_person"]
 
 _OWN_FOLDERS = ("encoders", "training", "locks", "synthesis")
 
@@ -66,20 +66,6 @@ class PurgeReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-able values; ``complete`` says whether the log itself is clean."""
         return {**asdict(self), "complete": not self.problem}
-
-
-@dataclass(frozen=True, slots=True)
-class PurgeSettings:
-    """How a purge works.
-
-    Args:
-        delete_copies: delete the files that commands were told to write texts of the log to (exports, mined examples,
-            reports of the gate), and not only name them. They hold other people's texts too.
-        wait: at most this many seconds, while other processes read or write the log.
-    """
-
-    delete_copies: bool = False
-    wait: float = ERASE_SECONDS
 
 
 @dataclass(slots=True)
@@ -163,7 +149,7 @@ class _Purge:
 
 
 def purge_person(
-    settings: Settings, user: str, tenant: str | None = None, how: PurgeSettings | None = None
+    settings: Settings, user: str, tenant: str | None = None, *, delete_copies: bool = False
 ) -> PurgeReport:
     """Remove a person from a project's log and from what was made of it.
 
@@ -174,24 +160,24 @@ def purge_person(
         settings: the project.
         user: whose records.
         tenant: only those of this tenant, "" for records without one; None means every tenant.
-        how: what else is deleted, and how long to wait.
+        delete_copies: delete the files that commands were told to write texts of the log to (exports, mined examples,
+            reports of the gate), and not only name them. They hold other people's texts too.
 
     Raises:
         LogError: `user` is empty, or the log cannot be written; nothing was removed.
     """
-    how = how or PurgeSettings()
     flush_all()
     engine = open_database(settings.database_url)
     rows = purge_rows(engine, user, tenant)
     purge = _Purge(settings, engine)
     problem = ""
     try:
-        erase_traces(engine, how.wait)
+        erase_traces(engine, ERASE_SECONDS)
     except LogError as error:
         problem = str(error)
         purge.left.append(Left("copies of the removed rows", "the log's own files", problem))
     purge.trainings()
-    purge.copies(how.delete_copies)
+    purge.copies(delete_copies)
     purge.versions(rows)
     purge.elsewhere(rows)
     return PurgeReport(user, tenant, rows.removed, tuple(purge.deleted), tuple(purge.left), problem)

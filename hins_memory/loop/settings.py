@@ -8,7 +8,6 @@ from typing import Any
 
 from hins_memory.config import SettingsFile
 from hins_memory.evaluation.gate import GateSettings
-from hins_memory.loop.mix import MixSettings
 from hins_memory.loop.split import HoldoutSettings
 from hins_memory.mining import MineSettings
 from hins_memory.training.settings import TrainSettings
@@ -41,7 +40,6 @@ class LoopSettings:
         gate: what the candidate has to show.
         base: the encoder that training starts from, as for `Encoder.load`; None stands for what the serving encoder
             was trained from, or is itself, and for the packaged starter in a new project.
-        mix: how many of the synthetic examples are used beside captured ones.
     """
 
     mine: MineSettings = field(default_factory=MineSettings)
@@ -49,7 +47,6 @@ class LoopSettings:
     holdout: HoldoutSettings = field(default_factory=HoldoutSettings)
     gate: GateSettings = field(default_factory=GateSettings)
     base: str | None = None
-    mix: MixSettings = field(default_factory=MixSettings)
 
     @classmethod
     def from_file(
@@ -81,5 +78,4 @@ class LoopSettings:
             holdout=file.build("holdout", HoldoutSettings),
             gate=file.build("gate", GateSettings),
             base=top.base if base is None else base,
-            mix=file.build("mix", MixSettings),
         )

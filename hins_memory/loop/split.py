@@ -30,22 +30,18 @@ class HoldoutSettings:
     """How much is held out.
 
     Args:
-        share: at least this share of all labelled queries is held out, over 0 and below 1.
-        min_queries: and at least this many.
+        share: at least this share of all labelled queries is held out, over 0 and below 1, and at least as many as
+            the gate needs (`GateSettings.min_queries`).
 
     Raises:
         ConfigError: a value is out of range.
     """
 
     share: float = 0.25
-    min_queries: int = 20
 
     def __post_init__(self) -> None:
-        if not 0 < self.share < 1 or self.min_queries < 1:
-            raise ConfigError(
-                f"share={self.share}, min_queries={self.min_queries}.",
-                "Hold out a share over 0 and below 1, and at least 1 query.",
-            )
+        if not 0 < self.share < 1:
+            raise ConfigError(f"share is {self.share}.", "Hold out a share over 0 and below 1.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +144,10 @@ def _sets(evidence: OwnerEvidence) -> dict[str, EvalSet]:
     return found
 
 
-def latest(conversations: Collection[LabelledConversation], settings: HoldoutSettings) -> list[LabelledConversation]:
-    """Return the latest conversations of each owner, as few as hold the wanted number of labelled queries.
+def latest(
+    conversations: Collection[LabelledConversation], share: float, min_queries: int
+) -> list[LabelledConversation]:
+    """Return the latest conversations of each owner, as few as hold the share, or the number, of labelled queries.
 
     Of each owner, the latest conversations with the share of its own queries are held out, and at least one is left to
     train on. Owners with a single conversation form one group, of which the latest are held out. If that is too few
@@ -164,10 +162,10 @@ def latest(conversations: Collection[LabelledConversation], settings: HoldoutSet
     offered = [found[:-1] for found in several] + [single if several else single[:-1]]
     held: list[LabelledConversation] = []
     for found, whole in zip(offered, [*several, single], strict=True):
-        _take(held, found, settings.share * _queries(whole))
+        _take(held, found, share * _queries(whole))
     taken = {one.digest for one in held}
     rest = [one for one in _by_time(conversations) if one.digest not in taken]
-    wanted = max(settings.share * _queries(conversations), settings.min_queries)
+    wanted = max(share * _queries(conversations), min_queries)
     _take(held, rest[:-1], wanted - _queries(held))
     return _by_time(held)
 

@@ -11,7 +11,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from hins_memory.config import Settings
-from hins_memory.database.leases import Lease, LeaseHeldError, Leases, LeaseSettings
+from hins_memory.database.leases import Lease, LeaseHeldError, Leases
 from hins_memory.database.tables import agent_indexes, encoder_versions
 from hins_memory.encoders.manifest import Promotion, is_version_id
 from hins_memory.errors import EncoderError, SwapError
@@ -45,15 +45,14 @@ class Registry(VersionStore):
     Args:
         settings: the project; versions live under `settings.encoders`, the tables in its database.
         engine: an engine that is open already; None opens the project's database.
-        lease: how long the right to swap lasts without being renewed.
 
     Raises:
         LogError: the database cannot be opened.
     """
 
-    def __init__(self, settings: Settings, engine: sa.Engine | None = None, lease: LeaseSettings | None = None) -> None:
+    def __init__(self, settings: Settings, engine: sa.Engine | None = None) -> None:
         super().__init__(settings, engine)
-        self._leases = Leases(self._engine, self._locks, lease)
+        self._leases = Leases(self._engine, self._locks)
         self._swap_leases: dict[str, Lease] = {}
 
     def generations(self, agent_key: str) -> list[IndexRecord]:

@@ -2,7 +2,7 @@
 
 from hins_memory.common.renamed import old_names
 from hins_memory.synthesis.conversation import Conversation, Item, Query, Utterance
-from hins_memory.synthesis.filters import Exclusion, FilterSettings
+from hins_memory.synthesis.filters import Exclusion
 from hins_memory.synthesis.model.model import ModelSettings, converse_by_model
 from hins_memory.synthesis.rules.corpus import Dialogue, read_corpus, read_personas
 from hins_memory.synthesis.rules.rules import RuleSettings
@@ -22,7 +22,6 @@ __all__ = [
     "Conversation",
     "Dialogue",
     "Exclusion",
-    "FilterSettings",
     "Item",
     "ModelSettings",
     "Query",

@@ -13,28 +13,16 @@ from hins_memory.errors import ConfigError
 from hins_memory.synthesis.conversation import Conversation, Query
 from hins_memory.synthesis.rules.words import FEMALE, MALE
 
-__all__ = ["Exclusion", "FilterSettings", "Selection"]
+__all__ = ["Exclusion", "Selection"]
 
 #: This many consecutive words in common with an excluded text count as a quotation.
 _QUOTED_WORDS = 8
+# The same question, names aside, is there to choose at most this many times. Without the limit the packaged
+# conversations lose 1.4 points and preferences 1.1 (docs/results/cold-start.md).
+_REPEATS = 20
 # "Ana: ..." at the beginning of a line or of a quoted string names a speaker.
 _SPEAKER = re.compile(r"(?:^|[\"'])([A-Z][a-z]+)(?:[\"']|:)", re.MULTILINE)
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
-
-
-@dataclass(frozen=True, slots=True)
-class FilterSettings:
-    """Which questions are kept.
-
-    Args:
-        queries: at most this many questions are kept in all, spread evenly over the conversations; 0 keeps all.
-        repeats: the same question, with any names, is available at most this many times; 0 sets no limit.
-        seed: decides which questions are kept.
-    """
-
-    queries: int = 0
-    repeats: int = 20
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,28 +77,28 @@ class Selection:
     """Chooses the questions of one conversation after another.
 
     Args:
-        settings: what is kept.
-        conversations: how many there will be; only `FilterSettings.queries` needs it.
+        queries: at most this many questions are kept in all, spread evenly over the conversations; 0 keeps all.
+        conversations: how many there will be; only `queries` needs it.
+        seed: of what is kept where there is more.
         dropped: reason -> count of what was left out, added to.
     """
 
-    def __init__(self, settings: FilterSettings, conversations: int, dropped: Counter[str]) -> None:
-        self._settings = settings
+    def __init__(self, queries: int, conversations: int, seed: int, dropped: Counter[str]) -> None:
+        self._queries = queries
         self._left = conversations
         self._kept = 0
         self._dropped = dropped
         self._seen: Counter[str] = Counter()
-        self._rng = Random(settings.seed)
+        self._rng = Random(seed)
 
     def select(self, conversation: Conversation) -> Conversation:
         """Return the conversation with the questions that pass."""
-        settings = self._settings
         queries = list(conversation.queries)
         self._rng.shuffle(queries)
-        queries = _diverse(queries, conversation, self._seen, settings, self._dropped)
+        queries = _diverse(queries, conversation, self._seen, self._dropped)
         share = len(queries)
-        if settings.queries:
-            share = max(0, round((settings.queries - self._kept) / max(self._left, 1)))
+        if self._queries:
+            share = max(0, round((self._queries - self._kept) / max(self._left, 1)))
         queries = queries[:share]
         self._kept += len(queries)
         self._left -= 1
@@ -121,10 +109,9 @@ def _diverse(
     queries: Sequence[Query],
     conversation: Conversation,
     seen: Counter[str],
-    settings: FilterSettings,
     dropped: Counter[str],
 ) -> list[Query]:
-    """Return each question once, and the same question with other names at most `repeats` times."""
+    """Return each question once, and the same question with other names at most `_REPEATS` times."""
     kept: dict[str, Query] = {}
     for query in queries:
         bare = query.text
@@ -132,7 +119,7 @@ def _diverse(
             bare = bare.replace(name, "")
         if query.text in kept:
             dropped["asked before in the conversation"] += 1
-        elif settings.repeats and seen[bare] >= settings.repeats:
+        elif seen[bare] >= _REPEATS:
             dropped["asked often in other conversations"] += 1
         else:
             seen[bare] += 1

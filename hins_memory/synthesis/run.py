@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from hins_memory.errors import ConfigError, NotEnoughDataError
 from hins_memory.synthesis.conversation import Conversation
 from hins_memory.synthesis.events import events
-from hins_memory.synthesis.filters import Exclusion, FilterSettings, Selection
+from hins_memory.synthesis.filters import Exclusion, Selection
 from hins_memory.synthesis.rules.corpus import Dialogue, dialogues_of
-from hins_memory.synthesis.rules.rules import RuleSettings, generate_conversations
+from hins_memory.synthesis.rules.rules import SESSIONS, RuleSettings, generate_conversations
 from hins_memory.types import SYNTHETIC_TENANT, Event, Scope, ScopeLog, synthetic_tenant
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ def conversations_of_logs(
         dialogues = [] if log.scope.synthetic else dialogues_of(log)
         if dialogues and log.scope.user:
             found = True
-            fitting = replace(settings, sessions=min(settings.sessions, len(dialogues)))
+            sessions = min(SESSIONS, len(dialogues))
             owner = replace(log.scope.owner, tenant=synthetic_tenant(log.scope.tenant))
-            yield from ((owner, one) for one in generate_conversations(dialogues, fitting, exclusion))
+            yield from ((owner, one) for one in generate_conversations(dialogues, settings, exclusion, sessions))
     if not found:
         raise NotEnoughDataError(
             "The log holds no conversation of a named user with two speakers and at least 4 turns.",
@@ -90,7 +90,9 @@ def write_conversations(
     made: Iterable[Owned],
     encoder: Encoder,
     write: Callable[[Sequence[Event]], object],
-    filters: FilterSettings | None = None,
+    *,
+    questions: int = 0,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> SynthesisReport:
     """Select questions and write the conversations, each in one transaction.
@@ -99,19 +101,20 @@ def write_conversations(
         made: (owner, conversation) each.
         encoder: what ranks in the log, usually the stock encoder.
         write: what takes the events of one conversation, e.g. `LogWriter.write`.
-        filters: which questions are kept; `queries` needs `made` to be a list, because it is spread evenly.
+        questions: at most this many are kept in all, spread evenly over the conversations, for which `made` has to be
+            a list; 0 keeps all.
+        seed: of which questions are kept.
         progress: called as (``synthesize``, conversations done, conversations in all or 0).
 
     Raises:
-        ConfigError: `filters.queries` is set and `made` has no length.
+        ConfigError: `questions` is set and `made` has no length.
         LogError: the log cannot be written.
     """
-    filters = filters or FilterSettings()
     total = len(made) if isinstance(made, Sequence) else 0
-    if filters.queries and not total:
+    if questions and not total:
         raise ConfigError("A number of questions is spread over a list of conversations.", "Give a list.")
     report = SynthesisReport("")
-    selection = Selection(filters, total, report.dropped)
+    selection = Selection(questions, total, seed, report.dropped)
     for done, (owner, conversation) in enumerate(made, start=1):
         chosen = selection.select(conversation)
         write(list(events(chosen, owner, encoder)))

@@ -17,7 +17,7 @@ from hins_memory.types import Event, Scope, Turn
 
 def work(address: str, home: str) -> None:
     """Connect, say who this is, and do what is asked until the end."""
-    worker = Worker(Settings(home=Path(home), project="p", log_url="", capture=True, flush_seconds=0.02))
+    worker = Worker(Settings(home=Path(home), project="p", log_url="", capture=True))
     channel = _connected(address)
     while True:
         name, arguments = channel.recv()

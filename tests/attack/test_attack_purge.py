@@ -17,7 +17,7 @@ from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
-from hins_memory.loop.purge import PurgeSettings, purge_person
+from hins_memory.loop.purge import purge_person
 from hins_memory.types import (
     Answer,
     Deletion,
@@ -169,7 +169,7 @@ class Purges(RuleBasedStateMachine):
     def purge(self, person: int) -> None:
         tenant, user = PEOPLE[person]
         before = self.logs()
-        report = purge_person(self.settings, user, tenant, PurgeSettings(wait=5.0))
+        report = purge_person(self.settings, user, tenant)
         assert report.problem == ""
         self.live = [pair for pair in self.live if pair[0] != person]
         self.asked = [pair for pair in self.asked if person not in pair[1]]

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import hins_memory.database.leases as lease_module
 from hins_memory.database.engine import open_database
-from hins_memory.database.leases import LeaseHeldError, LeaseLostError, Leases, LeaseSettings, database_clock
+from hins_memory.database.leases import LeaseHeldError, LeaseLostError, Leases
 from hins_memory.database.tables import leases
 
 
@@ -25,13 +26,21 @@ class Hosts:
         self.engine = open_database(url)
         self.folder = folder
         self.time = 1000.0
+        # Put back by `real_clock`.
+        lease_module.database_clock = lambda _: self.time
 
     def __getitem__(self, host):
-        return Leases(self.engine, self.folder / str(host), LeaseSettings(60.0, lambda _: self.time))
+        return Leases(self.engine, self.folder / str(host))
 
     def expires(self):
         with self.engine.connect() as connection:
             return connection.execute(sa.select(leases.c.expires)).scalar_one()
+
+
+@pytest.fixture(autouse=True)
+def real_clock(monkeypatch):
+    """After each test."""
+    monkeypatch.setattr(lease_module, "database_clock", lease_module.database_clock)
 
 
 @pytest.fixture
@@ -74,6 +83,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from hins_memory.database.leases import Leases
+import hins_memory.database.leases as lease_module
 from hins_memory.database.engine import open_database
 with Leases(open_database(sys.argv[1]), Path(sys.argv[2])).hold("run") as lease:
     print(lease.token, flush=True)
@@ -114,12 +124,12 @@ def test_a_kill_is_noticed_at_once_on_the_same_host(hosts, tmp_path):
         assert lease.token == token + 1
 
 
-def test_a_lease_is_renewed_while_its_holder_works(tmp_path):
+def test_a_lease_is_renewed_while_its_holder_works(tmp_path, monkeypatch):
     engine = open_database(f"sqlite:///{tmp_path / 'log.db'}")
-    short = LeaseSettings(0.4, database_clock)
-    with Leases(engine, tmp_path / "1", short).hold("run"):
+    monkeypatch.setattr(lease_module, "_SECONDS", 0.4)
+    with Leases(engine, tmp_path / "1").hold("run"):
         time.sleep(1.0)
-        with pytest.raises(LeaseHeldError), Leases(engine, tmp_path / "2", short).hold("run"):
+        with pytest.raises(LeaseHeldError), Leases(engine, tmp_path / "2").hold("run"):
             pass
 
 
@@ -162,7 +172,7 @@ def test_the_thread_that_renews_ends_when_the_lease_is_lost(hosts, monkeypatch):
     lease = hosts[1]._take("run", "somewhere")
     hosts.time += 86400
     hosts[2]._take("run", "elsewhere")
-    monkeypatch.setattr(lease, "_settings", LeaseSettings(0.01, lambda _: hosts.time))
+    monkeypatch.setattr(lease_module, "_SECONDS", 0.01)
     lease.renew_until(threading.Event())  # returns
 
 

@@ -154,9 +154,9 @@ class Ranks:
             ndcg = np.clip(means + shared + random.normal(0, 0.02, len(groups)), 0, 1)
             self.scores.append(RankingScores({10: ndcg}, {10: ndcg}, ndcg, groups, groups, np.zeros((len(groups), 10))))
 
-    def rule(self, **options):
+    def rule(self):
         before, after = self.scores
-        return _scope_rule(after, before, GateSettings(**options))
+        return _scope_rule(after, before)
 
 
 def test_no_large_scope_may_get_worse_whatever_the_others_gain():
@@ -169,11 +169,12 @@ def test_no_large_scope_may_get_worse_whatever_the_others_gain():
     assert "None of the 3 scopes" in fine.sentence
 
 
-def test_a_small_scope_does_not_decide():
+def test_a_small_scope_does_not_decide(monkeypatch):
     ranks = Ranks(("ann", 40, 0.4, 0.8), ("bob", 19, 0.6, 0.3))
     assert ranks.rule().passed
-    assert not ranks.rule(min_scope_queries=19).passed
     none = Ranks(("bob", 19, 0.6, 0.3)).rule()
+    monkeypatch.setattr("hins_memory.evaluation.gate._MIN_SCOPE_QUERIES", 19)
+    assert not ranks.rule().passed
     assert none.passed
     assert none.value is None
     assert "no scope was tested by itself" in none.sentence
@@ -185,17 +186,17 @@ def test_a_scope_that_loses_the_same_on_every_query_is_refused_without_a_warning
         RankingScores({10: ndcg}, {10: ndcg}, ndcg, groups, groups, np.zeros((20, 10)))
         for ndcg in (np.full(20, 0.5), np.full(20, 0.25))
     )
-    assert not _scope_rule(after, before, GateSettings()).passed
-    assert _scope_rule(before, before, GateSettings()).passed
+    assert not _scope_rule(after, before).passed
+    assert _scope_rule(before, before).passed
     assert not recwarn.list
 
 
 def test_among_many_scopes_chance_refuses_nobody_and_a_real_loss_is_found():
     same = [(f"s{number}", 20, 0.5, 0.5) for number in range(300)]
-    by_chance = Ranks(*same).rule(samples=1000)
+    by_chance = Ranks(*same).rule()
     assert by_chance.passed, by_chance.sentence
     # 300 scopes want a p-value that a thousand samples cannot give; the rule looks closer by itself.
-    found = Ranks(*same, ("lost", 30, 0.6, 0.5)).rule(samples=1000)
+    found = Ranks(*same, ("lost", 30, 0.6, 0.5)).rule()
     assert found.value == 1.0
     assert "most lost" in found.sentence
 
@@ -263,9 +264,7 @@ def test_what_is_kept_of_a_verdict_names_no_user(stock_encoder, broken_encoder):
     assert not {"groups", "evidence"} & verdict.keys()
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"samples": 0}, {"min_scope_queries": 0}, {"max_general_loss": -1}, {"max_cutoff_shift": -1}]
-)
+@pytest.mark.parametrize("wrong", [{"min_queries": 0}, {"max_general_loss": -1}, {"max_cutoff_shift": -1}])
 def test_settings_are_validated(wrong):
     with pytest.raises(ConfigError):
         GateSettings(**wrong)

@@ -18,9 +18,9 @@ from hins_memory.types import Answer, Event, Memory, RankedMemory, Retrieval, Sc
 def make_pipeline(home: Path) -> Pipeline:
     """The pipeline of a home with a log: what is learnt is not the point here."""
     loop = LoopSettings(
-        holdout=HoldoutSettings(share=0.2, min_queries=5),
+        holdout=HoldoutSettings(share=0.2),
         train=TrainSettings(epochs=1.0, min_steps=6, batch_size=8, lora_rank=4, max_tokens=32),
-        gate=GateSettings(min_queries=5, samples=200),
+        gate=GateSettings(min_queries=5),
     )
     return Pipeline(Settings(home=home, project="test"), loop=loop)
 

@@ -19,7 +19,6 @@ from pydantic import BaseModel
 
 from hins_memory.errors import ConfigError
 from hins_memory.llm import BudgetError, ChatClient, LlmError, LlmSettings, ReplyCache, clear_cache
-from hins_memory.llm.budget import Budget
 
 KEY = "sk-loopback-secret"
 ASK = [{"role": "user", "content": "Who sails?"}]
@@ -309,29 +308,6 @@ def test_a_budget_holds_for_requests_under_way_at_once():
         assert asked == len(server.requests)
         assert 1 <= asked <= 4
         assert client.usage.prompt_tokens + client.usage.completion_tokens <= 200
-
-
-def test_rates_are_kept_by_many_threads():
-    limit = Budget(LlmSettings("loopback", "http://127.0.0.1:9/v1", tokens_per_minute=4), period=0.3)
-    times = []
-    lock = threading.Lock()
-
-    def take(_):
-        limit.wait(1)
-        with lock:
-            times.append(time.monotonic())
-
-    with ThreadPoolExecutor(12) as pool:
-        list(pool.map(take, range(12)))
-    times.sort()
-    assert all(later - earlier >= 0.29 for earlier, later in zip(times, times[4:], strict=False))
-    # more than the limit at once waits for an idle period, and not for ever
-    limit.wait(100)
-    requests = Budget(LlmSettings("loopback", "http://127.0.0.1:9/v1", requests_per_minute=2), period=0.3)
-    begun = time.monotonic()
-    for _ in range(3):
-        requests.wait(1000)
-    assert time.monotonic() - begun >= 0.29
 
 
 def test_odd_texts_are_sent_and_kept(tmp_path):

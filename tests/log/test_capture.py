@@ -29,9 +29,14 @@ from hins_memory.types import Answer, Deletion, Event, Feedback, Memory, RankedM
 ANN = Scope(user="ann")
 
 
+@pytest.fixture(autouse=True)
+def quick_writer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hins_memory.log.capture._FLUSH_SECONDS", 0.05)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path, project="p", log_url="", capture=True, flush_seconds=0.05)
+    return Settings(home=tmp_path, project="p", log_url="", capture=True)
 
 
 def _turn(number: int, text: str = "hello") -> Turn:
@@ -124,8 +129,9 @@ def test_no_file_is_made_before_the_first_event(settings):
     assert not settings.root.exists()
 
 
-def test_a_full_queue_drops_the_oldest_retrievals_and_nothing_else(tmp_path):
-    settings = Settings(home=tmp_path, project="p", log_url="", capture=True, queue_size=10, flush_seconds=0.05)
+def test_a_full_queue_drops_the_oldest_retrievals_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr("hins_memory.log.queue.MAX_RETRIEVALS", 10)
+    settings = Settings(home=tmp_path, project="p", log_url="", capture=True)
     with _Lock(settings):
         capture = Capture(settings)
         capture.record(_turn(0))
@@ -346,7 +352,7 @@ def test_a_writer_that_fails_by_what_was_not_foreseen_is_restarted_and_says_so(s
 
 
 def test_bytes_bound_the_queue_and_the_oldest_retrievals_go_first(tmp_path):
-    settings = Settings(home=tmp_path, project="p", log_url="", queue_bytes=1_000_000, flush_seconds=0.05)
+    settings = Settings(home=tmp_path, project="p", log_url="", queue_bytes=1_000_000)
     with _Lock(settings):
         capture = Capture(settings)
         capture.record(_turn(0))
@@ -368,7 +374,7 @@ def test_bytes_bound_the_queue_and_the_oldest_retrievals_go_first(tmp_path):
 
 
 def test_turns_go_only_when_there_is_no_retrieval_left_and_deletions_never(tmp_path, caplog):
-    settings = Settings(home=tmp_path, project="p", log_url="", queue_bytes=100_000, flush_seconds=0.05)
+    settings = Settings(home=tmp_path, project="p", log_url="", queue_bytes=100_000)
     with Capture(settings) as capture:
         capture.record(Memory("m1", ANN, "monday", "Ann likes tea"))
         assert capture.flush(20)
@@ -425,7 +431,8 @@ def test_what_waits_is_written_when_the_interpreter_ends(tmp_path):
     code = (
         "import sys; from hins_memory.log.capture import Capture; from hins_memory.config import Settings\n"
         "from hins_memory.types import *\n"
-        "capture = Capture(Settings(home=sys.argv[1], project='p', log_url='', flush_seconds=0.9))\n"
+        "sys.modules['hins_memory.log.capture']._FLUSH_SECONDS = 0.9\n"
+        "capture = Capture(Settings(home=sys.argv[1], project='p', log_url=''))\n"
         "[capture.record(Turn(Scope(user='ann'), 'c', 'Ann', 'text')) for _ in range(700)]\n"
         "assert 'torch' not in sys.modules"
     )
@@ -439,7 +446,8 @@ from hins_memory.log.capture import Capture
 from hins_memory.config import Settings
 from hins_memory.types import *
 
-settings = Settings(home=sys.argv[1], project="p", log_url="", flush_seconds=0.9)
+sys.modules["hins_memory.log.capture"]._FLUSH_SECONDS = 0.9
+settings = Settings(home=sys.argv[1], project="p", log_url="")
 
 def record(capture, name):
     for number in range(300):
@@ -505,7 +513,8 @@ from hins_memory.types import *
 folder = os.environ["FOLDER"]
 app = Celery("tasks", broker="filesystem://")
 app.conf.broker_transport_options = {"data_folder_in": folder + "/queue", "data_folder_out": folder + "/queue"}
-settings = Settings(home=folder, project="p", log_url="", flush_seconds=0.9)
+sys.modules["hins_memory.log.capture"]._FLUSH_SECONDS = 0.9
+settings = Settings(home=folder, project="p", log_url="")
 # Made in the parent, as by a module that attaches to an agent; and one that a task makes.
 inherited, own = Capture(settings), []
 

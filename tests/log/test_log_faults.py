@@ -30,7 +30,7 @@ def _turn(name: object) -> Turn:
 
 
 def _settings(folder: Path, url: str = "") -> Settings:
-    return Settings(home=folder, project="p", log_url=url, capture=True, flush_seconds=0.05)
+    return Settings(home=folder, project="p", log_url=url, capture=True)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ from hins_memory.config import Settings
 from hins_memory.types import *
 
 home, url, name = sys.argv[1:]
-capture = Capture(Settings(home=home, project="p", log_url=url, flush_seconds=0.05))
+capture = Capture(Settings(home=home, project="p", log_url=url))
 for number in range(200):
     capture.record(Turn(Scope(user="ann"), "c", name, "text", id=f"{name}-{number}"))
 assert capture.flush(60)

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hins_memory.data.examples import read_examples, write_examples
-from hins_memory.errors import ConfigError
-from hins_memory.loop.mix import MixSettings, mix_file
+from hins_memory.loop.mix import mix_file, synthetic_used
 from hins_memory.types import SYNTHETIC_TENANT, Negative, Positive, Scope, Tier, TieredExample
 
 
@@ -19,45 +18,36 @@ def example(number: int, synthetic: bool) -> TieredExample:
     return TieredExample(scope, "c", positive, (Negative("n", "other", Tier.EASY),))
 
 
-def mix(folder: Path, examples: list[TieredExample], settings: MixSettings, seed: int = 0) -> tuple[Any, Any]:
+def mix(folder: Path, examples: list[TieredExample], seed: int = 0) -> tuple[Any, Any]:
     write_examples(folder / "x.parquet", examples)
-    manifest = mix_file(folder / "x.parquet", settings, seed)
+    manifest = mix_file(folder / "x.parquet", seed)
     assert [path.name for path in folder.iterdir()] == ["x.parquet"]
     return list(read_examples(folder / "x.parquet")), manifest
 
 
 def test_all_is_used_before_there_is_traffic(tmp_path: Path) -> None:
     examples = [example(number, True) for number in range(20)]
-    kept, manifest = mix(tmp_path, examples, MixSettings())
+    kept, manifest = mix(tmp_path, examples)
     assert kept == examples
     assert manifest["synthetic_share"] == 1.0
-    assert mix(tmp_path, [], MixSettings())[1]["synthetic_share"] == 0.0
+    assert mix(tmp_path, [])[1]["synthetic_share"] == 0.0
 
 
-def test_half_is_left_at_half_and_order_and_captured_stay(tmp_path: Path) -> None:
+def test_half_is_left_at_half_and_order_and_captured_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hins_memory.loop.mix._HALF", 100)
     examples = [example(number, number % 3 != 0) for number in range(300)]
-    kept, manifest = mix(tmp_path, examples, MixSettings(half=100), seed=3)
+    kept, manifest = mix(tmp_path, examples, seed=3)
     assert manifest == {
         **{"captured": 100, "synthetic": 100, "synthetic_available": 200, "synthetic_share": 0.5},
-        **{"weight": 1.0, "half": 100},
+        "half": 100,
     }
     assert [one for one in examples if one in kept] == kept
     assert sum(not one.scope.synthetic for one in kept) == 100
-    assert kept == mix(tmp_path, examples, MixSettings(half=100), seed=3)[0]
-    assert kept != mix(tmp_path, examples, MixSettings(half=100), seed=4)[0]
+    assert kept == mix(tmp_path, examples, seed=3)[0]
+    assert kept != mix(tmp_path, examples, seed=4)[0]
 
 
-@given(st.integers(0, 10_000), st.integers(0, 100_000), st.floats(0, 1), st.integers(1, 10_000))
-def test_the_share_falls_with_traffic_and_never_exceeds_what_is_there(
-    synthetic: int, captured: int, weight: float, half: int
-) -> None:
-    settings = MixSettings(weight, half)
-    assert 0 <= settings.used(synthetic, captured) <= synthetic
-    assert settings.used(synthetic, captured + 1) <= settings.used(synthetic, captured)
-
-
-def test_wrong_settings_are_clear_errors() -> None:
-    with pytest.raises(ConfigError, match="weight"):
-        MixSettings(weight=2)
-    with pytest.raises(ConfigError, match="half"):
-        MixSettings(half=0)
+@given(st.integers(0, 10_000), st.integers(0, 100_000))
+def test_the_share_falls_with_traffic_and_never_exceeds_what_is_there(synthetic: int, captured: int) -> None:
+    assert 0 <= synthetic_used(synthetic, captured) <= synthetic
+    assert synthetic_used(synthetic, captured + 1) <= synthetic_used(synthetic, captured)

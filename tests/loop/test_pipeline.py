@@ -127,7 +127,7 @@ def test_a_round_loads_each_model_once(settings: Settings, monkeypatch: pytest.M
     with contextlib.closing(Memory(embedder="hins", settings=settings)) as memory:
         for conversation in sample(2):
             play(memory, conversation)
-        quick = replace(QUICK, train=replace(QUICK.train, epochs=0.1), gate=GateSettings(min_queries=5, samples=100))
+        quick = replace(QUICK, train=replace(QUICK.train, epochs=0.1), gate=GateSettings(min_queries=5))
         report = Pipeline(settings, memory, loop=quick).run()
     assert report.gate.candidate == report.version
     assert len(loaded) == len(set(loaded)) <= 3

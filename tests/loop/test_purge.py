@@ -21,7 +21,7 @@ from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
 from hins_memory.loop.data import LoopSettings
 from hins_memory.loop.pipeline import Pipeline
-from hins_memory.loop.purge import PurgeReport, PurgeSettings, purge_person
+from hins_memory.loop.purge import PurgeReport, purge_person
 from hins_memory.loop.split import HoldoutSettings, conversation_digest
 from hins_memory.training import TrainSettings
 from hins_memory.types import Answer, Event, Feedback, Memory, RankedMemory, Retrieval, Scope, Turn
@@ -62,9 +62,9 @@ def loop(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> LoopSettings:
     monkeypatch.setattr("hins_memory.training.fit.callbacks._SECONDS", -1.0)
     monkeypatch.setattr("hins_memory.training.fit.callbacks._MAX_SAVE_SHARE", float("inf"))
     return LoopSettings(
-        holdout=HoldoutSettings(share=0.2, min_queries=5),
+        holdout=HoldoutSettings(share=0.2),
         train=TrainSettings(mode="full", learning_rate=1e-3, batch_size=8, min_steps=12, max_tokens=32, replay=0.0),
-        gate=GateSettings(min_queries=5, samples=200),
+        gate=GateSettings(min_queries=5),
         base=str(tiny_folder),
     )
 
@@ -114,7 +114,7 @@ def test_a_purge_reaches_or_names_everything_that_was_made_of_the_log(project: S
     assert sorted(_where(report, "wrote on")) == sorted(named)
     assert _where(report, "encoder version") == [version.id]
     assert {name.split("/")[-1] for name in _holding(project.root)} <= {Path(one).name for one in named}
-    again = purge_person(project, "ann", how=PurgeSettings(delete_copies=True))
+    again = purge_person(project, "ann", delete_copies=True)
     assert sorted(again.deleted) == sorted(named)
     assert _holding(project.root) == []
     assert known_copies(project.root) == []
@@ -197,10 +197,13 @@ def test_equal_names_of_two_tenants_are_not_purged_together_by_accident(project:
     assert report["removed"]["turns"] == 6
 
 
-def test_the_command_says_that_traces_are_left_while_another_process_reads(project: Settings) -> None:
+def test_the_command_says_that_traces_are_left_while_another_process_reads(
+    project: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hins_memory.loop.purge.ERASE_SECONDS", 0.2)
     with reading(open_database(project.database_url)).connect() as reader:
         reader.exec_driver_sql("SELECT count(*) FROM turns")
-        report = purge_person(project, "ann", how=PurgeSettings(wait=0.2))
+        report = purge_person(project, "ann")
     assert "run the purge again" in report.problem
     assert not report.to_dict()["complete"]
     assert _where(report, "copies of the removed rows")

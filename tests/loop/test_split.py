@@ -81,7 +81,7 @@ def test_labelled_conversations_hold_their_own_queries_over_all_of_the_owners_me
 
 
 def test_nothing_of_a_held_out_conversation_is_left(store):
-    held = latest(labelled(store), HoldoutSettings(share=0.1, min_queries=1))
+    held = latest(labelled(store), 0.1, 1)
     assert [one.digest for one in held] == [conversation_digest(LOG.scope, "c2")]
     (evidence,) = store
     with store.vector_folder().owner() as folder:
@@ -119,7 +119,7 @@ def conversation(number: int, time: float, queries: int, owner: str = "") -> Lab
 )
 def test_latest_takes_the_latest_as_few_as_suffice_and_leaves_one(rows, share, minimum):
     conversations = [conversation(number, *row) for number, row in enumerate(rows)]
-    held = latest(conversations, HoldoutSettings(share, minimum))
+    held = latest(conversations, share, minimum)
     assert len(held) < len(conversations)
     rest = [one for one in conversations if one not in held]
     if held:
@@ -138,11 +138,11 @@ def test_latest_takes_the_latest_as_few_as_suffice_and_leaves_one(rows, share, m
 )
 def test_every_owner_with_several_conversations_gives_its_latest_and_keeps_some(rows, share, minimum):
     conversations = [conversation(number, *row) for number, row in enumerate(rows)]
-    held = latest(conversations, HoldoutSettings(share, minimum))
+    held = latest(conversations, share, minimum)
     rest = [one for one in conversations if one not in held]
     assert 0 < len(held) < len(conversations)
     assert len({one.digest for one in held}) == len(held)
-    assert held == latest(conversations[::-1], HoldoutSettings(share, minimum))
+    assert held == latest(conversations[::-1], share, minimum)
     for owner in "abc":
         own = [one for one in conversations if one.owner == owner]
         given = [one for one in own if one in held]
@@ -158,11 +158,11 @@ def test_every_owner_with_several_conversations_gives_its_latest_and_keeps_some(
 def test_an_owner_that_came_first_is_judged_too():
     old = [conversation(number, number, 10, "old") for number in range(4)]
     new = [conversation(10 + number, 100 + number, 10, "new") for number in range(8)]
-    held = latest([*old, *new], HoldoutSettings(share=0.25, min_queries=20))
+    held = latest([*old, *new], 0.25, 20)
     assert [(one.owner, one.time) for one in held] == [("new", 107), ("new", 106), ("old", 3)]
 
 
-@pytest.mark.parametrize("bad", [{"share": 0.0}, {"share": 1.0}, {"min_queries": 0}])
+@pytest.mark.parametrize("bad", [{"share": 0.0}, {"share": 1.0}])
 def test_bad_settings_are_refused(bad):
     with pytest.raises(ConfigError):
         HoldoutSettings(**bad)

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from hins_memory.common.files import file_digest
 from hins_memory.config import Settings
-from hins_memory.database.leases import LeaseLostError, LeaseSettings
+from hins_memory.database.leases import LeaseLostError
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.manifest import MANIFEST_NAME
 from hins_memory.errors import EncoderError, LogError, SwapError
@@ -319,10 +319,10 @@ def test_the_swap_lock_excludes_and_is_released(registry):
         pass
 
 
-def test_two_hosts_cannot_swap_an_agent_at_once_and_a_lost_lease_flips_nothing(tmp_path):
+def test_two_hosts_cannot_swap_an_agent_at_once_and_a_lost_lease_flips_nothing(tmp_path, monkeypatch):
     url, clock = f"sqlite:///{tmp_path / 'shared.db'}", [1000.0]
-    lease = LeaseSettings(clock=lambda _: clock[0])
-    one, two = (Registry(Settings(tmp_path / host, "test", url), lease=lease) for host in ("one", "two"))
+    monkeypatch.setattr("hins_memory.database.leases.database_clock", lambda _: clock[0])
+    one, two = (Registry(Settings(tmp_path / host, "test", url)) for host in ("one", "two"))
     one.record_live("agent", "stock", "")
     with one.swap_lock("agent"):
         one.begin_shadow("agent", "first", "_1")

@@ -14,7 +14,7 @@ from test_schedule import Project
 
 from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
-from hins_memory.database.leases import LeaseHeldError, LeaseLostError, Leases, LeaseSettings, database_clock
+from hins_memory.database.leases import LeaseHeldError, LeaseLostError, Leases, database_clock
 from hins_memory.database.tables import leases
 from hins_memory.errors import EncoderError, SwapError
 from hins_memory.registry.archive import export_version, import_version
@@ -84,20 +84,22 @@ def test_a_lease_that_another_host_took_over_records_nothing(hosts, url):
 HOLD = """
 import sys, time
 from pathlib import Path
-from hins_memory.database.leases import Leases, LeaseSettings
+from hins_memory.database import leases
 from hins_memory.database.engine import open_database
-with Leases(open_database(sys.argv[1]), Path(sys.argv[2]), LeaseSettings(float(sys.argv[3]))).hold("round"):
+leases._SECONDS = float(sys.argv[3])
+with leases.Leases(open_database(sys.argv[1]), Path(sys.argv[2])).hold("round"):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
-def test_after_the_loss_of_a_host_another_goes_on_when_the_lease_has_run_out(url, tmp_path):
+def test_after_the_loss_of_a_host_another_goes_on_when_the_lease_has_run_out(url, tmp_path, monkeypatch):
+    monkeypatch.setattr("hins_memory.database.leases._SECONDS", 2.0)
     command = [sys.executable, "-c", HOLD, url, str(tmp_path / "one"), "2"]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     engine = open_database(url)
-    others = Leases(engine, tmp_path / "two", LeaseSettings(2.0))
+    others = Leases(engine, tmp_path / "two")
     with pytest.raises(LeaseHeldError, match=f"process {holder.pid}"), others.hold("round"):
         pass
     holder.send_signal(signal.SIGKILL)
@@ -106,7 +108,7 @@ def test_after_the_loss_of_a_host_another_goes_on_when_the_lease_has_run_out(url
     # The same host at once, another one after the lease.
     with pytest.raises(LeaseHeldError), others.hold("round"):
         pass
-    with Leases(engine, tmp_path / "one", LeaseSettings(2.0)).hold("round") as lease:
+    with Leases(engine, tmp_path / "one").hold("round") as lease:
         assert lease.token == 2
     with engine.connect() as connection:
         assert abs(database_clock(connection) - time.time()) < 60

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,15 @@ from hins_memory.synthesis import Conversation, Exclusion, ModelSettings, conver
 from hins_memory.synthesis.run import write_conversations
 from hins_memory.types import SYNTHETIC_TENANT, Scope
 
-SMALL = ModelSettings(personas=3, conversations=4, sessions=2, parallel=2)
+PARALLEL = "hins_memory.synthesis.model.model._PARALLEL"
+SMALL = ModelSettings(personas=3, conversations=4)
+
+
+@pytest.fixture(autouse=True)
+def two_sittings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hins_memory.synthesis.model.model._SESSIONS", 2)
+
+
 GOODS = ("teapots", "kites", "clocks", "boots", "drums", "lamps", "bells", "maps", "ropes", "jars")
 
 
@@ -112,9 +121,10 @@ def test_a_second_run_asks_nothing_and_gives_the_same(tmp_path: Path) -> None:
     assert [one.id for one in first] == [one.id for one in second]
 
 
-def test_a_budget_stops_and_the_next_run_goes_on(tmp_path: Path) -> None:
+def test_a_budget_stops_and_the_next_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PARALLEL, 1)
     with LLMServer(RULES) as server:
-        limited = ModelSettings(personas=3, conversations=4, sessions=2, parallel=1, max_requests=11)
+        limited = replace(SMALL, max_requests=11)
         some, failures = written(server, limited, cache=tmp_path)
         assert len(server.requests) == 11
         assert len(some) == 1
@@ -142,7 +152,8 @@ def test_a_reply_that_does_not_validate_is_repaired() -> None:
         assert len(server.requests) == 3 + 4 * 6 + 1
 
 
-def test_what_fails_costs_its_own_conversation_only() -> None:
+def test_what_fails_costs_its_own_conversation_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PARALLEL, 1)
     seen: list[str] = []
 
     def never(prompt: str) -> object:
@@ -151,7 +162,7 @@ def test_what_fails_costs_its_own_conversation_only() -> None:
         return "no JSON at all" if speaker == seen[0] else asked(prompt)
 
     with LLMServer({**RULES, "Write questions that": never}) as server:
-        made, failures = written(server, ModelSettings(personas=3, conversations=4, sessions=2, parallel=1))
+        made, failures = written(server)
     assert len(made) == 4 - len(failures)
     assert failures
     assert "Questions" in failures[0]
@@ -173,7 +184,7 @@ def test_excluded_names_and_wordings_are_left_out() -> None:
 def test_given_personas_come_first_and_alike_ones_once() -> None:
     given = [["I sing in a choir every Monday."], ["I sing in a choir every Monday!"], ["My goats won a prize."]]
     with LLMServer(RULES) as server:
-        written(server, ModelSettings(personas=2, conversations=1, sessions=1), given=given)
+        written(server, ModelSettings(personas=2, conversations=1), given=given)
         prompts = [request["messages"][-1]["content"] for request in server.requests]
     assert not any("Invent" in prompt for prompt in prompts)
     assert "choir" in prompts[0]

@@ -20,7 +20,6 @@ from hins_memory.synthesis import (
     FIRST_NAMES,
     Conversation,
     Exclusion,
-    FilterSettings,
     RuleSettings,
     conversations_by_rules,
     conversations_of_logs,
@@ -31,7 +30,13 @@ from hins_memory.synthesis import (
 from hins_memory.synthesis.filters import Selection
 from hins_memory.types import Event, Scope, ScopeLog, Turn
 
-RULES = RuleSettings(sessions=2)
+RULES = RuleSettings()
+SESSIONS = "hins_memory.synthesis.rules.rules.SESSIONS"
+
+
+@pytest.fixture(autouse=True)
+def short_conversations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SESSIONS, 2)
 
 
 @pytest.fixture
@@ -108,12 +113,15 @@ def test_the_same_seed_gives_the_same_conversations(tmp_path: Path) -> None:
     assert len(list(conversations_by_rules(dialogues, RULES, limit=2))) == 2
 
 
-def test_too_small_a_corpus_and_wrong_settings_are_clear_errors(tmp_path: Path) -> None:
+def test_too_small_a_corpus_and_wrong_settings_are_clear_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dialogues = read_corpus([write_corpus(tmp_path / "talks.csv", copies=1)])
+    monkeypatch.setattr(SESSIONS, 6)
     with pytest.raises(ConfigError, match="needs 6"):
         list(conversations_by_rules(dialogues, RuleSettings()))
-    with pytest.raises(ConfigError, match="padded"):
-        RuleSettings(padded=2)
+    with pytest.raises(ConfigError, match="facts"):
+        RuleSettings(facts=2)
 
 
 def test_excluded_names_and_wordings_do_not_occur(tmp_path: Path) -> None:
@@ -144,8 +152,11 @@ def test_an_exclusion_of_a_file_takes_names_and_wordings(tmp_path: Path) -> None
         Exclusion.of_file(tmp_path / "none.txt")
 
 
-def test_questions_are_spread_and_not_repeated(made: list[tuple[str, Conversation]]) -> None:
-    selection = Selection(FilterSettings(queries=24, repeats=1), len(made), Counter())
+def test_questions_are_spread_and_not_repeated(
+    made: list[tuple[str, Conversation]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hins_memory.synthesis.filters._REPEATS", 1)
+    selection = Selection(24, len(made), 0, Counter())
     kept = [selection.select(one) for _, one in made]
     assert sum(len(one.queries) for one in kept) == 24
     bare = [

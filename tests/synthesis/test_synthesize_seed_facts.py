@@ -13,9 +13,14 @@ from hins_memory.synthesis import Exclusion, RuleSettings, conversations_by_rule
 from hins_memory.synthesis.rules.seed_facts import Kind, SeedFacts, seed_facts
 
 SCORED = Path(__file__).parents[2] / "benchmarks" / "data" / "preferences.jsonl"
-RULES = RuleSettings(sessions=2, facts=1, preferences=5, events=3, threads=2)
+RULES = RuleSettings(facts=1, preferences=5, events=3, threads=2)
 PACKAGED = [one for found in seed_facts().values() for one in found]
 NAMES = ("Ana", "Bo")
+
+
+@pytest.fixture(autouse=True)
+def short_conversations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hins_memory.synthesis.rules.rules.SESSIONS", 2)
 
 
 def words(text: str) -> list[str]:

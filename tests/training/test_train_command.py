@@ -17,6 +17,7 @@ from hins_memory.cli import app
 from hins_memory.config import Settings
 from hins_memory.data.sample_conversations import SampleConversation, load_sample
 from hins_memory.database.engine import open_database
+from hins_memory.evaluation.gate import GateSettings
 from hins_memory.log.writer import LogWriter
 from hins_memory.loop.pipeline import LoopSettings, Pipeline
 from hins_memory.loop.split import HoldoutSettings
@@ -71,7 +72,7 @@ def test_a_training_that_is_cut_is_continued_from_the_command_line(project, tmp_
             raise KeyboardInterrupt
 
     train = quick(mode="lora", patience=3, epochs=0.1, min_steps=8, batch_size=4)
-    loop = LoopSettings(holdout=HoldoutSettings(share=0.2, min_queries=5), train=train)
+    loop = LoopSettings(holdout=HoldoutSettings(share=0.2), gate=GateSettings(min_queries=5), train=train)
     with pytest.raises(KeyboardInterrupt):
         Pipeline(project, loop=loop, progress=cut).train()
     # what is logged meanwhile makes no difference

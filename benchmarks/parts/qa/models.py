@@ -42,8 +42,6 @@ class Models:
         add("--workers", type=int, default=8, help="questions asked at once (default 8)")
         add("--timeout", type=float, default=60.0, metavar="SECONDS", help="until a request is given up (default 60)")
         add("--tries", type=int, default=5, help="tries of a request (default 5)")
-        add("--requests-per-minute", type=int, default=0, metavar="N", help="of each model; 0 sets no limit (default)")
-        add("--tokens-per-minute", type=int, default=0, metavar="N", help="of each model; 0 sets no limit (default)")
         add("--price", action="append", default=[], metavar="MODEL=IN,OUT",
             help="price of a million prompt and completion tokens of a model; may be repeated")  # fmt: skip
         add("--max-cost", type=float, default=0.0, metavar="COST", help="what each model may cost; needs --price")
@@ -66,8 +64,6 @@ class Models:
                     base_url=given.base_url,
                     timeout=given.timeout,
                     tries=given.tries,
-                    requests_per_minute=given.requests_per_minute,
-                    tokens_per_minute=given.tokens_per_minute,
                     cache=self.cache_folder,
                     input_price=priced[0],
                     output_price=priced[1],

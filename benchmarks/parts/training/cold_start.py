@@ -25,7 +25,6 @@ from hins_memory.mining import MineSettings, mine
 from hins_memory.synthesis import (
     FIRST_NAMES,
     Exclusion,
-    FilterSettings,
     RuleSettings,
     conversations_by_rules,
     read_corpus,
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["K", "Recipe", "evaluation_exclusion", "figures", "preference_sets", "prior_of", "scores", "train_seed"]
 
-_Settings = TypeVar("_Settings", RuleSettings, FilterSettings, MineSettings, TrainSettings)
+_Settings = TypeVar("_Settings", RuleSettings, MineSettings, TrainSettings)
 
 K = 10
 PREFERENCES = DATA / "preferences.jsonl"
@@ -68,14 +67,10 @@ class Recipe:
     temperature: float = 0.03
     max_tokens: int = 64
     lora_rank: int = 16
-    addressed: float = 0.35
-    padded: float = 0.4
-    dated: float = 0.5
     facts: float = 0.5
     preferences: int = 16
     events: int = 16
     threads: int = 8
-    repeats: int = 20
     replay: float = 0.0
     soup: float = 1.0
 
@@ -116,8 +111,7 @@ def train_seed(
     made = list(
         conversations_by_rules(read_corpus(corpus), _part(RuleSettings, recipe, seed), exclusion, recipe.conversations)
     )
-    filters = _part(FilterSettings, recipe, seed, queries=recipe.questions)
-    report = write_conversations(made, encoder, LogWriter(engine).write, filters)
+    report = write_conversations(made, encoder, LogWriter(engine).write, questions=recipe.questions, seed=seed)
     mined = mine(LogReader(engine).scope_logs(), encoder, _part(MineSettings, recipe, seed))
     prepared = time.perf_counter() - begun
     auxiliary = AuxiliaryData(heldout_queries=score_sample(seed))
@@ -138,10 +132,10 @@ def train_seed(
     return trained.folder, taken
 
 
-def _part(kind: type[_Settings], recipe: Recipe, seed: int, **more: Any) -> _Settings:
+def _part(kind: type[_Settings], recipe: Recipe, seed: int) -> _Settings:
     """Return settings of a stage: what the recipe has of their names, and their defaults for the rest."""
     named = {field.name: getattr(recipe, field.name) for field in fields(kind) if hasattr(recipe, field.name)}
-    return kind(**named, **more, seed=seed)
+    return kind(**named, seed=seed)
 
 
 def score_sample(seed: int) -> list[QuerySample]:

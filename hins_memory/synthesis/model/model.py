@@ -29,6 +29,9 @@ Personas = tuple[Sequence[str], Sequence[str]]
 
 logger = logging.getLogger(__name__)
 
+# Sessions of a conversation, and conversations written at once.
+_SESSIONS = 4
+_PARALLEL = 4
 _SHOWN_PERSONAS = 12
 # Personas that share at least this part of their words are taken for one person.
 _SAME_PERSON = 0.6
@@ -42,8 +45,6 @@ class ModelSettings:
     Args:
         personas: how many people are invented, at least 2; those given come first.
         conversations: how many conversations.
-        sessions: how many sessions each conversation has.
-        parallel: conversations written at once.
         max_requests: requests in all, answered from the endpoint; 0 means no limit.
         seed: of names and pairs.
 
@@ -53,16 +54,14 @@ class ModelSettings:
 
     personas: int = 20
     conversations: int = 20
-    sessions: int = 4
-    parallel: int = 4
     max_requests: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.personas < 2:
             raise ConfigError(f"personas is {self.personas}.", "A conversation needs 2.")
-        if min(self.conversations, self.sessions, self.parallel) < 1 or self.max_requests < 0:
-            raise ConfigError("conversations, sessions and parallel are at least 1.", "Use e.g. 20, 4 and 4.")
+        if self.conversations < 1 or self.max_requests < 0:
+            raise ConfigError("The limit of requests is negative, or there is no conversation.", "Use e.g. 0 and 20.")
 
 
 def converse_by_model(
@@ -95,7 +94,7 @@ def converse_by_model(
         return
     rng = Random(settings.seed)
     pairs = [tuple(rng.sample(range(len(people)), 2)) for _ in range(settings.conversations)]
-    with ThreadPoolExecutor(settings.parallel) as pool:
+    with ThreadPoolExecutor(_PARALLEL) as pool:
         jobs = [
             pool.submit(writer.conversation, number, (people[first], people[second]))
             for number, (first, second) in enumerate(pairs)
@@ -170,10 +169,10 @@ class _Writer:
         free = [name for name in (*FEMALE, *MALE) if self._exclusion.allows(name)]
         first, second = rng.sample(free, 2)
         names = (first, second)
-        plan = self._ask(prompts.lives(names, personas, self._settings.sessions), Lives)
+        plan = self._ask(prompts.lives(names, personas, _SESSIONS), Lives)
         turns: list[Utterance] = []
         items: list[Item] = []
-        for session_number in range(1, self._settings.sessions + 1):
+        for session_number in range(1, _SESSIONS + 1):
             begin = len(turns)
             talk = self._ask(
                 prompts.session(names, personas, _session_topics(plan, names, session_number), session_number), Session

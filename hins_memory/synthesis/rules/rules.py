@@ -18,8 +18,14 @@ from hins_memory.synthesis.rules.seed_facts import Kind, SeedFacts, seed_facts
 from hins_memory.synthesis.rules.statements import Statement, sentences, statements
 from hins_memory.synthesis.rules.words import FEMALE, MALE
 
-__all__ = ["RuleSettings", "generate_conversations"]
+__all__ = ["SESSIONS", "RuleSettings", "generate_conversations"]
 
+#: Dialogues that one conversation consists of.
+SESSIONS = 6
+# Shares of the turns: those that address the other speaker by name; those that get small talk in front, or at the end.
+_ADDRESSED, _PADDED = 0.35, 0.4
+# Share of the statements in the past or future tense that get a time.
+_DATED = 0.5
 _PAST_TIMES = (
     *("yesterday", "last week", "last weekend", "last month", "two days ago", "last Friday", "a few days ago"),
     *("last Tuesday", "last summer", "two weeks ago", "last night", "this morning", "last year", "on Sunday"),
@@ -48,11 +54,7 @@ class RuleSettings:
     """How conversations and questions are made.
 
     Args:
-        sessions: dialogues that one conversation consists of.
-        addressed: share of the turns, 0 to 1, in which the other speaker is addressed by name.
-        padded: share of the turns that get small talk in front, and share that get it at the end.
-        dated: share of the statements in the past or future tense that get a time, e.g. "last week".
-        facts: share of the conversations that are stored as extracted facts instead of turns.
+        facts: share of the conversations, 0 to 1, that are stored as extracted facts instead of turns.
         preferences: how many packaged preferences (seed_facts.py) are added to the facts of a conversation.
         events: how many packaged events are added.
         threads: how many packaged threads, each seven to ten facts about one topic, are added.
@@ -62,10 +64,6 @@ class RuleSettings:
         ConfigError: a value is out of range.
     """
 
-    sessions: int = 6
-    addressed: float = 0.35
-    padded: float = 0.4
-    dated: float = 0.5
     facts: float = 0.5
     preferences: int = 16
     events: int = 16
@@ -73,18 +71,18 @@ class RuleSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.sessions < 1:
-            raise ConfigError(f"sessions is {self.sessions}.", "Use at least 1.")
         for name in ("preferences", "events", "threads"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use 0 or more.")
-        for name in ("addressed", "padded", "dated", "facts"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}.", "Use a share from 0 to 1.")
+        if not 0 <= self.facts <= 1:
+            raise ConfigError(f"facts is {self.facts}.", "Use a share from 0 to 1.")
 
 
 def generate_conversations(
-    dialogues: Sequence[Dialogue], settings: RuleSettings, exclusion: Exclusion | None = None
+    dialogues: Sequence[Dialogue],
+    settings: RuleSettings,
+    exclusion: Exclusion | None = None,
+    sessions: int | None = None,
 ) -> Iterator[Conversation]:
     """Yield conversations made of the dialogues, each dialogue used once; the same input and seed give the same.
 
@@ -92,20 +90,22 @@ def generate_conversations(
         dialogues: what was said.
         settings: how conversations are made.
         exclusion: what must not occur in them.
+        sessions: dialogues that one conversation consists of; None is `SESSIONS`.
 
     Raises:
         ConfigError: there are fewer dialogues than one conversation needs.
     """
-    if len(dialogues) < settings.sessions:
+    count = SESSIONS if sessions is None else sessions
+    if len(dialogues) < count:
         raise ConfigError(
-            f"There are {len(dialogues)} dialogues; a conversation needs {settings.sessions}.", "Give a larger corpus."
+            f"There are {len(dialogues)} dialogues; a conversation needs {count}.", "Give a larger corpus."
         )
     rng = Random(settings.seed)
     order = list(dialogues)
     rng.shuffle(order)
     builder = _ConversationBuilder(settings, exclusion or Exclusion(), _small_talk(order), rng)
-    while len(order) >= settings.sessions:
-        yield builder.build(_compatible(order, settings.sessions))
+    while len(order) >= count:
+        yield builder.build(_compatible(order, count))
 
 
 def _compatible(order: list[Dialogue], count: int) -> list[Dialogue]:
@@ -246,18 +246,18 @@ class _ConversationBuilder:
 
     def _with_context(self, text: str, stated: Sequence[Statement], other: str) -> str:
         """Return a turn with what longer chats have: times, small talk and the other speaker's name."""
-        rng, settings = self._rng, self._settings
+        rng = self._rng
         for one in stated:
             times = _PAST_TIMES if one.tense == "past" else _COMING_TIMES if one.tense == "future" else ()
-            if times and "used to" not in one.source and rng.random() < settings.dated:
+            if times and "used to" not in one.source and rng.random() < _DATED:
                 bare = one.source.rstrip(".!")
                 text = text.replace(one.source, f"{bare} {rng.choice(times)}{one.source[len(bare) :]}")
         parts = [text]
-        if self._small_talk and rng.random() < settings.padded:
+        if self._small_talk and rng.random() < _PADDED:
             parts.insert(0, rng.choice(self._small_talk))
-        if self._small_talk and rng.random() < settings.padded:
+        if self._small_talk and rng.random() < _PADDED:
             parts.append(rng.choice(self._small_talk))
-        if rng.random() < settings.addressed:
+        if rng.random() < _ADDRESSED:
             if rng.random() < _GREETING_SHARE:
                 parts.insert(0, rng.choice(_GREETINGS).format(other))
             else:

@@ -220,12 +220,11 @@ def test_readers_are_named_by_the_option(models, tmp_path, monkeypatch):
 
 
 def test_prices_and_limits_reach_the_client():
-    argv = ["--price", "a=1,2", "--price", "b=3,4.5", "--max-cost", "9", "--requests-per-minute", "600"]
+    argv = ["--price", "a=1,2", "--price", "b=3,4.5", "--max-cost", "9"]
     with LLMServer(default="yes") as server:
         made = Models(options(*argv, "--base-url", server.base_url))
         settings = made.client("b").settings
     assert (settings.input_price, settings.output_price, settings.max_cost) == (3.0, 4.5, 9.0)
-    assert settings.requests_per_minute == 600
     assert made.usage()["b"].requests <= 1
 
 
