@@ -23,10 +23,10 @@ _RESULT_BYTES = 250
 class EventQueue:
     """A thread-safe first-in first-out queue of events that holds a bounded number of retrievals, and of bytes.
 
-    A new retrieval beyond `MAX_RETRIEVALS` pushes the oldest out. Beyond `max_bytes` the oldest retrievals go first. Only
-    when there is none left do the oldest other events go, too: turns, memories and outcomes, never deletions. An event
-    that is larger than that alone is not taken. `pushed_out` counts all of them, and `pushed_out_others` those that are
-    not retrievals.
+    A new retrieval beyond `MAX_RETRIEVALS` pushes the oldest out. Beyond `max_bytes` the oldest retrievals go first.
+    Only when there is none left do the oldest other events go, too: turns, memories and outcomes, never deletions. An
+    event that is larger than that alone is not taken. `pushed_out` counts all of them, and `pushed_out_others` those
+    that are not retrievals.
 
     `take` hands out a chunk, which counts as waiting until `taken_is_done`. Events are numbered from 1.
     """
