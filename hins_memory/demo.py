@@ -7,7 +7,7 @@ that the new encoder was not trained on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,10 @@ from hins_memory.loop.pipeline import LoopSettings, Pipeline, RunReport
 from hins_memory.loop.split import conversation_digest
 from hins_memory.mining import MineSettings
 from hins_memory.training.settings import TrainSettings
-from hins_memory.types import Scope
+from hins_memory.types import Progress, Scope
 
 __all__ = ["DemoExample", "DemoReport", "Progress", "run_demo"]
 
-Progress = Callable[[str, int, int], None]
 
 _TOP_K = 20
 _RANK = 10

@@ -1,9 +1,10 @@
-"""The words of the project as frozen dataclasses; standard library only, shared by every stage."""
+"""The data types that all stages share, as frozen dataclasses; standard library only."""
 
 from __future__ import annotations
 
 import time as _time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -19,6 +20,7 @@ __all__ = [
     "Polarity",
     "Positive",
     "PositiveSource",
+    "Progress",
     "RankedMemory",
     "Ratio",
     "Retrieval",
@@ -37,6 +39,8 @@ __all__ = [
 #: The side of the search that a text stands on.
 Role = Literal["query", "document"]
 Polarity = Literal["POSITIVE", "NEGATIVE"]
+#: Called while a stage runs: with its name, how much of it is done, and how much there is (0 where that is not known).
+Progress = Callable[[str, int, int], None]
 #: Where the belief that a (query, memory) pair is relevant comes from.
 PositiveSource = Literal["feedback", "answer", "unretrieved", "synthesis", "replay"]
 

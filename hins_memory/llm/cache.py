@@ -7,14 +7,13 @@ import hashlib
 import importlib
 import json
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hins_memory.common.files import private_file
 from hins_memory.errors import ConfigError
 from hins_memory.llm.budget import LlmError
 
@@ -139,9 +138,8 @@ def _texts_only() -> type[Any]:
 
 def _opened(folder: Path) -> Any:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        # Private, before SQLite makes it readable by all. An existing one is not opened: closing drops SQLite's locks.
-        os.close(os.open(folder / _FILE, os.O_CREAT | os.O_EXCL, 0o600))
+    # Before SQLite makes it readable by all. An existing one is not opened: closing it would drop SQLite's locks.
+    private_file(folder / _FILE)
     return package("diskcache").Cache(
         str(folder),
         disk=_texts_only(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from hins_memory.mining import MineReport, mine_to_parquet
 from hins_memory.mining.storage.evidence import EvidenceStore, OwnerEvidence
 from hins_memory.training.auxiliary_data import AuxiliaryData
 from hins_memory.training.query_samples import QuerySampler
-from hins_memory.types import Scope
+from hins_memory.types import Progress, Scope
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -36,8 +36,6 @@ __all__ = ["LoopData", "MinedData", "Progress", "public_texts"]
 
 # What early stopping measures, of the conversations that are left to train on.
 _STOPPING_SHARE, _STOPPING_QUERIES = 0.15, 20
-#: Called with the stage, how much of it is done, and how much there is.
-Progress = Callable[[str, int, int], None]
 
 
 def public_texts() -> list[str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hins_memory.loop.settings import LoopSettings
     from hins_memory.registry.registry import EncoderVersion
     from hins_memory.training import TrainResult, TrainSettings
-    from hins_memory.training.trainer import Progress
+    from hins_memory.types import Progress
 
 __all__ = ["Comparison", "compare_encoders", "labelled_sets", "mine_labelled", "train_encoder", "train_version"]
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from hins_memory.errors import SwapError
 from hins_memory.plugins.protocols import same_record
+from hins_memory.types import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +27,6 @@ __all__ = ["IndexReport", "IndexSync", "Progress", "compare_vectors"]
 logger = logging.getLogger(__name__)
 
 #: Called with what is being done, how many records are done, and how many there are.
-Progress = Callable[[str, int, int], None]
 _T = TypeVar("_T")
 
 # Re-encoded samples must agree this well with what is stored; batches and threads change the last bits only.

@@ -15,7 +15,7 @@ from hins_memory.synthesis.events import events
 from hins_memory.synthesis.filters import Exclusion, Selection
 from hins_memory.synthesis.rules.corpus import Dialogue, dialogues_of
 from hins_memory.synthesis.rules.rules import SESSIONS, RuleSettings, generate_conversations
-from hins_memory.types import SYNTHETIC_TENANT, Event, Scope, ScopeLog, synthetic_tenant
+from hins_memory.types import SYNTHETIC_TENANT, Event, Progress, Scope, ScopeLog, synthetic_tenant
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
@@ -24,7 +24,6 @@ __all__ = ["SynthesisReport", "conversations_by_rules", "conversations_of_logs",
 
 #: Conversations under one owner, which give each other easy negatives.
 PER_OWNER = 3
-Progress = Callable[[str, int, int], None]
 Owned = tuple[Scope, Conversation]
 
 

@@ -28,7 +28,7 @@ from hins_memory.training.postprocess.weights import postprocess_weights, withou
 from hins_memory.training.query_mode.train import train_query_map
 from hins_memory.training.query_samples import samples_of_examples
 from hins_memory.training.settings import TrainSettings
-from hins_memory.types import TieredExample
+from hins_memory.types import Progress, TieredExample
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -40,7 +40,6 @@ MIN_EXAMPLES = 16
 _PACKAGES = ("hins-memory", "torch", "transformers", "sentence-transformers", "accelerate", "datasets", "peft")
 # Two checkpoints are kept while a third is written; each holds the weights and AdamW's two moments.
 _CHECKPOINTS_AT_ONCE = 3
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import contextlib
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from hins_memory.training.fit.checkpoints import check_identity, latest_checkpoi
 from hins_memory.training.fit.cpu_allocator import fast_cpu_training
 from hins_memory.training.fit.processes import from_main, is_main, process_count, wait_for_all
 from hins_memory.training.settings import TrainSettings
+from hins_memory.types import Progress
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from hins_memory.evaluation import EvalSet
 
 __all__ = ["FitJob", "fit"]
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoders.score_offset import with_modules
@@ -14,6 +14,7 @@ from hins_memory.training.postprocess.calibration import max_share_difference, s
 from hins_memory.training.query_mode.example_vectors import ExampleVectors
 from hins_memory.training.query_samples import SampleVectors
 from hins_memory.training.settings import TrainSettings
+from hins_memory.types import Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -27,7 +28,6 @@ _RANK = 32
 _DRIFT_WEIGHT = 100.0
 # The shifts that are tried along the mean of the texts: this many steps of this size, in both directions.
 _SHIFT_STEPS, _SHIFT_STEP = 60, 0.01
-Progress = Callable[[str, int, int], None]
 
 
 class QueryMap:

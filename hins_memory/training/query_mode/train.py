@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoders.encoder import Encoder
@@ -18,14 +18,12 @@ from hins_memory.training.query_mode.query_map import (
 )
 from hins_memory.training.query_samples import SampleVectors
 from hins_memory.training.settings import TrainSettings
-from hins_memory.types import TieredExample
+from hins_memory.types import Progress, TieredExample
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 __all__ = ["train_query_map"]
-
-Progress = Callable[[str, int, int], None]
 
 
 def train_query_map(
