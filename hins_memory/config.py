@@ -19,7 +19,7 @@ __all__ = ["FILE_NAME", "TABLES", "Settings", "SettingsFile", "read_settings_fil
 #: The file of settings in a project's folder; the environment's ``HINS_CONFIG`` names another one.
 FILE_NAME = "hins.toml"
 #: Its tables. `Settings` reads the first, `hins_memory.loop.settings.LoopSettings` the others.
-TABLES = ("capture", "mine", "holdout", "train", "gate")
+TABLES = ("capture", "mine", "train", "gate")
 #: What stands before the tables.
 TOP_LEVEL = ("base", "seed")
 
@@ -32,7 +32,10 @@ _DEFAULTS: dict[str, Any] = {
 }
 #: Settings of earlier versions, by table: what holds instead.
 REMOVED = {
-    "": {"mix": "synthetic examples fade with traffic, half of them are left at 500 captured ones"},
+    "": {
+        "holdout": "set held_out_share and min_queries in [gate]",
+        "mix": "synthetic examples fade with traffic, half of them are left at 500 captured ones",
+    },
     "capture": {
         "queue_size": "at most 10,000 retrievals wait for the writer, and queue_bytes bytes",
         "flush_seconds": "events are committed within a second, mostly within 0.2",
@@ -41,7 +44,6 @@ REMOVED = {
         "samples": "the bootstrap takes 10,000",
         "min_scope_queries": "a scope with at least 20 held-out queries is a large one",
     },
-    "holdout": {"min_queries": "set min_queries in [gate]; as many are held out, if there are"},
     "mine": {
         "top_k": "the first 20 memories of a search count",
         "max_positives": "at most 3 memories of a search become positives",
@@ -55,6 +57,7 @@ REMOVED = {
         "negatives": "training uses all negatives that were mined: set negatives in [mine]",
         "max_general_loss": "set max_general_loss in [gate]; training keeps to nine tenths of it",
         "warmup": "the rate rises over a tenth of the steps",
+        "gradient_cache": "gradients are cached from 64 micro-batches on: set a smaller micro_batch_size",
         "eval_steps": "early stopping looks at the held-out traffic after each eighth of the steps",
         "checkpoint_seconds": "a checkpoint is written about every minute",
         "checkpoint_steps": "a checkpoint is written about every minute",

@@ -7,14 +7,12 @@ from typing import Any
 from hins_memory.data.sample_conversations import SampleConversation, load_sample
 from hins_memory.evaluation.gate import GateSettings
 from hins_memory.loop.pipeline import LoopSettings
-from hins_memory.loop.split import HoldoutSettings
 from hins_memory.training import TrainSettings
 
 #: Small enough for a test: what is learnt is not the point here.
 QUICK = LoopSettings(
-    holdout=HoldoutSettings(share=0.2),
     train=TrainSettings(epochs=1.0, min_steps=1, lora_rank=4, max_tokens=64),
-    gate=GateSettings(min_queries=5),
+    gate=GateSettings(held_out_share=0.2, min_queries=5),
 )
 
 

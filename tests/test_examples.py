@@ -30,7 +30,6 @@ from hins_memory.data.sample_conversations import load_sample
 from hins_memory.database.engine import open_database
 from hins_memory.evaluation.gate import GateSettings
 from hins_memory.log.reader import LogReader
-from hins_memory.loop.split import HoldoutSettings
 from hins_memory.loop.pipeline import LoopSettings, Pipeline
 from hins_memory.training import TrainSettings
 from hins_memory.plugins.manager import broken_plugins, get_plugin_manager
@@ -73,9 +72,8 @@ for one in load_sample()[:2]:
             book.search(asked.question, 20)
             turn.answered(asked.answer)
 loop = LoopSettings(
-    holdout=HoldoutSettings(share=0.2),
     train=TrainSettings(mode="query"),
-    gate=GateSettings(min_queries=5),
+    gate=GateSettings(held_out_share=0.2, min_queries=5),
 )
 report = Pipeline(settings, book, loop=loop).run()
 # So few questions prove nothing; whatever the gate says of them, the new version can be swapped in.

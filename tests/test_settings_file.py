@@ -29,11 +29,10 @@ ratio = {easy = 0.5, medium = 0.25, hard = 0.25}
 [train]
 mode = "full"
 epochs = 3
-gradient_cache = true
+micro_batch_size = 8
 [gate]
 max_general_loss = 0.5
-[holdout]
-share = 0.5
+held_out_share = 0.5
 """
 
 
@@ -69,8 +68,8 @@ def test_the_file_sets_what_each_stage_uses(tmp_path: Path) -> None:
     loop = pipeline.loop
     assert (loop.base, loop.mine.seed, loop.train.seed) == ("stock", 7, 7)
     assert (loop.mine.negatives, loop.mine.ratio) == (5, Ratio(0.5, 0.25, 0.25))
-    assert (loop.train.mode, loop.train.epochs, loop.train.gradient_cache) == ("full", 3.0, True)
-    assert (loop.gate.max_general_loss, loop.holdout.share) == (0.5, 0.5)
+    assert (loop.train.mode, loop.train.epochs, loop.train.micro_batch_size) == ("full", 3.0, 8)
+    assert (loop.gate.max_general_loss, loop.gate.held_out_share) == (0.5, 0.5)
     assert pipeline.status().settings_file == str(path)
     assert Pipeline(found, loop=LoopSettings()).loop == LoopSettings()
 
@@ -135,7 +134,7 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, said: lis
         ("[train]\neval_steps = 4", ["hins.toml [train]", "eval_steps is not a setting any more", "Delete the line"]),
         ("[capture]\nqueue_size = 9", ["queue_size is not a setting any more", "queue_bytes bytes"]),
         ("[mix]\nhalf = 9", ["hins.toml", "mix is not a setting any more", "half of them are left at 500"]),
-        ("[holdout]\nmin_queries = 9", ["set min_queries in [gate]"]),
+        ("[holdout]\nshare = 0.5", ["holdout is not a setting any more", "set held_out_share"]),
         ("[train]\nnegatives = 5", ["set negatives in [mine]"]),
         ("[train]\nmax_general_loss = 0.1", ["set max_general_loss in [gate]"]),
     ],

@@ -24,8 +24,7 @@ _TITLES = {
     "capture": "`[capture]`: what is recorded, and where",
     "mine": "`[mine]`: what becomes an example",
     "train": "`[train]`: how the encoder is trained",
-    "holdout": "`[holdout]`: how much is kept for the gate",
-    "gate": "`[gate]`: what a new version has to show",
+    "gate": "`[gate]`: what is held out, and what a new version has to show",
 }
 
 

@@ -47,8 +47,8 @@ class GateSettings:
     """Settings of the gate.
 
     Args:
-        min_queries: with fewer held-out queries than this the gate gives an error. The loop holds out at least as many
-            if there are.
+        held_out_share: the loop holds out at least this share of all labelled queries, over 0 and below 1.
+        min_queries: and at least this many, if there are. With fewer held-out queries the gate gives an error.
         max_general_loss: how much nDCG@10 general retrieval may lose, 0 to 1 (0.01 is one point). Training in a loop
             keeps less of what was learned where more than nine tenths of it would be lost.
         max_cutoff_shift: by how much the share of results that reach a cut-off may change, relative to the
@@ -59,6 +59,7 @@ class GateSettings:
         ConfigError: a value is out of range.
     """
 
+    held_out_share: float = 0.25
     min_queries: int = 20
     max_general_loss: float = 0.01
     max_cutoff_shift: float = 0.05
@@ -69,6 +70,8 @@ class GateSettings:
         return min(_TRAINING_SHARE * self.max_general_loss, 1.0)
 
     def __post_init__(self) -> None:
+        if not 0 < self.held_out_share < 1:
+            raise ConfigError(f"held_out_share is {self.held_out_share}.", "Use a share over 0 and below 1.")
         if self.min_queries < 1:
             raise ConfigError(f"min_queries is {self.min_queries}.", "Use at least 1.")
         for name in ("max_general_loss", "max_cutoff_shift"):

@@ -122,7 +122,7 @@ class LoopData:
             NotEnoughDataError: there are too few conversations with a query whose positive is known.
         """
         conversations = self.labelled(store, training=True)
-        held = latest(conversations, self._loop.holdout.share, self._loop.gate.min_queries)
+        held = latest(conversations, self._loop.gate.held_out_share, self._loop.gate.min_queries)
         seed, digests = self._loop.train.seed, {one.digest for one in held}
         stopping: list[LabelledConversation] = []
         if self._loop.train.patience:

@@ -8,7 +8,6 @@ from typing import Any
 
 from hins_memory.config import SettingsFile
 from hins_memory.evaluation.gate import GateSettings
-from hins_memory.loop.split import HoldoutSettings
 from hins_memory.mining import MineSettings
 from hins_memory.training.settings import TrainSettings
 
@@ -36,7 +35,6 @@ class LoopSettings:
     Args:
         mine: what becomes an example.
         train: how the encoder is trained.
-        holdout: how much is kept for the gate.
         gate: what the candidate has to show.
         base: the encoder that training starts from, as for `Encoder.load`; None stands for what the serving encoder
             was trained from, or is itself, and for the packaged starter in a new project.
@@ -44,7 +42,6 @@ class LoopSettings:
 
     mine: MineSettings = field(default_factory=MineSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
-    holdout: HoldoutSettings = field(default_factory=HoldoutSettings)
     gate: GateSettings = field(default_factory=GateSettings)
     base: str | None = None
 
@@ -75,7 +72,6 @@ class LoopSettings:
         return cls(
             mine=replace(file.build("mine", MineSettings, without=("seed",)), seed=chosen, **(mine or {})),
             train=replace(file.build("train", TrainSettings, without=("seed",)), seed=chosen, **(train or {})),
-            holdout=file.build("holdout", HoldoutSettings),
             gate=file.build("gate", GateSettings),
             base=top.base if base is None else base,
         )

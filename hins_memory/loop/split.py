@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-from hins_memory.errors import ConfigError
 from hins_memory.evaluation import EvalQuery, EvalSet
 from hins_memory.mining.owner.vectors import VectorFolder
 from hins_memory.mining.positives.evidence import QueryEvidence
@@ -16,32 +15,12 @@ from hins_memory.types import Scope
 
 __all__ = [
     "HeldOutSets",
-    "HoldoutSettings",
     "LabelledConversation",
     "conversation_digest",
     "labelled",
     "latest",
     "without",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class HoldoutSettings:
-    """How much is held out.
-
-    Args:
-        share: at least this share of all labelled queries is held out, over 0 and below 1, and at least as many as
-            the gate needs (`GateSettings.min_queries`).
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-
-    share: float = 0.25
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise ConfigError(f"share is {self.share}.", "Hold out a share over 0 and below 1.")
 
 
 @dataclass(frozen=True, slots=True)

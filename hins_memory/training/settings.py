@@ -47,9 +47,9 @@ class TrainSettings:
             averaging), against forgetting.
         replay: packaged examples of general retrieval that are trained on beside the others, how many for each of them,
             against forgetting; 0 adds none.
-        micro_batch_size: texts per forward pass; they are sorted by length first, so little is padded.
-        gradient_cache: embed twice and keep the activations of one micro-batch only, so that the batch size does not
-            bound the memory; None does so where a step has more than 1024 texts in a process.
+        micro_batch_size: texts per forward pass; they are sorted by length first, so little is padded. Where a step has
+            more than 64 times as many texts in a process, or more than 1024, they are embedded twice, so that one pass
+            at a time is in memory (GradCache).
         max_tokens: longer texts are cut to this many tokens while training; 0 means the model's own limit.
         patience: stop when the held-out traffic has not got better this many times in a row, and keep the best weights;
             0 trains to the end and keeps the last.
@@ -71,7 +71,6 @@ class TrainSettings:
     soup: float = 0.8
     replay: float = 0.25
     micro_batch_size: int = 16
-    gradient_cache: bool | None = None
     max_tokens: int = 256
     patience: int = 0
     seed: int = 0

@@ -264,7 +264,16 @@ def test_what_is_kept_of_a_verdict_names_no_user(stock_encoder, broken_encoder):
     assert not {"groups", "evidence"} & verdict.keys()
 
 
-@pytest.mark.parametrize("wrong", [{"min_queries": 0}, {"max_general_loss": -1}, {"max_cutoff_shift": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"min_queries": 0},
+        {"held_out_share": 0.0},
+        {"held_out_share": 1.0},
+        {"max_general_loss": -1},
+        {"max_cutoff_shift": -1},
+    ],
+)
 def test_settings_are_validated(wrong):
     with pytest.raises(ConfigError):
         GateSettings(**wrong)

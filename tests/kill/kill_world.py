@@ -10,7 +10,6 @@ from hins_memory.database.engine import open_database
 from hins_memory.evaluation.gate import GateSettings
 from hins_memory.log.writer import LogWriter
 from hins_memory.loop.pipeline import LoopSettings, Pipeline
-from hins_memory.loop.split import HoldoutSettings
 from hins_memory.training import TrainSettings
 from hins_memory.types import Answer, Event, Memory, RankedMemory, Retrieval, Scope, Turn
 
@@ -18,9 +17,8 @@ from hins_memory.types import Answer, Event, Memory, RankedMemory, Retrieval, Sc
 def make_pipeline(home: Path) -> Pipeline:
     """The pipeline of a home with a log: what is learnt is not the point here."""
     loop = LoopSettings(
-        holdout=HoldoutSettings(share=0.2),
         train=TrainSettings(epochs=1.0, min_steps=6, batch_size=8, lora_rank=4, max_tokens=32),
-        gate=GateSettings(min_queries=5),
+        gate=GateSettings(held_out_share=0.2, min_queries=5),
     )
     return Pipeline(Settings(home=home, project="test"), loop=loop)
 

@@ -18,7 +18,6 @@ from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.encoders import encoder
 from hins_memory.errors import AgentError, NotEnoughDataError
-from hins_memory.evaluation.gate import GateSettings
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
 from hins_memory.loop.pipeline import Pipeline, public_texts
@@ -127,7 +126,7 @@ def test_a_round_loads_each_model_once(settings: Settings, monkeypatch: pytest.M
     with contextlib.closing(Memory(embedder="hins", settings=settings)) as memory:
         for conversation in sample(2):
             play(memory, conversation)
-        quick = replace(QUICK, train=replace(QUICK.train, epochs=0.1), gate=GateSettings(min_queries=5))
+        quick = replace(QUICK, train=replace(QUICK.train, epochs=0.1))
         report = Pipeline(settings, memory, loop=quick).run()
     assert report.gate.candidate == report.version
     assert len(loaded) == len(set(loaded)) <= 3

@@ -22,7 +22,7 @@ from hins_memory.log.writer import LogWriter
 from hins_memory.loop.data import LoopSettings
 from hins_memory.loop.pipeline import Pipeline
 from hins_memory.loop.purge import PurgeReport, purge_person
-from hins_memory.loop.split import HoldoutSettings, conversation_digest
+from hins_memory.loop.split import conversation_digest
 from hins_memory.training import TrainSettings
 from hins_memory.types import Answer, Event, Feedback, Memory, RankedMemory, Retrieval, Scope, Turn
 
@@ -62,9 +62,8 @@ def loop(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> LoopSettings:
     monkeypatch.setattr("hins_memory.training.fit.callbacks._SECONDS", -1.0)
     monkeypatch.setattr("hins_memory.training.fit.callbacks._MAX_SAVE_SHARE", float("inf"))
     return LoopSettings(
-        holdout=HoldoutSettings(share=0.2),
         train=TrainSettings(mode="full", learning_rate=1e-3, batch_size=8, min_steps=12, max_tokens=32, replay=0.0),
-        gate=GateSettings(min_queries=5),
+        gate=GateSettings(held_out_share=0.2, min_queries=5),
         base=str(tiny_folder),
     )
 

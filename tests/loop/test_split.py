@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hins_memory.errors import ConfigError
 from hins_memory.loop.split import (
     HeldOutSets,
-    HoldoutSettings,
     LabelledConversation,
     conversation_digest,
     labelled,
@@ -160,9 +158,3 @@ def test_an_owner_that_came_first_is_judged_too():
     new = [conversation(10 + number, 100 + number, 10, "new") for number in range(8)]
     held = latest([*old, *new], 0.25, 20)
     assert [(one.owner, one.time) for one in held] == [("new", 107), ("new", 106), ("old", 3)]
-
-
-@pytest.mark.parametrize("bad", [{"share": 0.0}, {"share": 1.0}])
-def test_bad_settings_are_refused(bad):
-    with pytest.raises(ConfigError):
-        HoldoutSettings(**bad)

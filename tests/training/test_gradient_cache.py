@@ -84,6 +84,12 @@ def test_the_batch_does_not_bound_the_memory(model):
     assert held(model, 4, cache=True) < 0.3 * held(model, 4, cache=False)
 
 
+@pytest.mark.parametrize(("size", "limit"), [(2, 128), (16, 1024), (128, 1024)])
+def test_gradients_are_cached_from_64_passes_or_1024_texts_on(model, size, limit):
+    loss = TieredInfoNCELoss(model, micro_batch_size=size)
+    assert (loss._caches(limit), loss._caches(limit + 1)) == (False, True)
+
+
 def test_without_gradients_nothing_is_cached(model):
     model.eval()
     with torch.no_grad():

@@ -20,7 +20,6 @@ from hins_memory.database.engine import open_database
 from hins_memory.evaluation.gate import GateSettings
 from hins_memory.log.writer import LogWriter
 from hins_memory.loop.pipeline import LoopSettings, Pipeline
-from hins_memory.loop.split import HoldoutSettings
 from hins_memory.types import Event, Feedback, Memory, RankedMemory, Retrieval, Scope
 
 
@@ -72,7 +71,7 @@ def test_a_training_that_is_cut_is_continued_from_the_command_line(project, tmp_
             raise KeyboardInterrupt
 
     train = quick(mode="lora", patience=3, epochs=0.1, min_steps=8, batch_size=4)
-    loop = LoopSettings(holdout=HoldoutSettings(share=0.2), gate=GateSettings(min_queries=5), train=train)
+    loop = LoopSettings(gate=GateSettings(held_out_share=0.2, min_queries=5), train=train)
     with pytest.raises(KeyboardInterrupt):
         Pipeline(project, loop=loop, progress=cut).train()
     # what is logged meanwhile makes no difference

@@ -73,7 +73,6 @@ def fit(model: SentenceTransformer, job: FitJob) -> list[dict[str, Any]]:
             model,
             temperature=settings.temperature,
             micro_batch_size=settings.micro_batch_size,
-            gradient_cache=settings.gradient_cache,
         )
         trainer = TieredTrainer(
             model=model,

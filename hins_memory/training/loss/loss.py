@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TieredInfoNCELoss", "embed_sorted", "text_keys"]
 
-#: From this many texts a step (in a process) on, gradients are cached unless the settings say otherwise.
-CACHE_FROM = 1024
+#: From this many texts a step (in a process) on, or from this many forward passes on, gradients are cached, unless the
+#: caller says otherwise. A small micro-batch says that memory is short.
+CACHE_FROM, CACHE_FROM_PASSES = 1024, 64
 # Odd multipliers of splitmix64, as signed numbers: keys are sums of products modulo 2**64.
 _GOLDEN, _MIX = -7046029254386353131, -4658895280553007687
 
@@ -64,7 +65,7 @@ class TieredInfoNCELoss(nn.Module):
         temperature: what the cosine similarities are divided by.
         micro_batch_size: texts per forward pass.
         gradient_cache: embed twice and hold the activations of one micro-batch only (see `cached_loss`); None does so
-            from 1024 texts a step on.
+            from 1024 texts a step on, or from 64 micro-batches.
 
     Inputs:
         (query, positive) pairs, or (query, positive, negative_1, ..., negative_n); no labels.
@@ -131,7 +132,8 @@ class TieredInfoNCELoss(nn.Module):
         return loss_of(embed(self.model, batches))
 
     def _caches(self, texts: int) -> bool:
-        return texts > CACHE_FROM if self.gradient_cache is None else self.gradient_cache
+        limit = min(CACHE_FROM, CACHE_FROM_PASSES * self.micro_batch_size)
+        return texts > limit if self.gradient_cache is None else self.gradient_cache
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the settings that the model card shows."""
