@@ -113,7 +113,7 @@ def test_what_a_store_lacks_reaches_whoever_asks_for_the_swap(
     fill(memory, 3)
     live = [StoreIndex(index.store, index.kind) for index in agent(memory).live_indexes()]
     monkeypatch.setattr("hins_adapter_mem0.index.provider_of", lambda store: "milvus")
-    monkeypatch.setattr(agent(memory), "live", lambda: live)
+    monkeypatch.setattr(agent(memory), "live_indexes", lambda: live)
     encoder = world.load(tiny_version.id)
     with pytest.raises(AgentError, match=r"ends after 16,384"):
         plan_swap(agent(memory), encoder, Registry(world.settings))
