@@ -18,7 +18,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    from hins_adapter_mem0._require import require_mem0
+    from hins_adapter_mem0.plugin import plugin
 
-    require_mem0()
+    plugin.require()
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

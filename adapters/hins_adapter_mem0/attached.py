@@ -16,40 +16,30 @@ import mem0
 
 from hins_adapter_mem0.agent import Mem0Agent
 from hins_adapter_mem0.recorder import (
-    Mem0Recorder,
     Stored,
     deleting,
     deletions,
     doomed,
     stored_memories,
 )
-from hins_memory.config import Settings
+from hins_memory.sdk.attachment import ATTACHMENT_SLOT, Attachment, OutcomeMethods, attachment_of
 from hins_memory.sdk.captures import leave_capture
-from hins_memory.sdk.recorder import AgentTurn
 
-__all__ = ["Attachment", "attached_class", "attachment_of"]
+__all__ = ["Mem0Attachment", "attached_class"]
 
-_SLOT = "_hins"
 _MARK = "_hins_attached"
 _attached_classes: dict[type, type] = {}
 
 
-@dataclass
-class Attachment:
-    """What hins-memory keeps in a memory object.
+@dataclass(kw_only=True)
+class Mem0Attachment(Attachment):
+    """What hins-memory keeps in a memory object; `agent` is None while Mem0's own embedder and stores serve."""
 
-    `agent` is None while Mem0's own embedder and stores serve; `original` is the class to go back to, or None for
-    memories that were made by hins-memory.
-    """
-
-    settings: Settings
-    recorder: Mem0Recorder
     agent: Mem0Agent | None = None
-    original: type | None = None
 
     def install(self, memory: Any) -> None:
         """Put this into a memory."""
-        memory.__dict__[_SLOT] = self
+        memory.__dict__[ATTACHMENT_SLOT] = self
         if self.agent is not None:
             self.agent.join(memory)
 
@@ -58,11 +48,6 @@ class Attachment:
         leave_capture(self.settings, memory)
         if self.agent is not None:
             self.agent.leave(memory)
-
-
-def attachment_of(memory: Any) -> Attachment | None:
-    """Return what hins-memory keeps in a memory object, or None when it is not attached."""
-    return cast("Attachment | None", getattr(memory, "__dict__", {}).get(_SLOT))
 
 
 def attached_class(original: type) -> type:
@@ -75,7 +60,7 @@ def attached_class(original: type) -> type:
         methods = _AsyncMethods if issubclass(original, mem0.AsyncMemory) else _SyncMethods
         namespace = {
             name: value
-            for source in (_Common, methods)
+            for source in (OutcomeMethods, _Common, methods)
             for name, value in vars(source).items()
             if name not in ("__dict__", "__weakref__", "__module__", "__qualname__", "__doc__")
         }
@@ -90,8 +75,8 @@ def _mem0(memory: Any) -> Any:
     return super(attached, memory)
 
 
-class _Common:
-    """The properties that Mem0 reads its components from, and the methods that record outcomes."""
+class _Common(OutcomeMethods):
+    """The properties that Mem0 reads its components from, and what the calls of both classes do around Mem0's."""
 
     @property
     def _hins_agent(self) -> Mem0Agent | None:
@@ -134,43 +119,12 @@ class _Common:
     def _entity_store(self, value: Any) -> None:
         self.__dict__["_entity_store"] = value
 
-    def answered(self, retrieval_id: str, text: str) -> None:
-        """Record the text that the agent answered after a search.
-
-        Args:
-            retrieval_id: `search` returned it under ``retrieval_id``; "" is ignored.
-            text: the answer.
-        """
-        self._hins_recorder.answered(retrieval_id, text)
-
-    def feedback(self, memory_id: str, polarity: str, retrieval_id: str | None = None) -> None:
-        """Record that a memory was or was not what a search should have found.
-
-        Args:
-            memory_id: the memory.
-            polarity: ``POSITIVE`` or ``NEGATIVE``.
-            retrieval_id: the search it is about; None means the latest that returned the memory.
-
-        Raises:
-            ConfigError: the polarity is something else.
-        """
-        self._hins_recorder.feedback(memory_id, polarity, retrieval_id)
-
-    def turn(self) -> AgentTurn:
-        """Return a context manager around one turn of the agent; see `AgentTurn`."""
-        return self._hins_recorder.turn()
-
     def close(self) -> None:
         """Release what the memory holds, and write what waits to the interaction log."""
         _mem0(self).close()
         attachment = attachment_of(self)
         if attachment is not None:
             attachment.close(self)
-
-    @property
-    def _hins_recorder(self) -> Mem0Recorder:
-        attachment = attachment_of(self)
-        return attachment.recorder if attachment is not None else Mem0Recorder(None)
 
     def _hins_pin(self) -> contextlib.AbstractContextManager[Any]:
         """Keep one embedder and its stores for one operation."""
@@ -282,7 +236,8 @@ class _SyncMethods(_Common):
             _mem0(self).reset()
         else:
             self._hins_reset("sync")
-        self._hins_recorder.deleted(stored)
+        if stored:
+            self._hins_recorder.deleted(stored)
 
 
 class _AsyncMethods(_Common):
@@ -353,4 +308,5 @@ class _AsyncMethods(_Common):
             await _mem0(self).reset()
         else:
             await asyncio.to_thread(self._hins_reset, "async")
-        self._hins_recorder.deleted(stored)
+        if stored:
+            self._hins_recorder.deleted(stored)

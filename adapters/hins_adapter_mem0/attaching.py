@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import mem0
 
 from hins_adapter_mem0.agent import Mem0Agent
-from hins_adapter_mem0.attached import Attachment, attached_class, attachment_of
+from hins_adapter_mem0.attached import Mem0Attachment, attached_class
 from hins_adapter_mem0.memory import new_recorder
 from hins_adapter_mem0.opening import (
     open_attached_agent,
@@ -18,6 +17,7 @@ from hins_adapter_mem0.opening import (
 )
 from hins_memory.config import Settings
 from hins_memory.errors import AgentError
+from hins_memory.sdk.attachment import ATTACHMENT_SLOT, attachment_of, attachment_to_detach
 from hins_memory.sdk.opening import first_encoder, reembed
 from hins_memory.sdk.options import AttachOptions
 
@@ -29,36 +29,21 @@ def is_memory(memory: Any) -> bool:
     return isinstance(memory, (mem0.Memory, mem0.AsyncMemory))
 
 
-def attach(
-    memory: Any,
-    *,
-    embedder: str | None = None,
-    reembed: bool = False,
-    capture: bool = True,
-    project: str | None = None,
-    settings: Settings | None = None,
-    model: str | Path | None = None,
-) -> Any:
+def attach(memory: Any, **options: Any) -> Any:
     """Make an existing `mem0.Memory` or `mem0.AsyncMemory` record its use, and embed with hins if asked.
 
     The object stays the same; what was stored with its own embedder stays too, in its own collections. Attaching
-    again replaces the options.
+    again replaces the options. With an embedder and without ``reembed``, the store must be empty or ours before.
 
     Args:
         memory: the memory.
-        embedder: None keeps the memory's embedder, unless its store was swapped to hins before; then that is
-            followed. ``hins`` or ``stock`` embeds with it at once, if the store is empty or was ours before.
-        reembed: with an embedder, re-embed what another encoder stored.
-        capture: whether calls are recorded.
-        project: the project's name.
-        settings: where things live; the environment's settings by default.
-        model: a sentence-transformers folder or name to start from.
+        options: those of `AttachOptions`.
 
     Raises:
         AgentError: it is not a Mem0 memory, or the store holds memories of another encoder and `reembed` is false.
-        ConfigError: an argument is not valid.
+        ConfigError: an option is not valid.
     """
-    return attach_with(memory, AttachOptions(embedder, reembed, capture, project, settings, model))
+    return attach_with(memory, AttachOptions.of("mem0", options))
 
 
 def attach_with(memory: Any, options: AttachOptions) -> Any:
@@ -73,7 +58,8 @@ def attach_with(memory: Any, options: AttachOptions) -> Any:
     chosen = options.resolved_settings
     agent = _agent_for(memory, chosen, options)
     original = type(memory)
-    attachment = Attachment(chosen, new_recorder(memory, chosen, options.capture), agent, original)
+    recorder = new_recorder(memory, chosen, options.capture)
+    attachment = Mem0Attachment(settings=chosen, recorder=recorder, original=original, agent=agent)
     memory.__class__ = attached_class(original)
     attachment.install(memory)
     return memory
@@ -101,23 +87,16 @@ def detach(memory: Any) -> Any:
     Raises:
         AgentError: it is not attached, or it is a `Memory` of hins-memory, which cannot be without it.
     """
-    attachment = attachment_of(memory)
-    if attachment is None:
-        raise AgentError("This memory is not attached.", "There is nothing to undo.")
-    if attachment.original is None:
-        raise AgentError(
-            f"This memory was made as hins_memory's {type(memory).__name__}; there is nothing to go back to.",
-            "Make a mem0.Memory instead, or turn capture off with capture=False.",
-        )
+    attachment = attachment_to_detach(memory)
     attachment.close(memory)
     memory.__class__ = attachment.original
-    del memory.__dict__["_hins"]
+    del memory.__dict__[ATTACHMENT_SLOT]
     return memory
 
 
 def agent_of(memory: Any) -> Mem0Agent | None:
     """Return the agent of an attached memory, opening one for a memory that so far only captured; else None."""
-    attachment = attachment_of(memory)
+    attachment: Mem0Attachment | None = attachment_of(memory)
     if attachment is None:
         return None
     if attachment.agent is None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import mem0
+from mem0.configs.base import MemoryConfig
 
-from hins_adapter_mem0.attached import Attachment, attached_class
+from hins_adapter_mem0.agent import Mem0Agent
+from hins_adapter_mem0.attached import Mem0Attachment, attached_class
 from hins_adapter_mem0.config import checked_config, complete_config, with_encoder
 from hins_adapter_mem0.embedding import PROVIDER
 from hins_adapter_mem0.opening import Embedder, open_agent, open_recording_agent
@@ -21,7 +23,7 @@ from hins_memory.sdk.options import check_embedder, settings_for
 __all__ = ["AsyncMemory", "Memory", "new_recorder"]
 
 _OPTIONS = frozenset({"model", "project", "home", "capture", "embedding_dims"})
-_Self = TypeVar("_Self", bound="_FromConfig")
+_Self = TypeVar("_Self", bound="_HinsMemory")
 
 
 def new_recorder(memory: Any, settings: Settings, capture: bool) -> Mem0Recorder:
@@ -29,41 +31,45 @@ def new_recorder(memory: Any, settings: Settings, capture: bool) -> Mem0Recorder
     return Mem0Recorder(join_capture(settings, memory) if capture and settings.capture else None)
 
 
-def _construct(
-    memory: Any,
-    base_init: Callable[[Any], None],
-    config: Any,
-    settings: Settings,
-    embedder: Embedder | None,
-    model: str | Path | None,
-) -> Any:
-    """Run Mem0's constructor with a completed configuration and return the agent (None: it only records)."""
-    check_embedder(embedder)
-    if embedder is None:
-        base_init(config if isinstance(config, mem0.configs.base.MemoryConfig) else _plain_config(config))
-        return open_recording_agent(memory, settings)
-    complete = complete_config(config, settings)
-    agent = open_agent(complete, settings, embedder, model)
-    binding = agent.current
-    base_init(with_encoder(complete, binding.embedding, binding.memories.collection_name, agent.opener.client))
-    # What Mem0 goes by from here on, and what the user sees, is the collection without the suffix of a version.
-    memory.config = with_encoder(
-        complete, binding.embedding, complete.vector_store.config.collection_name, agent.opener.client
-    )
-    memory.config.llm = complete.llm
-    memory.collection_name = complete.vector_store.config.collection_name
-    return agent
+class _HinsMemory:
+    """How a memory is made: by the arguments of `Memory`, or from a plain dict with ``hins`` among the embedders."""
 
+    def __init__(
+        self,
+        config: Any = None,
+        *,
+        embedder: Embedder | None = "hins",
+        project: str | None = None,
+        settings: Settings | None = None,
+        capture: bool = True,
+        model: str | Path | None = None,
+    ) -> None:
+        chosen = settings_for(settings, project)
+        check_embedder(embedder)
+        agent: Mem0Agent | None
+        if embedder is None:
+            self._hins_init(config if isinstance(config, MemoryConfig) else checked_config(dict(config or {})))
+            agent = open_recording_agent(self, chosen)
+        else:
+            complete = complete_config(config, chosen)
+            agent = open_agent(complete, chosen, embedder, model)
+            self._hins_serve(complete, agent)
+        recorder = new_recorder(self, chosen, capture)
+        Mem0Attachment(settings=chosen, recorder=recorder, agent=agent).install(self)
 
-def _plain_config(config: Mapping[str, Any] | None) -> Any:
-    return checked_config(dict(config or {}))
+    def _hins_init(self, config: Any) -> None:
+        """Run Mem0's own constructor."""
+        base: Any = super()
+        base.__init__(config)
 
-
-class _FromConfig:
-    """The constructor from a plain dict, as Mem0 has it, with ``hins`` among the embedder's providers."""
-
-    def __init__(self, config: Any = None, **options: Any) -> None:
-        raise NotImplementedError
+    def _hins_serve(self, config: Any, agent: Mem0Agent) -> None:
+        """Run Mem0's constructor with our embedder and the collections that serve."""
+        binding, client = agent.current, agent.opener.client
+        self._hins_init(with_encoder(config, binding.embedding, binding.memories.collection_name, client))
+        # What Mem0 goes by from here on, and what the user sees, is the collection without the suffix of a version.
+        self.collection_name = config.vector_store.config.collection_name
+        self.config = with_encoder(config, binding.embedding, self.collection_name, client)
+        self.config.llm = config.llm
 
     @classmethod
     def from_config(cls: type[_Self], config_dict: Mapping[str, Any]) -> _Self:
@@ -94,7 +100,7 @@ class _FromConfig:
         return cls(rest, settings=settings, **options)
 
 
-class Memory(_FromConfig, attached_class(mem0.Memory)):  # type: ignore[misc]  # made when this is imported
+class Memory(_HinsMemory, attached_class(mem0.Memory)):  # type: ignore[misc]  # made when this is imported
     """`mem0.Memory` that embeds with the project's encoder and records how it is used.
 
     Args:
@@ -120,37 +126,9 @@ class Memory(_FromConfig, attached_class(mem0.Memory)):  # type: ignore[misc]  #
         memory.search("Which instrument?", filters={"user_id": "ann"})
     """
 
-    def __init__(
-        self,
-        config: Any = None,
-        *,
-        embedder: Embedder | None = "hins",
-        project: str | None = None,
-        settings: Settings | None = None,
-        capture: bool = True,
-        model: str | Path | None = None,
-    ) -> None:
-        chosen = settings_for(settings, project)
-        agent = _construct(self, lambda base: mem0.Memory.__init__(self, base), config, chosen, embedder, model)
-        Attachment(chosen, new_recorder(self, chosen, capture), agent).install(self)
 
-
-class AsyncMemory(_FromConfig, attached_class(mem0.AsyncMemory)):  # type: ignore[misc]  # made on import
+class AsyncMemory(_HinsMemory, attached_class(mem0.AsyncMemory)):  # type: ignore[misc]  # made on import
     """`mem0.AsyncMemory` that embeds with the project's encoder and records how it is used.
 
     The arguments and errors are those of `Memory`.
     """
-
-    def __init__(
-        self,
-        config: Any = None,
-        *,
-        embedder: Embedder | None = "hins",
-        project: str | None = None,
-        settings: Settings | None = None,
-        capture: bool = True,
-        model: str | Path | None = None,
-    ) -> None:
-        chosen = settings_for(settings, project)
-        agent = _construct(self, lambda base: mem0.AsyncMemory.__init__(self, base), config, chosen, embedder, model)
-        Attachment(chosen, new_recorder(self, chosen, capture), agent).install(self)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from hins_adapter_mem0._require import require_mem0
 from hins_memory.sdk.plugin import AdapterPlugin
 
 if TYPE_CHECKING:
@@ -21,7 +19,8 @@ __all__ = ["plugin"]
 class Mem0Plugin(AdapterPlugin):
     """The hooks of the Mem0 adapter."""
 
-    name = "mem0"
+    name = package = "mem0"
+    install = 'pip install "hins-memory[mem0]"'
 
     def is_ours(self, memory: Any) -> bool:
         """Return whether an object is a Mem0 memory; when mem0 was never imported, nothing can be one."""
@@ -30,10 +29,6 @@ class Mem0Plugin(AdapterPlugin):
         from hins_adapter_mem0.attaching import is_memory
 
         return is_memory(memory)
-
-    def missing(self) -> str:
-        """Return the command that installs Mem0; "" when it is there."""
-        return "" if find_spec("mem0") is not None else 'pip install "hins-memory[mem0]"'
 
     def attach(self, memory: Any, options: AttachOptions) -> Any:
         """Attach to a Mem0 memory."""
@@ -55,7 +50,7 @@ class Mem0Plugin(AdapterPlugin):
 
     def open(self, settings: Settings, config: Mapping[str, Any] | None) -> Any:
         """Open the project's Mem0 for the command line; nothing is captured."""
-        require_mem0()
+        self.require()
         from hins_adapter_mem0.memory import Memory
 
         return Memory(config, settings=settings, capture=False)

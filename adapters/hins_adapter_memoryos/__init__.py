@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name == "Memoryos":
-        from hins_adapter_memoryos._require import require_memoryos
+        from hins_adapter_memoryos.plugin import plugin
 
-        require_memoryos()
+        plugin.require()
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -6,11 +6,11 @@ Each class here is mixed in before one of MemoryOS's own, whose method it calls 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hins_adapter_memoryos.files import encodable, page_text
 from hins_adapter_memoryos.part import Part, part_of
-from hins_adapter_memoryos.recorder import MemoryosRecorder
+from hins_memory.sdk.attachment import OutcomeMethods, attachment_of
 
 if TYPE_CHECKING:
     from hins_memory.registry.loader import TextEncoder
@@ -37,18 +37,6 @@ def attached_class(mixin: type, original: type) -> type:
         namespace = {"__doc__": original.__doc__, "__module__": __name__}
         _classes[key] = type(f"Attached{original.__name__}", (mixin, original), namespace)
     return _classes[key]
-
-
-class _Recording(Protocol):
-    """What the methods below need of what hins-memory keeps in a Memoryos."""
-
-    recorder: MemoryosRecorder
-
-    def end_capture(self) -> None: ...
-
-
-def _recording_of(memory: Any) -> _Recording | None:
-    return cast("_Recording | None", getattr(memory, "__dict__", {}).get("_hins"))
 
 
 def _is_nested(part: Part) -> bool:
@@ -180,14 +168,14 @@ class AttachedRetriever(_Base):  # type: ignore[misc]  # see _Base
         return found
 
 
-class Attached(_Base):  # type: ignore[misc]  # see _Base
+class Attached(OutcomeMethods, _Base):  # type: ignore[misc]  # see _Base
     """The Memoryos itself."""
 
     def get_response(self, *args: Any, **kwargs: Any) -> Any:
         """Respond as MemoryOS does, and record the response as the outcome of what was retrieved for it."""
-        with self._hins_recorder.response() as answer:
+        with self.turn() as turn:
             response = super().get_response(*args, **kwargs)
-            answer(response)
+            turn.answered(response)
         return response
 
     def _trigger_profile_and_knowledge_update_if_needed(self) -> Any:
@@ -204,36 +192,8 @@ class Attached(_Base):  # type: ignore[misc]  # see _Base
         """The encoder that serves this memory: an `Encoder`, or MemoryOS's own behind the same `encode`."""
         return part_of(cast("Any", self).mid_term_memory).binding.encoder
 
-    def answered(self, retrieval_id: str, text: str) -> None:
-        """Record the text that the agent answered after a retrieval of its own.
-
-        Args:
-            retrieval_id: `retriever.retrieve_context` returned it under ``retrieval_id``; "" is ignored.
-            text: the answer. `get_response` records its own.
-        """
-        self._hins_recorder.answered(retrieval_id, text)
-
-    def feedback(self, memory_id: str, polarity: str, retrieval_id: str | None = None) -> None:
-        """Record that a memory was or was not what a retrieval should have found.
-
-        Args:
-            memory_id: what `hins_adapter_memoryos.memory_id` says of the page or knowledge that was found.
-            polarity: ``POSITIVE`` or ``NEGATIVE``.
-            retrieval_id: the retrieval it is about; None means the latest that returned the memory.
-
-        Raises:
-            ConfigError: the polarity is something else.
-        """
-        self._hins_recorder.feedback(memory_id, polarity, retrieval_id)
-
     def close(self) -> None:
         """Write what waits to the interaction log and record nothing more; the memory itself can still be used."""
-        attachment = _recording_of(self)
+        attachment = attachment_of(self)
         if attachment is not None:
             attachment.end_capture()
-
-    @property
-    def _hins_recorder(self) -> MemoryosRecorder:
-        attachment = _recording_of(self)
-        assert attachment is not None
-        return attachment.recorder

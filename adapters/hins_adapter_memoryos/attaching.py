@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hins_adapter_memoryos import embedding
 from hins_adapter_memoryos.agent import MemoryosAgent
@@ -28,13 +28,13 @@ from hins_adapter_memoryos.opening import choose_encoder, open_agent
 from hins_adapter_memoryos.part import Part, PartKind
 from hins_adapter_memoryos.recorder import MemoryosRecorder
 from hins_adapter_memoryos.shape import Shape, is_memoryos, shape_of
-from hins_memory.config import Settings
 from hins_memory.errors import AgentError
+from hins_memory.sdk.attachment import ATTACHMENT_SLOT, Attachment, attachment_of, attachment_to_detach
 from hins_memory.sdk.captures import join_capture, leave_capture
 from hins_memory.sdk.opening import record_framework_encoder, reembed
 from hins_memory.sdk.options import AttachOptions
 
-__all__ = ["Attachment", "agent_of", "attach", "attach_with", "attachment_of", "check_ids", "detach", "install"]
+__all__ = ["MemoryosAttachment", "agent_of", "attach", "attach_with", "check_ids", "detach", "install"]
 
 _MEMORIES: Mapping[str, tuple[PartKind, type]] = {
     "short_term_memory": ("short", AttachedShort),
@@ -45,20 +45,14 @@ _MEMORIES: Mapping[str, tuple[PartKind, type]] = {
 _HELPERS: Mapping[str, type] = {"retriever": AttachedRetriever, "updater": AttachedUpdater}
 
 
-@dataclass
-class Attachment:
-    """What hins-memory keeps in a Memoryos.
+@dataclass(kw_only=True)
+class MemoryosAttachment(Attachment):
+    """What hins-memory keeps in a Memoryos; `helpers` are the classes of the parts without a file."""
 
-    `original` is the class to go back to, or None for one that was made by hins-memory; `helpers` are those of the
-    parts without a file.
-    """
-
-    settings: Settings
     agent: MemoryosAgent
     recorder: MemoryosRecorder
     parts: dict[str, Part]
     shape: Shape
-    original: type | None
     helpers: dict[str, type] = field(default_factory=dict)
     restore_modules: Callable[[], object] = field(default=lambda: None)
 
@@ -74,7 +68,7 @@ class Attachment:
         embedding.install(self.shape.modules)
         # Also when the object is forgotten without being detached.
         self.restore_modules = weakref.finalize(memory, embedding.uninstall, self.shape.modules)
-        memory.__dict__["_hins"] = self
+        memory.__dict__[ATTACHMENT_SLOT] = self
 
     def unhook(self, memory: Any) -> None:
         """Make them what they were."""
@@ -85,7 +79,7 @@ class Attachment:
             getattr(memory, name).__class__ = original
         for name, part in self.parts.items():
             part.uninstall(getattr(memory, name))
-        del memory.__dict__["_hins"]
+        del memory.__dict__[ATTACHMENT_SLOT]
         if self.original is not None:
             memory.__class__ = self.original
 
@@ -96,21 +90,7 @@ class Attachment:
             leave_capture(self.settings, self.recorder)
 
 
-def attachment_of(memory: Any) -> Attachment | None:
-    """Return what hins-memory keeps in a Memoryos, or None when it is not attached."""
-    return cast("Attachment | None", getattr(memory, "__dict__", {}).get("_hins"))
-
-
-def attach(
-    memory: Any,
-    *,
-    embedder: str | None = None,
-    reembed: bool = False,
-    capture: bool = True,
-    project: str | None = None,
-    settings: Settings | None = None,
-    model: str | Path | None = None,
-) -> Any:
+def attach(memory: Any, **options: Any) -> Any:
     """Make an existing Memoryos record its use, save safely, and embed with hins if asked.
 
     The object stays the same. What MemoryOS stored with the stock encoder (its default) is served by it as it is.
@@ -118,20 +98,14 @@ def attach(
 
     Args:
         memory: the Memoryos, of memoryos-pro or of the newer source tree.
-        embedder: None keeps MemoryOS's encoder, unless its store was swapped to hins before; then that is followed.
-            ``hins`` or ``stock`` embeds with it at once.
-        reembed: with an embedder, re-embed what another encoder stored.
-        capture: whether its use is recorded.
-        project: the project's name.
-        settings: where things live; the environment's settings by default.
-        model: a sentence-transformers folder or name to start from.
+        options: those of `AttachOptions`.
 
     Raises:
         AgentError: it is not a Memoryos, or of an unknown version, or the store holds vectors of another encoder
             and `reembed` is false.
-        ConfigError: an argument is not valid.
+        ConfigError: an option is not valid.
     """
-    return attach_with(memory, AttachOptions(embedder, reembed, capture, project, settings, model))
+    return attach_with(memory, AttachOptions.of("memoryos", options))
 
 
 def attach_with(memory: Any, options: AttachOptions) -> Any:
@@ -166,7 +140,9 @@ def install(memory: Any, options: AttachOptions, original: type | None) -> None:
         if options.capture and settings.capture:
             recorder.capture = join_capture(settings, recorder)
         parts = {name: Part(getattr(memory, name), kind, agent, recorder) for name, (kind, _) in _MEMORIES.items()}
-        attachment = Attachment(settings, agent, recorder, parts, shape, original)
+        attachment = MemoryosAttachment(
+            settings=settings, recorder=recorder, original=original, agent=agent, parts=parts, shape=shape
+        )
         for part in parts.values():
             part.set_aside_if_damaged()
         attachment.hook(memory)
@@ -207,14 +183,7 @@ def detach(memory: Any) -> Any:
         AgentError: it is not attached, or it is a `Memoryos` of this package, or MemoryOS's own encoder is needed
             and cannot be loaded; then it stays attached.
     """
-    attachment = attachment_of(memory)
-    if attachment is None:
-        raise AgentError("This Memoryos is not attached.", "There is nothing to undo.")
-    if attachment.original is None:
-        raise AgentError(
-            "This Memoryos was made as hins_adapter_memoryos.Memoryos; there is nothing to go back to.",
-            "Make a memoryos.Memoryos instead, or turn capture off with capture=False.",
-        )
+    attachment: MemoryosAttachment = attachment_to_detach(memory)
     attachment.agent.release(list(attachment.parts.values()))
     attachment.unhook(memory)
     return memory
@@ -222,7 +191,7 @@ def detach(memory: Any) -> Any:
 
 def agent_of(memory: Any) -> MemoryosAgent | None:
     """Return the agent of an attached Memoryos, ready to be swapped; None when it is not attached."""
-    attachment = attachment_of(memory)
+    attachment: MemoryosAttachment | None = attachment_of(memory)
     if attachment is None:
         return None
     record_framework_encoder(attachment.agent, attachment.agent.encoders.registry)

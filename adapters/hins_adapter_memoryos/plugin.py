@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hins_adapter_memoryos._require import INSTALL
 from hins_memory.errors import AgentError, ConfigError
 from hins_memory.sdk.plugin import AdapterPlugin
 
@@ -31,17 +29,16 @@ class OpenStore:
 class MemoryosPlugin(AdapterPlugin):
     """The hooks of the MemoryOS adapter."""
 
-    name = "memoryos"
+    name = package = "memoryos"
+    # Its package pins versions of NumPy and faiss that no current Python has, hence the option.
+    install = "pip install --no-deps memoryos-pro"
+    install_needed = 'pip install "hins-memory[memoryos]"'
 
     def is_ours(self, memory: Any) -> bool:
         """Return whether an object is a Memoryos, or a store that was opened by name."""
         from hins_adapter_memoryos.shape import is_memoryos
 
         return isinstance(memory, OpenStore) or is_memoryos(memory)
-
-    def missing(self) -> str:
-        """Return the command that installs MemoryOS; "" when it is there."""
-        return "" if find_spec("memoryos") is not None else INSTALL
 
     def attach(self, memory: Any, options: AttachOptions) -> Any:
         """Attach to a Memoryos."""

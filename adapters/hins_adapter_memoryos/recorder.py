@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,8 +31,7 @@ __all__ = ["MemoryosRecorder"]
 #: What MemoryOS says in place of an answer when its language model cannot be reached.
 _NO_ANSWER = "Error: Could not get response from LLM."
 
-# The retrievals of the response that is being made, and the turns that knowledge is being extracted from.
-_retrievals: ContextVar[list[str] | None] = ContextVar("hins_memoryos_retrievals", default=None)
+# The turns that knowledge is being extracted from.
 _sources: ContextVar[tuple[str, ...]] = ContextVar("hins_memoryos_sources", default=())
 
 
@@ -122,11 +121,7 @@ class MemoryosRecorder(Recorder):
                 version = part.version if name == "retrieved_pages" or listed else version
                 scored += _scored(part, query, listed, field)
             self._introduce(name, listed, parts)
-        event = retrieval_event(query, scored, version, self.scope)
-        waiting = _retrievals.get()
-        if waiting is not None:
-            waiting.append(event.id)
-        return self.retrieved(event)
+        return self.retrieved(retrieval_event(query, scored, version, self.scope))
 
     def _introduce(self, name: str, listed: Sequence[Mapping[str, Any]], parts: Mapping[str, SearchedPart]) -> None:
         """Record found memories that were stored before there was a log, or by another user of the assistant."""
@@ -142,21 +137,6 @@ class MemoryosRecorder(Recorder):
             speaker = "user" if name == "retrieved_user_knowledge" else "assistant"
             for entry in unknown:
                 self._memory(knowledge_memory(entry, speaker, (), self.scope))
-
-    @contextmanager
-    def response(self) -> Iterator[Callable[[str], None]]:
-        """Collect the retrievals of a response; the function that is given records the answer to them."""
-        retrievals: list[str] = []
-        token = _retrievals.set(retrievals)
-
-        def answer(text: str) -> None:
-            for retrieval_id in retrievals:
-                self.answered(retrieval_id, text)
-
-        try:
-            yield answer
-        finally:
-            _retrievals.reset(token)
 
     @contextmanager
     def extracting(self, pages: Sequence[Mapping[str, Any]]) -> Iterator[None]:

@@ -5,6 +5,7 @@ In: a framework's store as `TrackedIndex`es, and its calls. Out: an `Agent` that
 
 from hins_memory.sdk.agent_base import AgentBase
 from hins_memory.sdk.agents import AgentTable
+from hins_memory.sdk.attachment import Attachment, OutcomeMethods, attachment_of, attachment_to_detach
 from hins_memory.sdk.captures import join_capture, leave_capture
 from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
 from hins_memory.sdk.opening import check_stock, first_encoder, record_first, record_framework_encoder, reembed
@@ -20,12 +21,16 @@ __all__ = [
     "AgentTable",
     "AgentTurn",
     "AttachOptions",
+    "Attachment",
     "Binding",
     "DualWriter",
+    "OutcomeMethods",
     "Recorder",
     "StoreAgent",
     "TrackedIndex",
     "WriteTracker",
+    "attachment_of",
+    "attachment_to_detach",
     "check_embedder",
     "check_stock",
     "first_encoder",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.errors import AgentError
 from hins_memory.plugins.hookspecs import hookimpl
 from hins_memory.sdk.options import AttachOptions
 
@@ -23,6 +26,10 @@ class AdapterPlugin:
 
     #: the framework's name, e.g. ``mem0``
     name = ""
+    #: the package that it is imported as
+    package = ""
+    #: what installs it, and what installs the packages that it needs
+    install = install_needed = ""
 
     def is_ours(self, memory: Any) -> bool:
         """Return whether an object is one of the framework's."""
@@ -54,7 +61,23 @@ class AdapterPlugin:
 
     def missing(self) -> str:
         """Return the command that installs the framework; "" when it is there."""
-        return ""
+        return self.install if self.package and find_spec(self.package) is None else ""
+
+    def require(self) -> None:
+        """Import the framework.
+
+        Raises:
+            AgentError: it, or a package that it needs, is not installed; with the command that installs it.
+        """
+        try:
+            import_module(self.package)
+        except ModuleNotFoundError as error:
+            if error.name == self.package:
+                problem, command = f"{self.package} is not installed.", self.install
+            else:
+                problem = f"{self.package} is installed, but {error.name}, which it needs, is not."
+                command = self.install_needed or self.install
+            raise AgentError(problem, f"Install it with: {command}") from error
 
     @hookimpl
     def hins_agent_names(self) -> list[str]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import memoryos
 import numpy as np
-from hins_adapter_memoryos.attaching import attachment_of
 from hins_adapter_memoryos.files import MARK, entries, read_json, store_files
 from llm_server import LLMServer
 
@@ -18,6 +17,7 @@ from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.log.reader import LogReader
+from hins_memory.sdk.attachment import attachment_of
 from hins_memory.types import ScopeLog
 
 PAIRS = (

@@ -16,8 +16,6 @@ import memoryos
 import numpy as np
 import pytest
 from hins_adapter_memoryos import Memoryos
-from hins_adapter_memoryos._require import require_memoryos
-from hins_adapter_memoryos.attaching import attachment_of
 from hins_adapter_memoryos.plugin import plugin
 from hins_adapter_memoryos.shape import shape_of
 from llm_server import LLMServer
@@ -29,6 +27,7 @@ from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError, ConfigError
 from hins_memory.plugins.protocols import Agent, Index
+from hins_memory.sdk.attachment import attachment_of
 
 QUERY = "Which instrument do I play?"
 
@@ -220,11 +219,11 @@ def test_the_model_that_the_newer_tree_names_is_not_asked(
 
 
 def test_a_missing_package_is_answered_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    require_memoryos()
+    plugin.require()
     assert plugin.hins_missing() == ""
     monkeypatch.setitem(sys.modules, "memoryos", None)
     with pytest.raises(AgentError, match="pip install --no-deps memoryos-pro"):
-        require_memoryos()
+        plugin.require()
 
 
 def test_the_extra_brings_what_memoryos_imports() -> None:

@@ -1,0 +1,88 @@
+"""What hins-memory keeps in an attached object of a framework, and the methods that such an object gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hins_memory.config import Settings
+from hins_memory.errors import AgentError
+from hins_memory.sdk.recorder import AgentTurn, Recorder
+
+__all__ = ["ATTACHMENT_SLOT", "Attachment", "OutcomeMethods", "attachment_of", "attachment_to_detach"]
+
+#: The name under which an object's `__dict__` holds its attachment.
+ATTACHMENT_SLOT = "_hins"
+
+
+@dataclass(kw_only=True)
+class Attachment:
+    """What hins-memory keeps in an object; adapters derive from it what their framework needs.
+
+    Args:
+        settings: the project.
+        recorder: records what the object does.
+        original: the class to go back to; None for an object that was made by hins-memory.
+    """
+
+    settings: Settings
+    recorder: Recorder
+    original: type | None = None
+
+
+def attachment_of(memory: Any) -> Any:
+    """Return the `Attachment` of an object, or None when it is not attached."""
+    return getattr(memory, "__dict__", {}).get(ATTACHMENT_SLOT)
+
+
+def attachment_to_detach(memory: Any) -> Any:
+    """Return the attachment of an object that can be restored.
+
+    Raises:
+        AgentError: it is not attached, or was made by hins-memory, so that there is nothing to go back to.
+    """
+    attachment, kind = attachment_of(memory), type(memory).__name__
+    if attachment is None:
+        raise AgentError(f"This {kind} is not attached.", "There is nothing to undo.")
+    if attachment.original is None:
+        raise AgentError(
+            f"This {kind} was made by hins-memory; there is nothing to go back to.",
+            f"Make the framework's own {kind} instead, or turn capture off with capture=False.",
+        )
+    return attachment
+
+
+class OutcomeMethods:
+    """The methods of an attached object that record what came of a search."""
+
+    def answered(self, retrieval_id: str, text: str) -> None:
+        """Record the text that the agent answered after a search.
+
+        Args:
+            retrieval_id: the search returned it under ``retrieval_id``; "" is ignored.
+            text: the answer. Answers of the framework's own are recorded without this.
+        """
+        self._hins_recorder.answered(retrieval_id, text)
+
+    def feedback(self, memory_id: str, polarity: str, retrieval_id: str | None = None) -> None:
+        """Record that a memory was or was not what a search should have found.
+
+        Args:
+            memory_id: the id that the log knows the memory by.
+            polarity: ``POSITIVE`` or ``NEGATIVE``.
+            retrieval_id: the search it is about; None means the latest that returned the memory.
+
+        Raises:
+            ConfigError: the polarity is something else.
+        """
+        self._hins_recorder.feedback(memory_id, polarity, retrieval_id)
+
+    def turn(self) -> AgentTurn:
+        """Return a context manager around one turn of the agent; see `AgentTurn`."""
+        turn: AgentTurn = self._hins_recorder.turn()
+        return turn
+
+    @property
+    def _hins_recorder(self) -> Any:
+        attachment = attachment_of(self)
+        return Recorder(None) if attachment is None else attachment.recorder
