@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hins_adapter_mem0.clients import release_client
-from hins_adapter_mem0.embedding import HinsEmbedding
-from hins_adapter_mem0.encoders import FrameworkEncoder
+from hins_adapter_mem0.embedding import FrameworkEncoder, HinsEmbedding
 from hins_adapter_mem0.faiss_files import prepare_faiss, release_faiss
 from hins_adapter_mem0.index import StoreIndex
 from hins_adapter_mem0.indexes import open_index
@@ -54,11 +53,11 @@ class Mem0Agent(StoreAgent[Mem0Binding]):
         self.opener = opener
         self._collection = str(opener.config.collection_name)
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._closer: weakref.finalize[[str], Mem0Agent] | None = None
+        self._closer: weakref.finalize[[], Mem0Agent] | None = None
 
-    def owns_client(self, path: str) -> None:
-        """Give the embedded Qdrant folder `path` back when the last user leaves, or when nothing holds this agent."""
-        self._closer = weakref.finalize(self, release_client, path)
+    def close_with(self, held: ExitStack) -> None:
+        """Close what the store is held by when the last user leaves, or when nothing holds this agent."""
+        self._closer = weakref.finalize(self, held.close)
 
     def join(self, memory: Any) -> None:
         """Count a memory as a user of this agent."""

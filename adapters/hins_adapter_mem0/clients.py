@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from hins_memory.common.files import file_lock, private_folder
 from hins_memory.errors import AgentError
 
-__all__ = ["acquire_client", "acquire_folder", "release_client"]
+__all__ = ["acquire_folder", "release_folder"]
 
 _LOCK_NAME = ".hins.lock"
 
@@ -31,28 +30,16 @@ _lock = threading.Lock()
 _given_back: deque[str] = deque()
 
 
-def acquire_client(path: str) -> Any:
-    """Return the client of an embedded Qdrant folder, opened or shared; pair with `release_client`.
-
-    Raises:
-        AgentError: another process holds the folder, or it cannot be opened.
-    """
-    return _acquire(path, _connect)
-
-
 def acquire_folder(path: str, provider: str) -> Any:
-    """Hold the folder of an embedded store that keeps no other process out by itself; pair with `release_client`.
+    """Return the client of an embedded Qdrant folder, opened or shared, or hold another store's folder.
 
-    Mem0's faiss keeps its rows in memory and writes all of them each time, and embedded Chroma does not see what
-    another process writes: two processes would undo each other's work without a word.
+    Only Qdrant keeps other processes out by itself. Mem0's faiss keeps its rows in memory and writes all of them each
+    time, and embedded Chroma does not see what another process writes: two processes would undo each other's work
+    without a word. Pair with `release_folder`.
 
     Raises:
-        AgentError: another process holds the folder, or it cannot be written.
+        AgentError: another process holds the folder, or it cannot be opened or written.
     """
-    return _acquire(path, lambda folder: _hold(folder, provider))
-
-
-def _acquire(path: str, connect: Callable[[str], Any]) -> Any:
     folder = str(Path(path).resolve())
     with _lock:
         _settle()
@@ -60,14 +47,14 @@ def _acquire(path: str, connect: Callable[[str], Any]) -> Any:
         if shared is None:
             with contextlib.suppress(OSError):  # what connects says what is wrong
                 private_folder(Path(folder))
-            shared = _open[folder] = _Shared(connect(folder))
+            shared = _open[folder] = _Shared(_connect(folder, provider))
         shared.users += 1
     _try_to_settle()
     return shared.client
 
 
-def release_client(path: str) -> None:
-    """Give a client back; the last one closes it, which frees the folder for other processes. Never waits."""
+def release_folder(path: str) -> None:
+    """Give a folder back; the last user closes it, which frees the folder for other processes. Never waits."""
     _given_back.append(str(Path(path).resolve()))
     _try_to_settle()
 
@@ -93,40 +80,25 @@ def _settle() -> None:
             shared.client.close()
 
 
-def _connect(folder: str) -> Any:
-    from qdrant_client import QdrantClient
-
+def _connect(folder: str, provider: str) -> Any:
     try:
-        return QdrantClient(path=folder)
-    except RuntimeError as error:
-        if "already accessed" not in str(error):
-            raise AgentError(f"The embedded Qdrant in {folder} cannot be opened: {error}") from error
+        if provider == "qdrant":
+            from qdrant_client import QdrantClient
+
+            return QdrantClient(path=folder)
+        held = ExitStack()
+        held.enter_context(file_lock(Path(folder) / _LOCK_NAME, wait=False))
+        return held
+    except (OSError, ValueError, RuntimeError) as error:
+        store = f"The embedded {provider.capitalize()} in {folder}"
+        if isinstance(error, BlockingIOError) or "already accessed" in str(error):
+            raise AgentError(
+                f"{store} is open elsewhere: in another process, or in this one by a Memory that was not made by "
+                "hins-memory.",
+                "Close it there first, or use a store with a server (Qdrant or Chroma with host and port, pgvector), "
+                "which many processes can share.",
+            ) from error
         raise AgentError(
-            f"The embedded Qdrant in {folder} is open elsewhere: in another process, or in this one by a "
-            "Memory that was not made by hins-memory.",
-            "Close it there first, or use a Qdrant server (vector_store config with host and port), which many "
-            "processes can share.",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise AgentError(
-            f"The embedded Qdrant in {folder} cannot be opened: {type(error).__name__}: {error}",
+            f"{store} cannot be opened: {type(error).__name__}: {error}",
             "Check that the folder is writable and that the disk is not full.",
         ) from error
-
-
-def _hold(folder: str, provider: str) -> ExitStack:
-    stack = ExitStack()
-    try:
-        stack.enter_context(file_lock(Path(folder) / _LOCK_NAME, wait=False))
-    except BlockingIOError as error:
-        raise AgentError(
-            f"The embedded {provider} store in {folder} is open in another process.",
-            "Close it there first, or use a store with a server (chroma with host and port, pgvector, qdrant), which "
-            "many processes can share.",
-        ) from error
-    except OSError as error:
-        raise AgentError(
-            f"The embedded {provider} store in {folder} cannot be opened: {error}",
-            "Check that the folder is writable and that the disk is not full.",
-        ) from error
-    return stack

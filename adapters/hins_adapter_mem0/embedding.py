@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mem0.configs.embeddings.base import BaseEmbedderConfig
 from mem0.embeddings.base import EmbeddingBase
@@ -13,7 +13,11 @@ from hins_memory.encoders.encoder import DEFAULT_MODEL, Encoder
 from hins_memory.registry.loader import shared_encoder
 from hins_memory.types import Role
 
-__all__ = ["PROVIDER", "HinsEmbedding", "register_embedder"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["PROVIDER", "FrameworkEncoder", "HinsEmbedding", "register_embedder"]
 
 #: The name of the embedder provider in a Mem0 configuration.
 PROVIDER = "hins"
@@ -44,6 +48,20 @@ class HinsEmbedding(EmbeddingBase):  # type: ignore[misc]  # mem0 has no type in
         """Return the unit vectors of several texts, in their order."""
         vectors: list[list[float]] = self.encoder.encode(list(texts), role=_role(memory_action)).tolist()
         return vectors
+
+
+class FrameworkEncoder:
+    """An embedder of Mem0's own, used as an encoder when its collections have to follow those of another."""
+
+    def __init__(self, embedding: Any) -> None:
+        self.embedding = embedding
+
+    def encode(self, texts: Sequence[str], *, role: Role = "document") -> NDArray[np.float32]:
+        """Return the vectors of texts, of shape (len(texts), dim)."""
+        import numpy as np
+
+        vectors = self.embedding.embed_batch(list(texts), "search" if role == "query" else "add")
+        return np.asarray(vectors, dtype=np.float32)
 
 
 def register_embedder() -> None:

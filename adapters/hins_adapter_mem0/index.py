@@ -184,10 +184,6 @@ class QdrantIndex(StoreIndex):
         with self.store.guard:
             return int(with_retries(lambda: self._client.count(self.name, exact=True)).count)
 
-    def is_empty(self) -> bool:
-        """Return whether there is no record."""
-        return self.count() == 0
-
     def dimension(self) -> int | None:
         """Return the length of the stored vectors; None where they have names."""
         size = getattr(self._client.get_collection(self.name).config.params.vectors, "size", None)

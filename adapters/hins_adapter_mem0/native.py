@@ -21,15 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ChromaIndex", "FaissIndex", "PgvectorIndex"]
 
 
-class _Counted(StoreIndex):
-    """An index that can tell how many records it has."""
-
-    def is_empty(self) -> bool:
-        """Return whether there is no record."""
-        return self.count() == 0
-
-
-class _Snapshot(_Counted):
+class _Snapshot(StoreIndex):
     """An index that is paged through by a list of its ids, so that what is deleted meanwhile makes no gap."""
 
     def pages(self, size: int) -> Iterator[list[Record]]:
@@ -105,7 +97,7 @@ class ChromaIndex(_Snapshot):
         return found
 
 
-class PgvectorIndex(_Counted):
+class PgvectorIndex(StoreIndex):
     """One pgvector table."""
 
     def record_id(self, id_: Any) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hins_adapter_mem0.agent import AGENTS, Mem0Agent
-from hins_adapter_mem0.clients import acquire_client, acquire_folder, release_client
+from hins_adapter_mem0.clients import acquire_folder, release_folder
 from hins_adapter_mem0.config import embedded_path, store_key
 from hins_adapter_mem0.index import lacking
 from hins_adapter_mem0.indexes import open_index
@@ -18,10 +21,8 @@ from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError
 from hins_memory.registry.loader import EncoderSource
+from hins_memory.registry.registry import Registry
 from hins_memory.sdk.opening import check_stock, record_framework_encoder
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "Embedder",
@@ -36,70 +37,86 @@ __all__ = [
 Embedder = str
 
 
+@dataclass(frozen=True)
+class _Store:
+    """A store of Mem0's: `client` is the one that came with it, `own` what this process may open it only once by."""
+
+    provider: str
+    config: Any
+    client: Any
+    own: Any
+
+    @classmethod
+    def of_memory(cls, memory: Any) -> _Store:
+        """Return the store of a live memory."""
+        store, client = memory.config.vector_store, store_client(memory.vector_store)
+        return cls(store.provider, store.config, client, client or memory.vector_store)
+
+    @property
+    def id(self) -> str:
+        """What identifies it in every process."""
+        return store_key(self.provider, self.config)
+
+    def opener(self, held: ExitStack) -> StoreOpener:
+        """Return what opens its collections, with its folder given back by `held` if it is an embedded one.
+
+        Raises:
+            AgentError: another process holds the folder, or the store cannot have a second collection.
+        """
+        opener = StoreOpener(self.provider, self.config, self.client)
+        path = getattr(self.config, "path", None)
+        if self.provider in ("faiss", "chroma") and not opener.shared and path:
+            acquire_folder(str(path), self.provider)
+            held.callback(release_folder, str(path))
+        elif self.client is None and self.provider == "qdrant":
+            opener.client = self._qdrant(held)
+        return opener
+
+    def _qdrant(self, held: ExitStack) -> Any:
+        """Connect as Mem0's store does, to share the client between the collections."""
+        if path := embedded_path(self.provider, self.config):
+            client = acquire_folder(path, self.provider)
+            held.callback(release_folder, path)
+            return client
+        from qdrant_client import QdrantClient
+
+        names = ("url", "host", "port", "api_key", "https")
+        return QdrantClient(**{name: value for name in names if (value := getattr(self.config, name)) is not None})
+
+    def agent(self, settings: Settings, model: str | Path | None, serve: Callable[[Mem0Agent], None]) -> Mem0Agent:
+        """Return this process's agent, opened and made to serve by `serve` if there is none.
+
+        Raises:
+            AgentError: see `opener`; and whatever `serve` raises. The store is given back then.
+        """
+
+        def make() -> Mem0Agent:
+            with ExitStack() as held:
+                agent = Mem0Agent(self.id, self.opener(held), EncoderSource(Registry(settings), model))
+                serve(agent)
+                agent.close_with(held.pop_all())
+            return agent
+
+        return AGENTS.get_or_open((settings.database_url, self.id, 0 if self.own is None else id(self.own)), make)
+
+
 def open_agent(config: Any, settings: Settings, embedder: Embedder, model: str | Path | None) -> Mem0Agent:
     """Open the agent of a completed Mem0 configuration, or return the one that this process has.
 
     Raises:
         AgentError: the store is held by another process, holds memories of another encoder, or cannot be swapped.
     """
-    provider, store_config = config.vector_store.provider, config.vector_store.config
-    path, key = embedded_path(provider, store_config), store_key(provider, store_config)
-    given = getattr(store_config, "client", None)
-
-    def make() -> Mem0Agent:
-        client = acquire_client(path) if path else given or _connect(provider, store_config)
-        try:
-            opener = StoreOpener(provider, store_config, client)
-            with _held(opener) as folder:
-                agent = _new_agent(key, opener, settings, model)
-                _serve_first(agent, embedder, in_place=True)
-        except BaseException:
-            if path:
-                release_client(path)
-            raise
-        if place := path or folder:
-            agent.owns_client(place)
-        return agent
-
-    agent = _shared(settings, key, given, make)
+    store = config.vector_store
+    given = getattr(store.config, "client", None)
+    first = partial(_serve_first, embedder=embedder, in_place=True)
+    agent = _Store(store.provider, store.config, given, given).agent(settings, model, first)
     check_stock(agent, agent.encoders, embedder)
     return agent
 
 
-@contextlib.contextmanager
-def _held(opener: StoreOpener) -> Iterator[str]:
-    """Keep other processes out of the folder of an embedded store that does not do so itself.
-
-    Yields:
-        The folder, which the agent has to give back; "" where there is nothing to hold. An error gives it back.
-    """
-    path = getattr(opener.config, "path", None)
-    if opener.provider not in ("faiss", "chroma") or opener.shared or not path:
-        yield ""
-        return
-    acquire_folder(str(path), opener.provider)
-    try:
-        yield str(path)
-    except BaseException:
-        release_client(str(path))
-        raise
-
-
-def _connect(provider: str, store_config: Any) -> Any:
-    """Connect to a Qdrant server as Mem0's store does, to share the client between the collections."""
-    if provider != "qdrant":
-        return None
-    from qdrant_client import QdrantClient
-
-    names = ("url", "host", "port", "api_key", "https")
-    return QdrantClient(**{name: value for name in names if (value := getattr(store_config, name)) is not None})
-
-
 def recorded_version(memory: Any, settings: Settings) -> str:
     """Return the encoder version that a live memory's store is recorded with; "" when it is not ours."""
-    from hins_memory.registry.registry import Registry
-
-    live = Registry(settings).live_index(_memory_key(memory))
+    live = Registry(settings).live_index(_Store.of_memory(memory).id)
     return live.version if live is not None else ""
 
 
@@ -109,17 +126,8 @@ def open_attached_agent(memory: Any, settings: Settings, embedder: Embedder, mod
     Raises:
         AgentError: the store holds memories that another encoder embedded.
     """
-
-    def make() -> Mem0Agent:
-        opener = _memory_opener(memory)
-        with _held(opener) as folder:
-            agent = _new_agent(_memory_key(memory), opener, settings, model)
-            _serve_first(agent, embedder, in_place=False)
-        if folder:
-            agent.owns_client(folder)
-        return agent
-
-    agent = _shared(settings, _memory_key(memory), _memory_client(memory), make)
+    first = partial(_serve_first, embedder=embedder, in_place=False)
+    agent = _Store.of_memory(memory).agent(settings, model, first)
     check_stock(agent, agent.encoders, embedder)
     return agent
 
@@ -127,17 +135,11 @@ def open_attached_agent(memory: Any, settings: Settings, embedder: Embedder, mod
 def open_own_agent(memory: Any, settings: Settings, model: str | Path | None = None) -> Mem0Agent:
     """Open the agent of a live memory's store as it is, with Mem0's own embedder, so that it can be swapped."""
 
-    def make() -> Mem0Agent:
-        opener = _memory_opener(memory)
-        with _held(opener) as folder:
-            agent = _new_agent(_memory_key(memory), opener, settings, model)
-            agent.serve_memory(memory.embedding_model, memory.vector_store, memory.entity_store)
-            record_framework_encoder(agent, agent.encoders.registry)
-        if folder:
-            agent.owns_client(folder)
-        return agent
+    def serve(agent: Mem0Agent) -> None:
+        agent.serve_memory(memory.embedding_model, memory.vector_store, memory.entity_store)
+        record_framework_encoder(agent, agent.encoders.registry)
 
-    return _shared(settings, _memory_key(memory), _memory_client(memory), make)
+    return _Store.of_memory(memory).agent(settings, model, serve)
 
 
 def open_recording_agent(memory: Any, settings: Settings) -> Mem0Agent | None:
@@ -146,38 +148,14 @@ def open_recording_agent(memory: Any, settings: Settings) -> Mem0Agent | None:
     Without it, this process would go on writing to an index that no longer serves.
     """
     try:
-        swappable = _memory_opener(memory).shared and not lacking(memory.vector_store)
+        store = memory.config.vector_store
+        opener = StoreOpener(store.provider, store.config, store_client(memory.vector_store))
     except AgentError:
         return None
-    return open_own_agent(memory, settings) if swappable else None
+    return open_own_agent(memory, settings) if opener.shared and not lacking(memory.vector_store) else None
 
 
-def _shared(settings: Settings, key: str, client: Any, make: Callable[[], Mem0Agent]) -> Mem0Agent:
-    """Return this process's agent for a store and a client that the user gave, or None."""
-    return AGENTS.get_or_open((settings.database_url, key, 0 if client is None else id(client)), make)
-
-
-def _new_agent(key: str, opener: StoreOpener, settings: Settings, model: str | Path | None) -> Mem0Agent:
-    from hins_memory.registry.registry import Registry
-
-    return Mem0Agent(key, opener, EncoderSource(Registry(settings), model))
-
-
-def _memory_key(memory: Any) -> str:
-    store = memory.config.vector_store
-    return store_key(store.provider, store.config)
-
-
-def _memory_client(memory: Any) -> Any:
-    return store_client(memory.vector_store) or memory.vector_store
-
-
-def _memory_opener(memory: Any) -> StoreOpener:
-    store = memory.config.vector_store
-    return StoreOpener(store.provider, store.config, store_client(memory.vector_store))
-
-
-def _serve_first(agent: Mem0Agent, embedder: Embedder, *, in_place: bool) -> None:
+def _serve_first(agent: Mem0Agent, *, embedder: Embedder, in_place: bool) -> None:
     """Serve from what the registry says is live; for a store it does not know, from a first index that is empty."""
 
     def suffix_of(encoder: Encoder, known: bool) -> str:

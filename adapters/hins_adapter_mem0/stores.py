@@ -8,6 +8,7 @@ import uuid
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from mem0.utils.factory import VectorStoreFactory
@@ -123,12 +124,8 @@ def dimension_field(config: Any) -> str:
     return next((name for name in ("embedding_model_dims", "embedding_dimension") if name in fields), "dims")
 
 
-class _NoLock:
-    """Stands for the lock of a store that needs none."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
+# What reads a store; what writes to it has methods here.
+_READS = frozenset({"search", "search_batch", "keyword_search", "get", "list"})
 
 
 class GuardedStore:
@@ -139,13 +136,21 @@ class GuardedStore:
     ) -> None:
         self.raw = raw
         self._dropped = dropped
-        self.guard: threading.RLock | _NoLock = lock or _NoLock()
+        self.guard: AbstractContextManager[Any] = lock or nullcontext()
         self.writes = WriteTracker(str(getattr(raw, "collection_name", "")))
 
     def __getattr__(self, name: str) -> Any:
         if name == "raw":  # not there yet while the object is being made or copied
             raise AttributeError(name)
-        return getattr(self.raw, name)
+        value = getattr(self.raw, name)
+        if name not in _READS:
+            return value
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            with self.guard:
+                return value(*args, **kwargs)
+
+        return guarded
 
     def insert(
         self,
@@ -168,31 +173,6 @@ class GuardedStore:
         """Delete a row, as Mem0's stores do."""
         with self.writes.tracked([vector_id]), self.guard:
             return self.raw.delete(vector_id=vector_id)
-
-    def search(self, *args: Any, **kwargs: Any) -> Any:
-        """Search by vector, as Mem0's stores do."""
-        with self.guard:
-            return self.raw.search(*args, **kwargs)
-
-    def search_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """Search by several vectors, as Mem0's stores do."""
-        with self.guard:
-            return self.raw.search_batch(*args, **kwargs)
-
-    def keyword_search(self, *args: Any, **kwargs: Any) -> Any:
-        """Search by words, as Mem0's stores do."""
-        with self.guard:
-            return self.raw.keyword_search(*args, **kwargs)
-
-    def get(self, vector_id: Any) -> Any:
-        """Return a row or None, as Mem0's stores do."""
-        with self.guard:
-            return self.raw.get(vector_id=vector_id)
-
-    def list(self, *args: Any, **kwargs: Any) -> Any:
-        """List rows, as Mem0's stores do."""
-        with self.guard:
-            return self.raw.list(*args, **kwargs)
 
     def reset(self) -> None:
         """Delete every row, here and in the replica."""

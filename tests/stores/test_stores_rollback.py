@@ -64,7 +64,7 @@ def test_an_index_that_differs_otherwise_is_compared_as_a_whole(world: Any, tiny
     memory, ids = _swapped(world, tiny_version)
     registry = Registry(world.settings)
     previous = registry.previous_index(agent(memory).store_id)
-    agent(memory).open(previous.version, previous.suffix)[0].delete(ids[:3])
+    agent(memory).open_indexes(previous.version, previous.suffix)[0].delete(ids[:3])
     report = _back(world, memory)
     assert report.indexes[0].written == 3
     assert agent(memory).live_indexes()[0].count() == 30
