@@ -1,6 +1,6 @@
 """What an attached Mem0 memory does differently: it records its calls and serves from the agent's current binding.
 
-`_Common` holds the work; `_SyncMethods` and `_AsyncMethods` are thin wrappers over Mem0's two classes.
+`_Common` holds the work; what is sync or async of Mem0's two classes is a thin wrapper around it.
 A memory that only captures keeps Mem0's own embedder and stores; the properties then pass through to them.
 """
 
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -57,8 +58,9 @@ def attached_class(original: type) -> type:
     but not to one with a second base.
     """
     if original not in _attached_classes:
-        methods = _AsyncMethods if issubclass(original, mem0.AsyncMemory) else _SyncMethods
-        namespace = {
+        is_async = issubclass(original, mem0.AsyncMemory)
+        methods, call = (_AsyncMethods, _async_call) if is_async else (_SyncMethods, _sync_call)
+        namespace = {name: call(name) for name in _CALLS} | {
             name: value
             for source in (OutcomeMethods, _Common, methods)
             for name, value in vars(source).items()
@@ -131,17 +133,40 @@ class _Common(OutcomeMethods):
         agent = self._hins_agent
         return contextlib.nullcontext() if agent is None else agent.pin()
 
-    def _hins_searched(self, result: Any, arguments: tuple[Any, ...], options: Mapping[str, Any], capture: bool) -> Any:
-        """Record a search and put the id of its record into what it returns."""
-        retrieval_id = ""
-        if capture and self._hins_recorder.on:
-            query = arguments[0] if arguments else options.get("query")
-            agent = self._hins_agent
-            version = "" if agent is None else agent.binding.version
-            retrieval_id = self._hins_recorder.searched(cast("str", query), options.get("filters"), result, version)
-        if isinstance(result, dict):
-            result["retrieval_id"] = retrieval_id
-        return result
+    @contextlib.contextmanager
+    def _hins_recording(
+        self, call: str, arguments: tuple[Any, ...], options: Mapping[str, Any]
+    ) -> Iterator[Callable[[Any], Any] | None]:
+        """Record a call of Mem0's; gives what makes its result the one to return, or None for "as it is"."""
+        recorder, first = self._hins_recorder, arguments[0] if arguments else None
+        if call == "add":
+            messages = options.get("messages") if first is None else first
+            rest = {name: value for name, value in options.items() if name != "messages"}
+            yield lambda result: recorder.added(self, messages, rest, result) or result
+        elif call == "search":
+            query = options.get("query") if first is None else first
+            yield lambda result: self._hins_searched(query, options.get("filters"), result)
+        elif call == "update":
+            memory_id = options.get("memory_id") if first is None else first
+            try:
+                yield lambda result: recorder.updated(self, memory_id) or result
+            except Exception:
+                # Also after an error: Mem0's history may fail when the store has the new text already.
+                recorder.updated(self, memory_id)
+                raise
+        elif call in ("delete", "delete_all"):
+            with deletions() as gone:
+                try:
+                    yield None
+                finally:
+                    recorder.deleted(gone)
+        else:
+            yield None
+
+    def _hins_searched(self, query: Any, filters: Mapping[str, Any] | None, result: Any) -> Any:
+        agent = self._hins_agent
+        version = "" if agent is None else agent.binding.version
+        return _with_id(result, self._hins_recorder.searched(query, filters, result, version))
 
     def _hins_reset(self, kind: str) -> None:
         """Do what Mem0's `reset` does, for the binding's stores instead of those of the configuration."""
@@ -156,73 +181,58 @@ class _Common(OutcomeMethods):
         memory.db = SQLiteManager(memory.config.history_db_path)
         capture_event("mem0.reset", self, {"sync_type": kind})
 
-    @contextlib.contextmanager
-    def _hins_deletions(self, capture: bool) -> Iterator[None]:
-        """Record what is deleted inside, also when an error ends it."""
-        if not (capture and self._hins_recorder.on):
-            yield
-            return
-        with deletions() as gone:
-            try:
-                yield
-            finally:
-                self._hins_recorder.deleted(gone)
-
     def _hins_stored(self, capture: bool) -> list[Stored]:
         """Return everything that is stored, before a `reset` deletes it."""
         return stored_memories(self.vector_store) if capture and self._hins_recorder.on else []
 
 
-def _memory_id(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-    return arguments[0] if arguments else options.get("memory_id")
+def _with_id(result: Any, retrieval_id: str) -> Any:
+    if isinstance(result, dict):
+        result["retrieval_id"] = retrieval_id
+    return result
+
+
+# The calls that keep one binding from their start to their end; each takes `capture=False` to leave it out of the log.
+_CALLS = ("add", "search", "get", "get_all", "update", "delete", "delete_all")
+
+
+def _not_recorded(call: str) -> contextlib.AbstractContextManager[Callable[[Any], Any] | None]:
+    return contextlib.nullcontext((lambda result: _with_id(result, "")) if call == "search" else None)
+
+
+def _sync_call(name: str) -> Callable[..., Any]:
+    """Return Mem0's method with one binding and a record of it; a search's result also carries ``retrieval_id``."""
+
+    @functools.wraps(getattr(mem0.Memory, name))
+    def call(self: _Common, *arguments: Any, capture: bool = True, **options: Any) -> Any:
+        recorded = capture and self._hins_recorder.on
+        recording = self._hins_recording(name, arguments, options) if recorded else _not_recorded(name)
+        with self._hins_pin(), recording as finish:
+            result = getattr(_mem0(self), name)(*arguments, **options)
+            return result if finish is None else finish(result)
+
+    return call
+
+
+def _async_call(name: str) -> Callable[..., Any]:
+    """Return the same for `mem0.AsyncMemory`; what takes time happens outside of the event loop."""
+
+    @functools.wraps(getattr(mem0.AsyncMemory, name))
+    async def call(self: _Common, *arguments: Any, capture: bool = True, **options: Any) -> Any:
+        recorded = capture and self._hins_recorder.on
+        recording = self._hins_recording(name, arguments, options) if recorded else _not_recorded(name)
+        agent = self._hins_agent
+        if agent is not None and agent.refresh_due:
+            await asyncio.to_thread(agent.refresh_if_due)
+        with self._hins_pin(), recording as finish:
+            result = await getattr(_mem0(self), name)(*arguments, **options)
+            return result if finish is None else await asyncio.to_thread(finish, result)
+
+    return call
 
 
 class _SyncMethods(_Common):
-    """The recording methods of an attached `mem0.Memory`; each takes ``capture=False`` to leave one call out."""
-
-    def add(self, messages: Any, *, capture: bool = True, **options: Any) -> Any:
-        """Add as Mem0 does, and record the turns and the memories that came out."""
-        with self._hins_pin():
-            result = _mem0(self).add(messages, **options)
-            if capture and self._hins_recorder.on:
-                self._hins_recorder.added(self, messages, options, result)
-        return result
-
-    def search(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
-        """Search as Mem0 does; the result also carries ``retrieval_id`` ("" when nothing is recorded)."""
-        with self._hins_pin():
-            result = _mem0(self).search(*arguments, **options)
-            return self._hins_searched(result, arguments, options, capture)
-
-    def get(self, *arguments: Any, **options: Any) -> Any:
-        """Return a memory as Mem0 does."""
-        with self._hins_pin():
-            return _mem0(self).get(*arguments, **options)
-
-    def get_all(self, *arguments: Any, **options: Any) -> Any:
-        """List memories as Mem0 does."""
-        with self._hins_pin():
-            return _mem0(self).get_all(*arguments, **options)
-
-    def update(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
-        """Update as Mem0 does, and record the memory as it is then."""
-        with self._hins_pin():
-            try:
-                return _mem0(self).update(*arguments, **options)
-            finally:
-                # Also after an error: Mem0's history may fail when the store has the new text already.
-                if capture and self._hins_recorder.on:
-                    self._hins_recorder.updated(self, _memory_id(arguments, options))
-
-    def delete(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
-        """Delete as Mem0 does, and record it."""
-        with self._hins_pin(), self._hins_deletions(capture):
-            return _mem0(self).delete(*arguments, **options)
-
-    def delete_all(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
-        """Delete all memories of a scope as Mem0 does, and record each that is gone."""
-        with self._hins_pin(), self._hins_deletions(capture):
-            return _mem0(self).delete_all(*arguments, **options)
+    """What an attached `mem0.Memory` does beside the calls of `_sync_call`."""
 
     def _delete_memory(self, memory_id: Any, existing_memory: Any = None, **options: Any) -> Any:
         # Every deletion of Mem0's goes through here.
@@ -242,60 +252,6 @@ class _SyncMethods(_Common):
 
 class _AsyncMethods(_Common):
     """The same for an attached `mem0.AsyncMemory`."""
-
-    @contextlib.asynccontextmanager
-    async def _hins_following(self) -> AsyncIterator[None]:
-        """Keep one embedder and its stores for one operation; what takes time happens outside of the event loop."""
-        agent = self._hins_agent
-        if agent is not None and agent.refresh_due:
-            await asyncio.to_thread(agent.refresh_if_due)
-        with self._hins_pin():
-            yield
-
-    async def add(self, messages: Any, *, capture: bool = True, **options: Any) -> Any:
-        """Add as Mem0 does, and record the turns and the memories that came out."""
-        async with self._hins_following():
-            result = await _mem0(self).add(messages, **options)
-            if capture and self._hins_recorder.on:
-                await asyncio.to_thread(self._hins_recorder.added, self, messages, options, result)
-        return result
-
-    async def search(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
-        """Search as Mem0 does; the result also carries ``retrieval_id`` ("" when nothing is recorded)."""
-        async with self._hins_following():
-            result = await _mem0(self).search(*arguments, **options)
-            return self._hins_searched(result, arguments, options, capture)
-
-    async def get(self, *arguments: Any, **options: Any) -> Any:
-        """Return a memory as Mem0 does."""
-        async with self._hins_following():
-            return await _mem0(self).get(*arguments, **options)
-
-    async def get_all(self, *arguments: Any, **options: Any) -> Any:
-        """List memories as Mem0 does."""
-        async with self._hins_following():
-            return await _mem0(self).get_all(*arguments, **options)
-
-    async def update(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
-        """Update as Mem0 does, and record the memory as it is then."""
-        async with self._hins_following():
-            try:
-                return await _mem0(self).update(*arguments, **options)
-            finally:
-                if capture and self._hins_recorder.on:
-                    await asyncio.to_thread(self._hins_recorder.updated, self, _memory_id(arguments, options))
-
-    async def delete(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
-        """Delete as Mem0 does, and record it."""
-        async with self._hins_following():
-            with self._hins_deletions(capture):
-                return await _mem0(self).delete(*arguments, **options)
-
-    async def delete_all(self, *arguments: Any, capture: bool = True, **options: Any) -> Any:
-        """Delete all memories of a scope as Mem0 does, and record each that is gone."""
-        async with self._hins_following():
-            with self._hins_deletions(capture):
-                return await _mem0(self).delete_all(*arguments, **options)
 
     async def _delete_memory(self, memory_id: Any, existing_memory: Any = None, **options: Any) -> Any:
         with deleting(self, await asyncio.to_thread(doomed, self, memory_id, existing_memory)):
