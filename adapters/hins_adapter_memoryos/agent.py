@@ -23,7 +23,7 @@ from hins_adapter_memoryos.files import (
     write_json,
     writing,
 )
-from hins_adapter_memoryos.index import CachedIndex, LiveIndex, StoreTexts, usable_vectors
+from hins_adapter_memoryos.index import StoreTexts, TextIndex, usable_vectors
 from hins_adapter_memoryos.part import Binding, Part
 from hins_adapter_memoryos.vectors import VectorCache
 from hins_memory.errors import AgentError, LogError
@@ -131,14 +131,14 @@ class MemoryosAgent(AgentBase):
 
     def live_indexes(self) -> list[Index]:
         """Return the indexes that serve now."""
-        return [LiveIndex(self.texts, kind, self._index_name(kind, self.current.suffix)) for kind in KINDS]
+        return [TextIndex(self.texts, kind, self._index_name(kind, self.current.suffix)) for kind in KINDS]
 
     def open_indexes(self, version: str, suffix: str) -> list[Index]:
         """Open (creating what is missing) the indexes of `version` under the suffix `suffix`."""
         if (version, suffix) == (self.current.version, self.current.suffix):
             return self.live_indexes()
         cache = self._cache(self._space(version))
-        return [CachedIndex(self.texts, kind, self._index_name(kind, suffix), cache) for kind in KINDS]
+        return [TextIndex(self.texts, kind, self._index_name(kind, suffix), cache) for kind in KINDS]
 
     def start_dual_write(self, version: str, suffix: str) -> None:
         """From now on, give every text that MemoryOS saves a vector of `version` too.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["CachedIndex", "LiveIndex", "StoreTexts", "file_entries", "usable_vectors"]
+__all__ = ["StoreTexts", "TextIndex", "file_entries", "usable_vectors"]
 
 logger = logging.getLogger(__name__)
 
@@ -85,13 +85,18 @@ def _stamp(path: Path) -> _Stamp | None:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-class LiveIndex:
-    """The vectors of one kind in MemoryOS's own files. Only MemoryOS adds to it and deletes from it."""
+class TextIndex:
+    """The texts of one kind with the vectors of one encoder.
 
-    def __init__(self, texts: StoreTexts, kind: Kind, name: str) -> None:
+    Without `cache` the vectors are those in MemoryOS's own files, which only MemoryOS writes. With it they are those
+    of another encoder version, kept beside; a text that MemoryOS deletes is gone here too.
+    """
+
+    def __init__(self, texts: StoreTexts, kind: Kind, name: str, cache: VectorCache | None = None) -> None:
         self._texts = texts
         self._kind = kind
         self._name = name
+        self._cache = cache
 
     @property
     def name(self) -> str:
@@ -104,22 +109,27 @@ class LiveIndex:
         return self._kind
 
     def count(self) -> int:
-        """Return the number of distinct texts."""
-        return len(self._texts.of(self._kind))
+        """Return the number of distinct texts that have a vector here."""
+        texts = self._texts.of(self._kind)
+        return len(texts if self._cache is None else self._cache.known(self._kind, texts))
 
     def pages(self, size: int) -> Iterator[list[Record]]:
         """Yield all records, at most `size` at a time, as they are when this begins."""
-        rows = list(self._texts.of(self._kind).items())
-        for start in range(0, len(rows), size):
-            yield [Record(id_, text, {}) for id_, text in rows[start : start + size]]
+        ids = list(self._texts.of(self._kind))
+        for start in range(0, len(ids), size):
+            if found := self.get(ids[start : start + size]):
+                yield found
 
     def get(self, ids: Sequence[str]) -> list[Record]:
-        """Return the records of those ids that exist."""
+        """Return the records of those ids that exist and have a vector here."""
         texts = self._texts.of(self._kind)
-        return [Record(id_, texts[id_], {}) for id_ in ids if id_ in texts]
+        known = texts if self._cache is None else self._cache.known(self._kind, ids)
+        return [Record(id_, texts[id_], {}) for id_ in ids if id_ in texts and id_ in known]
 
     def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return the stored vectors by id, each of shape (dim,); missing ids are left out."""
+        if self._cache is not None:
+            return self._cache.get(self._kind, ids)
         wanted = set(ids)
         found: dict[str, NDArray[np.float32]] = {}
         for path in store_files(self._texts.root):
@@ -128,56 +138,19 @@ class LiveIndex:
         return found
 
     def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
-        """Refuse: MemoryOS's files are written by MemoryOS, and change their encoder by a flip."""
-        raise self._refusal()
-
-    def delete(self, ids: Iterable[str]) -> None:
-        """Refuse: MemoryOS's files are written by MemoryOS."""
-        raise self._refusal()
-
-    def drop(self) -> None:
-        """Refuse: MemoryOS's files are written by MemoryOS."""
-        raise self._refusal()
-
-    def _refusal(self) -> AgentError:
-        return AgentError(f"{self._name} holds MemoryOS's own files.", "Add and delete memories through MemoryOS.")
-
-
-class CachedIndex(LiveIndex):
-    """The same texts with the vectors of another encoder version; a text that MemoryOS deletes is gone here too."""
-
-    def __init__(self, texts: StoreTexts, kind: Kind, name: str, cache: VectorCache) -> None:
-        super().__init__(texts, kind, name)
-        self._cache = cache
-
-    def count(self) -> int:
-        """Return the number of texts that have a vector here."""
-        return len(self._cache.known(self._kind, self._texts.of(self._kind)))
-
-    def pages(self, size: int) -> Iterator[list[Record]]:
-        """Yield all records that have a vector here, at most `size` at a time."""
-        for page in super().pages(size):
-            known = self._cache.known(self._kind, [record.id for record in page])
-            if kept := [record for record in page if record.id in known]:
-                yield kept
-
-    def get(self, ids: Sequence[str]) -> list[Record]:
-        """Return the records of those ids that exist and have a vector here."""
-        known = self._cache.known(self._kind, ids)
-        return super().get([id_ for id_ in ids if id_ in known])
-
-    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """Return the vectors by id, each of shape (dim,); missing ids are left out."""
-        return self._cache.get(self._kind, ids)
-
-    def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
         """Keep vectors, of shape (len(records), dim)."""
-        self._cache.put(self._kind, {record.id: vector for record, vector in zip(records, vectors, strict=True)})
+        self._beside.put(self._kind, {record.id: vector for record, vector in zip(records, vectors, strict=True)})
 
     def delete(self, ids: Iterable[str]) -> None:
         """Forget vectors; ids that do not exist are ignored."""
-        self._cache.delete(self._kind, ids)
+        self._beside.delete(self._kind, ids)
 
     def drop(self) -> None:
         """Forget every vector of this kind."""
-        self._cache.drop(self._kind)
+        self._beside.drop(self._kind)
+
+    @property
+    def _beside(self) -> VectorCache:
+        if self._cache is None:
+            raise AgentError(f"{self._name} holds MemoryOS's own files.", "Add and delete memories through MemoryOS.")
+        return self._cache

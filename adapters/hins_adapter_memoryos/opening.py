@@ -9,25 +9,24 @@ from typing import TYPE_CHECKING
 from hins_adapter_memoryos.agent import MemoryosAgent
 from hins_adapter_memoryos.encoders import FrameworkEncoder
 from hins_adapter_memoryos.files import store_files
-from hins_adapter_memoryos.index import file_entries
+from hins_adapter_memoryos.index import file_entries, usable_vectors
 from hins_adapter_memoryos.part import Binding
 from hins_memory.config import Settings
 from hins_memory.errors import AgentError
+from hins_memory.plugins.protocols import Record
 from hins_memory.registry.loader import EncoderSource
-from hins_memory.registry.registry import index_suffix
+from hins_memory.registry.registry import Registry, index_suffix
 from hins_memory.sdk.agents import AgentTable
-from hins_memory.sdk.opening import check_stock, first_encoder, record_first
+from hins_memory.sdk.opening import check_stock, first_encoder, made_by, record_first
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
 
 __all__ = ["choose_encoder", "open_agent"]
 
-# How many stored vectors are compared with re-encoded texts, and how well they have to agree.
+# How many stored vectors are compared with re-encoded texts.
 _SAMPLE = 32
 _SAMPLE_OF_FILE = 8
-_MIN_COSINE = 0.999
-
 
 _AGENTS: AgentTable[MemoryosAgent] = AgentTable()
 
@@ -44,7 +43,6 @@ def open_agent(root: Path, settings: Settings, own: FrameworkEncoder, model: str
     Raises:
         AgentError: the encoder that is recorded cannot be loaded.
     """
-    from hins_memory.registry.registry import Registry
 
     def make() -> MemoryosAgent:
         return MemoryosAgent(root, EncoderSource(Registry(settings), model), own)
@@ -90,22 +88,15 @@ def choose_encoder(agent: MemoryosAgent, embedder: str | None, reembed: bool) ->
 
 def _made_by(root: Path, encoder: Encoder) -> bool:
     """Return whether a sample of the stored vectors is what an encoder makes of their texts; True if there are none."""
-    import numpy as np
-
     stored = (
         entry
         for path in store_files(root)
         for entry in islice((entry for entry in file_entries(path) if entry.vector is not None), _SAMPLE_OF_FILE)
     )
     sample = list(islice(stored, _SAMPLE))
-    vectors = [np.asarray(entry.vector, dtype=np.float32) for entry in sample]
-    if any(vector.shape != (encoder.dim,) for vector in vectors):
-        return False
-    expected = encoder.encode([entry.text for entry in sample], role="document")
-    return all(
-        float(vector @ wanted) >= _MIN_COSINE * float(np.linalg.norm(vector))
-        for vector, wanted in zip(vectors, expected, strict=True)
-    )
+    vectors = {id_: vector for (_, id_), vector in usable_vectors(sample, encoder.dim).items()}
+    records = [Record(entry.id, entry.text, {}) for entry in sample]
+    return all(record.id in vectors for record in records) and made_by(encoder, records, vectors)
 
 
 def _record(agent: MemoryosAgent, encoder: Encoder) -> Binding:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hins_adapter_memoryos.files import Kind, side_folder
 from hins_memory.common.files import private_folder
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["VectorCache"]
 
 _SCHEMA = "create table if not exists vectors (kind text, id text, vector blob, primary key (kind, id)) without rowid"
-# SQLite allows a limited number of parameters in a statement.
-_LOOKUP = 500
+# As JSON, because the number of parameters of a statement is limited.
+_AMONG = "kind = ? and id in (select value from json_each(?))"
 
 
 class VectorCache:
@@ -41,67 +42,52 @@ class VectorCache:
 
     def known(self, kind: Kind, ids: Iterable[str]) -> set[str]:
         """Return those of the ids that have a vector."""
-        with self._reading() as connection:
-            return set() if connection is None else {row[0] for row in _select(connection, "id", kind, ids)}
+        return {row[0] for row in self._rows("id", kind, ids)}
 
     def get(self, kind: Kind, ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Return the vectors by id, each of shape (dim,); missing ids are left out."""
         import numpy as np
 
-        with self._reading() as connection:
-            if connection is None:
-                return {}
-            return {
-                id_: np.frombuffer(blob, dtype=np.float32) for id_, blob in _select(connection, "id, vector", kind, ids)
-            }
+        return {id_: np.frombuffer(blob, dtype=np.float32) for id_, blob in self._rows("id, vector", kind, ids)}
 
     def put(self, kind: Kind, vectors: Mapping[str, NDArray[np.float32]]) -> None:
         """Keep vectors by id, each of shape (dim,), in one transaction."""
         rows = [(kind, id_, vector.tobytes()) for id_, vector in vectors.items()]
         if rows:
             private_folder(self.path.parent)
-            with self._lock, closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
-                connection.execute(_SCHEMA)
+            with self._transaction() as connection:
                 connection.executemany("insert or replace into vectors values (?, ?, ?)", rows)
 
     def delete(self, kind: Kind, ids: Iterable[str]) -> None:
         """Forget vectors; ids that do not exist are ignored."""
-        with self._lock, self._reading() as connection:
-            if connection is not None:
-                with connection:
-                    connection.executemany(
-                        "delete from vectors where kind = ? and id = ?", [(kind, id_) for id_ in ids]
-                    )
+        with self._lock:
+            if not self.path.is_file():
+                return
+            with self._transaction() as connection:
+                connection.execute(f"delete from vectors where {_AMONG}", (kind, json.dumps(list(ids))))
 
     def drop(self, kind: Kind) -> None:
         """Forget every vector of a kind; without any left, the file goes."""
-        with self._lock, self._reading() as connection:
-            if connection is None:
-                return
-            with connection:
-                connection.execute("delete from vectors where kind = ?", (kind,))
-            if connection.execute("select 1 from vectors limit 1").fetchone() is None:
-                self.path.unlink(missing_ok=True)
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection | None]:
-        """Open the file if it is there."""
         with self._lock:
             if not self.path.is_file():
-                yield None
                 return
-            with closing(sqlite3.connect(self.path, timeout=30)) as connection:
-                connection.execute(_SCHEMA)
-                yield connection
+            with self._transaction() as connection:
+                connection.execute("delete from vectors where kind = ?", (kind,))
+                is_empty = connection.execute("select 1 from vectors limit 1").fetchone() is None
+            if is_empty:
+                self.path.unlink(missing_ok=True)
 
+    def _rows(self, columns: str, kind: Kind, ids: Iterable[str]) -> list[Any]:
+        statement = f"select {columns} from vectors where {_AMONG}"
+        with self._lock:
+            if not self.path.is_file():
+                return []
+            with self._transaction() as connection:
+                return connection.execute(statement, (kind, json.dumps(list(ids)))).fetchall()
 
-def _select(
-    connection: sqlite3.Connection, columns: str, kind: Kind, ids: Iterable[str]
-) -> Iterator[tuple[str, bytes]]:
-    wanted = list(ids)
-    for start in range(0, len(wanted), _LOOKUP):
-        part = wanted[start : start + _LOOKUP]
-        marks = ",".join("?" * len(part))
-        yield from connection.execute(
-            f"select {columns} from vectors where kind = ? and id in ({marks})", (kind, *part)
-        )
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Open the file, making it if it is missing; what is done is kept unless an error ends it."""
+        with self._lock, closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+            connection.execute(_SCHEMA)
+            yield connection

@@ -8,7 +8,7 @@ from hins_memory.sdk.agents import AgentTable
 from hins_memory.sdk.attachment import Attachment, OutcomeMethods, attachment_of, attachment_to_detach
 from hins_memory.sdk.captures import join_capture, leave_capture
 from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
-from hins_memory.sdk.opening import check_stock, first_encoder, record_first, record_framework_encoder, reembed
+from hins_memory.sdk.opening import check_stock, first_encoder, made_by, record_first, record_framework_encoder, reembed
 from hins_memory.sdk.options import AttachOptions, check_embedder, settings_for
 from hins_memory.sdk.plugin import AdapterPlugin
 from hins_memory.sdk.recorder import AgentTurn, Recorder
@@ -36,6 +36,7 @@ __all__ = [
     "first_encoder",
     "join_capture",
     "leave_capture",
+    "made_by",
     "record_first",
     "record_framework_encoder",
     "reembed",

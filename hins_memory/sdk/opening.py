@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 from hins_memory.errors import AgentError, SwapError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hins_memory.encoders.encoder import Encoder
-    from hins_memory.plugins.protocols import Agent
+    from hins_memory.plugins.protocols import Agent, Record
     from hins_memory.registry.loader import EncoderSource
     from hins_memory.registry.registry import Registry
 
-__all__ = ["check_stock", "first_encoder", "record_first", "record_framework_encoder", "reembed"]
+__all__ = ["check_stock", "first_encoder", "made_by", "record_first", "record_framework_encoder", "reembed"]
 
 
 def first_encoder(encoders: EncoderSource, embedder: str) -> Encoder:
@@ -56,6 +61,19 @@ def check_stock(agent: Agent, encoders: EncoderSource, embedder: str | None) -> 
             f"{agent.store_id} is embedded by {agent.encoder_version!r}, not by the stock encoder.",
             'Open it with embedder="hins", or return to the stock encoder with `hins rollback`.',
         )
+
+
+def made_by(encoder: Encoder, records: Sequence[Record], vectors: Mapping[str, NDArray[np.float32]]) -> bool:
+    """Return whether stored vectors are what an encoder makes of their texts; True for no records.
+
+    Args:
+        encoder: the encoder.
+        records: some records of a store.
+        vectors: their vectors by id, each of shape (encoder.dim,).
+    """
+    from hins_memory.swapping.sync import compare_vectors
+
+    return not compare_vectors(records, vectors, encoder)[1]
 
 
 def reembed(agent: Agent, encoder: Encoder, registry: Registry) -> None:

@@ -179,4 +179,4 @@ def test_discovery_needs_neither_mem0_nor_torch() -> None:
         "hook.hins_open_agent(name='mem0', settings=Settings(), config=None)\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert 'AgentError: Mem0 is not installed. Install it with: pip install "hins-memory[mem0]"' in run.stderr
+    assert 'AgentError: mem0 is not installed. Install it with: pip install "hins-memory[mem0]"' in run.stderr

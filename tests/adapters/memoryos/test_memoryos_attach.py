@@ -250,7 +250,7 @@ def test_the_doctor_says_how_to_install_memoryos(settings: Settings, monkeypatch
         return found
 
     assert doctor().ok
-    monkeypatch.setattr("hins_adapter_memoryos.plugin.find_spec", lambda name: None)
+    monkeypatch.setattr("hins_memory.sdk.plugin.find_spec", lambda name: None)
     assert (doctor().ok, doctor().fix) == (None, "pip install --no-deps memoryos-pro")
 
 
