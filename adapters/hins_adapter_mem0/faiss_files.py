@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.common.files import write_private
 from hins_memory.errors import AgentError
 
 if TYPE_CHECKING:
@@ -158,23 +159,13 @@ def _write(folder: Path, name: str, index: Any, payloads: Mapping[str, Any], nam
     new = [folder / f"{name}{ending}{_NEW}" for ending in _ENDINGS]
     try:
         for path, content in zip(new, contents, strict=True):
-            _write_private(path, content)
+            write_private(path, content)
         (folder / f"{name}{_READY}").touch(mode=0o600)
     except OSError:
         for path in new:
             path.unlink(missing_ok=True)
         raise
     _replace(folder, name)
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read; it is on the disk when this returns."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _replace(folder: Path, collection: str) -> None:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hins_memory.common.files import file_lock, private_folder
+from hins_memory.common.files import file_lock, private_folder, write_private
+from hins_memory.common.text import well_formed
 
 __all__ = [
     "KINDS",
@@ -85,13 +86,7 @@ class Entry:
 
 def encodable(text: Any) -> str:
     """Return a text as an encoder can read it: half a surrogate pair, which has no UTF-8, becomes U+FFFD."""
-    plain = str(text)
-    try:
-        plain.encode("utf-8")
-    except UnicodeEncodeError:
-        # Through UTF-16, so that two halves of one character become that character again.
-        return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return plain
+    return well_formed(str(text))
 
 
 def page_text(page: Mapping[str, Any]) -> str:
@@ -213,13 +208,8 @@ def write_json(path: Path, document: Any, *, durable: bool = False) -> None:
         # Half a surrogate pair, which UTF-8 has no bytes for: as an escape it survives.
         text = json.dumps(document, ensure_ascii=True, indent=2).encode("ascii")
     try:
-        # Memories are private to their owner; an existing file keeps the mode that its owner gave it.
-        scratch.unlink(missing_ok=True)
-        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            stream.write(text)
-            if durable:
-                stream.flush()
-                os.fsync(stream.fileno())
+        write_private(scratch, text, durable=durable)
+        # An existing file keeps the mode that its owner gave it.
         if target.exists():
             shutil.copymode(target, scratch)
         os.replace(scratch, target)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["file_digest", "file_lock", "keep_private", "private_file", "private_folder"]
+__all__ = ["file_digest", "file_lock", "keep_private", "private_file", "private_folder", "write_private"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,25 @@ def private_file(path: Path) -> None:
     """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def write_private(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write a new file that only its owner can read; what has that name goes first.
+
+    Args:
+        path: the file.
+        content: what it holds.
+        durable: whether it is on the disk when this returns, so that it survives a loss of power.
+
+    Raises:
+        OSError: it cannot be written, e.g. because the disk is full.
+    """
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(content)
+        if durable:
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def keep_private(path: Path) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import sqlalchemy as sa
 
+from hins_memory.common.text import well_formed
 from hins_memory.errors import LogError
 from hins_memory.types import Answer, Feedback, Memory, Polarity, RankedMemory, Retrieval, Scope, Turn
 
@@ -34,12 +35,7 @@ def clean(value: object) -> str:
     """Return a text as every database can hold it: NUL and lone surrogates become U+FFFD, None becomes ""."""
     # Exactly a str: drivers store members of an Enum that are str, among others, in ways of their own.
     text = str.__str__(value) if isinstance(value, str) else "" if value is None else str(value)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        # Through UTF-16, so that two halves of one character become that character again.
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text.replace("\x00", "\ufffd")
+    return well_formed(text).replace("\x00", "\ufffd")
 
 
 def clean_id(value: object, what: str) -> str:
