@@ -10,8 +10,6 @@ from hins_memory.sdk.plugin import AdapterPlugin
 
 if TYPE_CHECKING:
     from hins_memory.config import Settings
-    from hins_memory.plugins.protocols import Agent
-    from hins_memory.sdk.options import AttachOptions
 
 __all__ = ["plugin"]
 
@@ -21,6 +19,7 @@ class Mem0Plugin(AdapterPlugin):
 
     name = package = "mem0"
     install = 'pip install "hins-memory[mem0]"'
+    attaching = "hins_adapter_mem0.attaching"
 
     def is_ours(self, memory: Any) -> bool:
         """Return whether an object is a Mem0 memory; when mem0 was never imported, nothing can be one."""
@@ -29,24 +28,6 @@ class Mem0Plugin(AdapterPlugin):
         from hins_adapter_mem0.attaching import is_memory
 
         return is_memory(memory)
-
-    def attach(self, memory: Any, options: AttachOptions) -> Any:
-        """Attach to a Mem0 memory."""
-        from hins_adapter_mem0.attaching import attach_with
-
-        return attach_with(memory, options)
-
-    def detach(self, memory: Any) -> Any:
-        """Restore a Mem0 memory."""
-        from hins_adapter_mem0.attaching import detach
-
-        return detach(memory)
-
-    def agent_of(self, memory: Any) -> Agent | None:
-        """Return the agent behind an attached Mem0 memory."""
-        from hins_adapter_mem0.attaching import agent_of
-
-        return agent_of(memory)
 
     def open(self, settings: Settings, config: Mapping[str, Any] | None) -> Any:
         """Open the project's Mem0 for the command line; nothing is captured."""

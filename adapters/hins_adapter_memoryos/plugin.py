@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from hins_adapter_memoryos.agent import MemoryosAgent
     from hins_memory.config import Settings
     from hins_memory.plugins.protocols import Agent
-    from hins_memory.sdk.options import AttachOptions
 
 __all__ = ["OpenStore", "plugin"]
 
@@ -33,6 +32,7 @@ class MemoryosPlugin(AdapterPlugin):
     # Its package pins versions of NumPy and faiss that no current Python has, hence the option.
     install = "pip install --no-deps memoryos-pro"
     install_needed = 'pip install "hins-memory[memoryos]"'
+    attaching = "hins_adapter_memoryos.attaching"
 
     def is_ours(self, memory: Any) -> bool:
         """Return whether an object is a Memoryos, or a store that was opened by name."""
@@ -40,25 +40,9 @@ class MemoryosPlugin(AdapterPlugin):
 
         return isinstance(memory, OpenStore) or is_memoryos(memory)
 
-    def attach(self, memory: Any, options: AttachOptions) -> Any:
-        """Attach to a Memoryos."""
-        from hins_adapter_memoryos.attaching import attach_with
-
-        return attach_with(memory, options)
-
-    def detach(self, memory: Any) -> Any:
-        """Restore a Memoryos."""
-        from hins_adapter_memoryos.attaching import detach
-
-        return detach(memory)
-
     def agent_of(self, memory: Any) -> Agent | None:
         """Return the agent behind an attached Memoryos, or behind a store that was opened by name."""
-        if isinstance(memory, OpenStore):
-            return memory.agent
-        from hins_adapter_memoryos.attaching import agent_of
-
-        return agent_of(memory)
+        return memory.agent if isinstance(memory, OpenStore) else super().agent_of(memory)
 
     def open(self, settings: Settings, config: Mapping[str, Any] | None) -> Any:
         """Open a MemoryOS store for the command line: its files are enough, and no language model is needed."""

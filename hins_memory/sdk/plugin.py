@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from hins_memory.errors import AgentError
 from hins_memory.plugins.hookspecs import hookimpl
@@ -15,13 +15,27 @@ if TYPE_CHECKING:
     from hins_memory.config import Settings
     from hins_memory.plugins.protocols import Agent
 
-__all__ = ["AdapterPlugin"]
+__all__ = ["AdapterPlugin", "AttachingModule"]
+
+
+class AttachingModule(Protocol):
+    """The functions of the module that `AdapterPlugin.attaching` names."""
+
+    def attach_with(self, memory: Any, options: AttachOptions) -> Any:
+        """Attach to an object of the framework and return it."""
+
+    def detach(self, memory: Any) -> Any:
+        """Restore an object exactly as it was, and return it."""
+
+    def agent_of(self, memory: Any) -> Agent | None:
+        """Return the agent behind an attached object; None where its store cannot be swapped."""
 
 
 class AdapterPlugin:
     """All hooks of an adapter. What a framework does not offer stays as it is here.
 
-    Importing the module of a plugin must import neither the framework nor torch: import them in the methods.
+    Importing the module of a plugin must import neither the framework nor torch: name another module in `attaching`, or
+    import them in the methods.
     """
 
     #: the framework's name, e.g. ``mem0``
@@ -30,6 +44,8 @@ class AdapterPlugin:
     package = ""
     #: what installs it, and what installs the packages that it needs
     install = install_needed = ""
+    #: the module with the functions of `AttachingModule`, imported when one is needed
+    attaching = ""
 
     def is_ours(self, memory: Any) -> bool:
         """Return whether an object is one of the framework's."""
@@ -41,7 +57,7 @@ class AdapterPlugin:
         Raises:
             AgentError: it cannot be attached as asked.
         """
-        raise NotImplementedError
+        return self._functions.attach_with(memory, options)
 
     def detach(self, memory: Any) -> Any:
         """Restore an object exactly as it was, and return it.
@@ -49,11 +65,15 @@ class AdapterPlugin:
         Raises:
             AgentError: it is not attached.
         """
-        raise NotImplementedError
+        return self._functions.detach(memory)
 
     def agent_of(self, memory: Any) -> Agent | None:
         """Return the agent behind an attached object; None where its store cannot be swapped."""
-        return None
+        return self._functions.agent_of(memory) if self.attaching else None
+
+    @property
+    def _functions(self) -> AttachingModule:
+        return cast("AttachingModule", import_module(self.attaching))
 
     def open(self, settings: Settings, config: Mapping[str, Any] | None) -> Any:
         """Open the project's store for the command line; None where the framework cannot be opened by name."""
