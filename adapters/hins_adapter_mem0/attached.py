@@ -77,49 +77,47 @@ def _mem0(memory: Any) -> Any:
     return super(attached, memory)
 
 
+class _OfBinding:
+    """A component of a memory: that of the running operation's binding, or Mem0's own while there is no agent.
+
+    Args:
+        field: what it is called in a `Mem0Binding`.
+    """
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, memory: Any, owner: type | None = None) -> Any:
+        if memory is None:
+            return self
+        agent = memory._hins_agent
+        return memory.__dict__.get(self._name) if agent is None else getattr(agent.binding, self._field)
+
+    def __set__(self, memory: Any, value: Any) -> None:
+        memory.__dict__[self._name] = value
+
+
 class _Common(OutcomeMethods):
-    """The properties that Mem0 reads its components from, and what the calls of both classes do around Mem0's."""
+    """The components of Mem0's that are of the binding, and what the calls of both classes do around Mem0's."""
 
     @property
     def _hins_agent(self) -> Mem0Agent | None:
         attachment = attachment_of(self)
         return attachment.agent if attachment is not None else None
 
-    @property
-    def embedding_model(self) -> Any:
-        """The embedder of the running operation."""
-        agent = self._hins_agent
-        return self.__dict__["embedding_model"] if agent is None else agent.binding.embedding
-
-    @embedding_model.setter
-    def embedding_model(self, value: Any) -> None:
-        self.__dict__["embedding_model"] = value
-
-    @property
-    def vector_store(self) -> Any:
-        """The store of memories of the running operation."""
-        agent = self._hins_agent
-        return self.__dict__["vector_store"] if agent is None else agent.binding.memories
-
-    @vector_store.setter
-    def vector_store(self, value: Any) -> None:
-        self.__dict__["vector_store"] = value
+    embedding_model = _OfBinding("embedding")
+    vector_store = _OfBinding("memories")
+    # Mem0 looks here to see whether there is an entity store yet.
+    _entity_store = _OfBinding("entities")
 
     @property
     def entity_store(self) -> Any:
         """The store of entities of the running operation."""
         agent = self._hins_agent
         return _mem0(self).entity_store if agent is None else agent.binding.entities
-
-    @property
-    def _entity_store(self) -> Any:
-        # Mem0 looks here to see whether there is an entity store yet.
-        agent = self._hins_agent
-        return self.__dict__.get("_entity_store") if agent is None else agent.binding.entities
-
-    @_entity_store.setter
-    def _entity_store(self, value: Any) -> None:
-        self.__dict__["_entity_store"] = value
 
     def close(self) -> None:
         """Release what the memory holds, and write what waits to the interaction log."""

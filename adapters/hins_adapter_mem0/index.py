@@ -63,17 +63,10 @@ class StoreIndex:
 
     def __init__(self, store: GuardedStore, kind: str) -> None:
         self.store = store
-        self._kind = kind
-
-    @property
-    def name(self) -> str:
-        """The collection's name."""
-        return str(self.store.raw.collection_name)
-
-    @property
-    def kind(self) -> str:
-        """``memories`` or ``entities``."""
-        return self._kind
+        #: the collection's name
+        self.name = str(store.raw.collection_name)
+        #: ``memories`` or ``entities``
+        self.kind = kind
 
     @property
     def writes(self) -> WriteTracker:

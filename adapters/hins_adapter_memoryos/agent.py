@@ -58,6 +58,8 @@ class MemoryosAgent(AgentBase):
 
     def __init__(self, root: Path, encoders: EncoderSource, own: FrameworkEncoder) -> None:
         self.root = root
+        #: what identifies the store in every process, e.g. ``memoryos:/data/memoryos``
+        self.store_id = f"memoryos:{root}"
         self.encoders = encoders
         self.own = Binding(own, "", "")
         self.current = self.own
@@ -68,11 +70,6 @@ class MemoryosAgent(AgentBase):
         self._parts: weakref.WeakSet[Part] = weakref.WeakSet()
         self._clearers: list[Callable[[], None]] = []
         self._refreshed_at = float("-inf")
-
-    @property
-    def store_id(self) -> str:
-        """What identifies the store in every process, e.g. ``memoryos:/data/memoryos``."""
-        return f"memoryos:{self.root}"
 
     @property
     def encoder_version(self) -> str:

@@ -94,63 +94,55 @@ class TextIndex:
 
     def __init__(self, texts: StoreTexts, kind: Kind, name: str, cache: VectorCache | None = None) -> None:
         self._texts = texts
-        self._kind = kind
-        self._name = name
+        #: ``summaries``, ``pages`` or ``knowledge``
+        self.kind = kind
+        #: the store's folder, the kind, and the suffix of what serves
+        self.name = name
         self._cache = cache
-
-    @property
-    def name(self) -> str:
-        """The store's folder, the kind, and the suffix of what serves."""
-        return self._name
-
-    @property
-    def kind(self) -> Kind:
-        """``summaries``, ``pages`` or ``knowledge``."""
-        return self._kind
 
     def count(self) -> int:
         """Return the number of distinct texts that have a vector here."""
-        texts = self._texts.of(self._kind)
-        return len(texts if self._cache is None else self._cache.known(self._kind, texts))
+        texts = self._texts.of(self.kind)
+        return len(texts if self._cache is None else self._cache.known(self.kind, texts))
 
     def pages(self, size: int) -> Iterator[list[Record]]:
         """Yield all records, at most `size` at a time, as they are when this begins."""
-        ids = list(self._texts.of(self._kind))
+        ids = list(self._texts.of(self.kind))
         for start in range(0, len(ids), size):
             if found := self.get(ids[start : start + size]):
                 yield found
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """Return the records of those ids that exist and have a vector here."""
-        texts = self._texts.of(self._kind)
-        known = texts if self._cache is None else self._cache.known(self._kind, ids)
+        texts = self._texts.of(self.kind)
+        known = texts if self._cache is None else self._cache.known(self.kind, ids)
         return [Record(id_, texts[id_], {}) for id_ in ids if id_ in texts and id_ in known]
 
     def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return the stored vectors by id, each of shape (dim,); missing ids are left out."""
         if self._cache is not None:
-            return self._cache.get(self._kind, ids)
+            return self._cache.get(self.kind, ids)
         wanted = set(ids)
         found: dict[str, NDArray[np.float32]] = {}
         for path in store_files(self._texts.root):
-            chosen = [entry for entry in file_entries(path) if entry.kind == self._kind and entry.id in wanted]
+            chosen = [entry for entry in file_entries(path) if entry.kind == self.kind and entry.id in wanted]
             found |= {id_: vector for (_, id_), vector in usable_vectors(chosen).items()}
         return found
 
     def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
         """Keep vectors, of shape (len(records), dim)."""
-        self._beside.put(self._kind, {record.id: vector for record, vector in zip(records, vectors, strict=True)})
+        self._beside.put(self.kind, {record.id: vector for record, vector in zip(records, vectors, strict=True)})
 
     def delete(self, ids: Iterable[str]) -> None:
         """Forget vectors; ids that do not exist are ignored."""
-        self._beside.delete(self._kind, ids)
+        self._beside.delete(self.kind, ids)
 
     def drop(self) -> None:
         """Forget every vector of this kind."""
-        self._beside.drop(self._kind)
+        self._beside.drop(self.kind)
 
     @property
     def _beside(self) -> VectorCache:
         if self._cache is None:
-            raise AgentError(f"{self._name} holds MemoryOS's own files.", "Add and delete memories through MemoryOS.")
+            raise AgentError(f"{self.name} holds MemoryOS's own files.", "Add and delete memories through MemoryOS.")
         return self._cache

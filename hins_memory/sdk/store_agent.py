@@ -78,7 +78,8 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
     """
 
     def __init__(self, store_id: str, encoders: EncoderSource, *, shared: bool = False) -> None:
-        self._key = store_id
+        #: what identifies the store in every process, without secrets
+        self.store_id = store_id
         self.encoders = encoders
         self._shared = shared
         self._lock = threading.RLock()
@@ -102,11 +103,6 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
             AgentError: the version's encoder cannot be loaded.
             EncoderError: it is damaged.
         """
-
-    @property
-    def store_id(self) -> str:
-        """What identifies the store in every process, without secrets."""
-        return self._key
 
     @property
     def records_changes(self) -> bool:
