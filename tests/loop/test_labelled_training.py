@@ -15,6 +15,8 @@ from hins_memory.errors import NotEnoughDataError, TrainingError
 from hins_memory.loop.labelled import labelled_sets, mine_labelled
 from hins_memory.training import TrainSettings
 
+pytestmark = pytest.mark.usefixtures("shallow_stock")
+
 
 def rows_of(count):
     rows = []
@@ -39,8 +41,8 @@ def rows_of(count):
 
 
 @pytest.mark.slow
-def test_labels_become_examples_with_tiers(stock_encoder):
-    found = mine_labelled(rows_of(2), stock_encoder)
+def test_labels_become_examples_with_tiers():
+    found = mine_labelled(rows_of(2), Encoder.load())
     assert set(found.report.positives) == {"feedback"}
     assert all(found.report.negatives[tier] for tier in ("easy", "medium", "hard"))
     assert {one.scope.user for one in found.examples} == {one.id for one in load_sample()[:2]}
