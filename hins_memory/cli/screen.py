@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, TextIO, Union, get_type_hints
+from typing import Annotated, Any, TextIO, Union
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -75,11 +75,11 @@ def command(function: Callable[..., Result]) -> Callable[..., None]:
             raise typer.Exit(result.exit_code)
 
     # typer reads a command's options from the signature; every command gets --json here, so that none lacks it.
-    hints = get_type_hints(function, include_extras=True)
-    parameters = [one.replace(annotation=hints[name]) for name, one in inspect.signature(function).parameters.items()]
+    # Not get_type_hints: on Python 3.10 it hides the options of arguments whose default is None in an Optional.
+    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
     option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_AsJson)
     run.__signature__ = inspect.Signature([*parameters, option])  # type: ignore[attr-defined]
-    run.__annotations__ = {**hints, "as_json": _AsJson}
+    run.__annotations__ = {one.name: one.annotation for one in [*parameters, option]}
     return run
 
 
