@@ -162,7 +162,8 @@ class GateReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-able values, with ``passed`` in it."""
         values = {name: getattr(self, name) for name in self.__slots__ if name != "evidence"}
-        settings = asdict(self.settings) | {"k": K, "confidence": _CONFIDENCE, "samples": _SAMPLES}
+        constants = {"k": K, "confidence": _CONFIDENCE, "samples": _SAMPLES, "min_scope_queries": _MIN_SCOPE_QUERIES}
+        settings = asdict(self.settings) | constants
         values |= {"settings": settings, "gain": asdict(self.gain), "rules": [*map(asdict, self.rules)]}
         return {"passed": self.passed, **values}
 

@@ -17,8 +17,8 @@ __all__ = ["Exclusion", "Selection"]
 
 #: This many consecutive words in common with an excluded text count as a quotation.
 _QUOTED_WORDS = 8
-# The same question, names aside, is there to choose at most this many times. Without the limit the packaged
-# conversations lose 1.4 points and preferences 1.1 (docs/results/cold-start.md).
+# The same question, with any names, is available at most this many times. Without the limit, in one seed, the packaged
+# conversations lost 1.4 points and preferences 1.1, and LoCoMo's turns gained 1.3 (docs/results/cold-start.md).
 _REPEATS = 20
 # "Ana: ..." at the beginning of a line or of a quoted string names a speaker.
 _SPEAKER = re.compile(r"(?:^|[\"'])([A-Z][a-z]+)(?:[\"']|:)", re.MULTILINE)

@@ -9,10 +9,14 @@ from typer.testing import CliRunner
 
 import hins_memory
 from hins_memory.cli import app
+from hins_memory.config import Settings
 from hins_memory.data.sample_conversations import load_sample
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import NotEnoughDataError, TrainingError
-from hins_memory.loop.labelled import labelled_sets, mine_labelled
+from hins_memory.evaluation.gate import GateSettings
+from hins_memory.loop.labelled import labelled_sets, mine_labelled, train_version
+from hins_memory.loop.settings import LoopSettings
+from hins_memory.mining import MineSettings
 from hins_memory.training import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("shallow_stock")
@@ -76,6 +80,18 @@ def test_an_encoder_learns_from_labels(tmp_path):
     found = hins_memory.compare_encoders(rows, {"before": "stock", "after": trained.folder})
     assert found.gains["after"].low > 0
     assert found.to_dict()["after"]["gain"]["queries"] == len(found.scores["after"].mrr)
+
+
+def test_a_version_from_labels_follows_the_settings_of_all_stages(tmp_path, tiny_folder):
+    loop = LoopSettings(
+        mine=MineSettings(negatives=1, guard=None, duplicate_similarity=1.0),
+        train=TrainSettings(mode="query", epochs=0.1, min_steps=1, replay=0.0),
+        gate=GateSettings(max_general_loss=0.5),
+        base=str(tiny_folder),
+    )
+    manifest = train_version(rows_of(1), Settings(home=tmp_path), loop).manifest
+    assert manifest.scores["general"]["allowed"] == pytest.approx(0.45)
+    assert sum(manifest.data.tiers.values()) == manifest.data.examples > 0
 
 
 @pytest.mark.slow
