@@ -155,7 +155,7 @@ def _framework(plugin: str) -> str:
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:
-    """Run a check; what it raises is its verdict: the doctor looks at everything."""
+    """Run a check; an exception is its result, so that the other checks still run."""
     try:
         return check()
     except HinsError as error:

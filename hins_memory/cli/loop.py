@@ -113,7 +113,7 @@ def train(
     patience: _Patience = None,
     seed: _Seed = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the training that was cut last, with its own settings.")
+        bool, typer.Option("--resume", help="Continue the last interrupted training, with its own settings.")
     ] = False,
     labelled: Annotated[
         Path | None,

@@ -51,7 +51,7 @@ def synthesize(
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Limit of tokens; 0 is none.")] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.")] = 0,
 ) -> Result:
-    """Write synthetic conversations into the log, for `hins mine` and `hins train`. A run that was cut is taken up."""
+    """Write synthetic conversations into the log, for `hins mine` and `hins train`; continue an interrupted run."""
     from hins_memory.synthesis.filters import Exclusion
 
     settings = settings_of(context)

@@ -51,7 +51,7 @@ class MinedData:
 
     Attributes:
         report: the miner's.
-        mix: what the manifest says of synthetic and captured examples.
+        mix: the numbers of synthetic and captured examples, for the manifest.
         conversations: digests of the conversations that training uses, so that the gate leaves them out.
         early_stopping_sets: labelled queries that early stopping measures.
         training_queries: a sample of queries with the texts that were searched, of what is trained on.

@@ -71,7 +71,7 @@ def train_encoder(
         progress: called as (``train``, steps done, steps in all).
 
     Returns:
-        The folder, and what a manifest says of the training.
+        The folder, and the description of the training for a manifest.
 
     Raises:
         ConfigError: the data cannot be used.

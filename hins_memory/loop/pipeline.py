@@ -297,7 +297,7 @@ class Pipeline:
             report = None if force else self.gate(version.id)
             if report is not None and not report.passed:
                 reasons = " ".join(rule.sentence for rule in report.failures)
-                raise GateError(f"The gate refused {version.id}: {reasons}", "`--force` swaps all the same.")
+                raise GateError(f"The gate refused {version.id}: {reasons}", "`--force` swaps it anyway.")
         return self._swap(agent, version.id, force)
 
     def _swap(self, agent: Agent, version_id: str, force: bool) -> SwapReport:

@@ -1,4 +1,4 @@
-"""The miner: owner by owner from the log to tiered examples. Nothing of one owner reaches another by default."""
+"""The miner: owner by owner from the log to tiered examples. By default, owners are not mixed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["MineResult", "MinerRun", "mine"]
 _log = logging.getLogger(__name__)
 # The report lists the ratios of at most this many owners.
 _OWNERS_LISTED = 50
-# Part of a store's identity: a store that an older miner wrote is not taken up.
+# Part of a store's identity: a store that an older miner wrote is not continued.
 _VERSION = 3
 
 
@@ -87,7 +87,7 @@ class MinerRun:
         encoder: the current encoder.
         settings: the miner's settings.
         public: texts that belong to no user.
-        folder: where the store is, so that a killed run can be taken up; None keeps it in memory.
+        folder: where the store is, so that a killed run can be continued; None keeps it in memory.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class MinerRun:
         self._store.close()
 
     def add(self, owner: ScopeLog | OwnerEvidence) -> None:
-        """Mine one owner; one that a run before this one finished, with the same content, is passed over."""
+        """Mine one owner; an owner with the same content that an earlier run finished is skipped."""
         content = ""
         if self._durable:
             content = owner.content if isinstance(owner, OwnerEvidence) else content_digest(owner)
@@ -156,21 +156,21 @@ class MinerRun:
         number: int,
         skipped: Counter[str],
     ) -> dict[str, Any]:
-        """Deal the negatives of one owner's positives; return what its summary says of them."""
+        """Choose the negatives of one owner's positives; return their numbers for its summary."""
         settings = self._settings
-        asked = [query for query in queries if query.positives]
-        if not asked:
+        answered = [query for query in queries if query.positives]
+        if not answered:
             return {}
-        vectors = self._vectors.encode(self._encoder, [query.query for query in asked], "query")
-        counts = count_ranked(owner, asked, vectors)
+        vectors = self._vectors.encode(self._encoder, [query.query for query in answered], "query")
+        counts = count_ranked(owner, answered, vectors)
         ratio = settings.ratio
         if not isinstance(ratio, Ratio):
             ratio = estimate_ratio(counts).ratio
         outside = bool(self._public) or settings.share_scopes
         builder = ExampleBuilder(scope, owner, ratio, settings, outside)
-        for place, partial in enumerate(builder.examples(asked, vectors)):
+        for index, partial in enumerate(builder.examples(answered, vectors)):
             if partial.example.negatives or partial.missing_negatives:
-                self._store.add_example(number, place, partial)
+                self._store.add_example(number, index, partial)
             else:
                 skipped["positives without any negative"] += 1
         shares = [ratio.easy, ratio.medium, ratio.hard, ratio.source, ratio.count]
@@ -186,12 +186,12 @@ class MinerRun:
         self._store.add_to_pool(number, entries, [owner.vectors[row] for *_, row in chosen])
 
     def examples(self) -> Iterator[TieredExample]:
-        """Hold each owner to its share, fill in negatives from outside, and yield what has any; called once."""
+        """Limit each owner's share, add negatives from outside, and yield the examples that have any; called once."""
         store, settings, report = self._store, self._settings, self._report
         store.drop_absent()
         store.commit(now=True)
-        self._total()
-        self._hold_share()
+        self._add_summaries()
+        self._limit_owner_share()
         shared = store.pool() if settings.share_scopes else None
         public: TextPool | None = None
         current, rng, short = -1, None, 0
@@ -204,7 +204,7 @@ class MinerRun:
                 if public is None and self._public:
                     public = make_pool(self._encoder, self._public)
                 with few_threads(0):
-                    example = _filled(partial, shared, public, settings, rng)
+                    example = _with_missing_negatives(partial, shared, public, settings, rng)
             if not example.negatives:
                 self._skipped["positives without any negative"] += 1
                 continue
@@ -220,8 +220,8 @@ class MinerRun:
         _log.info("mined %d examples from %d owners", self._report.examples, self._report.owners)
         return self._report
 
-    def _total(self) -> None:
-        """Add up what the owners' summaries say."""
+    def _add_summaries(self) -> None:
+        """Add up the owners' summaries."""
         report, ranked = self._report, Counter[Tier]()
         for key, summary in self._store.summaries():
             report.owners += 1
@@ -239,8 +239,8 @@ class MinerRun:
         else:
             report.set_ratio(estimate_ratio(ranked))
 
-    def _hold_share(self) -> None:
-        """Cut each owner's examples so that none has more than its share; the least sure ones go first."""
+    def _limit_owner_share(self) -> None:
+        """Cut each owner's examples so that none has more than its share; those with the lowest confidence go first."""
         share, counts = self._settings.max_owner_share, self._store.counts()
         if not counts or max(counts) <= share * sum(size * owners for size, owners in counts.items()):
             return
@@ -259,7 +259,7 @@ class MinerRun:
         self._skipped["examples over the owner's share"] += self._store.cut(low)
 
 
-def _filled(
+def _with_missing_negatives(
     partial: PartialExample,
     shared: TextPool | None,
     public: TextPool | None,

@@ -44,7 +44,7 @@ _CHECKPOINTS_AT_ONCE = 3
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """A trained encoder: its folder, loadable by sentence-transformers, and what the manifest is to say of it."""
+    """A trained encoder: its folder, loadable by sentence-transformers, and its description for the manifest."""
 
     folder: Path
     manifest: Description
@@ -74,7 +74,7 @@ def train_encoder(
         progress: called as (``train``, steps done, steps in all).
         auxiliary: what training uses beside the examples: queries for score calibration, held-out sets for early
             stopping, a general-retrieval set for the limit on forgetting.
-        checkpoints: a folder for checkpoints. The same call with it continues where a kill has cut the run, and ends
+        checkpoints: a folder for checkpoints. The same call with it continues an interrupted run, and ends
             with the weights of an undisturbed one. The caller removes it.
         renamed: ``samples``, the deprecated name of `auxiliary`.
 

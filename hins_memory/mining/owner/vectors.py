@@ -42,7 +42,7 @@ def few_threads(memories: int) -> AbstractContextManager[object]:
     """Multiply small matrices in one thread: more only wait for each other, much longer than the work takes.
 
     Args:
-        memories: how many memories the owner at hand has.
+        memories: how many memories the current owner has.
     """
     if memories > _SMALL:
         return nullcontext()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EvidenceStore", "OwnerEvidence", "collect", "content_digest", "digest_of"]
 
-# Part of the store's identity: evidence that an older version made is not taken up.
+# Part of the store's identity: evidence that an older version made is not reused.
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS identity (value TEXT NOT NULL);
@@ -49,7 +49,7 @@ class OwnerEvidence:
         conversations: the time of the last turn or memory of each, in seconds since the Unix epoch (UTC).
         memories: how many memories the log holds.
         deleted: how many memories were deleted.
-        owner: the memories with their vectors; None for an owner who never asked, whose texts are not encoded.
+        owner: the memories with their vectors; None for an owner without retrievals, whose texts are not encoded.
         queries: the evidence of each distinct query, its rows those of `owner`.
         skipped: what was left out, by reason.
         content: a digest of what all this was made of.
@@ -89,17 +89,17 @@ class OwnerEvidence:
             return kept
         inside = np.asarray([memory.conversation not in gone for memory in self.owner.memories], dtype=bool)
         rows = np.flatnonzero(inside)
-        moved = {row: place for place, row in enumerate(rows.tolist())}
+        new_rows = {row: new for new, row in enumerate(rows.tolist())}
         queries = tuple(
-            _moved(query, moved)
+            _renumbered(query, new_rows)
             for query in self.queries
             if not any(positive.retrieval_id in retrievals for positive in query.positives.values())
         )
         return replace(kept, memories=len(rows), owner=self.owner.kept(rows, folder), queries=queries)
 
 
-def _moved(query: QueryEvidence, rows: Mapping[int, int]) -> QueryEvidence:
-    """Return the evidence with other row numbers; what has none is dropped."""
+def _renumbered(query: QueryEvidence, rows: Mapping[int, int]) -> QueryEvidence:
+    """Return the evidence with other row numbers; rows without a new number are dropped."""
     return QueryEvidence(
         query.query,
         {rows[row]: positive for row, positive in query.positives.items() if row in rows},
@@ -124,7 +124,7 @@ def collect(log: ScopeLog, encoder: Encoder, settings: MineSettings, folder: Vec
     """
     evidence = OwnerEvidence(log.scope, log.conversations(), len(log.memories), log.deleted)
     if not log.retrievals and not settings.share_scopes:
-        # Encoding is what costs: nothing can come of an owner who never asked.
+        # Encoding is slow, and an owner without retrievals gives no examples.
         return replace(evidence, skipped=Counter({"owners without retrievals": 1}))
     skipped: Counter[str] = Counter()
     with few_threads(len(log.memories)):
@@ -162,7 +162,7 @@ class EvidenceStore:
         with self._errors():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._db = open_work_file(self._path)
-            # What is not there after a crash of the machine is made again.
+            # Evidence that is lost in a crash of the machine is made again.
             self._db.execute("PRAGMA synchronous = OFF")
             take_up(self._db, _SCHEMA, identity, ("owners",))
 
@@ -319,7 +319,7 @@ def _query(values: Any, owner: OwnerMemories) -> QueryEvidence:
 
 
 def digest_of(parts: Iterable[str]) -> str:
-    """Return 32 hexadecimal digits that stand for a sequence of strings."""
+    """Return a digest of a sequence of strings, 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
@@ -327,7 +327,7 @@ def digest_of(parts: Iterable[str]) -> str:
 
 
 def content_digest(log: ScopeLog) -> str:
-    """Return a digest of what evidence is made of, to tell whether an owner changed."""
+    """Return a digest of an owner's log, to detect changes."""
 
     def parts() -> Iterator[str]:
         for memory in log.memories:

@@ -1,4 +1,4 @@
-"""The miner's store: what each owner gave, in one SQLite file, so that a run can be killed and taken up again.
+"""The miner's store: the examples of each owner in one SQLite file, so that a killed run can be continued.
 
 It also keeps memory bounded: partial examples wait on disk until all owners are known. Texts are stored as ASCII
 JSON, which holds any Python string. Without a path the store is in memory and ends with the run.
@@ -75,7 +75,7 @@ class MiningStore:
         )
 
     def close(self) -> None:
-        """Close without what was not committed: that of an owner at hand, and what `cut` removed."""
+        """Close without committing: the current owner's examples and the removals of `cut` are discarded."""
         self._db.close()
 
     def known(self, scope: Scope, content: str) -> bool:

@@ -32,8 +32,8 @@ def mine_to_parquet(
 ) -> MineReport:
     """Turn captured interactions into tiered training examples, streamed to a Parquet file.
 
-    Memory stays within the owner at hand and `MineSettings.memory_budget`. While it runs, the folder ``PATH.work``
-    keeps what finished owners gave: after a kill, the same call takes it up, and only owners that were not finished,
+    Memory stays within one owner's log and `MineSettings.memory_budget`. While it runs, the folder ``PATH.work`` keeps
+    the examples of finished owners: after a kill, the same call continues, and only owners that were not finished,
     or have changed, are mined. The file appears at its path complete or not at all, and equals that of an undisturbed
     run. The other arguments and the examples are those of `mine`.
 

@@ -91,7 +91,7 @@ def dialogues_of(log: ScopeLog) -> list[Dialogue]:
 
 
 def _names(speakers: list[str]) -> Callable[[str], str]:
-    """Return a function that puts placeholders in the place of the two names."""
+    """Return a function that replaces the two names by placeholders."""
     longest_first = sorted(speakers, key=len, reverse=True)
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
 

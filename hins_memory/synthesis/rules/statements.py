@@ -109,7 +109,7 @@ def _plain(clause: str) -> Statement | None:
     if parsed is None or parsed.verb in _EMPTY or len(parsed.rest.split()) > _LONGEST_REST or _MOOD.match(parsed.rest):
         return None
     parsed = replace(parsed, rest=_TRAILING.sub("", parsed.rest))
-    # What leans on the sentence before ("I love it!") cannot be asked for by itself.
+    # Questions cannot ask for a sentence that refers to the one before ("I love it!").
     content = [word for word in re.findall(r"[a-z']+", parsed.rest.lower()) if len(word) > 3 and not _TALK.match(word)]
     return parsed if content and not (_TALK.search(parsed.rest) and len(content) < 3) else None
 
