@@ -18,8 +18,8 @@ __all__ = ["RunReport", "Status"]
 class Status:
     """Where a project stands.
 
-    `current` is the id of the current version, "" while nothing was promoted; `unreadable` maps what is in the folder of
-    versions and cannot be read as one to the reason; `losses` is what captures of any process lost within a month;
+    `current` is the id of the current version, "" while nothing was promoted; `unreadable` maps what is in the folder
+    of versions and cannot be read as one to the reason; `losses` is what captures of any process lost within a month;
     `settings_file` is the `hins.toml` that was read, "" if there is none.
     """
 
