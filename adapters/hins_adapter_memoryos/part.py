@@ -26,7 +26,7 @@ from hins_adapter_memoryos.files import (
     writing,
 )
 from hins_adapter_memoryos.gate import FlipLock
-from hins_memory.registry.loader import TextEncoder
+from hins_memory.sdk import store_agent
 from hins_memory.types import Role
 
 if TYPE_CHECKING:
@@ -44,12 +44,8 @@ _SLOT = "_hins"
 
 
 @dataclass(frozen=True)
-class Binding:
-    """An encoder and what it is recorded as. `version` is "" for MemoryOS's own encoder."""
-
-    encoder: TextEncoder
-    version: str
-    suffix: str
+class Binding(store_agent.Binding):
+    """An encoder and what it is recorded as; indexes are opened when they are asked for."""
 
     @property
     def space(self) -> str:
