@@ -293,19 +293,21 @@ class Pipeline:
         """
         agent = self._agent()
         version = self._version(version_id)
-        if agent.encoder_version != version.id:
+        serving = agent.encoder_version
+        if serving != version.id:
             report = None if force else self.gate(version.id)
             if report is not None and not report.passed:
                 reasons = " ".join(rule.sentence for rule in report.failures)
                 raise GateError(f"The gate refused {version.id}: {reasons}", "`--force` swaps it anyway.")
-        return self._swap(agent, version.id, force)
+        return self._swap(agent, version.id, None if force else serving)
 
-    def _swap(self, agent: Agent, version_id: str, force: bool) -> SwapReport:
+    def _swap(self, agent: Agent, version_id: str, replaces: str | None) -> SwapReport:
+        """Swap to a version that the gate let replace another one, or (None) that was not judged."""
         encoder = self._load(version_id)
-        if force and (before := agent.encoder_version) != version_id:
+        if replaces is None and (before := agent.encoder_version) != version_id:
             # Before the swap, so that a kill cannot leave a forced swap that is not recorded as forced.
             self.registry.record_gate(version_id, {"passed": None, "forced": True, "incumbent": before, "failures": []})
-        return swap_agent(agent, version_id, encoder, self.registry, progress=self._progress)
+        return swap_agent(agent, version_id, encoder, self.registry, replaces=replaces, progress=self._progress)
 
     def plan(self, version_id: str | None = None) -> SwapPlan:
         """Return what a swap would take (dry run); nothing changes."""
@@ -325,8 +327,9 @@ class Pipeline:
         flush_all()
         with Rounds(self._engine).record(agent.name) as this, self._read_log() as evidence:
             version, mined = self._train(evidence=evidence)
+            serving = agent.encoder_version
             report = self._gate(version, evidence)
-            swapped = self._swap(agent, version.id, force=False) if report.passed else None
+            swapped = self._swap(agent, version.id, serving) if report.passed else None
             this.end(swapped is not None, version.id)
         return RunReport(mined, version.id, report, swapped)
 

@@ -64,6 +64,7 @@ def swap_agent(
     encoder: Encoder,
     registry: Registry,
     *,
+    replaces: str | None = None,
     batch_size: int = _DEFAULT_BATCH,
     progress: Progress | None = None,
 ) -> SwapReport:
@@ -76,11 +77,13 @@ def swap_agent(
         version_id: the encoder version to serve with.
         encoder: that version, loaded.
         registry: where the swap is recorded.
+        replaces: the version that the gate compared with; None swaps whatever serves.
         batch_size: how many records are encoded and written at a time.
         progress: told after each batch.
 
     Raises:
-        SwapError: another swap runs, or this one did not finish; the live index serves as before.
+        SwapError: another swap runs, another version than `replaces` serves by now, or this swap did not finish; the
+            live index serves as before.
     """
     started = time.perf_counter()
     if encoder.version != version_id:
@@ -101,6 +104,11 @@ def swap_agent(
                 agent.switch_to(live.version, live.suffix)
             seconds = time.perf_counter() - started
             return SwapReport(agent.store_id, version_id, before, live.suffix, before != version_id, (), seconds, 0.0)
+        if replaces is not None and before != replaces:
+            raise SwapError(
+                f"{version_id} was compared with {replaces or 'an encoder of the agent'}, but {before} serves by now.",
+                "Another process swapped meanwhile: judge the version again (hins gate), then swap.",
+            )
         _check_in_step(agent, live)
         reports: tuple[IndexReport, ...] = ()
         if live is not None and shares_vectors(live, version_id, registry):

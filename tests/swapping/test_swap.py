@@ -68,6 +68,17 @@ def test_the_same_swap_again_does_nothing(world):
     assert world.registry.previous_index(agent.store_id).version == world.stock.version
 
 
+def test_a_version_that_was_compared_with_one_that_serves_no_more_is_refused(world):
+    world.swap(world.agent(20), world.one, replaces=world.stock.version)
+    # As an agent that follows what other processes swap finds it.
+    ours = world.agent()
+    with pytest.raises(SwapError, match=f"{world.one} serves by now"):
+        world.swap(ours, world.two, replaces=world.stock.version)
+    assert ours.encoder_version == world.one == world.registry.live_index(ours.store_id).version
+    assert world.registry.shadow_index(ours.store_id) is None
+    assert world.swap(ours, world.two, replaces=world.one).changed
+
+
 def test_a_rollback_brings_the_writes_since_along(world):
     agent = world.agent(50)
     world.swap(agent)
