@@ -26,9 +26,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from hins_memory.errors import ConfigError
 from hins_memory.llm import Usage
+from hins_memory.training.settings import Mode, TrainSettings
 from parts.agents.llm_proxy import LlmProxy
 from parts.agents.mem0 import fused_parts
 from parts.agents.mem0_extraction import Extraction
@@ -63,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--protocol", choices=["stock", "deployment"], help="without training (default), or with")
     parser.add_argument("--folds", type=int, default=5, help="folds by conversation, where an encoder is trained")
     parser.add_argument("--base", default="stock", metavar="DIR_OR_NAME", help="the encoder to start from")
+    parser.add_argument(
+        "--mode", choices=get_args(Mode), default=TrainSettings().mode, help="how an encoder is trained (default lora)"
+    )
     parser.add_argument(
         "--save-encoder",
         type=Path,
@@ -142,6 +147,7 @@ def _run(arguments: argparse.Namespace) -> None:
             work=Path(folder),
             save=arguments.save_encoder,
             llm=None,
+            mode=arguments.mode,
         )
         settings = {name: value for name, value in vars(arguments).items() if name not in _SECRETS}
         if arguments.encoders:

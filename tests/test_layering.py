@@ -56,7 +56,7 @@ BENCHMARK_FOLDERS = [
     *("common", "datasets", "agents", "qa", "evaluation", "mining", "locomo", "personamem", "training", "swapping"),
 ]
 # Modules of training that nothing imports before a training begins.
-LATE = {"callbacks", "gathering", "gradient_cache", "heldout_evaluator", "loss", "tiered_trainer"}
+LATE = {"callbacks", "gathering", "gradient_cache", "heldout_evaluator", "loss", "stored_loss", "tiered_trainer"}
 HEAVY = {
     "torch",
     "transformers",

@@ -108,7 +108,7 @@ def test_the_environment_names_another_file(tmp_path: Path, monkeypatch: pytest.
         ("[train]\nseed = 1", ["hins.toml [train]", "seed"]),
         ("[capture]\nhome = '/'", ["hins.toml [capture]", "home"]),
         ("[train]\nepochs = '1'", ["hins.toml [train]", "epochs"]),
-        ("[train]\nmode = 'lore'", ["hins.toml [train]", "mode", "'full', 'lora' or 'query'"]),
+        ("[train]\nmode = 'lore'", ["hins.toml [train]", "mode", "'full', 'lora', 'tower' or 'query'"]),
         ("[train]\nepochs = -1", ["hins.toml [train]", "epochs is -1"]),
         ("[mine]\nnegatives = 2.5", ["hins.toml [mine]", "negatives"]),
         ("[mine]\nnegatives = true", ["hins.toml [mine]", "negatives"]),

@@ -29,7 +29,11 @@ _Base = Annotated[
 ]
 _ModeName = Annotated[
     str | None,
-    typer.Option("--mode", help="What is trained: lora (a low-rank update; default), full, or query (a query map)."),
+    typer.Option(
+        "--mode",
+        help="What is trained: lora (a low-rank update; default), full, tower (queries against stored vectors), or "
+        "query (a query map).",
+    ),
 ]
 _Negatives = Annotated[int | None, typer.Option("--negatives", metavar="N", help="Negatives a query; default 3.")]
 _Patience = Annotated[

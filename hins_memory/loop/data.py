@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.data.stored_vectors import StoredVectors, StoredVectorsWriter
 from hins_memory.errors import NotEnoughDataError
 from hins_memory.log.capture import flush_all
 from hins_memory.log.purge import purge_count
@@ -22,6 +24,7 @@ from hins_memory.loop.split import (
     without,
 )
 from hins_memory.mining import MineReport, mine_to_parquet
+from hins_memory.mining.negatives.whole_store import store_owner
 from hins_memory.mining.storage.evidence import EvidenceStore, OwnerEvidence
 from hins_memory.training.auxiliary_data import AuxiliaryData
 from hins_memory.training.query_samples import QuerySampler
@@ -56,6 +59,7 @@ class MinedData:
         early_stopping_sets: labelled queries that early stopping measures.
         training_queries: a sample of queries with the texts that were searched, of what is trained on.
         heldout_queries: the same of what is held out.
+        stored: the stored vectors of what is trained on; None where they were not asked for.
     """
 
     report: MineReport
@@ -64,6 +68,7 @@ class MinedData:
     early_stopping_sets: Sequence[EvalSet]
     training_queries: QuerySampler
     heldout_queries: QuerySampler
+    stored: StoredVectors | None = None
 
     def auxiliary_data(self, trained_on: frozenset[str]) -> AuxiliaryData:
         """Return what training uses beside its examples, whose queries are `trained_on`."""
@@ -71,6 +76,7 @@ class MinedData:
             self.training_queries.sample(exclude=trained_on),
             self.heldout_queries.sample(),
             list(self.early_stopping_sets),
+            stored=self.stored,
         )
 
 
@@ -108,7 +114,7 @@ class LoopData:
             if self._progress:
                 self._progress("read", done, len(wanted))
 
-    def mine(self, store: EvidenceStore, path: Path) -> MinedData:
+    def mine(self, store: EvidenceStore, path: Path, stored: Path | None = None) -> MinedData:
         """Mine everything but the conversations held out for the gate, into the file that training reads.
 
         For early stopping, the latest conversations before those are left out as well. They count as trained on,
@@ -117,6 +123,7 @@ class LoopData:
         Args:
             store: the evidence of all owners.
             path: the Parquet file; the same call continues an interrupted run.
+            stored: a folder to make for the stored vectors that a tower is trained against; None makes none.
 
         Raises:
             NotEnoughDataError: there are too few conversations with a query whose positive is known.
@@ -136,6 +143,7 @@ class LoopData:
         for conversation in (*held, *stopping):
             left_out.setdefault(conversation.owner, []).append(conversation)
         owners = len(store)
+        writer = None if stored is None else StoredVectorsWriter(stored)
 
         def training_evidence() -> Iterator[OwnerEvidence]:
             for done, evidence in enumerate(store, 1):
@@ -144,14 +152,18 @@ class LoopData:
                     trained_on.extend(sorted(conversation_digest(left.scope, name) for name in left.conversations))
                     if left.owner is not None:
                         training_queries.add((query.query for query in left.queries), left.owner.texts)
+                    if writer is not None:
+                        store_owner(writer, left, store.encoder, self._loop.mine)
                     yield left
                 if self._progress:
                     self._progress("mine", done, owners)
 
-        report = mine_to_parquet(training_evidence(), store.encoder, path, self._loop.mine, self.public_texts())
+        with writer or nullcontext():
+            report = mine_to_parquet(training_evidence(), store.encoder, path, self._loop.mine, self.public_texts())
         mixed = mix_file(path, seed)
         sets = HeldOutSets(store, stopping)
-        return MinedData(report, mixed, tuple(trained_on), sets, training_queries, heldout_queries)
+        vectors = None if stored is None else StoredVectors(stored)
+        return MinedData(report, mixed, tuple(trained_on), sets, training_queries, heldout_queries, vectors)
 
     def labelled(self, store: EvidenceStore, *, training: bool = False) -> list[LabelledConversation]:
         """Return the conversations that have queries with a known positive.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.data.labelled import Rows, logs_of, read_rows
+from hins_memory.data.stored_vectors import StoredVectors, StoredVectorsWriter
 from hins_memory.errors import NotEnoughDataError
 from hins_memory.evaluation import (
     BootstrapResult,
@@ -19,6 +21,8 @@ from hins_memory.evaluation import (
 )
 from hins_memory.loop.data import public_texts
 from hins_memory.mining import MineResult, MineSettings, mine
+from hins_memory.mining.negatives.whole_store import store_owner
+from hins_memory.mining.storage.evidence import OwnerEvidence, collect
 
 if TYPE_CHECKING:
     from hins_memory.config import Settings
@@ -45,7 +49,24 @@ def mine_labelled(data: Rows, encoder: Encoder, settings: MineSettings | None = 
         ConfigError: the data cannot be used.
         NotEnoughDataError: there are no rows.
     """
-    return mine(logs_of(read_rows(data)), encoder, settings or MineSettings(max_owner_share=1.0), public_texts())
+    return _mined(data, encoder, settings, None)
+
+
+def _mined(data: Rows, encoder: Encoder, settings: MineSettings | None, stored: StoredVectors | None) -> MineResult:
+    """Mine labelled rows; with a place for them, write all texts of each user there as stored vectors as well."""
+    settings = settings or MineSettings(max_owner_share=1.0)
+    logs = logs_of(read_rows(data))
+    if stored is None:
+        return mine(logs, encoder, settings, public_texts())
+    with StoredVectorsWriter(stored.folder) as writer:
+
+        def owners() -> Iterator[OwnerEvidence]:
+            for log in logs:
+                evidence = collect(log, encoder, settings, None)
+                store_owner(writer, evidence, encoder, settings)
+                yield evidence
+
+        return mine(owners(), encoder, settings, public_texts())
 
 
 def train_encoder(
@@ -102,9 +123,14 @@ def _train(
 
     training, mining, general_loss = settings
     start = shared_encoder(base)
-    mined = mine_labelled(data, start, mining)
-    auxiliary = AuxiliaryData(general=load_general(), general_loss=general_loss)
-    return train_encoder(mined.examples, folder, base=start, settings=training, auxiliary=auxiliary, progress=progress)
+    with tempfile.TemporaryDirectory(prefix="hins-stored-") as scratch:
+        tower = training is not None and training.mode == "tower"
+        stored = StoredVectors(Path(scratch) / "stored") if tower else None
+        mined = _mined(data, start, mining, stored)
+        auxiliary = AuxiliaryData(general=load_general(), general_loss=general_loss, stored=stored)
+        return train_encoder(
+            mined.examples, folder, base=start, settings=training, auxiliary=auxiliary, progress=progress
+        )
 
 
 def train_version(

@@ -33,6 +33,7 @@ from hins_memory.plugins.protocols import check_agent
 from hins_memory.registry.loader import EncoderSource, shared_encoder
 from hins_memory.registry.registry import EncoderVersion, Registry
 from hins_memory.swapping import SwapPlan, SwapReport, plan_swap, retire_agent, rollback_agent, swap_agent
+from hins_memory.training.settings import DOCUMENTS_STAY
 from hins_memory.types import Scope
 
 if TYPE_CHECKING:
@@ -208,17 +209,19 @@ class Pipeline:
         from hins_memory.training import RunContent
 
         path = evidence.folder / "examples.parquet"
-        mined = self._data.mine(evidence, path)
-        conversations = list(mined.conversations)
         settings = self.loop.train
+        stored = evidence.folder / "stored" if settings.mode == "tower" else None
+        mined = self._data.mine(evidence, path, stored)
+        conversations = list(mined.conversations)
         if self._memory is not None and (cutoffs := self._agent().score_thresholds):
             settings = replace(settings, cutoffs=cutoffs)
         base = str(self.loop.base or self._source.trained_from(self._serving_version()))
-        if self.loop.train.mode == "query":
-            # Query mode keeps the document vectors, so the map is trained on the serving encoder; conversations
-            # that this encoder was trained on cannot be held out.
-            version = evidence.encoder.version
-            base = str(self._source.source(version) or base)
+        if settings.mode in DOCUMENTS_STAY:
+            # The stored vectors stay, so queries are trained on the encoder that made them; conversations that this
+            # encoder was trained on cannot be held out.
+            serving = evidence.encoder
+            version = serving.space if settings.mode == "tower" else serving.version
+            base = str(self._source.source(version) or self._source.source(serving.version) or base)
             parents = [one.manifest for one in self.registry.versions() if one.id == version]
             conversations += [digest for parent in parents for digest in parent.trained_conversations]
         trained_on = frozenset(example.positive.query for example in read_examples(path))

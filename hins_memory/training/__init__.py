@@ -25,7 +25,7 @@ __all__ = [
 
 
 def _samples(
-    traffic: Any = (), unseen: Any = (), held_out: Any = (), general: Any = None, **settings: float
+    traffic: Any = (), unseen: Any = (), held_out: Any = (), general: Any = None, **settings: Any
 ) -> AuxiliaryData:
     """Return the data that version 0.2 called `Samples`."""
     return AuxiliaryData(traffic, unseen, held_out, general, **settings)

@@ -11,6 +11,7 @@ from hins_memory.evaluation.gate import GateSettings
 from hins_memory.training.query_samples import QuerySample
 
 if TYPE_CHECKING:
+    from hins_memory.data.stored_vectors import StoredVectors
     from hins_memory.evaluation import EvalSet
 
 __all__ = ["AuxiliaryData"]
@@ -31,6 +32,7 @@ class AuxiliaryData:
             that the gate measures.
         general: a general-retrieval set that must not get much worse; None sets no limit.
         general_loss: how much nDCG@10 it may lose, 0 to 1, before the trained update is scaled down.
+        stored: the stored vectors that a `tower` is trained against; None trains it on the texts of the examples.
 
     Raises:
         ConfigError: `general_loss` is out of range.
@@ -41,6 +43,7 @@ class AuxiliaryData:
     early_stopping_sets: Sequence[EvalSet] = ()
     general: EvalSet | None = None
     general_loss: float = GateSettings().general_loss_in_training
+    stored: StoredVectors | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.general_loss <= 1:

@@ -17,6 +17,7 @@ from typing import Any
 
 from hins_memory.common.files import file_digest, file_lock
 from hins_memory.data.examples import read_examples, write_examples
+from hins_memory.data.stored_vectors import StoredVectors
 from hins_memory.encoders.manifest import Description
 from hins_memory.errors import TrainingError
 from hins_memory.evaluation import EvalQuery, EvalSet
@@ -36,6 +37,7 @@ _PREFIX = "run-"
 _CONTENT = "run.json"
 _EXAMPLES = "examples.parquet"
 _HELD_OUT = "held_out.json"
+_STORED = "stored"
 _LOCK = "lock"
 # The names of the query samples in the folder's record, as version 0.1 wrote them.
 _QUERY_SAMPLES = {"training_queries": "traffic", "heldout_queries": "unseen"}
@@ -49,7 +51,7 @@ class RunContent:
         examples: what is learned; read once, and a list in a run that is open.
         settings: how.
         base: the encoder that it starts from, as for `Encoder.load`.
-        auxiliary: what training uses beside the examples.
+        auxiliary: what training uses beside the examples; the run moves the files of stored vectors into its folder.
         about: what the version's manifest says beside what the trainer reports.
         mined: what the miner reported, as JSON-able values.
         purges: how many purges of the log there had been when it was read; None means not known.
@@ -193,12 +195,16 @@ def _begin(parent: Path, content: RunContent, stack: contextlib.ExitStack) -> Pa
     extra = {"manifest": content.about.to_dict(), "mine": content.mined}
     record: dict[str, Any] = {"settings": content.settings.to_dict(), "base": content.base, "extra": extra}
     record["base_digest"] = base_digest(content.base)
-    record["digests"] = {name: file_digest(incomplete / name) for name in (_EXAMPLES, _HELD_OUT)}
+    stored: list[str] = []
+    if content.auxiliary.stored is not None:
+        shutil.move(content.auxiliary.stored.folder, incomplete / _STORED)
+        stored = sorted(f"{_STORED}/{path.name}" for path in (incomplete / _STORED).iterdir())
+    record["digests"] = {name: file_digest(incomplete / name) for name in (_EXAMPLES, _HELD_OUT, *stored)}
     record |= {"purges": content.purges, "general_loss": content.auxiliary.general_loss}
     for name, key in _QUERY_SAMPLES.items():
         record[key] = [asdict(sample) for sample in getattr(content.auxiliary, name)]
     (incomplete / _CONTENT).write_text(json.dumps({"record": record, "digest": _digest(record)}), encoding="utf-8")
-    for file in (_HELD_OUT, _CONTENT):
+    for file in (_HELD_OUT, _CONTENT, *stored):
         with (incomplete / file).open("rb") as stream:
             os.fsync(stream.fileno())
     incomplete.rename(folder)
@@ -229,7 +235,8 @@ def _read(folder: Path) -> RunContent:
         for name, key in _QUERY_SAMPLES.items()
     }
     auxiliary, extra = AuxiliaryData(samples["training_queries"], samples["heldout_queries"], held_out), record["extra"]
-    auxiliary = replace(auxiliary, general_loss=record.get("general_loss", auxiliary.general_loss))
+    stored = StoredVectors(folder / _STORED) if (folder / _STORED).is_dir() else None
+    auxiliary = replace(auxiliary, general_loss=record.get("general_loss", auxiliary.general_loss), stored=stored)
     about = Description.given(extra.get("manifest", {}))
     return RunContent(examples, settings, record["base"], auxiliary, about, extra.get("mine", {}), record.get("purges"))
 

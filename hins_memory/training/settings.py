@@ -9,17 +9,22 @@ from typing import Any, Literal, get_args
 
 from hins_memory.errors import ConfigError
 
-__all__ = ["Mode", "TrainSettings"]
+__all__ = ["DOCUMENTS_STAY", "Mode", "TrainSettings"]
 
-#: `full` tunes all weights; `lora` tunes a low-rank update of every linear layer (merged on save); `query` tunes a
-#: small map that is applied to queries only, after an encoder that stays as it is.
-Mode = Literal["full", "lora", "query"]
+#: `full` tunes all weights; `lora` tunes a low-rank update of every linear layer (merged on save); `tower` tunes such
+#: an update of a copy of the encoder that embeds queries only, against stored vectors that stay as they are; `query`
+#: tunes a small map that is applied to queries only, after an encoder that stays as it is.
+Mode = Literal["full", "lora", "tower", "query"]
+#: Modes in which documents keep their vectors.
+DOCUMENTS_STAY = frozenset({"tower", "query"})
 
 # For an encoder of MiniLM's size; `full` at twice as much forgets, and a larger encoder wants less.
-_DEFAULT_RATE = {"full": 1.5e-4, "lora": 6e-4, "query": 5e-3}
+_DEFAULT_RATE = {"full": 1.5e-4, "lora": 6e-4, "tower": 3e-4, "query": 5e-3}
 # A step of the query mode works on vectors: it takes milliseconds, and a large batch costs nothing.
-_LEAST_STEPS = {"full": 0, "lora": 0, "query": 60}
-_BATCHES = {"full": 1, "lora": 1, "query": 16}
+_LEAST_STEPS = {"full": 0, "lora": 0, "tower": 0, "query": 60}
+_BATCHES = {"full": 1, "lora": 1, "tower": 1, "query": 16}
+# A step of the tower mode embeds short queries only: it goes through them more often.
+_PASSES = {"full": 1, "lora": 1, "tower": 2, "query": 1}
 # Early stopping scores the held-out traffic this many times in a run.
 _EVALUATIONS = 8
 # The rate rises to its peak over this share of the steps, the usual one.
@@ -32,19 +37,20 @@ class TrainSettings:
 
     Args:
         mode: which weights are trained.
-        epochs: passes over the examples; may be a fraction.
+        epochs: passes over the examples; may be a fraction. `tower` mode makes twice as many, over their queries.
         min_steps: at least this many steps, by more passes over few examples: a handful teaches nothing.
         batch_size: queries per step, over all processes; their positives and negatives are candidates for each other.
             `query` mode takes sixteen times as many, because it works on vectors.
-        learning_rate: peak rate of AdamW; 0 means the mode's default (1.5e-4 for full, 6e-4 for lora, 5e-3 for query).
+        learning_rate: peak rate of AdamW; 0 means the mode's default (1.5e-4 for full, 6e-4 for lora, 3e-4
+            for tower, 5e-3 for query).
         temperature: what cosine similarities are divided by in the loss.
-        lora_rank: rank of the update in `lora` mode; its alpha is twice the rank.
+        lora_rank: rank of the update in the modes `lora` and `tower`; its alpha is twice the rank.
         anchor: bring the scores back to the base encoder's scale, so that as many results reach the frameworks'
-            thresholds as before: after training (`full` and `lora`), or while training (`query`).
+            thresholds as before: after training (`full` and `lora`), or while training (`tower` and `query`).
         cutoffs: the cosines that matter. A pipeline with an agent takes those that its framework has as thresholds;
             the default is a scale in even steps, which favours none.
         soup: how much of what was learned is kept at most, above 0 and up to 1, the rest being the base's (weight
-            averaging), against forgetting.
+            averaging), against forgetting. `tower` mode keeps everything: it forgets little.
         replay: packaged examples of general retrieval that are trained on beside the others, how many for each of them,
             against forgetting; 0 adds none.
         micro_batch_size: texts per forward pass; they are sorted by length first, so little is padded. Where a step has
@@ -119,7 +125,7 @@ class TrainSettings:
     def steps(self, examples: int) -> int:
         """Return how many steps a training on that many examples takes."""
         batches = math.ceil(examples / self._queries_a_step)
-        return max(math.ceil(batches * self.epochs), self.min_steps, _LEAST_STEPS[self.mode])
+        return max(math.ceil(batches * self.epochs * _PASSES[self.mode]), self.min_steps, _LEAST_STEPS[self.mode])
 
     def steps_between_evaluations(self, steps: int) -> int:
         """Return after how many steps the held-out traffic is scored, in a run of `steps`."""

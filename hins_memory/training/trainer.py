@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,13 @@ from hins_memory.training.fit.replay import with_replay
 from hins_memory.training.postprocess.weights import postprocess_weights, without_added_layers
 from hins_memory.training.query_mode.train import train_query_map
 from hins_memory.training.query_samples import samples_of_examples
-from hins_memory.training.settings import TrainSettings
+from hins_memory.training.settings import DOCUMENTS_STAY, TrainSettings
+from hins_memory.training.tower.tower import Tower
 from hins_memory.types import Progress, TieredExample
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from torch import nn
 
 __all__ = ["TrainResult", "train_encoder"]
 
@@ -94,12 +97,14 @@ def train_encoder(
     if not auxiliary.training_queries:
         auxiliary = replace(auxiliary, training_queries=samples_of_examples(examples, settings.seed))
     examples = with_replay(examples, settings.replay, settings.seed)
+    trained_on = len(examples)
     if settings.mode == "query":
         check_space(_bytes_needed(encoder.model, folder, settings, None))
         model, history, scores = train_query_map(encoder, examples, auxiliary, settings, progress)
     else:
         # The base itself is needed after training: for averaging, for the limit on forgetting, and for calibration.
-        model = copy.deepcopy(without_added_layers(encoder))
+        tower = Tower(encoder, examples, auxiliary.stored, settings) if settings.mode == "tower" else None
+        model = copy.deepcopy(tower.documents.model if tower else without_added_layers(encoder))
         max_tokens = model.max_seq_length
         merge_update = _make_trainable(model, settings)
         check_space(_bytes_needed(model, folder, settings, checkpoints))
@@ -110,22 +115,30 @@ def train_encoder(
             "base": [encoder.version, weights],
             "processes": process_count(),
         }
-        dataset = to_dataset(examples)
-        job = FitJob(settings, dataset, auxiliary.early_stopping_sets, checkpoints, identity, progress)
-        history = fit(model, job)
+        if tower is not None:
+            identity["stored"] = tower.targets.digest()
+            trained_on = len(tower.targets)
+            data = (tower.dataset(), tower.loss, tower.encoder_of)
+        else:
+            data = (to_dataset(examples), partial(_loss, settings=settings), _encoder_of)
+        history = fit(model, FitJob(settings, *data, auxiliary.early_stopping_sets, checkpoints, identity, progress))
         # Weights are read from their file as they are needed: writing into the file changes a loaded encoder.
         if weights_digest(encoder.model) != weights:
             raise changed_base(encoder.version)
         merge_update()
         model.max_seq_length = max_tokens
         _check_finite(model)
-        if is_main():
-            model, scores = postprocess_weights(model, encoder, auxiliary, settings)
-        else:
+        if not is_main():
             scores = {}
+        elif tower is not None:
+            model, scores = tower.postprocess(model, auxiliary)
+        else:
+            model, scores = postprocess_weights(model, encoder, auxiliary, settings)
     _check_finite(model)
-    manifest = _manifest(encoder.version, examples, settings, history, time.perf_counter() - started)
-    manifest = replace(manifest, scores=scores, document_space=encoder.space if settings.mode == "query" else "")
+    steps = settings.steps(trained_on)
+    manifest = _manifest(encoder.version, examples, settings, (history, steps), time.perf_counter() - started)
+    space = encoder.space if settings.mode in DOCUMENTS_STAY else ""
+    manifest = replace(manifest, scores=scores, document_space=space)
     if is_main():
         _save(model, folder, manifest)
     wait_for_all()
@@ -141,6 +154,20 @@ def _renamed(arguments: dict[str, Any], auxiliary: AuxiliaryData | None) -> Auxi
     warnings.warn("train_encoder(samples=) is now called auxiliary=.", DeprecationWarning, stacklevel=3)
     given: AuxiliaryData | None = arguments["samples"]
     return given
+
+
+def _loss(model: SentenceTransformer, settings: TrainSettings) -> nn.Module:
+    from hins_memory.training.loss.loss import TieredInfoNCELoss
+
+    return TieredInfoNCELoss(
+        model,
+        temperature=settings.temperature,
+        micro_batch_size=settings.micro_batch_size,
+    )
+
+
+def _encoder_of(model: SentenceTransformer) -> Encoder:
+    return Encoder(model, "in training", cache_size=0)
 
 
 def _check(examples: Sequence[TieredExample], folder: Path, settings: TrainSettings, auxiliary: AuxiliaryData) -> None:
@@ -168,6 +195,9 @@ def _make_trainable(model: SentenceTransformer, settings: TrainSettings) -> Call
         model.max_seq_length = min(settings.max_tokens, model.max_seq_length or settings.max_tokens)
     if settings.mode == "full":
         return lambda: None
+    if settings.mode == "tower":
+        # Other layers, such as one that offsets scores, are the documents' own.
+        model.requires_grad_(False)
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(settings.seed)
@@ -200,7 +230,8 @@ def _bytes_needed(
     """Return how much is written where: the model, and checkpoints of what is trained."""
     if not is_main():
         return {}
-    weights = sum(one.numel() * one.element_size() for one in model.parameters())
+    sides = 2 if settings.mode == "tower" else 1
+    weights = sides * sum(one.numel() * one.element_size() for one in model.parameters())
     trained = sum(one.numel() * one.element_size() for one in model.parameters() if one.requires_grad)
     needs = {folder: weights}
     if checkpoints is not None or settings.patience:
@@ -229,12 +260,13 @@ def _manifest(
     base: str,
     examples: Sequence[TieredExample],
     settings: TrainSettings,
-    history: list[dict[str, Any]],
+    course: tuple[list[dict[str, Any]], int],
     seconds: float,
 ) -> Description:
     from hins_memory.training.fit.hardware import hardware, package_version
     from hins_memory.training.report import curves
 
+    history, steps = course
     recorded = curves(history)
     best = max((value for _, value in recorded.held_out), default=None)
     # Steps before an interruption took time as well.
@@ -243,7 +275,7 @@ def _manifest(
         base=base,
         mode=settings.mode,
         seed=settings.seed,
-        settings=settings.to_dict() | {"learning_rate": settings.rate, "steps": settings.steps(len(examples))},
+        settings=settings.to_dict() | {"learning_rate": settings.rate, "steps": steps},
         data=DataSummary(
             digest=data_digest(examples),
             examples=len(examples),

@@ -5,6 +5,7 @@ import json
 import locomo
 import pytest
 
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
 from parts.datasets.locomo import load_locomo
 from parts.locomo.deployment import other_file
@@ -99,9 +100,14 @@ def test_one_file_trains_and_another_is_scored(tiny_samples, tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(part), encoding="utf-8")
     result = tmp_path / "result.json"
     files = ["--train-data", str(tmp_path / "train.json"), "--eval-data", str(tmp_path / "eval.json")]
-    assert locomo.main([*files, "--quick", "--json", str(result)]) == 0
+    tower = ["--mode", "tower", "--save-encoder", str(tmp_path / "tower")]
+    assert locomo.main([*files, *tower, "--quick", "--json", str(result)]) == 0
     found = json.loads(result.read_text(encoding="utf-8"))
     assert set(found["figures"]) >= HEADLINE
+    # the sides of a plain folder: documents as before, queries not
+    trained, texts = Encoder.load(tmp_path / "tower"), ["What fruit tree did Ilse put in the ground?"]
+    assert abs(trained.encode(texts) - Encoder.load().encode(texts)).max() < 1e-5
+    assert abs(trained.encode(texts, role="query") - Encoder.load().encode(texts, role="query")).max() > 1e-3
     micro = [row for row in found["rows"] if row["slice"] == "categories 1-4"]
     assert {row["queries"] for row in micro} == {43}
     assert found["settings"]["protocol"] == "deployment"

@@ -61,17 +61,20 @@ def test_a_delta_is_what_the_base_lacks():
     changed = {"a": torch.zeros(8, 4), "b": torch.ones(3)}
     assert delta_bytes(base, changed, TrainSettings(mode="full")) == 4 * (32 + 3)
     assert delta_bytes(base, changed, TrainSettings(mode="lora", lora_rank=2)) == 4 * (2 * 12 + 3)
+    tower = {f"0.sub_modules.query.{name}": tensor for name, tensor in changed.items()}
+    both = tower | {f"0.sub_modules.document.{name}": tensor for name, tensor in base.items()}
+    assert delta_bytes(base, both, TrainSettings(mode="tower", lora_rank=2)) == 4 * (2 * 12 + 3)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("shallow_stock")
 def test_a_run_gives_the_table_and_a_second_one_trains_nothing_twice(tiny_file, tmp_path, monkeypatch):
     work, result = tmp_path / "work", tmp_path / "result.json"
-    arguments = ["--data", str(tiny_file), "--work", str(work), "--memories", "facts", "--modes", "lora", "query"]
+    arguments = ["--data", str(tiny_file), "--work", str(work), "--memories", "facts", "--modes", "lora", "tower"]
     assert modes.main([*arguments, "--quick", "--json", str(result)]) == 0
     found = json.loads(result.read_text(encoding="utf-8"))
     rows = {row["variant"]: row for row in found["rows"]}
-    assert list(rows) == ["lora", "query"]
+    assert list(rows) == ["lora", "tower"]
     for row in rows.values():
         assert row["gain_low"] <= row["gain"] <= row["gain_high"]
         assert row["gain"] == pytest.approx(row["trained"] - row["stock"])
@@ -79,8 +82,10 @@ def test_a_run_gives_the_table_and_a_second_one_trains_nothing_twice(tiny_file, 
         assert row["swap_stored"] == 43
         assert row["swap_seconds"] > 0
         assert 0 < row["delta_mib"] < min(10, row["folder_mib"])
-    assert (rows["lora"]["swap_written"], rows["query"]["swap_written"]) == (43, 0)
+    assert (rows["lora"]["swap_written"], rows["tower"]["swap_written"]) == (43, 0)
     assert found["figures"]["facts_lora_gain"] == rows["lora"]["gain"]
+    wanted = ("stock", "trained", "gain", "train_seconds_max", "swap_written", "general_loss")
+    assert {f"facts_tower_{name}" for name in wanted} <= found["figures"].keys()
     kept = sorted((work / "cells").iterdir())
     assert len(kept) == 4
     kept[-1].unlink()

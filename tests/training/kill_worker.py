@@ -24,6 +24,7 @@ from hins_memory.training import TrainSettings, train_encoder
 
 base, root = Path(sys.argv[1]), Path(sys.argv[2])
 SETTINGS = quick(min_steps=14)
+TOWER = quick(mode="tower", min_steps=14)
 QUERIES = quick(mode="query", min_steps=14)
 
 
@@ -106,6 +107,11 @@ def main() -> None:
             "continued": made[:1],
             "digest": digest(folder),
         }
+    trained(root / "tower", settings=TOWER)
+    trained(root / "tower-cut", lambda step: step >= 10, TOWER)
+    made = trained(root / "tower-cut", settings=TOWER)
+    same = digest(root / "tower") == digest(root / "tower-cut")
+    report["tower"] = {"continued": made[:1], "same": same}
     # Made of steps of milliseconds, a map of the queries begins anew.
     for name, due in (("queries", None), ("queries-cut", lambda step: step >= 5)):
         trained(root / name, due, QUERIES)

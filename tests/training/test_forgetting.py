@@ -50,7 +50,7 @@ def test_the_update_is_scaled_down_as_far_as_the_limit_asks_for(tiny_folder, lim
     assert (len(lost) == 1) is (limit == 1.0)
 
 
-@pytest.mark.parametrize(("mode", "rate"), [("full", 0.01), ("lora", 0.03), ("query", 0.01)])
+@pytest.mark.parametrize(("mode", "rate"), [("full", 0.01), ("lora", 0.03), ("tower", 0.005), ("query", 0.01)])
 def test_what_is_forgotten_is_held_to_the_limit_in_the_saved_encoder(tmp_path, tiny_folder, mode, rate):
     """At a rate that ruins the encoder: with a limit, most of what it did is taken back."""
     found = {}

@@ -49,6 +49,8 @@ def test_kill_and_resume_give_the_same_weights(tmp_path, tiny_folder):
     assert points["while a checkpoint is written"]["continued"] == [4]
     for name in ("between checkpoints", "after the last step"):
         assert points[name]["continued"] == [max(points[name]["complete"]) + 1]
+    assert report["tower"]["continued"][0] in (7, 10)
+    assert report["tower"]["same"]
     assert report["queries"] == {"cut": True, "continued": [1], "same": True}
 
 

@@ -7,12 +7,15 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.data.stored_vectors import StoredVectors, StoredVectorsWriter
 from hins_memory.errors import ConfigError
+from hins_memory.training.settings import Mode, TrainSettings
 from parts.agents.mem0 import Mem0Player
 from parts.agents.mem0_extraction import Extraction, InferPlayer
 from parts.agents.memoryos import LLM, MemoryosPlayer
@@ -24,6 +27,7 @@ from parts.locomo.deployment_report import Scored, report_deployment
 if TYPE_CHECKING:
     from hins_memory.config import Settings
     from hins_memory.encoders.encoder import Encoder
+    from hins_memory.mining.storage.evidence import OwnerEvidence
 
 __all__ = [
     "Fold",
@@ -52,6 +56,7 @@ class Plan:
     save: Path | None
     llm: LLM | None
     extraction: Extraction | None = None
+    mode: Mode = TrainSettings().mode
 
     @property
     def agent(self) -> str:
@@ -206,6 +211,7 @@ def _training_digest(data: Sequence[Conversation], fold: Fold, plan: Plan) -> st
         Encoder.load(plan.base).version,
         plan.seed,
         plan.quick,
+        plan.mode,
         code_versions(),
     ]
     return hashlib.sha256(json.dumps([played, how]).encode()).hexdigest()[:16]
@@ -229,17 +235,30 @@ def _train(fold: Fold, plan: Plan, settings: Settings, encoder: Encoder) -> str:
     from hins_memory.log.reader import LogReader
     from hins_memory.loop.pipeline import LoopSettings, public_texts
     from hins_memory.mining import mine
+    from hins_memory.mining.negatives.whole_store import store_owner
+    from hins_memory.mining.storage.evidence import collect
     from hins_memory.training import AuxiliaryData, train_encoder
 
     stage(f"fold {fold.name}: mining the traffic of {len(fold.train)} conversations")
     reader = LogReader(open_database(settings.database_url))
     logs = reader.scope_logs([owner for owner in reader.owners() if owner.user in fold.train])
     loop = LoopSettings(base=plan.base)
-    examples = mine(logs, encoder, replace(loop.mine, seed=plan.seed), public_texts()).examples
+    mine_settings = replace(loop.mine, seed=plan.seed)
+    stored = StoredVectors(plan.work / f"stored-{fold.name}") if plan.mode == "tower" else None
+    with StoredVectorsWriter(stored.folder) if stored else nullcontext() as writer:
+
+        def owners() -> Iterator[OwnerEvidence]:
+            for log in logs:
+                evidence = collect(log, encoder, mine_settings, None)
+                if writer is not None:
+                    store_owner(writer, evidence, encoder, mine_settings)
+                yield evidence
+
+        examples = mine(owners(), encoder, mine_settings, public_texts()).examples
     if plan.quick:
         examples = examples[:_QUICK_EXAMPLES]
     stage(f"fold {fold.name}: training on {len(examples)} examples")
-    train_settings = replace(loop.train, seed=plan.seed)
+    train_settings = replace(loop.train, mode=plan.mode, seed=plan.seed)
     if plan.quick:
         train_settings = replace(train_settings, min_steps=1, epochs=1.0)
     folder = train_encoder(
@@ -248,7 +267,7 @@ def _train(fold: Fold, plan: Plan, settings: Settings, encoder: Encoder) -> str:
         base=plan.base,
         settings=train_settings,
         progress=_print_step,
-        auxiliary=AuxiliaryData(general=load_general()),
+        auxiliary=AuxiliaryData(general=load_general(), stored=stored),
     ).folder
     if plan.save is not None:
         target = plan.save if fold.name == "1" else plan.save.with_name(f"{plan.save.name}-fold{fold.name}")

@@ -22,12 +22,15 @@ import numpy as np
 
 import hins_memory
 from hins_memory.config import Settings
+from hins_memory.data.stored_vectors import StoredVectors, StoredVectorsWriter
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
 from hins_memory.evaluation import EvalSet, RankingScores, evaluate_encoder
 from hins_memory.evaluation.general import load_general
 from hins_memory.loop.pipeline import LoopSettings, Pipeline, public_texts
 from hins_memory.mining import mine
+from hins_memory.mining.negatives.whole_store import store_owner
+from hins_memory.mining.storage.evidence import collect
 from hins_memory.training import AuxiliaryData, QuerySample, TrainResult, TrainSettings, train_encoder
 from hins_memory.training.query_samples import QuerySampler
 from hins_memory.types import Feedback, ScopeLog, TieredExample
@@ -64,6 +67,8 @@ CUTOFFS = (0.1, 0.5, 0.95)
 Source = Literal["outcomes", "labels"]
 _QUICK_EXAMPLES = 64
 _QUICK_GENERAL = 40
+# What the names of a tower's weights begin with, before the names that they have in the base.
+_TOWER = "0.sub_modules.query."
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +225,10 @@ def run_cell(cell: Cell, base: Encoder, work: Path) -> dict[str, Any]:
 def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
     code = code_digest()
     started = time.perf_counter()
-    examples = _examples(cell, base)
+    examples, stored = _examples(cell, base, scratch / "stored")
     mined = time.perf_counter()
-    auxiliary = AuxiliaryData(_training_queries(cell, examples), _heldout_queries(cell), general=_general(cell.quick))
+    samples = (_training_queries(cell, examples), _heldout_queries(cell))
+    auxiliary = AuxiliaryData(*samples, general=_general(cell.quick), stored=stored)
     folder = scratch / "model"
     trained = train_encoder(examples, folder, base=cell.traffic.base, settings=cell.settings, auxiliary=auxiliary)
     seconds = time.perf_counter() - mined
@@ -233,7 +239,7 @@ def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
         "train_seconds": seconds,
         "folder_bytes": sum(file.stat().st_size for file in trained.folder.rglob("*") if file.is_file()),
         "delta_bytes": delta_bytes(base.model.state_dict(), model.model.state_dict(), cell.settings),
-        "kept": cell.settings.soup * trained.manifest.scores["general"]["kept"],
+        "kept": (1.0 if stored else cell.settings.soup) * trained.manifest.scores["general"]["kept"],
         "code": code,
     }
     stage(f"{cell.path(scratch).stem}: {len(examples)} examples, trained in {seconds:.0f} s")
@@ -242,11 +248,18 @@ def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
     return result
 
 
-def _examples(cell: Cell, base: Encoder) -> list[TieredExample]:
+def _examples(cell: Cell, base: Encoder, folder: Path) -> tuple[list[TieredExample], StoredVectors | None]:
+    """Return what is trained on; for a tower also the stored vectors, which are written to a folder."""
     logs = cell.traffic.logs if cell.source == "outcomes" else cell.traffic.labels
     settings = replace(LoopSettings().mine, seed=cell.seed)
-    examples = mine([logs[name] for name in cell.fold.train], base, settings, public_texts()).examples
-    return examples[:_QUICK_EXAMPLES] if cell.quick else examples
+    evidence = [collect(logs[name], base, settings, None) for name in cell.fold.train]
+    examples = mine(evidence, base, settings, public_texts()).examples
+    if cell.settings.mode == "tower":
+        with StoredVectorsWriter(folder) as writer:
+            for owner in evidence:
+                store_owner(writer, owner, base, settings)
+    stored = StoredVectors(folder) if folder.is_dir() else None
+    return examples[:_QUICK_EXAMPLES] if cell.quick else examples, stored
 
 
 def _training_queries(cell: Cell, examples: Sequence[TieredExample]) -> list[QuerySample]:
@@ -292,15 +305,16 @@ def _general(quick: bool) -> EvalSet:
 def delta_bytes(base: Mapping[str, Tensor], trained: Mapping[str, Tensor], settings: TrainSettings) -> int:
     """Return how many bytes, as float32, turn the base into the trained encoder.
 
-    A tensor that the base has too, under any name, needs none; in `lora` mode a changed matrix needs its two factors;
-    any other tensor needs its own size.
+    A tensor that the base has too, under any name, needs none; in the modes `lora` and `tower` a changed matrix needs
+    its two factors; any other tensor needs its own size.
     """
     known = {_content(tensor) for tensor in base.values()}
     total = 0
     for name, tensor in trained.items():
         if _content(tensor) in known:
             continue
-        low_rank = settings.mode == "lora" and tensor.ndim == 2 and name in base
+        tuned = settings.mode in ("lora", "tower") and name.removeprefix(_TOWER) in base
+        low_rank = tuned and tensor.ndim == 2
         total += settings.lora_rank * sum(tensor.shape) if low_rank else tensor.numel()
     return 4 * total
 

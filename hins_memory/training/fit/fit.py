@@ -6,7 +6,7 @@ import contextlib
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,9 @@ from hins_memory.types import Progress
 if TYPE_CHECKING:
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
+    from torch import nn
 
+    from hins_memory.encoders.encoder import Encoder
     from hins_memory.evaluation import EvalSet
 
 __all__ = ["FitJob", "fit"]
@@ -33,7 +35,9 @@ class FitJob:
 
     Attributes:
         settings: how.
-        dataset: of `to_dataset`.
+        dataset: text columns, ``query`` first, and a column ``label`` where the loss needs one.
+        loss: returns the loss of a model.
+        encoder_of: returns the encoder that early stopping evaluates for a model in training.
         early_stopping_sets: labelled queries that early stopping measures; may be empty without early stopping.
         checkpoints: the folder of the run's checkpoints, shared by all processes; None keeps none.
         identity: what identifies the training, as JSON-able values; checkpoints of another one are refused.
@@ -42,6 +46,8 @@ class FitJob:
 
     settings: TrainSettings
     dataset: Dataset
+    loss: Callable[[SentenceTransformer], nn.Module]
+    encoder_of: Callable[[SentenceTransformer], Encoder]
     early_stopping_sets: Sequence[EvalSet]
     checkpoints: Path | None
     identity: Mapping[str, Any]
@@ -54,7 +60,6 @@ def fit(model: SentenceTransformer, job: FitJob) -> list[dict[str, Any]]:
 
     from hins_memory.training.fit.callbacks import CheckpointCallback, MonitorCallback
     from hins_memory.training.fit.tiered_trainer import TieredTrainer
-    from hins_memory.training.loss.loss import TieredInfoNCELoss
 
     settings = job.settings
     # When the card has a widget, the trainer does not fill one with texts of the log; `prepare_card` clears it.
@@ -67,18 +72,13 @@ def fit(model: SentenceTransformer, job: FitJob) -> list[dict[str, Any]]:
         if settings.patience:
             from hins_memory.training.fit.heldout_evaluator import HeldOutEvaluator
 
-            evaluator = HeldOutEvaluator(job.early_stopping_sets)
+            evaluator = HeldOutEvaluator(job.early_stopping_sets, job.encoder_of)
             callbacks.append(EarlyStoppingCallback(settings.patience))
-        loss = TieredInfoNCELoss(
-            model,
-            temperature=settings.temperature,
-            micro_batch_size=settings.micro_batch_size,
-        )
         trainer = TieredTrainer(
             model=model,
             args=_arguments(model, job, folder),
             train_dataset=job.dataset,
-            loss=loss,
+            loss=job.loss(model),
             evaluator=evaluator,
             callbacks=callbacks,
         )
@@ -116,6 +116,7 @@ def _arguments(model: SentenceTransformer, job: FitJob, folder: Path) -> Sentenc
     from sentence_transformers import SentenceTransformerTrainingArguments
 
     settings, examples = job.settings, len(job.dataset)
+    columns = [name for name in job.dataset.column_names if name != "label"]
     steps = settings.steps(examples)
     early_stopping: dict[str, Any] = {"save_strategy": "no"}
     if settings.patience:
@@ -149,8 +150,8 @@ def _arguments(model: SentenceTransformer, job: FitJob, folder: Path) -> Sentenc
         dataloader_pin_memory=False,
         # Every batch is full anyway; the trainer would set this and warn.
         dataloader_drop_last=process_count() > 1,
-        prompts=_prompts(model, job.dataset.column_names),
-        router_mapping=_routes(model, job.dataset.column_names),
+        prompts=_prompts(model, columns),
+        router_mapping=_routes(model, columns),
         **early_stopping,
     )
     # A process uses one GPU; for several GPUs, torchrun starts several processes.

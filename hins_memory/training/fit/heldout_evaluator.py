@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.evaluation import SentenceEvaluator
 
-from hins_memory.encoders.encoder import Encoder
 from hins_memory.evaluation import EvalSet, evaluate_encoder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+    from hins_memory.encoders.encoder import Encoder
 
 __all__ = ["METRIC", "HeldOutEvaluator"]
 
@@ -24,19 +25,21 @@ class HeldOutEvaluator(SentenceEvaluator):  # type: ignore[misc]
 
     Args:
         sets: labelled queries of conversations that are not trained on.
+        encoder_of: returns the encoder to evaluate for a model in training.
     """
 
-    def __init__(self, sets: Sequence[EvalSet]) -> None:
+    def __init__(self, sets: Sequence[EvalSet], encoder_of: Callable[[SentenceTransformer], Encoder]) -> None:
         super().__init__()
         self.name = "held_out"
         self.primary_metric = METRIC
         self._sets = sets
+        self._encoder_of = encoder_of
 
     def __call__(
         self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
         """Return {"held_out_ndcg@10": mean over queries}; nothing is written."""
-        scores = evaluate_encoder(Encoder(model, "in training", cache_size=0), self._sets, ks=(10,)).mean()
+        scores = evaluate_encoder(self._encoder_of(model), self._sets, ks=(10,)).mean()
         metrics = {METRIC: scores["ndcg@10"]}
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics

@@ -10,8 +10,8 @@ from hins_memory.training.auxiliary_data import AuxiliaryData
 from hins_memory.training.postprocess.calibration import calibrate_scores
 from hins_memory.training.postprocess.forgetting import limit_forgetting
 from hins_memory.training.postprocess.weight_averaging import average_weights
-from hins_memory.training.query_mode.query_map import without_query_map
 from hins_memory.training.settings import TrainSettings
+from hins_memory.training.tower.model import document_side
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -21,7 +21,7 @@ __all__ = ["postprocess_weights", "without_added_layers"]
 
 def without_added_layers(encoder: Encoder) -> SentenceTransformer:
     """Return an encoder's model without the layers that an earlier training added behind it."""
-    return without_score_offset(without_query_map(encoder.model))
+    return without_score_offset(document_side(encoder.model))
 
 
 def postprocess_weights(

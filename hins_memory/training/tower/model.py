@@ -1,0 +1,71 @@
+"""A model of two sides: a tower that embeds queries, and the encoder of the documents as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.encoders.score_offset import with_modules
+from hins_memory.training.query_mode.query_map import without_query_map
+from hins_memory.types import Role
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+
+__all__ = ["TwoSides", "document_side", "two_sided"]
+
+
+class TwoSides(Encoder):
+    """Queries by one model, documents by another encoder, as `two_sided` has them; documents are cached there.
+
+    Args:
+        queries: the model of the queries.
+        documents: the encoder of the documents.
+    """
+
+    def __init__(self, queries: SentenceTransformer, documents: Encoder) -> None:
+        super().__init__(queries, "trained", cache_size=0, space=documents.space)
+        self._documents = documents
+
+    def encode(self, texts: Sequence[str], *, role: Role = "document", batch_size: int = 32) -> NDArray[np.float32]:
+        """Encode texts of either side, as `Encoder.encode`."""
+        if role == "document":
+            return self._documents.encode(texts, role=role, batch_size=batch_size)
+        return super().encode(texts, role=role, batch_size=batch_size)
+
+
+def two_sided(queries: SentenceTransformer, documents: SentenceTransformer) -> SentenceTransformer:
+    """Return a model of sentence-transformers' own modules with a route for each side.
+
+    Documents, and texts of no named role, go through the modules of `documents`, and get the vectors that they had.
+    Any program that loads sentence-transformers folders loads it, without code of ours.
+
+    Args:
+        queries: embeds queries.
+        documents: embeds documents; its prompts are kept.
+    """
+    from sentence_transformers.models import Router
+
+    sides = {"query": list(queries.children()), "document": list(documents.children())}
+    return with_modules(documents, [Router(sides, default_route="document")])
+
+
+def document_side(model: SentenceTransformer) -> SentenceTransformer:
+    """Return the model of the documents where `two_sided` or a query map made the model; any other model as it is."""
+    import torch
+    from sentence_transformers.models import Router
+
+    model = without_query_map(model)
+    first = next(iter(model.children()))
+    if not isinstance(first, Router) or set(first.sub_modules) != {"query", "document"}:
+        return model
+    routes = {name: list(route) for name, route in first.sub_modules.items()}
+    words = [getattr(routes[side][0], "auto_model", None) for side in ("query", "document")]
+    tables = [one.get_input_embeddings().weight for one in words if one is not None]
+    # A tower's words are those of the documents: its update is in the layers. Others came with two sides of their own.
+    if len(tables) == 2 and tables[0].shape == tables[1].shape and bool(torch.equal(*tables)):
+        return with_modules(model, routes["document"])
+    return model
