@@ -34,8 +34,8 @@ class StoredQuery:
         query: its text.
         positives: memory id -> row.
         negatives: rows that are surely not relevant, of shape (n,).
-        sampled: the last so many of them are a random sample ...
-        population: ... of so many.
+        sampled: how many of them, at the end, are a random sample; 0 when none is.
+        population: how many rows that sample was drawn from.
     """
 
     query: str

@@ -38,8 +38,8 @@ class Target:
         positives: rows, of shape (p,).
         weights: how sure each positive is; they add up to 1.
         negatives: rows, of shape (n,).
-        sampled: the last so many negatives are a random sample ...
-        population: ... of so many.
+        sampled: how many negatives, at the end, are a random sample; 0 when none is.
+        population: how many rows that sample was drawn from.
         height: the mean of the query's best scores under the base; None before it was measured.
     """
 
