@@ -1,7 +1,7 @@
-"""SQLite connections that keep their file locks: one engine a file and process, and none open across a fork.
+"""SQLite connections that keep their file locks: one engine for each file in a process, none open across a fork.
 
-POSIX file locks belong to a process and a file, not to a descriptor, and SQLite relies on them. What follows from
-that, and why each part here is as it is, is in docs/decisions/0016-sqlite-locks.md.
+POSIX file locks belong to a process and a file, not to a descriptor, and SQLite relies on them. The consequences,
+and the reason for each part of this module, are in docs/decisions/0016-sqlite-locks.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Connection(sqlite3.Connection):
     """A connection that knows which file it is open on, and that a forked child cannot use by mistake."""
 
     file: tuple[int, int] | None = None
-    #: Open since before this process was forked from another: it belongs to that one.
+    #: Opened before this process was forked: it belongs to the parent process.
     foreign = False
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
@@ -51,7 +51,7 @@ class _Connection(sqlite3.Connection):
     def close(self) -> None:
         if not self.foreign:
             super().close()
-            _connections.closed(self)
+            _connections.forget(self)
 
     def _check(self) -> None:
         if self.foreign:
@@ -59,7 +59,7 @@ class _Connection(sqlite3.Connection):
 
 
 class _Connections:
-    """The open SQLite connections of this process, and the gate that keeps them closed while it forks."""
+    """The open SQLite connections of this process, and what keeps them closed while it forks."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())
@@ -79,7 +79,7 @@ class _Connections:
                 )
             # mode=rw: a file that is missing is an error here; open_database makes it, with its mode and its tables.
             uri = f"file:{quote(os.fsencode(path))}?mode=rw"
-            # isolation_level None: transactions begin where we say so, not where Python's sqlite3 guesses.
+            # isolation_level None: transactions begin at our BEGIN, not where Python's sqlite3 starts one by itself.
             connection = sqlite3.connect(
                 uri, LOCK_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection, uri=True
             )
@@ -88,20 +88,24 @@ class _Connections:
             self._used[connection] = threading.get_ident()
             return connection
 
-    def taken(self, connection: _Connection, path: str) -> None:
-        """Note that a thread begins to use a connection; one that must not be used any more is replaced."""
+    def check_out(self, connection: _Connection, path: str) -> None:
+        """Note that a thread begins to use a connection.
+
+        Raises:
+            DisconnectionError: it must not be used any more; SQLAlchemy then opens another one.
+        """
         with self._changed:
             fresh = connection in self._used
             if not fresh and (self._forking or connection not in self._open or connection.file != _identity(path)):
                 raise sa.exc.DisconnectionError("closed for a fork, or the file was replaced")
             self._used[connection] = threading.get_ident()
 
-    def given_back(self, connection: _Connection) -> None:
+    def check_in(self, connection: _Connection) -> None:
         with self._changed:
             self._used.pop(connection, None)
             self._changed.notify_all()
 
-    def closed(self, connection: _Connection) -> None:
+    def forget(self, connection: _Connection) -> None:
         with self._changed:
             self._open.discard(connection)
             self._used.pop(connection, None)
@@ -111,12 +115,12 @@ class _Connections:
         """Close every connection, waiting a while for those in use; none opens until the fork is done."""
         self._changed.acquire()
         self._forking = True
-        # A transaction of the forking thread cannot end during the fork, nor one that waits for its locks.
-        alone = threading.get_ident() not in self._used.values()
-        self._changed.wait_for(self._close_unused, _FORK_SECONDS if alone else 0)
+        # If the forking thread is in a transaction, that cannot end during the fork, and waiting for it is pointless.
+        waiting_can_help = threading.get_ident() not in self._used.values()
+        self._changed.wait_for(self._close_unused, _FORK_SECONDS if waiting_can_help else 0)
 
     def _close_unused(self) -> bool:
-        for connection in [one for one in self._open if one not in self._used]:
+        for connection in [connection for connection in self._open if connection not in self._used]:
             connection.close()
         return not self._open
 
@@ -126,7 +130,7 @@ class _Connections:
         self._changed.release()
 
     def in_child(self) -> _Connections:
-        """Return what a forked child has instead: its own, and no way to the files that could not be closed in time."""
+        """Return the connections of a forked child: none, and it refuses files that could not be closed in time."""
         new = _Connections()
         new._lost = set(self._lost)
         for connection in self._open:
@@ -152,7 +156,7 @@ _engines_lock = threading.RLock()
 
 
 def shared_engine(key: str, make: Callable[[], sa.Engine]) -> sa.Engine:
-    """Return this process's engine of a database, made by the first who asks; it ends with its last user."""
+    """Return this process's engine of a database, made by the first call; it is freed with its last user."""
     with _engines_lock:
         engine = _engines.get(key)
         if engine is None:
@@ -166,17 +170,17 @@ def sqlite_engine(url: sa.URL, path: str, prepare: Callable[[sqlite3.Connection]
     Args:
         url: names the database in messages.
         path: the file, absolute.
-        prepare: what is done with each new connection.
+        prepare: called with each new connection.
     """
     # hide_parameters: an error message must not repeat what people said.
     engine = sa.create_engine(url, creator=lambda: _connections.connect(path), hide_parameters=True)
-    sa.event.listen(engine, "connect", lambda connection, _record: _prepared(connection, prepare))
-    sa.event.listen(engine, "checkout", lambda connection, _record, _proxy: _connections.taken(connection, path))
-    sa.event.listen(engine, "checkin", lambda connection, _record: _given_back(connection))
+    sa.event.listen(engine, "connect", lambda connection, _record: _prepare_or_close(connection, prepare))
+    sa.event.listen(engine, "checkout", lambda connection, _record, _proxy: _connections.check_out(connection, path))
+    sa.event.listen(engine, "checkin", lambda connection, _record: _check_in(connection))
     return engine
 
 
-def _prepared(connection: _Connection, prepare: Callable[[sqlite3.Connection], None]) -> None:
+def _prepare_or_close(connection: _Connection, prepare: Callable[[sqlite3.Connection], None]) -> None:
     try:
         prepare(connection)
     except BaseException:
@@ -184,14 +188,14 @@ def _prepared(connection: _Connection, prepare: Callable[[sqlite3.Connection], N
         raise
 
 
-def _given_back(connection: _Connection | None) -> None:
+def _check_in(connection: _Connection | None) -> None:
     # None: it was invalidated, and closed by that.
     if connection is not None:
-        _connections.given_back(connection)
+        _connections.check_in(connection)
 
 
 def create_file(path: Path) -> None:
-    """Create an empty file that only its owner may read, unless there is one; a database is never opened for it.
+    """Create an empty file that only its owner may read, unless it exists; the file itself is not opened for that.
 
     Raises:
         OSError: the folder cannot be made or written.
@@ -230,7 +234,7 @@ def _after_fork_in_child() -> None:
     _engines_lock = threading.RLock()
     _connections = _connections.in_child()
     for engine in list(_engines.values()):
-        # The parent goes on with its connections: here they are forgotten, not closed.
+        # The parent still uses its connections: here they are forgotten, not closed.
         engine.dispose(close=False)
 
 

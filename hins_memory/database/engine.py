@@ -42,7 +42,7 @@ _HINTS = (
     ("unable to open", "Make the folder writable for this user, or set HINS_HOME or HINS_LOG_URL to another place."),
     ("not a database", "Move the file away, or set HINS_LOG_URL to another database."),
     ("malformed", "The file is damaged: restore it from a backup, or move it away to start a new log."),
-    ("disk i/o", "Look after the disk; what was written before is kept."),
+    ("disk i/o", "Check the disk; what was written before is kept."),
     ("already exists", "The database holds other tables of the same names: set HINS_LOG_URL to a database of its own."),
 )
 
@@ -50,11 +50,11 @@ _HINTS = (
 def open_database(url: str) -> sa.Engine:
     """Open a project's database, creating it or bringing it to the newest schema first.
 
-    Any number of processes and threads may do so at once. All who open one database in a process share one engine; a
+    Any number of processes and threads may do so at once. In a process, all calls for one database share an engine; a
     forked child has connections of its own. On SQLite (WAL mode) a transaction takes the write lock when it begins,
     so that a read followed by a write in one ``engine.begin()`` is safe between processes; what only reads should use
-    `reading(engine)`, which never waits for a writer. A thread must not fork inside of a transaction: the child is
-    refused the database.
+    `reading(engine)`, which never waits for a writer. A thread must not fork inside of a transaction: the child
+    could not use the database.
 
     Args:
         url: SQLAlchemy URL, e.g. ``sqlite:////home/ann/.hins/default/log.db`` or ``postgresql://host/name``.
@@ -66,7 +66,7 @@ def open_database(url: str) -> sa.Engine:
     if parsed.get_backend_name() == "sqlite":
         path = Path(str(parsed.database))
         _make_file(path)
-        # By the file itself: a link to it, or another way of writing its path, is the same database.
+        # Identified by the real path: a link to the file, or another spelling of its path, is the same database.
         engine = shared_engine(f"sqlite {os.path.realpath(path)}", lambda: _sqlite(parsed, path))
     else:
         engine = shared_engine(parsed.render_as_string(hide_password=False), lambda: _postgresql(parsed))
@@ -92,10 +92,10 @@ def database_errors(url: URL) -> Iterator[None]:
         hint = next(
             (hint for word, hint in _HINTS if word in cause.lower()), "See `hins status` and the database's log."
         )
-        raise LogError(f"The interaction log {_shown(url)} failed: {masked(cause)}.", hint) from error
+        raise LogError(f"The interaction log {_masked_url(url)} failed: {masked(cause)}.", hint) from error
 
 
-def _shown(url: URL) -> str:
+def _masked_url(url: URL) -> str:
     # A password may also stand in the query.
     return masked(url.render_as_string(hide_password=True))
 
@@ -111,7 +111,7 @@ def _parse(url: str) -> URL:
         name = parsed.database or ""
         if parsed.host or parsed.query or name in ("", ":memory:") or name.startswith("file:"):
             raise LogError(
-                f"The interaction log {_shown(parsed)} is not a file.",
+                f"The interaction log {_masked_url(parsed)} is not a file.",
                 f"What is kept in memory only is lost with the process. {_URL_HINT}",
             )
         # Absolute: connections that open later must not follow a change of the working directory.
@@ -142,31 +142,31 @@ def _sqlite(url: URL, path: Path) -> sa.Engine:
 def _postgresql(url: URL) -> sa.Engine:
     # hide_parameters: an error message must not repeat what people said.
     try:
-        return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=_patience(url))
+        return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=_timeouts(url))
     except (ModuleNotFoundError, sa.exc.ArgumentError) as error:
         raise LogError(
-            f"The interaction log {_shown(url)} cannot be opened: {masked(str(error))}.",
+            f"The interaction log {_masked_url(url)} cannot be opened: {masked(str(error))}.",
             'Check HINS_LOG_URL; PostgreSQL needs a driver: pip install "psycopg[binary]".',
         ) from error
 
 
-def _patience(url: URL) -> dict[str, object]:
-    """Return what makes a server that is silently gone an error within a minute, unless the URL says otherwise."""
+def _timeouts(url: URL) -> dict[str, object]:
+    """Return options that make a server that no longer answers an error within a minute, unless the URL has them."""
     if url.get_driver_name() not in ("psycopg", "psycopg2"):
         return {}
-    own = {
+    defaults = {
         "connect_timeout": 10,
         "keepalives_idle": 20,
         "keepalives_interval": 10,
         "keepalives_count": 3,
         "tcp_user_timeout": 50_000,
     }
-    return {name: value for name, value in own.items() if name not in url.query}
+    return {name: value for name, value in defaults.items() if name not in url.query}
 
 
 def _prepare_connection(connection: sqlite3.Connection) -> None:
     _use_wal(connection)
-    # WAL with NORMAL survives kill -9 whole; a power cut may cost the last commits, never the consistency.
+    # WAL with NORMAL loses nothing by kill -9; a power cut may lose the last commits, but damages nothing.
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("PRAGMA foreign_keys=ON")
     # What is deleted or overwritten is zeroed in the file, so that a purge leaves nothing to find.
@@ -215,7 +215,7 @@ def _migrate(engine: sa.Engine) -> None:
 
 
 def _create_tables(connection: sa.Connection) -> None:
-    """Create everything at once: what the migrations lead to, without the second that importing Alembic takes.
+    """Create all tables at the newest schema at once, without the second that importing Alembic takes.
 
     Events wait for it, and would be lost with a process that is killed meanwhile.
     """
@@ -254,7 +254,7 @@ def _check_known(config: Config, revision: str, url: URL) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if revision not in known:
         raise LogError(
-            f"The interaction log {_shown(url)} has the schema {revision}, which this version does not know.",
+            f"The interaction log {_masked_url(url)} has the schema {revision}, which this version does not know.",
             "A newer hins-memory wrote it: upgrade with `pip install -U hins-memory`, or use another HINS_HOME.",
         )
 

@@ -1,10 +1,10 @@
-"""Leases in the project's database: what only one process may do at a time, on one host or on several.
+"""Leases in the project's database: locks with an end, for work that one process at a time may do, on any host.
 
-A holder renews its lease while it works; a holder that dies does not, and its lease runs out. Beside the row in the
-database every holder keeps a lock on a file of its host: the kernel gives that back at the holder's end, so that after
-a kill the next process of the same host goes on at once, and no jump of a clock lets in a second one there. Between
-hosts the clock of the database counts. Should a jump of that clock let in a second holder all the same, the first
-one's token is out of date, and `Lease.check` refuses it what it was about to record.
+A holder renews its lease while it works. If it dies, it does not renew, and the lease runs out. Beside the row in the
+database every holder locks a file of its host. The kernel releases that lock when the process ends, so that after a
+kill the next process of the same host can begin at once, and a change of the clock lets in no second one there.
+Between hosts the clock of the database counts. If a change of that clock lets in a second holder, the token of the
+first one is out of date, and `Lease.check` raises an error before the first one records anything.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 #: Returns the time in seconds since the Unix epoch (UTC), as of an open connection.
 Clock = Callable[[sa.Connection], float]
-# After so long without renewal a lease may be taken over. It is renewed four times as often.
+# A lease that was not renewed for this time may be taken over. It is renewed four times as often.
 _SECONDS = 60.0
 
 
@@ -58,7 +58,7 @@ class LeaseLostError(HinsError):
 
 
 def database_clock(connection: sa.Connection) -> float:
-    """Return the time of the database's server; SQLite has none, its clock is this host's."""
+    """Return the time of the database's server in seconds since the Unix epoch; with SQLite, this host's time."""
     if connection.dialect.name == "postgresql":
         return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
     return now()
@@ -69,7 +69,7 @@ class Leases:
 
     Args:
         engine: the database, opened by `open_database`.
-        folder: where the files that are locked live; processes of one project and host use the same.
+        folder: where the locked files are; all processes of a project on a host use the same folder.
     """
 
     def __init__(self, engine: sa.Engine, folder: Path) -> None:
@@ -93,15 +93,13 @@ class Leases:
                 raise LeaseHeldError(name, self.holder(name) or "another process of this host") from error
             lease = self._take(name, _place(lock))
             stop = threading.Event()
-            renewing = threading.Thread(
-                target=lease.renew_until, args=(stop,), name=f"hins-lease-{digest}", daemon=True
-            )
-            renewing.start()
+            renewer = threading.Thread(target=lease.renew_until, args=(stop,), name=f"hins-lease-{digest}", daemon=True)
+            renewer.start()
             try:
                 yield lease
             finally:
                 stop.set()
-                renewing.join()
+                renewer.join()
                 lease.release()
 
     def holder(self, name: str) -> str:
@@ -118,7 +116,7 @@ class Leases:
         with _writing(self._engine) as connection:
             row = connection.execute(sa.select(leases).where(mine)).first()
             time = database_clock(connection)
-            # Of this place: its holder has ended, because we have its file lock now.
+            # The same place: its holder has ended, because this process has its file lock now.
             taken = row is None or not row.owner or row.place == place or row.expires <= time
             token = 1 if row is None else int(row.token) + 1
             if row is None:
@@ -129,7 +127,7 @@ class Leases:
                 values = {"owner": owner, "place": place, "token": token, "acquired": time, "expires": time + seconds}
                 connection.execute(sa.update(leases).where(mine).values(**values))
             elif row is not None and row.expires > time + seconds:
-                # No lease is that long: the clock went back. From now on it counts by the new time.
+                # No lease lasts that long: the clock was set back. It ends by the new time.
                 connection.execute(sa.update(leases).where(mine).values(expires=time + seconds))
         if not taken:
             raise LeaseHeldError(name, self.holder(name) or "another host")
@@ -157,7 +155,7 @@ class Lease:
             raise LeaseLostError(self.name)
 
     def renew(self) -> None:
-        """Let the lease last from now on for its whole time again.
+        """Extend the lease to its whole duration from now on.
 
         Raises:
             LeaseLostError: another holder took it over.
@@ -177,11 +175,11 @@ class Lease:
                 logger.warning("%s", error)
                 return
             except Exception as error:
-                # A lease that runs out meanwhile is found out when its holder records what it did.
+                # If the lease runs out meanwhile, `check` finds that when the holder records what it did.
                 logger.warning("The lease %s could not be renewed, trying again: %s", self.name, error)
 
     def release(self) -> None:
-        """Give the lease back; one that was lost, or a database that is away, is not an error any more."""
+        """Give the lease back; a lost lease or a database that cannot be written is logged, and not an error."""
         mine = (leases.c.name == _key(self.name)) & (leases.c.token == self.token)
         try:
             with _writing(self._engine) as connection:
@@ -205,7 +203,7 @@ def _writing(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def _place(lock: TextIO) -> str:
-    """Return what stands for a locked file: the host, and a number that was written into it when it was made.
+    """Return what identifies a locked file: the host, and a random number that was written into it when it was made.
 
     Two files of the same path on two hosts, or in two containers, differ in it.
     """
@@ -215,7 +213,7 @@ def _place(lock: TextIO) -> str:
         text = lock.read().strip()
     if not text:
         text = uuid.uuid4().hex
-        # On a full disk no process can tell after a kill that it was this file, and the lease has to run out.
+        # On a full disk it is not written: after a kill, no process can recognise the file, and the lease must run out.
         with contextlib.suppress(OSError):
             os.write(lock.fileno(), text.encode())
     return f"{socket.gethostname()} {text}"

@@ -113,7 +113,7 @@ feedback = sa.Table(
     sa.Column("time", sa.Float(53), nullable=False),
 )
 
-# Exactly one row has current = true once a version was promoted; none means: what every project begins with.
+# Once a version was promoted, exactly one row has current = true. Without one, the project's first encoder serves.
 encoder_versions = sa.Table(
     "encoder_versions",
     metadata,
@@ -137,7 +137,7 @@ agent_indexes = sa.Table(
     sa.Column("changed", sa.Float(53), nullable=False),
 )
 
-# Records that were written since the last swap of an agent; see changes.py. kind "*": it is not known which.
+# Records that were written since the last swap of an agent; see changes.py. kind "*": the records are not known.
 index_changes = sa.Table(
     "index_changes",
     metadata,
@@ -146,7 +146,7 @@ index_changes = sa.Table(
     sa.Column("record", sa.Text, primary_key=True),
 )
 
-# Who may do what only one process may do at a time. A row stays when its lease is given back (owner ""), because
+# Leases, see leases.py. A row stays when its lease is given back (owner ""), because
 # `token` only ever grows: what was begun under a smaller token must not be finished.
 leases = sa.Table(
     "leases",

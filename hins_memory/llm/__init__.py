@@ -1,4 +1,4 @@
-"""Language models behind any OpenAI-compatible endpoint: replies kept, rate limits, retries, budgets, typed replies."""
+"""Language models behind any OpenAI-compatible endpoint: cache, rate limits, retries, budgets, typed replies."""
 
 from hins_memory.llm.budget import BudgetError, LlmError, Usage
 from hins_memory.llm.cache import ReplyCache, clear_cache

@@ -1,4 +1,4 @@
-"""What a language model is used for, counted and limited: tokens and cost in all."""
+"""The use of a language model, counted and limited: tokens and cost in total."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LlmError(HinsError):
     """A language model did not answer, or not in the form that was asked for.
 
     Attributes:
-        refused: whether the endpoint refuses every request of the kind, e.g. for a wrong key; asking goes no further.
+        refused: whether the endpoint refuses every such request, e.g. for a wrong key; asking again is pointless.
     """
 
     def __init__(self, problem: str, hint: str = "", *, refused: bool = False) -> None:
@@ -26,7 +26,7 @@ class LlmError(HinsError):
 
 
 class BudgetError(LlmError):
-    """Asking would exceed the budget; replies that are kept are still given."""
+    """Asking would exceed the budget; cached replies are still given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,14 @@ class Usage:
     Attributes:
         requests: requests sent, each try counted.
         retries: of those, tries after the first.
-        cached: replies that were kept already and cost nothing.
+        cached: replies that came from the cache and cost nothing.
         failures: questions that got no usable reply.
-        prompt_tokens: as the endpoint counts them; estimated where it says nothing.
+        prompt_tokens: as the endpoint counts them; estimated where it gives no count.
         completion_tokens: likewise.
-        kept_prompt_tokens: what the kept replies had used when they were asked for.
+        kept_prompt_tokens: what the cached replies had used when they were first asked for.
         kept_completion_tokens: likewise.
         cost: by the settings' prices.
-        full_cost: what it would have cost had nothing been kept.
+        full_cost: what it would have cost without the cache.
     """
 
     requests: int = 0
@@ -59,7 +59,7 @@ class Usage:
 
     def since(self, earlier: Usage) -> Usage:
         """Return what was used since an earlier moment."""
-        return Usage(*(getattr(self, one.name) - getattr(earlier, one.name) for one in fields(self)))
+        return Usage(*(getattr(self, field.name) - getattr(earlier, field.name) for field in fields(self)))
 
 
 class Budget:
@@ -88,7 +88,7 @@ class Budget:
 
     @contextmanager
     def reserved(self, prompt: int, completion: int) -> Iterator[None]:
-        """Set aside the tokens that a question may use, so that questions asked at once stay within the total.
+        """Reserve the tokens that a question may use, so that questions asked at the same time stay within the total.
 
         Raises:
             BudgetError: they do not fit.
@@ -103,7 +103,7 @@ class Budget:
                 limit = f"{settings.max_total_tokens} tokens" if too_many else f"{settings.max_cost:g}"
                 raise BudgetError(
                     f"The budget of {limit} for {settings.model!r} is spent.",
-                    "Raise it and start again: replies that are kept cost nothing.",
+                    "Raise it and start again: cached replies cost nothing.",
                 )
             self._reserved = (self._reserved[0] + prompt, self._reserved[1] + completion)
         try:

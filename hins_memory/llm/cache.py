@@ -1,4 +1,4 @@
-"""Replies kept on disk under the digest of what was asked; safe for many threads and processes and for kill -9."""
+"""Replies cached on disk under the digest of the question; safe with many threads and processes, and with kill -9."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FILE = "cache.db"
 
 
 class ReplyCache:
-    """A content-addressed store: the same question finds the reply that was given before.
+    """A cache on disk: the same question gets the reply that was given before.
 
     It holds digests of the questions, and replies as JSON. A reply that cannot be read counts as absent. A reply that
     cannot be written is not kept, which costs a later run and nothing else.
@@ -46,25 +46,25 @@ class ReplyCache:
 
     def get(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the reply kept for a question, any JSON object; None where there is none."""
-        text = self._tried("get", _digest(question))
+        text = self._call_store("get", _digest(question))
         try:
-            found = json.loads(text)
+            reply = json.loads(text)
         except (TypeError, ValueError):
             return None
-        return found if isinstance(found, dict) else None
+        return reply if isinstance(reply, dict) else None
 
     def put(self, question: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
         """Keep the reply to a question."""
-        self._tried("set", _digest(question), json.dumps(reply))
+        self._call_store("set", _digest(question), json.dumps(reply))
 
-    def _tried(self, name: str, *arguments: str) -> Any:
+    def _call_store(self, name: str, *arguments: str) -> Any:
         try:
             # Two threads that open a new store at once would lock each other out of it.
             with self._opening:
                 if self._store is None:
-                    self._store = _opened(self._folder)
+                    self._store = _open_cache(self._folder)
             return getattr(self._store, name)(*arguments)
-        except _failures() as error:
+        except _cache_errors() as error:
             if not self._warned:
                 logger.warning("Replies cannot be kept in %s: %s", self._folder, error)
             self._warned = True
@@ -85,9 +85,9 @@ def clear_cache(folder: Path | str) -> int:
             path.unlink()
             removed += 1
         if (folder / _FILE).exists():
-            with _opened(folder) as store:
+            with _open_cache(folder) as store:
                 removed += store.clear()
-    except _failures() as error:
+    except _cache_errors() as error:
         raise LlmError(
             f"The replies kept in {folder} cannot be removed: {error}.", "Stop what uses them and delete the folder."
         ) from error
@@ -99,7 +99,7 @@ def _digest(question: Mapping[str, Any]) -> str:
 
 
 def package(name: str) -> Any:
-    """Return a package that only those need who ask language models; an extra installs it.
+    """Import and return a package that is needed to ask language models only; an extra installs it.
 
     Raises:
         ConfigError: it is not installed.
@@ -111,7 +111,7 @@ def package(name: str) -> Any:
         raise ConfigError(f"Asking a language model needs the package {name}.", hint) from error
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def _cache_errors() -> tuple[type[Exception], ...]:
     """Return what diskcache raises when a folder is not writable, busy, damaged or tampered with."""
     return (OSError, ValueError, TypeError, AttributeError, AssertionError, sqlite3.Error, package("diskcache").Timeout)
 
@@ -136,18 +136,18 @@ def _texts_only() -> type[Any]:
     return Texts
 
 
-def _opened(folder: Path) -> Any:
+def _open_cache(folder: Path) -> Any:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Before SQLite makes it readable by all. An existing one is not opened: closing it would drop SQLite's locks.
+    # SQLite would make it readable by others. An existing file is not opened: closing it would drop SQLite's locks.
     private_file(folder / _FILE)
     return package("diskcache").Cache(
         str(folder),
         disk=_texts_only(),
-        # Nothing is ever dropped by itself, and all is in the database.
+        # Nothing is evicted, and everything is in the database, not in files beside it.
         eviction_policy="none",
         cull_limit=0,
         disk_min_file_size=2**40,
-        # What is removed is gone from the files at once: overwritten, and in no journal.
+        # Removed texts are gone from the files at once: overwritten, and not left in a journal.
         sqlite_secure_delete=1,
         sqlite_journal_mode="truncate",
     )

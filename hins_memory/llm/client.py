@@ -1,7 +1,7 @@
-"""A chat client for any OpenAI-compatible endpoint, for many threads at once: the openai SDK, with replies kept.
+"""A chat client for any OpenAI-compatible endpoint, for many threads at once: the openai SDK with a cache of replies.
 
-A question that was answered before is answered from disk. The SDK asks a busy or failing endpoint again, a reply that
-does not validate is handed back to the model with what is wrong; what fails then costs that question only.
+A question that was answered before is answered from disk. The SDK asks a busy or failing endpoint again. A reply that
+does not validate is sent back to the model with what is wrong. If that fails too, only that question fails.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ["ChatClient", "Reply"]
 M = TypeVar("M", bound="BaseModel")
 Messages = Sequence[Mapping[str, str]]
 
-# What the endpoint refuses whatever is asked: no key, a wrong one, no such address or model.
+# Statuses of an endpoint that refuses every request: no key, a wrong one, no such address or model.
 _REFUSED = frozenset({401, 403, 404})
-# What it may allow later; the SDK has tried again.
+# Statuses of an endpoint that may accept the request later; the SDK tries again by itself.
 _BUSY = frozenset({408, 409, 429})
 _CHARS_A_TOKEN = 4
-# Set aside for a reply whose length is not limited.
+# Reserved in the budget for a reply whose length is not limited.
 _REPLY_TOKENS = 512
 _SHOWN = 200
 
@@ -44,7 +44,7 @@ class Reply:
         finish_reason: ``stop``, or ``length`` where it was cut off.
         prompt_tokens: as the endpoint counted them when it was asked.
         completion_tokens: likewise.
-        cached: whether it was kept from an earlier request, and so cost nothing.
+        cached: whether it came from the cache, and so cost nothing.
     """
 
     text: str
@@ -58,7 +58,7 @@ class ChatClient:
     """Asks one language model; a context manager, usable from many threads at once.
 
     Args:
-        settings: the model, its endpoint, limits, prices and the folder of replies kept.
+        settings: the model, its endpoint, limits, prices and the folder of cached replies.
 
     Raises:
         ConfigError: the packages openai or diskcache are not installed.
@@ -78,7 +78,7 @@ class ChatClient:
             api_key=settings.api_key or "none",
             timeout=settings.timeout,
             max_retries=settings.tries - 1,
-            http_client=openai.DefaultHttpxClient(event_hooks={"request": [self._before_a_try]}),
+            http_client=openai.DefaultHttpxClient(event_hooks={"request": [self._count_request]}),
         )
 
     def __enter__(self) -> Self:
@@ -101,15 +101,15 @@ class ChatClient:
 
         Args:
             messages: ``{"role": ..., "content": ...}`` each.
-            options: more of the request's body, e.g. ``max_tokens`` or ``seed``; the temperature is 0 unless given. To
-                a request with a ``response_format``, a reply without JSON is none, and is asked for again.
+            options: more of the request's body, e.g. ``max_tokens`` or ``seed``; the temperature is 0 unless given. If
+                there is a ``response_format``, a reply without JSON counts as unreadable, and is asked for again.
 
         Raises:
             LlmError: no usable reply; the message says why.
             BudgetError: asking would exceed the budget.
         """
         body = self._body(messages, options)
-        return self._kept(body) or self._keep(body, self._ask(body))
+        return self._cached(body) or self._store(body, self._ask_until_usable(body))
 
     def structured(self, messages: Messages, schema: type[M], *, repairs: int = 2, **options: Any) -> M:
         """Return the model's reply as an object of a pydantic class.
@@ -131,32 +131,32 @@ class ChatClient:
 
         form = json.dumps(schema.model_json_schema())
         instruction = f"Reply with one JSON object and nothing else. It follows this JSON schema: {form}"
-        # In the last message, because not every model takes an instruction of its own.
-        talk = [*messages[:-1], {**messages[-1], "content": f"{messages[-1]['content']}\n\n{instruction}"}]
-        first = body = self._body(talk, options)
+        # In the last message, because not every model takes a system message.
+        history = [*messages[:-1], {**messages[-1], "content": f"{messages[-1]['content']}\n\n{instruction}"}]
+        first = body = self._body(history, options)
         for _ in range(repairs + 1):
-            reply = self._kept(body) or self._ask(body)
+            reply = self._cached(body) or self._ask_until_usable(body)
             try:
-                found = schema.model_validate_json(_json_in(reply.text))
+                value = schema.model_validate_json(_json_in(reply.text))
             except ValidationError as error:
-                problem = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
+                problem = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:5])
                 repair = f"That is not valid: {problem}. Reply with the JSON object alone."
-                talk = [*talk, {"role": "assistant", "content": reply.text}, {"role": "user", "content": repair}]
-                body = self._body(talk, options)
+                history = [*history, {"role": "assistant", "content": reply.text}, {"role": "user", "content": repair}]
+                body = self._body(history, options)
             else:
-                # Under the first question, so that a rerun needs no repair either.
+                # Cached under the first question, so that a rerun needs no repair.
                 if not reply.cached:
-                    self._keep(first, reply)
-                return found
+                    self._store(first, reply)
+                return value
         raise self._failure(
             f"{self.settings.model!r} gave no valid {schema.__name__} in {repairs + 1} replies: {problem}.",
             "Use a model that follows the instruction, or allow longer replies.",
         )
 
     def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer the whole body of a chat request as the endpoint would; for programs that bring their own client.
+        """Answer the body of a chat request with a body like the endpoint's; for programs that have their own client.
 
-        The settings' model and the temperature 0 stand in for the body's where it has none.
+        Where the body has no model or temperature, the settings' model and 0 are used.
 
         Raises:
             LlmError: no usable reply.
@@ -183,7 +183,7 @@ class ChatClient:
         # Without lone surrogates, which cannot be sent.
         return dict(json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")))
 
-    def _kept(self, body: Mapping[str, Any]) -> Reply | None:
+    def _cached(self, body: Mapping[str, Any]) -> Reply | None:
         # Two endpoints may serve different models by the same name.
         found = self._cache.get({"base_url": self.settings.base_url, **body}) if self._cache is not None else None
         try:
@@ -195,20 +195,20 @@ class ChatClient:
             return None
         return reply
 
-    def _keep(self, body: Mapping[str, Any], reply: Reply) -> Reply:
+    def _store(self, body: Mapping[str, Any], reply: Reply) -> Reply:
         if self._cache is not None:
             self._cache.put({"base_url": self.settings.base_url, **body}, asdict(reply))
         return reply
 
-    def _ask(self, body: Mapping[str, Any]) -> Reply:
+    def _ask_until_usable(self, body: Mapping[str, Any]) -> Reply:
         """Return the endpoint's reply; one that cannot be used is asked for again."""
         problem = ""
-        with self._budget.reserved(*_expected(body)):
+        with self._budget.reserved(*_expected_tokens(body)):
             for number in range(self.settings.tries):
                 self._budget.count(retries=int(number > 0))
-                text = self._answer(body)
+                text = self._request(body)
                 try:
-                    reply = _read(text, body)
+                    reply = _parse_reply(text, body)
                     self._budget.count(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
                     if body.get("response_format") or not reply.text.strip():
                         json.loads(_json_in(reply.text), strict=False)
@@ -218,7 +218,7 @@ class ChatClient:
                     return reply
         raise self._failure(f"{self.settings.name} did not answer in {self.settings.tries} tries: {problem}.")
 
-    def _answer(self, body: Mapping[str, Any]) -> str:
+    def _request(self, body: Mapping[str, Any]) -> str:
         """Return the body of the endpoint's answer, after the SDK's retries."""
         openai = package("openai")
         raw = self._sdk.chat.completions.with_raw_response
@@ -228,8 +228,8 @@ class ChatClient:
         except openai.APIStatusError as error:
             status = error.status_code
             if status not in _BUSY and status < 500:
-                said = error.response.text[:_SHOWN]
-                problem = f"{self.settings.name} refused the request with status {status}: {said}."
+                reason = error.response.text[:_SHOWN]
+                problem = f"{self.settings.name} refused the request with status {status}: {reason}."
                 hint = "Check the model's name, the key and the address."
                 raise self._failure(problem, hint, refused=status in _REFUSED) from None
             problem, tries = f"status {status}", 1 + int(error.request.headers.get("x-stainless-retry-count", 0))
@@ -240,7 +240,7 @@ class ChatClient:
             return str(answer.http_response.text)
         raise self._failure(f"{self.settings.name} did not answer in {tries} tries: {problem}.")
 
-    def _before_a_try(self, request: Any) -> None:
+    def _count_request(self, request: Any) -> None:
         """Count a request, each try of the SDK."""
         if not self.settings.api_key:
             request.headers.pop("authorization", None)
@@ -253,19 +253,19 @@ class ChatClient:
         return LlmError(hidden, hint or "Check the endpoint, or allow more time or tries.", refused=refused)
 
 
-def _expected(body: Mapping[str, Any]) -> tuple[int, int]:
+def _expected_tokens(body: Mapping[str, Any]) -> tuple[int, int]:
     """Return the (prompt, completion) tokens that a request may use."""
     longest = body.get("max_tokens") or body.get("max_completion_tokens") or _REPLY_TOKENS
     return len(json.dumps(body)) // _CHARS_A_TOKEN, int(longest)
 
 
-def _read(text: str, body: Mapping[str, Any]) -> Reply:
+def _parse_reply(text: str, body: Mapping[str, Any]) -> Reply:
     content = json.loads(text)
     choice = content["choices"][0]
-    said = str(choice["message"]["content"] or "")
-    used, expected = content.get("usage") or {}, (_expected(body)[0], len(said) // _CHARS_A_TOKEN)
+    reply_text = str(choice["message"]["content"] or "")
+    used, expected = content.get("usage") or {}, (_expected_tokens(body)[0], len(reply_text) // _CHARS_A_TOKEN)
     prompt, completion = used.get("prompt_tokens") or expected[0], used.get("completion_tokens") or expected[1]
-    return Reply(said, str(choice.get("finish_reason") or "stop"), int(prompt), int(completion))
+    return Reply(reply_text, str(choice.get("finish_reason") or "stop"), int(prompt), int(completion))
 
 
 def _json_in(text: str) -> str:

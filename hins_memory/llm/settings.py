@@ -1,4 +1,4 @@
-"""Settings of a chat client: where the model is, what it costs and may cost, where replies are kept."""
+"""Settings of a chat client: where the model is, what it costs, limits of cost, where replies are cached."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class LlmSettings:
         api_key: empty means ``OPENAI_API_KEY``; an endpoint of one's own may need none.
         timeout: seconds until a request is given up.
         tries: how often a request is sent at most while the endpoint is busy or fails, after growing pauses or those
-            that it asks for (Retry-After); and how many replies that cannot be read are taken.
-        cache: the folder of the replies kept, shared by any number of processes; None keeps none.
+            that it asks for (Retry-After); also how often an unreadable reply is asked for again.
+        cache: the folder of cached replies, shared by any number of processes; None caches nothing.
         input_price: price of a million prompt tokens, in any currency.
         output_price: price of a million completion tokens.
         max_cost: what all requests may cost together, in that currency; 0 means no limit.
@@ -77,5 +77,5 @@ class LlmSettings:
 
     @property
     def name(self) -> str:
-        """The model and where it is, without the key; what a report or a journal names it by."""
+        """The model and its endpoint, without the key; reports and stored states name the model by this."""
         return f"{self.model} at {self.base_url}"

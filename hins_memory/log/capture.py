@@ -1,4 +1,4 @@
-"""Capture: takes an agent's events off its hot path and writes them to the interaction log in a thread of its own."""
+"""Capture: queues an agent's events without blocking it, and writes them to the log in a thread of its own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _Result = TypeVar("_Result")
 #: Events in one transaction: large enough to be fast, small enough that no other process waits long.
 _CHUNK = 500
 _CHUNK_BYTES = 8 << 20
-# Events collect for so long before they are committed; one second is promised.
+# How long events are collected before they are committed; at most one second is promised.
 _FLUSH_SECONDS = 0.2
 _FIRST_RETRY_SECONDS = 0.1
 _LAST_RETRY_SECONDS = 5.0
@@ -51,9 +51,9 @@ class CaptureStats:
     """How a capture is doing.
 
     `recorded` counts all events so far, `waiting` and `waiting_bytes` those in the queue. `dropped` is as
-    `Capture.dropped`; among them are `pushed_out` (turns, memories and outcomes that found no room, nor any retrieval
-    to make some), `redaction_failed` and `redaction_hung`. `restarts` counts failures of the writer that were not
-    foreseen, after which it went on. `failing` says whether the database cannot be written at present.
+    `Capture.dropped`; among them are `pushed_out` (turns, memories and outcomes dropped from a full queue that held no
+    retrieval to drop instead), `redaction_failed` and `redaction_hung`. `restarts` counts unexpected failures of the
+    writer, after which it was restarted. `failing` says whether the database cannot be written at present.
     """
 
     recorded: int
@@ -73,9 +73,9 @@ class Capture:
     `record` only appends to a queue; a daemon thread passes every event through the `hins_redact` hooks and commits
     it, so that everything older than one second is on disk. The queue holds at most 10,000
     retrievals and `Settings.queue_bytes` bytes: the oldest retrievals are dropped and counted when the writer cannot
-    keep up. Turns, memories and outcomes are dropped only when the bytes do not suffice without any retrieval, and
+    keep up. Turns, memories and outcomes are dropped only when the queue is too large without any retrieval, and
     deletions never. While the database cannot be written (full disk, lock), events are kept and tried again. An event
-    that cannot be a row, or whose redaction fails or hangs, costs itself alone. The database is opened with the
+    that the database cannot hold, or whose redaction fails or hangs, is dropped alone. The database is opened with the
     first event.
 
     May be shared by threads. A forked child starts with an empty queue and a writer of its own. What is still
@@ -91,19 +91,19 @@ class Capture:
         self._settings = settings
         self._closed = not settings.capture
         self._dropped = 0
-        self._start_over()
+        self._reset()
         if settings.capture:
             _captures.add(self)
             at_worker_end(_close_all)
-            # Here and not at the first event, because starting a thread takes milliseconds; it only waits until then.
+            # Started here and not by the first event, because it takes milliseconds; until then the thread only waits.
             self._start_thread()
 
-    def _start_over(self) -> None:
+    def _reset(self) -> None:
         """Begin with an empty queue and no thread: at first, and in a forked child."""
         self._queue = EventQueue(self._settings.queue_bytes)
         self._redaction = Redaction()
         self._wake = threading.Event()
-        self._hurry = threading.Event()
+        self._flush_requested = threading.Event()
         self._stopping = threading.Event()
         self._drain_lock = threading.Lock()
         self._chunk: list[Event] | None = None
@@ -113,7 +113,7 @@ class Capture:
         self._failing = False
         self._restarts = 0
         self._id = new_id()
-        self._noted = (0, 0)
+        self._noted_counts = (0, 0)
 
     def __enter__(self) -> Capture:
         return self
@@ -125,10 +125,10 @@ class Capture:
 
     @property
     def dropped(self) -> int:
-        """How many recorded events never reach the log, but for those redaction leaves out: 0 while all is well.
+        """How many recorded events were lost; events that redaction leaves out do not count.
 
-        What a full queue pushed out, outcomes whose retrieval is not in the log, events that the database can never
-        hold or whose redaction failed or hung, and what could not be written before `close` gave up.
+        Events that a full queue dropped, outcomes whose retrieval is not in the log, events that the database can never
+        hold or whose redaction failed or hung, and events that could not be written before `close` gave up.
         """
         return self._dropped + self._queue.pushed_out + self._redaction.failed + self._redaction.hung
 
@@ -166,11 +166,11 @@ class Capture:
             return True
         if self._stopping.is_set():
             return False
-        self._hurry.set()
+        self._flush_requested.set()
         self._wake.set()
         if not self._start_thread():
             # No thread can start while the interpreter ends: write from here, trying once.
-            self._drain(patient=False)
+            self._drain(retry=False)
             timeout = 0
         return self._queue.wait(target, timeout)
 
@@ -182,7 +182,7 @@ class Capture:
         _captures.discard(self)
         self.flush(timeout)
         self._stopping.set()
-        self._hurry.set()
+        self._flush_requested.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout=1.0)
@@ -210,7 +210,7 @@ class Capture:
             try:
                 self._run_once()
             except BaseException as error:
-                # Nothing that can be foreseen, but a writer that ends would let the queue fill without a word.
+                # Not expected; but if the writer ended, the queue would fill up without any message.
                 self._restarted(repr(error))
                 self._stopping.wait(_RESTART_SECONDS)
                 self._wake.set()
@@ -222,47 +222,47 @@ class Capture:
         logger.warning("The writer of the interaction log failed and was restarted: %s", why)
 
     def _run_once(self) -> None:
-        # Without events there is nothing to do, and no timer runs; waiting outcomes are looked at now and then.
+        # Without events no timer runs; while outcomes wait for their retrievals, they are tried again every second.
         self._wake.wait(timeout=_OUTCOME_SECONDS / 5 if self._waiting else None)
         if self._wake.is_set():
-            # Events that come now, all at once, share a transaction. flush() and close() hurry.
-            self._hurry.wait(timeout=_FLUSH_SECONDS)
+            # Events that come meanwhile share a transaction. flush() and close() end the wait.
+            self._flush_requested.wait(timeout=_FLUSH_SECONDS)
         self._wake.clear()
-        self._hurry.clear()
-        self._drain(patient=True)
+        self._flush_requested.clear()
+        self._drain(retry=True)
 
-    def _drain(self, patient: bool) -> None:
-        """Write until the queue is empty; give up while the database fails if not `patient`, or at `close`."""
+    def _drain(self, retry: bool) -> None:
+        """Write until the queue is empty; give up while the database fails unless `retry`, and at `close`."""
         with self._drain_lock:
-            while self._chunk or self._take():
+            while self._chunk or self._take_chunk():
                 try:
-                    if not self._store(self._chunk or [], patient):
+                    if not self._write_with_retries(self._chunk or [], retry):
                         return
                 except BaseException:
                     self._dropped += len(self._chunk or [])
-                    logger.exception("Events could not be recorded, by an error that was not foreseen")
+                    logger.exception("Events could not be recorded, because of an unexpected error")
                 self._chunk = None
-                self._queue.taken_is_done()
+                self._queue.finish_taken()
             if self._waiting:
-                self._store([], patient=False)
+                self._write_with_retries([], retry=False)
             self._note_loss()
 
     def _note_loss(self) -> None:
-        """Keep in the log what was lost, where other processes find it."""
+        """Write the counts of lost events into the log, where other processes find them."""
         stats = self.stats()
         seen = (stats.dropped, stats.restarts)
-        if seen == self._noted or self._engine is None:
+        if seen == self._noted_counts or self._engine is None:
             return
         redaction = stats.redaction_failed + stats.redaction_hung
         process = f"{os.getpid()} on {socket.gethostname()}"
         loss = CaptureLoss(self._id, process, now(), stats.dropped, stats.pushed_out, redaction, stats.restarts)
         try:
             note_loss(self._engine, loss)
-            self._noted = seen
+            self._noted_counts = seen
         except LogError as error:
             logger.warning("What was lost could not be noted: %s", error)
 
-    def _take(self) -> bool:
+    def _take_chunk(self) -> bool:
         """Take the next chunk from the queue and redact it, once; False when the queue is empty."""
         events = self._queue.take(_CHUNK, _CHUNK_BYTES)
         if not events:
@@ -270,22 +270,22 @@ class Capture:
         self._chunk = self._redaction(events, self._stopping.is_set)
         return True
 
-    def _store(self, events: list[Event], patient: bool) -> bool:
+    def _write_with_retries(self, events: list[Event], retry: bool) -> bool:
         """Write events, trying again while the database fails; return whether they are written."""
         delay = _FIRST_RETRY_SECONDS
         while True:
             try:
                 self._write(events)
             except LogError as error:
-                # Opened anew: the file may have been moved, or the server be another one.
+                # The database is opened again next time: its file may have been moved, or its server replaced.
                 self._engine = None
                 if not self._failing:
                     logger.warning("The interaction log cannot be written; events are kept and tried again. %s", error)
                 self._failing = True
-                if self._stopping.is_set() or not patient:
+                if self._stopping.is_set() or not retry:
                     return False
-                self._hurry.wait(timeout=delay)
-                self._hurry.clear()
+                self._flush_requested.wait(timeout=delay)
+                self._flush_requested.clear()
                 delay = min(2 * delay, _LAST_RETRY_SECONDS)
             else:
                 if self._failing:
@@ -302,7 +302,7 @@ class Capture:
         try:
             left_out = writer.write(batch)
         except BaseException as error:
-            if _is_not_the_events(error):
+            if _is_database_or_interrupt(error):
                 raise
             left_out = self._write_one_by_one(writer, batch)
         time_now = time.monotonic()
@@ -312,24 +312,24 @@ class Capture:
         self._dropped += len(waiting) - len(self._waiting)
 
     def _write_one_by_one(self, writer: LogWriter, events: list[Event]) -> list[Answer | Feedback]:
-        """Write a batch in which an event is refused, or raises: leave out that one and keep the rest."""
+        """Write a batch in which an event is refused or raises an error: leave that event out and keep the rest."""
         left_out: list[Answer | Feedback] = []
         refused = 0
         for event in events:
             try:
                 left_out += writer.write([event])
             except BaseException as error:
-                if _is_not_the_events(error):
+                if _is_database_or_interrupt(error):
                     raise
                 refused += 1
                 logger.warning("A %s was not recorded: %s", type(event).__name__, error)
-        # Counted at the end, because an error of the database on the way repeats the batch from its start.
+        # Counted at the end: after an error of the database the batch is repeated from its start.
         self._dropped += refused
         return left_out
 
 
-def _is_not_the_events(error: BaseException) -> bool:
-    """Whether an error of writing is the database's or the user's; any other comes from an event."""
+def _is_database_or_interrupt(error: BaseException) -> bool:
+    """Return whether writing failed because of the database or an interrupt, and not because of an event."""
     if isinstance(error, EventRefusedError):
         return False
     return isinstance(error, (LogError, KeyboardInterrupt))
@@ -339,7 +339,7 @@ _captures: weakref.WeakSet[Capture] = weakref.WeakSet()
 
 
 def make_feedback(memory_id: str, polarity: str, retrieval_id: str | None) -> Feedback:
-    """Return feedback as an adapter's caller gives it, checked; the polarity may be in any case.
+    """Return feedback from what an adapter's caller gave, checked; the polarity may be in upper or lower case.
 
     Raises:
         ConfigError: the polarity is neither POSITIVE nor NEGATIVE.
@@ -353,7 +353,7 @@ def make_feedback(memory_id: str, polarity: str, retrieval_id: str | None) -> Fe
 def never_raises(default: _Result) -> Callable[[Callable[_Params, _Result]], Callable[_Params, _Result]]:
     """Return a decorator that turns any failure of a recording function into a log line and `default`.
 
-    For adapters: whatever goes wrong while an agent's call is recorded, the agent goes on.
+    For adapters: an error while an agent's call is recorded must not stop the agent.
     """
 
     def decorate(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
@@ -387,14 +387,14 @@ def _close_all() -> None:
         capture.close()
 
 
-def _start_over_in_child() -> None:
+def _reset_after_fork() -> None:
     if _captures:
         at_worker_end(_close_all)
     for capture in list(_captures):
         capture._dropped = 0
-        capture._start_over()
+        capture._reset()
 
 
 at_process_end(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_over_in_child)
+    os.register_at_fork(after_in_child=_reset_after_fork)

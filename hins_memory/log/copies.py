@@ -1,4 +1,4 @@
-"""Files that hold texts of the log and were written elsewhere: which there are, so that a purge can name them."""
+"""The files outside the log that hold texts of it (exports, mined examples), listed so that a purge can name them."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ class Copy:
     time: float
 
     def files(self) -> list[Path]:
-        """Return what is there of it: the file, what a killed process left half written beside it, its work folder."""
+        """Return its existing paths: the file, its work folder, and partial files that a killed process left."""
         path = Path(self.path)
         with contextlib.suppress(OSError):
-            beside = [one for one in path.parent.iterdir() if one.name.startswith(f".{path.name}.")]
-            return [one for one in (path, work_folder(path), *sorted(beside)) if one.exists()]
+            partial = [entry for entry in path.parent.iterdir() if entry.name.startswith(f".{path.name}.")]
+            return [entry for entry in (path, work_folder(path), *sorted(partial)) if entry.exists()]
         return []
 
 
 def work_folder(path: Path) -> Path:
-    """Return where a mining into a file keeps what it has so far."""
+    """Return the folder in which a mining run that writes a file keeps its intermediate results."""
     return path.with_name(f"{path.name}.work")
 
 
 @contextlib.contextmanager
 def writing_copy(root: Path, engine: sa.Engine, path: Path, kind: str) -> Iterator[None]:
-    """Note that texts of the log are written to a file in the block; the file goes if the log was purged meanwhile.
+    """Note that the block writes texts of the log to a file; remove the file if the log is purged meanwhile.
 
     Args:
         root: the project's folder.
@@ -82,8 +82,8 @@ def _note(root: Path, copy: Copy) -> None:
 
 
 def known_copies(root: Path) -> list[Copy]:
-    """Return the files that were written on this host and are still there, each once, the latest writing of it."""
-    found: dict[str, Copy] = {}
+    """Return the files that were written on this host and still exist, each once, as it was written last."""
+    latest: dict[str, Copy] = {}
     try:
         lines = (root / _NAME).read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -92,5 +92,5 @@ def known_copies(root: Path) -> list[Copy]:
         # A kill, or a full disk, may leave a line half written.
         with contextlib.suppress(ValueError, TypeError):
             copy = Copy(**json.loads(line))
-            found[copy.path] = copy
-    return [copy for copy in found.values() if copy.files()]
+            latest[copy.path] = copy
+    return [copy for copy in latest.values() if copy.files()]

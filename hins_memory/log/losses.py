@@ -11,7 +11,7 @@ from hins_memory.database.tables import capture_losses
 
 __all__ = ["CaptureLoss", "note_loss", "read_losses"]
 
-#: How long a loss is told of.
+#: Losses of this many days are kept and reported.
 _DAYS = 30
 
 
@@ -19,7 +19,7 @@ _DAYS = 30
 class CaptureLoss:
     """What one capture lost since its start.
 
-    `dropped` are events that never reach the log; among them `pushed_out` (turns, memories and outcomes without room)
+    `dropped` are lost events; among them `pushed_out` (turns, memories and outcomes dropped from a full queue)
     and `redaction` (hooks that failed or hung). `restarts` counts restarts of its writer. `changed` is when that was
     last noted, in seconds since the Unix epoch (UTC).
     """
@@ -34,7 +34,7 @@ class CaptureLoss:
 
 
 def note_loss(engine: sa.Engine, loss: CaptureLoss) -> None:
-    """Write what a capture lost in the place of what was noted of it before; forget what is a month old.
+    """Write what a capture lost, in place of its earlier row; remove rows that are a month old.
 
     Raises:
         LogError: the database cannot be written.

@@ -17,8 +17,8 @@ def at_process_end(close: Callable[[], None]) -> None:
     def finalize(_: object = None) -> None:
         util.Finalize(None, close, exitpriority=10)
 
-    # Such a child ends without atexit, but not without these. It forgets those of its parent when it starts, and then
-    # calls what is registered for after the fork.
+    # Such a child does not run atexit's functions, but it does run finalizers of multiprocessing. When it starts, it
+    # drops its parent's finalizers, and then calls what is registered to run after the fork.
     finalize()
     util.register_after_fork(close, finalize)
 

@@ -1,4 +1,4 @@
-"""Removes a person from the log: the rows, what other people's searches returned of them, and traces in the files."""
+"""Removes a person from the log: the rows, results in other people's searches, and copies in the database's files."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _TABLES = (answers, feedback, retrieval_results, retrievals, memories, turns)
 #: The row of the table of leases whose token counts the purges; all other names there are digests.
 _COUNTER = "purges"
 _LOOKUP = 500
-# An agent's turn records its answer once for each of its searches, within this time.
+# If an agent searches several times in one turn, its answer is recorded once for each search, within this time.
 _SAME_ANSWER_SECONDS = 1.0
 # A shorter answer, e.g. "I don't know.", may be given to two people in the same second.
 _SAME_ANSWER_CHARS = 24
 
 
 class PurgedError(LogError):
-    """The log was purged while something was made of it, which would hold what is removed now."""
+    """The log was purged while a file or a version was made from it, which could still hold the removed texts."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"The log was purged meanwhile, so {what} was not kept.", "Run the same command again.")
@@ -73,13 +73,13 @@ class _Person:
     tenant: str
 
     def owns(self, table: sa.FromClause) -> sa.ColumnElement[bool]:
-        # Before 0.2 all synthetic conversations had one tenant; whose of that name they were is not known any more.
+        # Before 0.2 all synthetic conversations had one tenant, so users of equal names cannot be told apart there.
         tenants = (self.tenant, synthetic_tenant(self.tenant), SYNTHETIC_TENANT)
         return sa.and_(table.c.user == self.user, table.c.tenant.in_(tenants))
 
 
 def tenants_of(engine: sa.Engine, user: str) -> list[str]:
-    """Return the tenants in which the log holds anything of a user, "" for none; each is another person.
+    """Return the tenants in which the log holds anything of a user, "" for none. In each it is another person.
 
     Raises:
         LogError: the database cannot be read.
@@ -99,7 +99,7 @@ def _tenants(connection: sa.Connection, user: str) -> list[str]:
 
 
 def purge_count(engine: sa.Engine) -> int:
-    """Return how many purges removed something: what was read of the log under another count may be gone.
+    """Return how many purges removed something; if it changes, rows that were read before may be removed by now.
 
     Raises:
         LogError: the database cannot be read.
@@ -113,8 +113,8 @@ def purge_rows(engine: sa.Engine, user: str, tenant: str | None = None) -> Purge
     """Remove a person's rows in one transaction; `erase_traces` then clears the database's files.
 
     What goes: everything recorded under the user; the person's memories in what other people's searches returned,
-    with the answers that were given after those searches; and searches without a user that returned any of them as a
-    whole, because it is not known who asked.
+    with the answers that were given after those searches; and whole searches without a user that returned any of
+    those memories, because it is not known who asked.
 
     Args:
         engine: the project's database.
@@ -136,8 +136,8 @@ def purge_rows(engine: sa.Engine, user: str, tenant: str | None = None) -> Purge
         tenants = _tenants(connection, name) if tenant is None else [rows.clean(tenant)]
         removed: Counter[str] = Counter({table.name: 0 for table in _TABLES})
         conversations: set[tuple[Scope, str]] = set()
-        for one in tenants:
-            person = _Person(name, one)
+        for person_tenant in tenants:
+            person = _Person(name, person_tenant)
             conversations |= _conversations(connection, person)
             removed += _purge(connection, person)
         if removed.total():
@@ -158,7 +158,7 @@ def _conversations(connection: sa.Connection, person: _Person) -> set[tuple[Scop
 
 
 def _purge(connection: sa.Connection, person: _Person) -> Counter[str]:
-    theirs = sa.select(retrievals.c.id).where(person.owns(retrievals))
+    own_searches = sa.select(retrievals.c.id).where(person.owns(retrievals))
     own_ids = _memory_ids(person)
     foreign_ids = sa.select(memories.c.id).where(sa.not_(person.owns(memories)))
     returned = _returned_to_others(connection, person, own_ids)
@@ -183,17 +183,17 @@ def _purge(connection: sa.Connection, person: _Person) -> Counter[str]:
         for table in (feedback, retrieval_results):
             remove(table, table.c.retrieval_id.in_(chunk))
         remove(retrievals, retrievals.c.id.in_(chunk))
-    remove(answers, answers.c.retrieval_id.in_(theirs))
+    remove(answers, answers.c.retrieval_id.in_(own_searches))
     only_theirs = sa.and_(feedback.c.memory_id.in_(own_ids), feedback.c.memory_id.not_in(foreign_ids))
-    remove(feedback, sa.or_(feedback.c.retrieval_id.in_(theirs), only_theirs))
-    remove(retrieval_results, retrieval_results.c.retrieval_id.in_(theirs))
+    remove(feedback, sa.or_(feedback.c.retrieval_id.in_(own_searches), only_theirs))
+    remove(retrieval_results, retrieval_results.c.retrieval_id.in_(own_searches))
     for table in (retrievals, memories, turns):
         remove(table, person.owns(table))
     return removed
 
 
 def _memory_ids(person: _Person) -> sa.CompoundSelect[Any]:
-    """Return the ids of the person's memories, recorded or not: what only their own searches returned is theirs."""
+    """Return the ids of the person's memories: those recorded, and those that only the person's searches returned."""
     of_results = sa.select(retrieval_results.c.memory_id).join(
         retrievals, retrievals.c.id == retrieval_results.c.retrieval_id
     )
@@ -244,7 +244,7 @@ def _returned_to_others(
 
 
 def _repeated_answers(connection: sa.Connection, person: _Person, touched: set[str]) -> list[str]:
-    """Return the ids of the same answers to other searches: an agent may search several times in one turn."""
+    """Return the ids of equal answers to other searches: an agent may search several times in one turn."""
     times: defaultdict[str, list[float]] = defaultdict(list)
     others = []
     statement = sa.select(
@@ -265,24 +265,24 @@ def _repeated_answers(connection: sa.Connection, person: _Person, touched: set[s
 
 
 def _count_purge(connection: sa.Connection) -> None:
-    this = leases.c.name == _COUNTER
-    if not connection.execute(sa.update(leases).where(this).values(token=leases.c.token + 1)).rowcount:
+    is_counter = leases.c.name == _COUNTER
+    if not connection.execute(sa.update(leases).where(is_counter).values(token=leases.c.token + 1)).rowcount:
         connection.execute(sa.insert(leases).values(name=_COUNTER, token=1, acquired=0.0, expires=0.0))
 
 
 def _keep_schedule(connection: sa.Connection) -> None:
     for table in (answers, feedback):
-        # SQLite gives the numbers of the last rows anew: what comes now is new to a schedule all the same.
+        # SQLite uses the numbers of removed last rows again: without this, the next outcomes would not count as new.
         last = sa.select(sa.func.coalesce(sa.func.max(table.c.seq), 0)).scalar_subquery()
         seen = rounds.c[table.name]
         connection.execute(sa.update(rounds).where(seen > last).values({table.name: last}))
 
 
 def erase_traces(engine: sa.Engine, wait: float = ERASE_SECONDS) -> None:
-    """Clear what was removed out of the database's own files; on PostgreSQL that is the server's work.
+    """Clear removed texts out of a SQLite database's files; on PostgreSQL the server does that by itself.
 
     `secure_delete` alone is not enough: moving rows between pages leaves copies in the unused parts of pages. So the
-    file is written anew (VACUUM), and the write-ahead log, which holds the old pages, is cut to nothing.
+    file is rewritten (VACUUM), and the write-ahead log, which holds the old pages, is emptied.
 
     Args:
         engine: the project's database.

@@ -24,7 +24,7 @@ class EventQueue:
     """A thread-safe first-in first-out queue of events that holds a bounded number of retrievals, and of bytes.
 
     A new retrieval beyond `MAX_RETRIEVALS` pushes the oldest out. Beyond `max_bytes` the oldest retrievals go first.
-    Only when there is none left do the oldest other events go, too: turns, memories and outcomes, never deletions. An
+    Only when there are none left do the oldest other events go too: turns, memories and outcomes, never deletions. An
     event that is larger than that alone is not taken. `pushed_out` counts all of them, and `pushed_out_others` those
     that are not retrievals.
 
@@ -103,8 +103,8 @@ class EventQueue:
                 self._finish(self.last)
             return [event for event, _ in taken]
 
-    def taken_is_done(self) -> None:
-        """Count what was taken as done, whatever came of it."""
+    def finish_taken(self) -> None:
+        """Mark the chunk that was taken as done, whether it was written or lost."""
         with self.lock:
             if self._taken:
                 self._finish(self._taken[-1])

@@ -34,9 +34,9 @@ class LogCounts:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One line of what happened lately. `text` is the turn, memory, query, answer or polarity with memory id.
+    """One recent event of the log. `text` is the turn, memory, query, answer or polarity with memory id.
 
-    `detail` says what is beside it: the speaker, the number of results, or the retrieval's id. `time` is in seconds
+    `detail` is shown beside it: the speaker, the number of results, or the retrieval's id. `time` is in seconds
     since the Unix epoch (UTC).
     """
 
@@ -76,7 +76,7 @@ class LogReader:
             present = set(known)
             known = [owner for owner in dict.fromkeys(scope.owner for scope in owners) if owner in present]
         for owner in known:
-            # Nothing stays open while the caller works: it may take hours, or write to the same database.
+            # No connection stays open while the caller works, which may take hours or write to the same database.
             with database_errors(self._engine.url), self._engine.connect() as connection:
                 log = _read_owner(connection, owner)
             yield log
@@ -157,7 +157,7 @@ def _read_owner(connection: sa.Connection, owner: Scope) -> ScopeLog:
     return ScopeLog(
         scope=owner,
         turns=tuple(rows.row_turn(row) for row in turn_rows),
-        # A turn that redaction left out is not in the log: no memory points at nothing.
+        # A turn that redaction left out is not in the log: its id is removed from its memories.
         memories=tuple(rows.row_memory(row, turn_ids) for row in living),
         retrievals=tuple(rows.row_retrieval(row, tuple(results.get(row.id, ()))) for row in retrieval_rows),
         answers=_read_answers(connection, key),

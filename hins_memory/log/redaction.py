@@ -1,4 +1,4 @@
-"""Runs `hins_redact` hooks so that one that fails or hangs costs the event it had, and nothing else."""
+"""Runs `hins_redact` hooks; a hook that fails or hangs loses the event that it was given, and no other event."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["Redaction"]
 
 logger = logging.getLogger(__name__)
 
-#: After so long in the hooks with one event, a hook is taken to hang.
+#: A hook that has not returned one event after this time is taken to hang.
 _HANGS_SECONDS = 30.0
-#: Hooks that may hang at once, a thread each; then no further event is given to any.
+#: At most this many hooks may hang at once, a thread each; then no hook gets another event.
 _MAX_HANGING = 4
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 
 class Redaction:
-    """The hooks of one capture. A thread cannot be ended: one that hangs is left to itself, and its event is lost.
+    """The hooks of one capture. A thread that hangs cannot be ended: it is left running, and its event is lost.
 
-    The event is not written without its redaction, and what waits goes on with a new thread. `failed` counts events
+    An event is never written without its redaction; those after it are redacted in a new thread. `failed` counts events
     whose hook raised something, `hung` those whose hook did not return in time.
     """
 
@@ -33,7 +33,7 @@ class Redaction:
         self._hanging: list[threading.Thread] = []
 
     def __call__(self, events: Sequence[Event], stopping: Callable[[], bool]) -> list[Event]:
-        """Return what may be written of the events, in order; not before hooks return, unless it is `stopping`."""
+        """Return the events that may be written, redacted, in order; waits for hooks that hang until `stopping()`."""
         if not plugins.redacts():
             return list(events)
         kept: list[Event] = []
@@ -41,16 +41,16 @@ class Redaction:
             if not self._may_start(stopping):
                 self.hung += len(events)
                 break
-            run = _Run(events)
-            thread = threading.Thread(target=run.work, name="hins-redact", daemon=True)
+            redaction = _RedactionPass(events)
+            thread = threading.Thread(target=redaction.work, name="hins-redact", daemon=True)
             try:
                 thread.start()
             except RuntimeError:
                 # No thread can start while the interpreter ends.
-                run.work()
-            done = run.wait(_HANGS_SECONDS)
-            kept += run.kept
-            self.failed += run.failed
+                redaction.work()
+            done = redaction.wait(_HANGS_SECONDS)
+            kept += redaction.kept
+            self.failed += redaction.failed
             if done == len(events):
                 break
             self.hung += 1
@@ -63,20 +63,20 @@ class Redaction:
         return kept
 
     def _may_start(self, stopping: Callable[[], bool]) -> bool:
-        said = False
+        warned = False
         while True:
             self._hanging = [thread for thread in self._hanging if thread.is_alive()]
             if len(self._hanging) < _MAX_HANGING:
                 return True
             if stopping():
                 return False
-            if not said:
+            if not warned:
                 logger.warning("%d hins_redact hooks hang; nothing is recorded until one returns", len(self._hanging))
-                said = True
-            self._hanging[0].join(_LOOK_SECONDS)
+                warned = True
+            self._hanging[0].join(_POLL_SECONDS)
 
 
-class _Run:
+class _RedactionPass:
     """One pass over events, in a thread that may be given up."""
 
     def __init__(self, events: Sequence[Event]) -> None:

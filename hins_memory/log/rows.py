@@ -33,7 +33,7 @@ class EventRefusedError(LogError):
 
 def clean(value: object) -> str:
     """Return a text as every database can hold it: NUL and lone surrogates become U+FFFD, None becomes ""."""
-    # Exactly a str: drivers store members of an Enum that are str, among others, in ways of their own.
+    # Exactly a str: drivers store subclasses of str, such as members of an Enum, in different ways.
     text = str.__str__(value) if isinstance(value, str) else "" if value is None else str(value)
     return well_formed(text).replace("\x00", "\ufffd")
 
@@ -76,9 +76,9 @@ def clean_number(value: float, default: float = 0.0) -> float:
 
 
 def clean_time(value: float) -> float:
-    """Return a time in seconds since the Unix epoch; what is not within the years 1 to 9999 is unknown, 0.0.
+    """Return a time in seconds since the Unix epoch; a time outside the years 1 to 9999 becomes 0.0, unknown.
 
-    Beyond those years no calendar can show it, and what claims to be the latest of all would be held out for ever.
+    `datetime` cannot show other years, and an event of the far future would always count as the latest and be held out.
     """
     time = clean_number(value)
     return time if MIN_TIME <= time < MAX_TIME else 0.0
@@ -149,7 +149,7 @@ def answer_row(answer: Answer) -> Row:
 
 
 def feedback_row(feedback: Feedback) -> Row:
-    """Return the row of a feedback; `retrieval_id` is still "" where it means the latest.
+    """Return the row of a feedback; `retrieval_id` is still "" where the latest retrieval is meant.
 
     Raises:
         EventRefusedError: the polarity is neither POSITIVE nor NEGATIVE.
@@ -183,7 +183,7 @@ def row_turn(row: sa.Row[Any]) -> Turn:
 
 
 def row_memory(row: sa.Row[Any], turns: Collection[str] | None = None) -> Memory:
-    """Return the memory of a row, with those of its turn ids that are in `turns`; its time is that of its adding."""
+    """Return the memory of a row, with those of its turn ids that are in `turns`; its time is when it was added."""
     turn_ids = tuple(turn_id for turn_id in row.turn_ids if turns is None or turn_id in turns)
     return Memory(row.id, row_scope(row), row.conversation, row.text, row.speaker, turn_ids, row.topic, row.time)
 
@@ -216,6 +216,6 @@ def _scope_row(scope: Scope) -> Row:
 
 
 def _with_digest(row: Mapping[str, Any]) -> Row:
-    """Add the id that makes a second writing of the same outcome harmless."""
+    """Add a digest of the fields as the id, so that an outcome that is written twice is stored once."""
     digest = hashlib.sha256(json.dumps(row, sort_keys=True).encode("utf-8")).hexdigest()
     return {"id": digest, **row}

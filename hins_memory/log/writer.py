@@ -20,7 +20,7 @@ __all__ = ["EventRefusedError", "LogWriter"]
 
 #: Ids looked up in one statement; SQLite allows a limited number of parameters.
 _LOOKUP = 500
-#: How often a transaction is tried that PostgreSQL gives up for another one: a serialization failure, or a deadlock.
+#: How often a transaction is tried when PostgreSQL ends it because of another one: serialization failure, deadlock.
 _ATTEMPTS = 5
 _CONFLICTS = ("40001", "40P01")
 
@@ -40,9 +40,9 @@ class LogWriter:
 
         A turn, retrieval or outcome that is there already stays as it is. A memory whose owner and id are known is
         an update: its text is replaced, an empty conversation, speaker, topic or `turn_ids` keeps what was known, and
-        one that was deleted lives again as given. Feedback without a retrieval is tied here, when the order of
+        one that was deleted is restored as given. Feedback without a retrieval is assigned here, when the order of
         events is known, to the retrieval written last that returned the memory. What names a memory by its id alone
-        is refused when memories of two owners have that id: nothing crosses a scope by a guess.
+        is refused when memories of two owners have that id: an event must not reach another owner by a guess.
 
         Returns:
             The outcomes that were left out because their retrieval is not in the log (it may come yet, from another
@@ -60,7 +60,7 @@ class LogWriter:
                     return batch.write(connection)
             except LogError as error:
                 cause = error.__cause__
-                if _refuses(cause):
+                if _is_invalid_value(cause):
                     raise EventRefusedError(f"The interaction log refused an event: {_reason(cause)}.") from cause
                 if attempt == _ATTEMPTS or not _is_conflict(cause):
                     raise
@@ -88,11 +88,11 @@ class LogWriter:
         return removed
 
 
-def _refuses(error: BaseException | None) -> bool:
-    """Whether a database's error is about the values of a row, so that trying again is pointless."""
+def _is_invalid_value(error: BaseException | None) -> bool:
+    """Return whether a database's error is about the values of a row, so that trying again is pointless."""
     if isinstance(error, sa.exc.DBAPIError):
         return isinstance(error, (sa.exc.DataError, sa.exc.IntegrityError))
-    # Not the database's own: a value that cannot be sent to it.
+    # Raised by the driver: a value that cannot be sent to the database.
     return isinstance(error, sa.exc.StatementError)
 
 
@@ -101,7 +101,7 @@ def _reason(error: BaseException | None) -> object:
 
 
 def _is_conflict(error: BaseException | None) -> bool:
-    """Whether PostgreSQL gave up a transaction for that of another process; the same one again may well succeed."""
+    """Return whether PostgreSQL ended a transaction because of another one; the same transaction may succeed again."""
     return getattr(getattr(error, "orig", None), "sqlstate", None) in _CONFLICTS
 
 
@@ -129,7 +129,7 @@ class _Batch:
             except EventRefusedError:
                 raise
             except Exception as error:
-                # Whatever it is, e.g. an error of a value's own methods: this event can never be a row.
+                # Any error, e.g. of a value's own methods, means that this event can never be a row.
                 kind = type(event).__name__
                 raise EventRefusedError(f"A {kind} has a field of a wrong type: {error!r}.") from error
 
@@ -154,7 +154,7 @@ class _Batch:
             raise TypeError(f"{type(event).__name__} is not an event")
 
     def write(self, connection: sa.Connection) -> list[Answer | Feedback]:
-        # Before this batch's retrievals are there: those recorded after the feedback are not what it means.
+        # Before this batch's retrievals are inserted: those recorded after the feedback are not meant by it.
         for event, row in self._outcomes:
             if isinstance(event, Feedback) and not row["retrieval_id"]:
                 row["retrieval_id"] = _latest_retrieval(connection, row["memory_id"])
@@ -163,7 +163,7 @@ class _Batch:
         self._insert_retrievals(connection)
         for event, row in self._outcomes:
             if isinstance(event, Feedback) and not event.retrieval_id and row["retrieval_id"]:
-                _check_rated(connection, row["memory_id"])
+                _check_feedback_has_one_owner(connection, row["memory_id"])
         return self._insert_outcomes(connection)
 
     def _apply_changes(self, connection: sa.Connection) -> None:
@@ -193,7 +193,7 @@ class _Batch:
 
 
 def _upsert(connection: sa.Connection, table: sa.Table) -> Any:
-    """Return an INSERT that knows ON CONFLICT, which SQLAlchemy offers for each database apart."""
+    """Return an INSERT with ON CONFLICT, which SQLAlchemy has in each database's own dialect."""
     if connection.dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
 
@@ -245,18 +245,18 @@ def _mark_deleted(connection: sa.Connection, deletion: Deletion) -> None:
     if memory_id:
         conditions.append(memories.c.id == memory_id)
     if scope == Scope():
-        _check_deleted(connection, memory_id)
+        _check_deletion_has_one_owner(connection, memory_id)
     living = sa.update(memories).where(memories.c.deleted_at.is_(None), *conditions)
     connection.execute(living.values(deleted_at=deletion.time))
 
 
-def _check_deleted(connection: sa.Connection, memory_id: str) -> None:
+def _check_deletion_has_one_owner(connection: sa.Connection, memory_id: str) -> None:
     owners = sa.select(memories.c.owner).where(memories.c.id == memory_id).distinct().limit(2)
-    _one_of(connection.execute(owners).scalars().all(), memory_id, "Give the Deletion the memory's scope.")
+    _require_one_owner(connection.execute(owners).scalars().all(), memory_id, "Give the Deletion the memory's scope.")
 
 
-def _check_rated(connection: sa.Connection, memory_id: str) -> None:
-    """See that feedback by a memory's id is about one memory: of several owners that found it, one has it."""
+def _check_feedback_has_one_owner(connection: sa.Connection, memory_id: str) -> None:
+    """Check that feedback by a memory's id alone means one memory: at most one owner that found it may have it."""
     found = retrievals.join(retrieval_results, retrieval_results.c.retrieval_id == retrievals.c.id)
     asked = sa.select(retrievals.c.owner).select_from(found).where(retrieval_results.c.memory_id == memory_id)
     owners = connection.execute(asked.distinct()).scalars().all()
@@ -264,10 +264,10 @@ def _check_rated(connection: sa.Connection, memory_id: str) -> None:
         # One person's searches, with and without an agent's name, may find the same memory.
         having = sa.select(memories.c.owner).where(memories.c.owner.in_(owners[:_LOOKUP]), memories.c.id == memory_id)
         owners = connection.execute(having).scalars().all() or owners
-    _one_of(owners, memory_id, "Give feedback with the retrieval's id.")
+    _require_one_owner(owners, memory_id, "Give feedback with the retrieval's id.")
 
 
-def _one_of(owners: Sequence[str], memory_id: str, hint: str) -> None:
+def _require_one_owner(owners: Sequence[str], memory_id: str, hint: str) -> None:
     if len(owners) > 1:
         raise EventRefusedError(f"Two owners have a memory {memory_id!r}; it is not known whose is meant.", hint)
 
