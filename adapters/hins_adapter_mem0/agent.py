@@ -120,7 +120,7 @@ class Mem0Agent(StoreAgent[Mem0Binding]):
                 store.reset()
             previous = self.encoders.registry.previous_index(self.store_id)
             if previous is not None:
-                for index in self._opened(previous.version, previous.suffix).indexes():
+                for index in self._open_or_reuse(previous.version, previous.suffix).indexes():
                     index.clear()
 
 

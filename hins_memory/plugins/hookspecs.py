@@ -26,7 +26,7 @@ def hins_agent_names() -> list[str]:  # type: ignore[empty-body]
 
 @hookspec
 def hins_missing() -> str:  # type: ignore[empty-body]
-    """Return the command that installs what the plugin cannot bring itself, or "" when all of it is there."""
+    """Return the command that installs the framework that the plugin needs, or "" when it is installed."""
 
 
 @hookspec(firstresult=True)

@@ -45,7 +45,7 @@ def broken_plugins() -> dict[str, str]:
 
 
 def plugin_packages() -> list[str]:
-    """Return the top-level packages that installed plugins come from, which their loggers are named by; loads none."""
+    """Return the top-level packages of installed plugins, which are their loggers' names too; imports none of them."""
     found = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     return sorted({entry_point.module.split(".")[0] for entry_point in found})
 

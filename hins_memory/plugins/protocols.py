@@ -88,10 +88,10 @@ class Agent(Protocol):
 
     @property
     def switch_delay_seconds(self) -> float:
-        """How long it may take until no process works any more with what served before a flip; 0 if it is only one."""
+        """How long after a flip another process may still use the old index, in seconds; 0 with only one process."""
 
     def refresh(self) -> None:
-        """Follow what other processes recorded about the store; nothing to do where only one can have it open."""
+        """Apply what other processes recorded about the store; does nothing if only one process can have it open."""
 
     def live_indexes(self) -> list[Index]:
         """Return the indexes that serve now."""
@@ -106,7 +106,7 @@ class Agent(Protocol):
         """Return the context manager that excludes concurrent writes to the shadow indexes."""
 
     def flush_dual_writes(self) -> None:
-        """Bring over every write that has not reached the shadow indexes yet; raise when that cannot be done."""
+        """Copy every write that has not reached the shadow indexes yet; raise when that cannot be done."""
 
     def switch_to(self, version: str, suffix: str) -> float:
         """Serve from the indexes and encoder of `version`; operations that already run end on the old ones.
@@ -129,10 +129,10 @@ def check_agent(agent: Any) -> None:
         AgentError: it lacks some, e.g. because its adapter was written for the names of version 0.1.
     """
     names = [name for name in vars(Agent) if not name.startswith("_")]
-    lacking = [name for name in names if not hasattr(type(agent), name) and name not in getattr(agent, "__dict__", {})]
-    if lacking:
+    missing = [name for name in names if not hasattr(type(agent), name) and name not in getattr(agent, "__dict__", {})]
+    if missing:
         raise AgentError(
-            f"The agent {type(agent).__name__} of an adapter has no {', '.join(lacking)}.",
+            f"The agent {type(agent).__name__} of an adapter has no {', '.join(missing)}.",
             "Update the adapter: docs/adapters.md has the protocol, and CHANGELOG.md the names that changed since 0.1.",
         )
 
@@ -143,7 +143,7 @@ def same_record(one: Record | None, other: Record | None) -> bool:
         return one is other
     if one.text != other.text:
         return False
-    # As JSON in the second place, because NaN is not equal to itself.
+    # Also compared as JSON, because NaN is not equal to itself.
     return dict(one.payload) == dict(other.payload) or _canonical(one) == _canonical(other)
 
 

@@ -1,4 +1,4 @@
-"""What an agent is unless it says otherwise: for adapters that do not use `StoreAgent`."""
+"""Default members of an agent, for adapters that do not use `StoreAgent`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class AgentBase:
 
     @property
     def switch_delay_seconds(self) -> float:
-        """How long it may take until no process works any more with what served before a flip; 0 if it is only one."""
+        """How long after a flip another process may still use the old index, in seconds; 0 with only one process."""
         return 0.0
 
     def refresh(self) -> None:
-        """Follow what other processes recorded about the store; nothing to do where only one can have it open."""
+        """Apply what other processes recorded about the store; does nothing if only one process can have it open."""

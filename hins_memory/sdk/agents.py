@@ -1,4 +1,4 @@
-"""The agents of this process, one a store, so that a flip reaches all objects that use it."""
+"""The agents of this process, one for each store, so that a flip reaches all objects that use it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Agent = TypeVar("_Agent")
 
 
 class AgentTable(Generic[_Agent]):
-    """The agents that are open in this process, by what identifies their stores; an agent that is forgotten leaves."""
+    """The agents that are open in this process, by what identifies their stores; held weakly."""
 
     def __init__(self) -> None:
         #: held while an agent is opened or closed

@@ -53,14 +53,14 @@ def attachment_to_detach(memory: Any) -> Any:
 
 
 class OutcomeMethods:
-    """The methods of an attached object that record what came of a search."""
+    """The methods of an attached object that record the outcome of a search."""
 
     def answered(self, retrieval_id: str, text: str) -> None:
         """Record the text that the agent answered after a search.
 
         Args:
-            retrieval_id: the search returned it under ``retrieval_id``; "" is ignored.
-            text: the answer. Answers of the framework's own are recorded without this.
+            retrieval_id: what the search returned as ``retrieval_id``; "" is ignored.
+            text: the answer. Answers that the framework itself gives are recorded without this call.
         """
         self._hins_recorder.answered(retrieval_id, text)
 

@@ -26,10 +26,10 @@ def join_capture(settings: Settings, user: Any) -> Capture:
 
 
 def leave_capture(settings: Settings, user: Any) -> None:
-    """Write what waits; after its last user, the capture ends.
+    """Write what waits, and close the capture when its last user leaves.
 
-    An object that is forgotten without this leaves its capture open: what waits is still written, at the latest when
-    the interpreter exits. Nothing is done from a finalizer, which may run while this very thread holds any lock.
+    An object that is freed without this call leaves its capture open: what waits is still written, at the latest when
+    the interpreter exits. A finalizer does nothing, because it may run while this thread holds a lock.
     """
     with _lock:
         if settings not in _captures:

@@ -1,4 +1,4 @@
-"""Writes that reach two indexes while a swap builds the second one, and what is known of writes that did not yet."""
+"""Copies writes to a second index while a swap builds it, and keeps those that did not reach it yet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TrackedIndex(Index, Protocol):
 
     @property
     def writes(self) -> WriteTracker:
-        """What all writes of the agent to this index pass through; one object a store, however often it is opened."""
+        """The tracker of the agent's writes to this index; one object for each store, however often it is opened."""
 
     def record_id(self, id_: Any) -> str:
         """Return the one spelling of an id under which records are known here."""
@@ -40,7 +40,7 @@ class TrackedIndex(Index, Protocol):
 
 
 class WriteTracker:
-    """What happens around the writes of one store: records for a rollback, and copies to a shadow.
+    """Around each write of one store: records the ids for a rollback, and copies the rows to a shadow.
 
     Args:
         name: the store's name, for messages.
@@ -48,7 +48,7 @@ class WriteTracker:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        #: copies what is written to a shadow; None while there is none
+        #: copies writes to a shadow; None while there is no shadow
         self.dual: DualWriter | None = None
         #: called after each write, before it is copied: it may set `dual`
         self.refresh: Callable[[], None] | None = None
@@ -60,7 +60,7 @@ class WriteTracker:
 
     @contextmanager
     def tracked(self, ids: Sequence[Any]) -> Iterator[None]:
-        """Around each write of the agent: record the ids before, and bring the rows to the shadow after.
+        """Around each write of the agent: record the ids before it, and copy the rows to the shadow after it.
 
         Also after an error: the store may have written all the same.
         """
@@ -71,7 +71,7 @@ class WriteTracker:
             self._written(ids)
 
     def copy_clear(self) -> None:
-        """Say that every row was deleted, so that the shadow's are deleted too."""
+        """Delete every row of the shadow, after every row of the store was deleted."""
         if self.refresh is not None:
             self.refresh()
         if self.dual is not None:
@@ -79,11 +79,11 @@ class WriteTracker:
 
     @property
     def up_to_date(self) -> bool:
-        """Whether no write is known that has not reached the shadow, if there is one."""
+        """Whether every known write has reached the shadow, if there is one."""
         return not self._uncertain and (self.dual is None or self.dual.up_to_date)
 
     def flush_uncertain(self) -> None:
-        """Give the shadow what was written while it was not known whether there is one."""
+        """Copy the rows that were written while it was not known whether there is a shadow."""
         dual, uncertain = self.dual, list(self._uncertain)
         if dual is not None and uncertain:
             dual.copy(uncertain)
@@ -103,7 +103,7 @@ class WriteTracker:
             self._unrecorded.clear()
 
     def _written(self, ids: Sequence[Any]) -> None:
-        # Looked at after the write: a shadow that appears later finds the write in the store itself.
+        # Refreshed after the write: a shadow that is created later copies the write from the store itself.
         if self.refresh is not None:
             try:
                 self.refresh()
@@ -121,16 +121,16 @@ class WriteTracker:
 class DualWriter:
     """Keeps a shadow index in step with the writes to its source, by copying the state of the rows written.
 
-    What the source holds is copied, under one lock, so that the order of concurrent writes of this process cannot
-    matter. Nor can that of other processes: after each copy the source is read again, and copied again if it has
-    changed, so that the last writer has seen what the source holds.
+    The rows are read from the source and copied under one lock, so that the order of concurrent writes of this process
+    does not matter. The order between processes does not matter either: after each copy the source is read again, and
+    copied again if it has changed, so that the last copy is of the source's last state.
 
     Args:
         source: the index that serves.
         target: the shadow.
         encoder: the shadow's encoder.
         lock: excludes the other writers of the shadow in this process.
-        failed: called when writes could not be copied to a shadow, and are kept.
+        failed: called when writes could not be copied to a shadow; they are kept.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class DualWriter:
         self.source = source
         self.target = target
         self.encoder = encoder
-        #: whether the target serves by now: then a copy that fails is the caller's failure
+        #: whether the target serves now: then a copy that fails is an error for the caller
         self.serving = False
         self._lock = lock
         self._failed = failed
@@ -152,11 +152,11 @@ class DualWriter:
 
     @property
     def up_to_date(self) -> bool:
-        """Whether no write is known that has not reached the shadow."""
+        """Whether every known write has reached the shadow."""
         return not self._pending
 
     def copy(self, ids: Iterable[Any]) -> None:
-        """Bring the rows of these ids to the shadow's state of the source; while it is a shadow, never raise."""
+        """Copy the rows of these ids to the shadow; never raises while it is a shadow."""
         keys = [self.source.record_id(id_) for id_ in ids]
         with self._lock:
             self._pending.update(dict.fromkeys(keys))
@@ -177,7 +177,7 @@ class DualWriter:
                     logger.exception("%d writes did not reach the shadow %s yet; they are kept", len(keys), name)
                     self._failed()
                     return
-        # An operation that began two swaps ago: what serves now follows what it wrote to.
+        # For an operation that began before the last two swaps: copy on to the index that serves now.
         follower = self.target.writes.dual
         if follower is not None:
             follower.copy(keys)
@@ -192,7 +192,7 @@ class DualWriter:
             copied = self._copy(keys)
             now = {record.id: record for record in self.source.get(keys)}
             keys = [key for key in keys if not same_record(copied.get(key), now.get(key))]
-        raise AgentError(f"{len(keys)} records of {self.source.name} change all the time, e.g. {keys[0]!r}.")
+        raise AgentError(f"{len(keys)} records of {self.source.name} keep changing, e.g. {keys[0]!r}.")
 
     def _copy(self, keys: Sequence[str]) -> dict[str, Record]:
         records = {record.id: record for record in self.source.get(keys)}

@@ -21,12 +21,12 @@ __all__ = ["check_stock", "first_encoder", "made_by", "record_first", "record_fr
 
 
 def first_encoder(encoders: EncoderSource, embedder: str) -> Encoder:
-    """Return what a new store begins with: the plain base for ``stock``, else what the project begins with."""
+    """Return the encoder of a new store: the plain base for ``stock``, else the project's current or first encoder."""
     return encoders.stock() if embedder == "stock" else encoders.initial()
 
 
 def record_first(registry: Registry, store_id: str, version: str, suffix: str) -> None:
-    """Record what serves a store that the registry does not know, or knows with the framework's own encoder.
+    """Record the version that serves a store that is not in the registry, or is with the framework's own encoder.
 
     Raises:
         AgentError: another process opened it at the same moment with another encoder.
@@ -64,7 +64,7 @@ def check_stock(agent: Agent, encoders: EncoderSource, embedder: str | None) -> 
 
 
 def made_by(encoder: Encoder, records: Sequence[Record], vectors: Mapping[str, NDArray[np.float32]]) -> bool:
-    """Return whether stored vectors are what an encoder makes of their texts; True for no records.
+    """Return whether an encoder gives the stored vectors for their texts; True for no records.
 
     Args:
         encoder: the encoder.

@@ -36,8 +36,8 @@ class AttachOptions:
     """How to attach to an agent object.
 
     Args:
-        embedder: None keeps the framework's embedder, unless its store was swapped to hins before; then that is
-            followed. ``hins`` is the project's encoder, ``stock`` the plain base.
+        embedder: None keeps the framework's embedder, unless its store was swapped to hins before; then the
+            encoder of that swap is used. ``hins`` is the project's encoder, ``stock`` the plain base.
         reembed: with an embedder, re-embed what another encoder stored.
         capture: whether calls are recorded.
         project: the project's name.

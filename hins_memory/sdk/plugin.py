@@ -1,4 +1,4 @@
-"""The plugin of an adapter: derive from `AdapterPlugin`, and name an instance of it as the entry point."""
+"""The base class of an adapter's plugin: derive from `AdapterPlugin`; the entry point names an instance."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AttachingModule(Protocol):
 
 
 class AdapterPlugin:
-    """All hooks of an adapter. What a framework does not offer stays as it is here.
+    """All hooks of an adapter. Override the methods that the framework has a way to do.
 
     Importing the module of a plugin must import neither the framework nor torch: name another module in `attaching`, or
     import them in the methods.
@@ -80,7 +80,7 @@ class AdapterPlugin:
         return None
 
     def missing(self) -> str:
-        """Return the command that installs the framework; "" when it is there."""
+        """Return the command that installs the framework; "" when it is installed."""
         return self.install if self.package and find_spec(self.package) is None else ""
 
     def require(self) -> None:
@@ -106,7 +106,7 @@ class AdapterPlugin:
 
     @hookimpl
     def hins_missing(self) -> str:
-        """Return the command that installs the framework; "" when it is there."""
+        """Return the command that installs the framework; "" when it is installed."""
         return self.missing()
 
     @hookimpl

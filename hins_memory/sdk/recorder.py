@@ -1,4 +1,4 @@
-"""What every adapter records in the same way: answers, feedback, retrievals of a turn; never raises into the agent."""
+"""Records answers, feedback and the retrievals of a turn, for every adapter; never raises into the agent."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Recorder:
         return self.capture is not None
 
     def record(self, event: Event) -> None:
-        """Put an event into the log's queue."""
+        """Put an event into the log's queue; does nothing when recording is off."""
         if self.capture is not None:
             self.capture.record(event)
 
     def retrieved(self, event: Retrieval) -> str:
-        """Record a search, as one of the turn that is running, and return its id."""
+        """Record a search, add it to the running turn if there is one, and return its id."""
         self.record(event)
         turn = _turns.get({}).get(id(self))
         if turn is not None:
@@ -53,7 +53,7 @@ class Recorder:
 
     @never_raises(None)
     def answered(self, retrieval_id: str, text: str) -> None:
-        """Record the answer given after a retrieval; an empty id or text has nothing to record."""
+        """Record the answer given after a retrieval; an empty id or text is ignored."""
         if retrieval_id and isinstance(text, str) and text:
             self.record(Answer(retrieval_id=str(retrieval_id), text=text))
 
@@ -70,10 +70,10 @@ class Recorder:
         return AgentTurn(self)
 
     def left_out(self) -> None:
-        """Count something that named no owner or no memory, and was not recorded; say so the first time."""
+        """Count a call that named no owner or no memory and was not recorded; log it the first time."""
         self.unnamed += 1
         if self.unnamed == 1:
-            logger.warning("What has no id, or ids that cannot be the name of an owner, is not recorded")
+            logger.warning("Calls without an id, or with ids that cannot be the name of an owner, are not recorded")
 
 
 class AgentTurn:
@@ -84,8 +84,8 @@ class AgentTurn:
             found = memory.search(question, filters={"user_id": "ann"})
             turn.answered(reply_from(found))
 
-    `answered` records the text for every search of the block so far that has no answer yet; a block that is left
-    without it records nothing. Works in coroutines, with a plain ``with``; searches in tasks started inside count too.
+    `answered` records the text for every search of the block so far that has no answer yet; a block
+    without it records no answer. Works in coroutines, with a plain ``with``; searches of tasks started inside count.
     """
 
     def __init__(self, recorder: Recorder) -> None:

@@ -1,4 +1,4 @@
-"""Calls of stores that fail now and then."""
+"""Repeats calls of stores that fail now and then."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 
 
 def with_retries(call: Callable[[], _Result]) -> _Result:
-    """Do something with a store that may be repeated, and repeat it when the store fails now and then.
+    """Call a store, and call it again after a failure, at most `TRIES` times; the call must be safe to repeat.
 
     Raises:
         Exception: what the store raised at the last try.

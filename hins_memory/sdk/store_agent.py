@@ -1,4 +1,4 @@
-"""The state machine of an agent whose store can be swapped while it serves; adapters say how indexes are opened."""
+"""An agent whose store can be swapped while it serves: its states. Adapters implement how indexes are opened."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ __all__ = ["REFRESH_SECONDS", "Binding", "StoreAgent"]
 
 logger = logging.getLogger(__name__)
 
-#: How old what is known of the registry may be when an operation begins, in seconds.
+#: At the start of an operation, the last look at the registry may be this many seconds old.
 REFRESH_SECONDS = 0.4
-# How often a flip lets the writes that are on their way end first.
+# How often a flip waits for writes that are being copied, before it copies them while others wait.
 _FLIP_TRIES = 50
 
 
@@ -59,8 +59,8 @@ class Binding:
 
 _B = TypeVar("_B", bound=Binding)
 
-# What each agent's running operation is pinned to. A context variable, so that it follows the operation into
-# the threads and tasks that the framework starts for it.
+# The binding of each agent's running operation. A context variable, so that threads and tasks that the framework
+# starts for the operation have it too.
 _pinned: ContextVar[Mapping[int, Any]] = ContextVar("hins_pinned")
 
 
@@ -134,11 +134,11 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
 
     @property
     def switch_delay_seconds(self) -> float:
-        """How long it may take until no process works any more with what served before a flip; 0 if it is only one."""
+        """How long after a flip another process may still use the old index, in seconds; 0 with only one process."""
         return 2 * REFRESH_SECONDS if self._shared else 0.0
 
     def refresh_if_due(self) -> None:
-        """`refresh` if it is due; while the log cannot be read, no process can flip either, and what serves goes on."""
+        """Call `refresh` if it is due; without the log no process can flip, so its errors are only logged."""
         if self.refresh_due:
             try:
                 self.refresh()
@@ -146,10 +146,10 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
                 logger.warning("Whether %s was swapped is not known now: %s", self.store_id, error)
 
     def refresh(self) -> None:
-        """Follow what other processes recorded about the store: serve what is live, write to what is being built too.
+        """Apply what other processes recorded about the store: serve the live index, write to one being built.
 
         Raises:
-            AgentError: what serves by now cannot be opened here.
+            AgentError: the live version cannot be opened here.
             LogError: the registry cannot be read.
         """
         if not self._shared:
@@ -160,13 +160,13 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         with self._lock:
             # Read again under the lock: a flip of this process may have ended meanwhile.
             live, shadow = self._recorded()
-            if live is not None and not self._is(self._current, live.version, live.suffix):
+            if live is not None and not self._is_version(self._current, live.version, live.suffix):
                 logger.info("%s is served by %s by now", self.store_id, live.version)
                 self.switch_to(live.version, live.suffix)
             if shadow is None:
                 if self._shadow is not None and not self._building:
                     self.stop_dual_write()
-            elif not self._is(self._shadow, shadow.version, shadow.suffix) and not self._building:
+            elif not self._is_version(self._shadow, shadow.version, shadow.suffix) and not self._building:
                 try:
                     self._start_shadow(shadow.version, shadow.suffix)
                 except Exception:
@@ -175,25 +175,25 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
 
     def _up_to_date(self) -> bool:
         live, shadow = self._recorded()
-        if live is not None and not self._is(self._current, live.version, live.suffix):
+        if live is not None and not self._is_version(self._current, live.version, live.suffix):
             return False
         if shadow is None or self._building:
             return self._shadow is None or self._building
-        return self._is(self._shadow, shadow.version, shadow.suffix)
+        return self._is_version(self._shadow, shadow.version, shadow.suffix)
 
     def _recorded(self) -> tuple[IndexRecord | None, IndexRecord | None]:
-        """Return the generations that serve and are being built, read at once."""
+        """Return the records of the live index and of the one being built, as of one moment."""
         states = {record.state: record for record in self.encoders.registry.generations(self.store_id)}
         return states.get("live"), states.get("shadow")
 
     def _cancel_remote_swap(self) -> None:
-        """Give up a swap of another process, which would lose what this one writes; it can be run again."""
+        """Give up a swap of another process, which would lose this process's writes; it can be run again."""
         if self._shared and not self._building:
             self.encoders.registry.abandon_shadow(self.store_id)
 
     @contextmanager
     def pin(self) -> Iterator[_B]:
-        """Keep one binding for everything that happens inside, whatever flips meanwhile."""
+        """Use one binding inside the block, even if a flip happens meanwhile."""
         if id(self) not in _pinned.get({}):
             self.refresh_if_due()
         binding = self.binding
@@ -205,7 +205,7 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
 
     def serve(self, version: str, suffix: str) -> None:
         """Open the collections of a version and serve from them; for the first opening."""
-        self._current = self._recording_changes(self._refreshing(self.bind(version, suffix)))
+        self._current = self._with_change_records(self._with_refresh(self.bind(version, suffix)))
 
     def serve_recorded(self, embedder: str = "hins", suffix_of: Callable[[Encoder, bool], str] | None = None) -> None:
         """Serve from what the registry says is live; a store that it does not know begins with new, empty indexes.
@@ -214,7 +214,7 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
             embedder: what a new store begins with: ``stock`` is the plain base, ``hins`` what the project begins with.
             suffix_of: returns what the names of a new store's indexes end with, of its encoder and of whether the
                 registry knows the store with the framework's own encoder; it raises where the store is not empty.
-                By default nothing for a store that is not known, so that its indexes have the plain names.
+                The default is "" for a store that is not in the registry, so that its indexes have the plain names.
 
         Raises:
             AgentError: the recorded encoder cannot be loaded, or `suffix_of` refuses the store.
@@ -224,31 +224,31 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
             self.serve(live.version, live.suffix)
             return
         encoder = first_encoder(self.encoders, embedder)
-        suffix = (suffix_of or _plain_first)(encoder, live is not None)
+        suffix = (suffix_of or _default_suffix)(encoder, live is not None)
         record_first(self.encoders.registry, self.store_id, encoder.version, suffix)
         self.serve(encoder.version, suffix)
 
     def serve_framework_encoder(self, binding: _B) -> None:
         """Serve from the framework's own encoder and store, so that they can be swapped."""
-        self._framework = self._current = self._refreshing(binding)
+        self._framework = self._current = self._with_refresh(binding)
 
-    def _recording_changes(self, binding: _B) -> _B:
-        """Make the stores of a binding note what is written to them, until there is no index to roll back to."""
+    def _with_change_records(self, binding: _B) -> _B:
+        """Make the stores of a binding record the ids of their writes, as long as there is an index to roll back to."""
         for index in binding.indexes():
-            index.writes.record_changes = partial(_note, self.encoders.registry, self.store_id, index)
+            index.writes.record_changes = partial(_note_changes, self.encoders.registry, self.store_id, index)
         return binding
 
-    def _refreshing(self, binding: _B) -> _B:
-        """Make stores that other processes share `refresh` after each write: it may have to be copied by now.
+    def _with_refresh(self, binding: _B) -> _B:
+        """Make shared stores `refresh` after each write, because another process may have begun a swap.
 
-        A swap that is recorded later than that finds the write in the store.
+        A swap that begins later copies the write from the store itself.
         """
         if self._shared:
-            # Weakly, so that the agent does not live on in its own stores.
-            itself = weakref.ref(self)
+            # A weak reference, so that its own stores do not keep the agent alive.
+            weak_agent = weakref.ref(self)
 
             def refresh() -> None:
-                if (agent := itself()) is not None:
+                if (agent := weak_agent()) is not None:
                     agent.refresh()
 
             for index in binding.indexes():
@@ -261,7 +261,7 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
 
     def open_indexes(self, version: str, suffix: str) -> list[Index]:
         """Open (creating what is missing) the indexes of `version` under the collection suffix `suffix`."""
-        return list(self._opened(version, suffix).indexes())
+        return list(self._open_or_reuse(version, suffix).indexes())
 
     def start_dual_write(self, version: str, suffix: str) -> None:
         """From now on, send every write to the live indexes and to the shadow indexes of `version` too.
@@ -276,10 +276,10 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
             self._building = True
 
     def _start_shadow(self, version: str, suffix: str) -> None:
-        if self._is(self._shadow, version, suffix):
+        if self._is_version(self._shadow, version, suffix):
             return
         self.stop_dual_write()
-        shadow = self._opened(version, suffix)
+        shadow = self._open_or_reuse(version, suffix)
         for source, target in self._pairs(self.current, shadow):
             source.writes.dual = DualWriter(source, target, shadow.encoder, self._lock, self._cancel_remote_swap)
         self._shadow = shadow
@@ -289,33 +289,33 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         return self._lock
 
     def flush_dual_writes(self) -> None:
-        """Bring over every write that has not reached the shadow indexes yet.
+        """Copy every write that has not reached the shadow indexes yet.
 
         Raises:
             Exception: whatever the store raised; the writes are kept for another try.
         """
         with self._lock:
-            for writes in self._writes():
+            for writes in self._trackers():
                 if writes.dual is not None:
                     writes.dual.flush()
 
     def switch_to(self, version: str, suffix: str) -> float:
         """Serve from the indexes and encoder of `version`.
 
-        Operations that already run end on the old ones; what they write reaches the new ones too.
+        Operations that already run stay with the old ones; what they write is copied to the new ones.
 
         Returns:
-            For how many seconds writes were kept out.
+            For how many seconds writes had to wait.
 
         Raises:
             AgentError: the encoder of `version` cannot be loaded.
-            Exception: whatever the store raised, when writes could not be brought over; nothing has changed then.
+            Exception: whatever the store raised, when writes could not be copied; nothing has changed then.
         """
         # Loaded now, so that no call waits for it.
         encoder = self.encoders.by_version(version)
         with self._lock:
             started = time.perf_counter()
-            if self._is(self._current, version, suffix):
+            if self._is_version(self._current, version, suffix):
                 return 0.0
             if suffix == self.current.suffix:
                 # Both versions make the same vectors of documents: the stores stay, and queries change.
@@ -323,45 +323,45 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
                 return time.perf_counter() - started
             self._start_shadow(version, suffix)
         for tries_left in reversed(range(_FLIP_TRIES)):
-            self._catch_up()
+            self._copy_pending()
             with self._lock:
                 started = time.perf_counter()
-                # A write that is on its way now would be copied while the others wait.
-                if tries_left and not all(writes.up_to_date for writes in self._writes()):
+                # A write that is not copied yet would be copied under the lock, while all other writes wait.
+                if tries_left and not all(writes.up_to_date for writes in self._trackers()):
                     continue
-                if self._shadow is None or not self._is(self._shadow, version, suffix):
+                if self._shadow is None or not self._is_version(self._shadow, version, suffix):
                     raise AgentError(f"The swap of {self.store_id} to {version!r} was given up meanwhile.")
-                self._catch_up()
-                for writes in self._writes():
+                self._copy_pending()
+                for writes in self._trackers():
                     if writes.dual is not None:
                         writes.dual.serving = True
-                self._current, self._shadow, self._building = self._recording_changes(self._shadow), None, False
+                self._current, self._shadow, self._building = self._with_change_records(self._shadow), None, False
                 return time.perf_counter() - started
         raise AssertionError("the last try always ends")
 
-    def _writes(self) -> list[WriteTracker]:
+    def _trackers(self) -> list[WriteTracker]:
         return [index.writes for index in self.current.indexes()]
 
-    def _catch_up(self) -> None:
-        for writes in self._writes():
+    def _copy_pending(self) -> None:
+        for writes in self._trackers():
             writes.flush_uncertain()
         self.flush_dual_writes()
 
     def stop_dual_write(self) -> None:
         """Stop writing to the shadow indexes; they stay as they are."""
         with self._lock:
-            for writes in self._writes():
+            for writes in self._trackers():
                 writes.dual = None
             self._shadow, self._building = None, False
 
-    def _opened(self, version: str, suffix: str) -> _B:
+    def _open_or_reuse(self, version: str, suffix: str) -> _B:
         for binding in (self._current, self._shadow, self._framework):
-            if binding is not None and self._is(binding, version, suffix):
+            if binding is not None and self._is_version(binding, version, suffix):
                 return binding
-        return self._refreshing(self.bind(version, suffix))
+        return self._with_refresh(self.bind(version, suffix))
 
     @staticmethod
-    def _is(binding: _B | None, version: str, suffix: str) -> bool:
+    def _is_version(binding: _B | None, version: str, suffix: str) -> bool:
         return binding is not None and (binding.version, binding.suffix) == (version, suffix)
 
     @staticmethod
@@ -369,9 +369,9 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         return zip(source.indexes(), target.indexes(), strict=True)
 
 
-def _plain_first(encoder: Encoder, known: bool) -> str:
+def _default_suffix(encoder: Encoder, known: bool) -> str:
     return index_suffix(encoder.version) if known else ""
 
 
-def _note(registry: Registry, key: str, index: TrackedIndex, ids: Sequence[Any]) -> bool:
+def _note_changes(registry: Registry, key: str, index: TrackedIndex, ids: Sequence[Any]) -> bool:
     return registry.note_changes(key, index.kind, [index.record_id(id_) for id_ in ids])

@@ -38,8 +38,8 @@ class SwapPlan:
     Attributes:
         agent_key: which agent.
         from_version: the encoder version that serves.
-        to_version: the one that would.
-        indexes: one plan an index; none where no vector has to be made anew.
+        to_version: the one that would serve after the swap.
+        indexes: one plan for each index; none where no vector has to be computed again.
     """
 
     agent_key: str
@@ -74,7 +74,7 @@ def plan_swap(agent: Agent, encoder: Encoder, registry: Registry | None = None) 
     Args:
         agent: the live agent.
         encoder: what it would serve with.
-        registry: where the swap would be recorded; tells whether any vector would have to be made anew at all.
+        registry: where the swap would be recorded; tells whether any vector would have to be computed again.
 
     Raises:
         AgentError: the agent's indexes cannot be read.

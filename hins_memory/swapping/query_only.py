@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 __all__ = ["check_shared_vectors", "flip_queries", "shares_vectors", "suffixes_in_use"]
 
 
-#: Records of an index whose vectors are looked at.
+#: How many vectors of an index are compared.
 _SAMPLE = 16
 
 
 def shares_vectors(live: IndexRecord | None, version: str, registry: Registry) -> bool:
-    """Return whether the vectors that serve an agent are those that a version makes of documents."""
+    """Return whether a version makes the same vectors of documents as the one that serves an agent."""
     if live is None or not live.version:
         return False
     return registry.document_space(live.version) == registry.document_space(version)
 
 
 def check_shared_vectors(agent: Agent, encoder: Encoder) -> None:
-    """See that the vectors that serve are those that an encoder makes of documents; its manifest may claim anything.
+    """Check on a sample that an encoder makes the vectors that serve; its manifest alone is not trusted.
 
-    Some records of each index are looked at. Single ones that differ are damage or writes that are on their way.
+    Some records of each index are compared. A few that differ may be damaged, or be written just now.
 
     Raises:
-        SwapError: most of them are other vectors.
+        SwapError: most of them differ.
     """
     for index in agent.live_indexes():
         sample = next(index.pages(_SAMPLE), [])
@@ -46,7 +46,7 @@ def check_shared_vectors(agent: Agent, encoder: Encoder) -> None:
 
 
 def flip_queries(agent: Agent, version: str, suffix: str, registry: Registry) -> float:
-    """Make an agent embed queries with another version over the indexes that serve; return for how long it waited.
+    """Make an agent embed queries with another version over the indexes that serve; return how many seconds it waited.
 
     Writes go to the same indexes before and after, so that a kill at any moment loses nothing: a restart opens what
     is recorded. The agent comes first, because it may find that it cannot load the version.
@@ -55,7 +55,7 @@ def flip_queries(agent: Agent, version: str, suffix: str, registry: Registry) ->
         Exception: what the agent or the registry raised; then the agent serves as before.
     """
     before = agent.encoder_version
-    # What an unfinished swap has built follows the live index no further.
+    # The shadow of an unfinished swap is not updated any more.
     agent.stop_dual_write()
     seconds = agent.switch_to(version, suffix)
     try:
@@ -64,11 +64,11 @@ def flip_queries(agent: Agent, version: str, suffix: str, registry: Registry) ->
         agent.switch_to(before, suffix)
         raise
     if agent.encoder_version != version:
-        # It looked at the registry between the two lines above.
+        # It refreshed from the registry between the switch and the record, and switched back.
         seconds += agent.switch_to(version, suffix)
     return seconds
 
 
 def suffixes_in_use(agent_key: str, registry: Registry) -> set[str]:
-    """Return the suffixes of the collections that a generation which is not retired needs."""
+    """Return the suffixes of the collections of all generations that are not retired."""
     return {record.suffix for record in registry.generations(agent_key) if record.state != "retired"}

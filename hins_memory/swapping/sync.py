@@ -26,19 +26,18 @@ __all__ = ["IndexReport", "IndexSync", "Progress", "compare_vectors"]
 
 logger = logging.getLogger(__name__)
 
-#: Called with what is being done, how many records are done, and how many there are.
 _T = TypeVar("_T")
 
 # Re-encoded samples must agree this well with what is stored; batches and threads change the last bits only.
 _MIN_COSINE = 0.999
 _SAMPLE = 256
-# Of an index that is known to be in step but for some records, so few are looked at.
+# Sample size for an index that is known to be up to date except for some records.
 _QUICK_SAMPLE = 16
-# A record that changes while its text is encoded is tried again this often before it is encoded under the lock.
+# A record that changes while it is encoded is tried this many times before it is encoded under the lock.
 _TRIES = 3
-# How often a record that other processes change all the time is copied under the lock.
+# How often a record that other processes keep changing is copied under the lock.
 _ROUNDS = 3
-# A write that is on its way reaches both indexes within milliseconds; waited for at most 3 seconds in all.
+# A write reaches both indexes within milliseconds; a difference is waited for at most 3 seconds in all.
 _WAITS = 60
 _WAIT_SECONDS = 0.05
 
@@ -53,8 +52,8 @@ class IndexReport:
         records: how many records it has now.
         written: how many were encoded and written.
         reused: how many were there already, equal in text and payload.
-        deleted: how many had no counterpart any more.
-        vectors_checked: how many stored vectors were compared with re-encoded texts; 0 where a store gives none back.
+        deleted: how many were deleted, because the source does not have them.
+        vectors_checked: how many stored vectors were compared with re-encoded texts; 0 if a store returns none.
     """
 
     kind: str
@@ -70,15 +69,15 @@ class IndexSync:
     """Copies `source` into `target`, re-encoded; doing it again does only what is missing.
 
     Writes that arrive meanwhile must reach `target` too, after they reached `source`: those of this process under
-    `lock`, those of others in the same way as here. Texts are encoded outside the lock; under it a record is written
-    only if `source` still holds what was encoded, and looked at again afterwards: the last writer into `target`
-    has seen what `source` holds.
+    `lock`, those of other processes by the same steps as here. Texts are encoded outside the lock. Under it a record
+    is written only if `source` still holds what was encoded, and is compared again afterwards, so that the last write
+    into `target` is of the last state of `source`.
 
     Args:
         source: the index to copy from; only read.
         target: the index to bring to the same content.
         encoder: the encoder of the target's vectors.
-        lock: returns what excludes other writers of the target while it is entered.
+        lock: returns a context manager that excludes other writers of the target.
         batch_size: how many records are encoded and written at a time.
         progress: told after each batch; or None.
     """
@@ -102,17 +101,17 @@ class IndexSync:
         self._written = self._reused = self._deleted = 0
 
     def run(self, only: Sequence[str] | None = None) -> IndexReport:
-        """Copy, delete what is too much, and verify counts, ids, payloads and a sample of vectors.
+        """Copy, delete surplus records, and verify counts, ids, payloads and a sample of vectors.
 
         Args:
-            only: the ids of all records that can differ; None means that they are not known. With them only those and a
-                sample are looked at, unless something else turns out to differ.
+            only: the ids of all records that can differ; None means that they are not known. If given, only those and
+                a sample are compared, unless something else turns out to differ.
 
         Raises:
-            SwapError: the target did not come to hold what the source holds.
+            SwapError: the target's content still differs from the source's.
         """
-        if only is not None and (looked := self._bring(only)) is not None:
-            return self._report(looked)
+        if only is not None and (checked_vectors := self._copy_ids(only)) is not None:
+            return self._report(checked_vectors)
         self._copy(reuse=True)
         sample = self._compare()
         checked, wrong = self._check_vectors(sample)
@@ -141,13 +140,13 @@ class IndexSync:
             vectors_checked=checked,
         )
 
-    def _bring(self, ids: Sequence[str]) -> int | None:
-        """Bring these records over, and look at a sample of all.
+    def _copy_ids(self, ids: Sequence[str]) -> int | None:
+        """Copy these records, and compare a sample of all.
 
         Returns:
             How many vectors were checked; None when more differs than these records.
         """
-        self._settle(ids)
+        self._reconcile(ids)
         for batch in _batches(ids, self._batch_size):
             self._await_equal(batch)
         sample = next(self._source.pages(_QUICK_SAMPLE), [])
@@ -163,15 +162,15 @@ class IndexSync:
 
     def _copy(self, *, reuse: bool) -> None:
         changed: list[str] = []
-        for page in self._reported("build", self._source.pages(self._batch_size)):
+        for page in self._with_progress("build", self._source.pages(self._batch_size)):
             todo = self._differing(page) if reuse else page
             self._reused += len(page) - len(todo)
             changed += self._write(todo)
-        self._settle(changed)
-        self._settle(self._extras())
+        self._reconcile(changed)
+        self._reconcile(self._extras())
 
     def _differing(self, page: Sequence[Record]) -> list[Record]:
-        """Return the records that the target lacks or holds otherwise."""
+        """Return the records that the target lacks or holds with another text or payload."""
         stored = {record.id: record for record in self._target.get([record.id for record in page])}
         return [record for record in page if not same_record(stored.get(record.id), record)]
 
@@ -194,19 +193,19 @@ class IndexSync:
             rows = self._unchanged(records)
             if rows:
                 self._target.upsert([records[row] for row in rows], vectors[rows])
-            # Another process does not know this lock: what it changed just now may have been overwritten.
+            # Other processes do not use this lock: a record that one changed just now may have been overwritten.
             still = {records[row].id for row in self._unchanged([records[row] for row in rows], rows)}
         self._written += len(rows)
         return [record.id for record in records if record.id not in still]
 
     def _unchanged(self, records: Sequence[Record], rows: Sequence[int] | None = None) -> list[int]:
-        """Return the rows (by default counted from 0) of the records that the source holds as they are given."""
+        """Return the rows (by default counted from 0) of those records that are unchanged in the source."""
         fresh = {record.id: record for record in self._source.get([record.id for record in records])}
         numbers = range(len(records)) if rows is None else rows
         return [row for row, record in zip(numbers, records, strict=True) if same_record(fresh.get(record.id), record)]
 
-    def _settle(self, ids: Sequence[str]) -> None:
-        """Bring single records to the source's state, whatever happens to them meanwhile."""
+    def _reconcile(self, ids: Sequence[str]) -> None:
+        """Copy single records until they agree, even if they change meanwhile."""
         for batch in _batches(ids, self._batch_size):
             left = batch
             for _ in range(_TRIES):
@@ -219,7 +218,7 @@ class IndexSync:
                 self._write_under_lock(left)
 
     def _write_under_lock(self, ids: Sequence[str]) -> None:
-        """Copy records that change all the time: with the other writers of this process kept out."""
+        """Copy records that keep changing, while other writers of this process wait."""
         with self._lock():
             for _ in range(_ROUNDS):
                 records = self._source.get(ids)
@@ -233,17 +232,17 @@ class IndexSync:
             # What still differs is found when the indexes are compared.
 
     def _delete(self, ids: set[str]) -> list[str]:
-        """Delete records that the source has not; return the ids of those that came back meanwhile."""
+        """Delete records that the source does not have; return the ids of those that came back meanwhile."""
         if not ids:
             return []
         with self._lock():
             # Looked up again under the lock: a record may have come back.
             gone = sorted(ids.difference(record.id for record in self._source.get(sorted(ids))))
-            there = [record.id for record in self._target.get(gone)]
-            if there:
-                self._target.delete(there)
-            returned = [record.id for record in self._source.get(there)]
-        self._deleted += len(there)
+            present = [record.id for record in self._target.get(gone)]
+            if present:
+                self._target.delete(present)
+            returned = [record.id for record in self._source.get(present)]
+        self._deleted += len(present)
         return returned
 
     def _compare(self) -> list[str]:
@@ -252,7 +251,7 @@ class IndexSync:
         sample: list[str] = []
         differing: list[str] = []
         seen = 0
-        for page in self._reported("verify", self._source.pages(self._batch_size)):
+        for page in self._with_progress("verify", self._source.pages(self._batch_size)):
             differing += [record.id for record in self._differing(page)]
             for record in page:
                 # reservoir sampling: every record is as likely, and memory does not grow with their number
@@ -262,14 +261,14 @@ class IndexSync:
                 elif (place := draw.randrange(seen)) < _SAMPLE:
                     sample[place] = record.id
         differing += self._extras()
-        self._settle(differing)
+        self._reconcile(differing)
         for batch in _batches(differing, self._batch_size):
             self._await_equal(batch)
         self._equal_count()
         return sample
 
     def _await_equal(self, ids: Sequence[str]) -> None:
-        """Wait until both indexes agree on these ids; writes that are on their way make them differ for a moment."""
+        """Wait until both indexes agree on these ids; a write reaches them one after the other."""
         left = set(ids)
         for _ in range(_WAITS):
             with self._lock():
@@ -308,8 +307,8 @@ class IndexSync:
             checked, wrong = checked + of_batch[0], wrong + of_batch[1]
         return checked, wrong
 
-    def _reported(self, what: str, pages: Iterator[list[Record]]) -> Iterator[list[Record]]:
-        """Pass pages on and report progress after each was dealt with."""
+    def _with_progress(self, what: str, pages: Iterator[list[Record]]) -> Iterator[list[Record]]:
+        """Yield the pages and report progress after each."""
         total, done = self._source.count(), 0
         for page in pages:
             yield page
