@@ -1,4 +1,4 @@
-"""`hins doctor`: whether everything that the loop needs is there, and the command that repairs what is not."""
+"""`hins doctor`: checks whether everything that the loop needs is installed, and names commands that repair it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+).*;.*extra *== *['\"]([^'\"]+)['\"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         name: what it is.
-        ok: whether it works; None for what is only told.
+        ok: whether it works; None for information only.
         detail: what was found.
         fix: the command that repairs what failed, or adds what is optional.
     """
@@ -75,9 +75,11 @@ def _plugin(name: str, lacking: list[str], used: set[str]) -> Check:
     """
     title, hooks = f"plugin {name}", get_plugin_manager().hook
     # The command that installs what the plugin lacks; "" if it lacks nothing, None if it does not say.
-    command = next((str(one.function()) for one in hooks.hins_missing.get_hookimpls() if one.plugin_name == name), None)
-    namers: list[Any] = [one for one in hooks.hins_agent_names.get_hookimpls() if one.plugin_name == name]
-    frameworks = {str(agent) for one in namers for agent in one.function()}
+    command = next(
+        (str(impl.function()) for impl in hooks.hins_missing.get_hookimpls() if impl.plugin_name == name), None
+    )
+    namers: list[Any] = [impl for impl in hooks.hins_agent_names.get_hookimpls() if impl.plugin_name == name]
+    frameworks = {str(agent) for impl in namers for agent in impl.function()}
     absent = command != "" if command is not None else lacking == _extras().get(name)
     if not absent and not lacking:
         return Check(title, True, "loaded" + _framework(name))

@@ -1,4 +1,4 @@
-"""`hins encoders list|show|diff|export|import|prune`: the project's encoder versions, and taking them elsewhere."""
+"""`hins encoders list|show|diff|export|import|prune`: the project's encoder versions, and their export."""
 
 from __future__ import annotations
 

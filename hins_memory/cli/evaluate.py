@@ -1,4 +1,4 @@
-"""`hins evaluate`: encoders on labelled questions of one's own."""
+"""`hins evaluate`: scores encoders on the user's own labelled questions."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def evaluate(
     places = {name: source.source(name) or name for name in dict.fromkeys(names)}
     with Bars() as bars:
         bars.waiting("encoding")
-        found = compare_encoders(questions, places)
-    return Result(found.to_dict(), _parts(found))
+        comparison = compare_encoders(questions, places)
+    return Result(comparison.to_dict(), _parts(comparison))
 
 
-def _parts(found: Comparison) -> tuple[Part, ...]:
+def _parts(comparison: Comparison) -> tuple[Part, ...]:
     rows = []
-    for name, scores in found.scores.items():
-        means, gain = scores.mean(), found.gains.get(name)
+    for name, scores in comparison.scores.items():
+        means, gain = scores.mean(), comparison.gains.get(name)
         change = f"{100 * gain.difference:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})" if gain else ""
         rows.append((name, *(100 * means[metric] for metric in METRICS), change))
-    count = len(next(iter(found.scores.values())).mrr)
+    count = len(next(iter(comparison.scores.values())).mrr)
     heads = ("encoder", *METRICS, "change of ndcg@10 (95%)")
     return (f"{count} questions; figures in percent.", table(heads, rows))

@@ -1,4 +1,4 @@
-"""`hins log show|export|purge`: what was recorded, for the person whose machine it is on."""
+"""`hins log show|export|purge`: shows, exports and removes what was recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hins run --when`: one round at a time over all hosts, and only when it is worth it."""
+"""`hins run --when`: one round at a time over all hosts, and only when a condition holds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LEASE = "round"
 
 @contextlib.contextmanager
 def one_round(settings: Settings, when: str | None, agent: str) -> Iterator[Decision | None]:
-    """Hold the right to run a round of the project; give whether the condition asks for one, None without one.
+    """Hold the project's lease of a round; yield whether the condition asks for a round, None without a condition.
 
     Raises:
         ConfigError: the condition cannot be read.

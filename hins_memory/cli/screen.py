@@ -1,4 +1,4 @@
-"""How a command's result reaches people (text and tables) and scripts (one JSON object on stdout); errors; progress."""
+"""Prints a command's result as text and tables, or as one JSON object for scripts; prints errors and progress."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Bars", "Part", "Result", "command", "json_line", "note", "say_versio
 #: What people see of a result: a text as it is, without markup, or what `table` makes.
 Part = Union[str, Table]  # noqa: UP007  # an alias is evaluated, and Python 3.10 has no | for a str and a class of rich
 
-# From here on a number's digits say less than its size.
+# From here on, numbers are shown in scientific notation.
 _PLAIN = 1e15
 _AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")]
 
@@ -60,7 +60,7 @@ def command(function: Callable[..., Result]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(*args: Any, as_json: bool = False, **kwargs: Any) -> None:
         try:
-            # Whatever a library prints must not end up in the JSON.
+            # What a library prints must not be mixed into the JSON.
             stdout = sys.stdout
             with contextlib.redirect_stdout(sys.stderr):
                 result = function(*args, **kwargs)
@@ -79,7 +79,7 @@ def command(function: Callable[..., Result]) -> Callable[..., None]:
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())
     option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_AsJson)
     run.__signature__ = inspect.Signature([*parameters, option])  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in [*parameters, option]}
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*parameters, option]}
     return run
 
 
@@ -138,7 +138,7 @@ def _plain(value: Any) -> Any:
 
 
 def note(text: str) -> None:
-    """Tell people something beside the result, on stderr."""
+    """Print a message beside the result, on stderr."""
     error_console().print(Text(printable(text)), soft_wrap=True)
 
 
@@ -150,14 +150,16 @@ def say_version(version: str) -> None:
 def table(columns: Iterable[str], rows: Iterable[Iterable[Any]], title: str | None = None) -> Table:
     """Return a plain table: the first column left, numbers right; a float gets one decimal, None is a dash."""
     cells = [list(row) for row in rows]
-    named = None if title is None else Text(one_line(title), "bold")
-    made = Table(title=named, title_justify="left", box=None, pad_edge=False)
+    heading = None if title is None else Text(one_line(title), "bold")
+    result_table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
     for number, column in enumerate(columns):
         numeric = bool(cells) and all(_is_number(row[number]) or row[number] is None for row in cells)
-        made.add_column(Text(one_line(column)), justify="right" if numeric and number else "left", overflow="fold")
+        result_table.add_column(
+            Text(one_line(column)), justify="right" if numeric and number else "left", overflow="fold"
+        )
     for row in cells:
-        made.add_row(*(Text(one_line(_cell(value))) for value in row))
-    return made
+        result_table.add_row(*(Text(one_line(_cell(value))) for value in row))
+    return result_table
 
 
 def _is_number(value: Any) -> bool:
@@ -194,7 +196,7 @@ class Bars:
             TimeElapsedColumn(),
             console=error_console(),
             transient=True,
-            # Not rich's way, which would carry out what it finds of escape sequences in the texts.
+            # rich's redirection would pass escape sequences of the texts to the terminal.
             redirect_stdout=False,
             redirect_stderr=False,
         )

@@ -61,9 +61,9 @@ def synthesize(
             made = _by_rules(settings, corpus or [], excluded, conversations or 0, seed)
             report = _written(settings, made, questions, seed, bars)
         elif llm.startswith(_OPENAI):
-            many = _many(personas, conversations, max_requests, seed)
+            model_settings = _model_settings(personas, conversations, max_requests, seed)
             client = {"model": llm.removeprefix(_OPENAI), "base_url": base_url, "max_total_tokens": max_tokens}
-            report = _by_model(settings, client, many, given, excluded, bars)
+            report = _by_model(settings, client, model_settings, given, excluded, bars)
         else:
             raise ConfigError(f"{llm!r} is not a writer.", "Use --llm none or --llm openai:MODEL.")
     return Result(report.to_dict(), _parts(report))
@@ -84,15 +84,20 @@ def _by_rules(
     return found[:conversations] if conversations else found
 
 
-def _many(personas: int, conversations: int | None, max_requests: int, seed: int) -> Any:
+def _model_settings(personas: int, conversations: int | None, max_requests: int, seed: int) -> Any:
     from hins_memory.synthesis import ModelSettings
 
-    many = ModelSettings(personas=personas, max_requests=max_requests, seed=seed)
-    return many if conversations is None else replace(many, conversations=conversations)
+    model_settings = ModelSettings(personas=personas, max_requests=max_requests, seed=seed)
+    return model_settings if conversations is None else replace(model_settings, conversations=conversations)
 
 
 def _by_model(
-    settings: Settings, client: dict[str, Any], many: Any, given: Path | None, exclusion: Exclusion, bars: Bars
+    settings: Settings,
+    client: dict[str, Any],
+    model_settings: Any,
+    given: Path | None,
+    exclusion: Exclusion,
+    bars: Bars,
 ) -> SynthesisReport:
     from hins_memory.llm import ChatClient, LlmSettings
     from hins_memory.synthesis import converse_by_model, read_personas
@@ -107,12 +112,18 @@ def _by_model(
 
     folder = settings.root / "synthesis" / "replies"
     with ChatClient(LlmSettings(**client, cache=folder)) as chat:
-        conversations = converse_by_model(chat, many, people, exclusion, failed)
+        conversations = converse_by_model(chat, model_settings, people, exclusion, failed)
         made = (
-            (Scope(user=f"synthetic-{client['model']}-{many.seed}-{number // PER_OWNER}", tenant=SYNTHETIC_TENANT), one)
-            for number, one in enumerate(conversations)
+            (
+                Scope(
+                    user=f"synthetic-{client['model']}-{model_settings.seed}-{number // PER_OWNER}",
+                    tenant=SYNTHETIC_TENANT,
+                ),
+                conversation,
+            )
+            for number, conversation in enumerate(conversations)
         )
-        report = _written(settings, made, 0, many.seed, bars)
+        report = _written(settings, made, 0, model_settings.seed, bars)
         usage = chat.usage
     report.source = client["model"]
     report.notes += [f"{count} conversation(s) failed: {problem}" for problem, count in problems.items()]

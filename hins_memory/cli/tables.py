@@ -1,4 +1,4 @@
-"""What people see of each stage's report: a few sentences and plain tables."""
+"""The text output of each stage's report: a few sentences and plain tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METRICS", "gate_parts", "mine_parts", "status_parts", "swap_parts"]
 
-#: What people see of an evaluation, in this order.
+#: The metrics of an evaluation that are printed, in this order.
 METRICS = ("ndcg@10", "recall@1", "recall@10", "mrr")
 
 

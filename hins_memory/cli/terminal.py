@@ -1,6 +1,6 @@
-"""The streams and consoles of the command line: nothing that a user typed acts on the terminal where it is shown.
+"""The streams and consoles of the command line: text that a user typed cannot control the terminal.
 
-Everything that people see goes through a console of this module, or through `PrintableStream`: the log, tracebacks,
+All output goes through a console of this module, or through `PrintableStream`: the log, tracebacks,
 warnings, what libraries print, and the messages of typer.
 """
 
@@ -38,7 +38,7 @@ class SafeConsole(Console):
         super().__init__(file=stream, markup=False, emoji=False, highlight=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render as rich does; in texts, what would act on a terminal is shown as its code."""
+        """Render as rich does; in texts, control characters are shown as their codes."""
         for segment in super().render(renderable, options):
             # What rich itself tells the terminal, e.g. to move the cursor, is marked as control.
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
@@ -82,7 +82,7 @@ class PrintableStream(io.TextIOBase):
 
     @contextmanager
     def above(self, console: Console) -> Iterator[None]:
-        """Write above what is drawn live on a console, instead of into it."""
+        """Write above a console's live progress bars, instead of into them."""
         proxy = FileProxy(console, self.stream)
         self._target = proxy
         try:
@@ -120,7 +120,7 @@ def output_console(stream: TextIO) -> Console:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """Return JSON in printable ASCII: a terminal of any encoding shows it, and no character in it acts.
+    """Return JSON in printable ASCII: a terminal of any encoding shows it, and it has no control characters.
 
     Raises:
         ValueError: there is a NaN or an infinity in it.
@@ -142,7 +142,7 @@ def set_up_logging(verbose: bool) -> None:
     handler = RichHandler(console=error_console(), show_path=False, show_time=verbose, highlighter=None)
     handler.setFormatter(_PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    # Mem0 warns of what its hybrid search needs; `hins doctor` explains it. Libraries' own bars would tear ours.
+    # Mem0 warns of what its hybrid search needs; `hins doctor` explains it. Libraries' own bars would break ours.
     logging.getLogger("mem0").setLevel(logging.WARNING if verbose else logging.ERROR)
     os.environ.setdefault("TQDM_DISABLE", "1")
     # Mem0 reports its use over the network, and prints errors where there is none.

@@ -1,4 +1,4 @@
-"""What any room may use: files, locks, pages, and texts made fit to be looked at.
+"""Helpers that any room may use: files, locks, HTML pages, and texts that are safe to print.
 
 In: paths and plain values. Out: digests, locks, HTML and printable texts. It knows nothing of memories or encoders.
 """

@@ -48,7 +48,7 @@ def private_file(path: Path) -> None:
 
 
 def write_private(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a new file that only its owner can read; what has that name goes first.
+    """Write a new file that only its owner can read; an existing file of that name is removed first.
 
     Args:
         path: the file.
@@ -85,8 +85,8 @@ def keep_private(path: Path) -> None:
 def file_lock(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
     """Hold an exclusive lock between the processes of this host; the end of the process releases it.
 
-    Gives the locked file, for reading and appending. Use that and do not open the file again: on a network file
-    system closing any descriptor of it would drop the lock.
+    Yields the locked file, for reading and appending. Use it and do not open the file again: on a network file
+    system, closing any other descriptor of the file would release the lock.
 
     Raises:
         BlockingIOError: `wait` is False and another process or thread holds it.

@@ -1,7 +1,7 @@
 """Self-contained HTML pages for reports: sections, tables and inline SVG charts, no scripts and nothing fetched.
 
-Memories and queries are what users typed. Everything comes out of the templates of this folder, which escape every
-value and show characters that act or cannot be seen as their codes; a page tells the browser to run and fetch nothing.
+Memories and queries are what users typed. Everything is written by the templates of this folder. They escape every
+value and show control and invisible characters as their codes; a page tells the browser to run and fetch nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _COLORS = ("#2563eb", "#f97316", "#16a34a", "#9333ea", "#dc2626", "#0891b2", "#a
 _WIDTH, _HEIGHT = 640, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 28, 44
 _GRID, _BASE = "#e2e8f0", "#64748b"
-# From here on a number's digits say less than its size, and a chart's scale leaves the range of floats.
+# From the first on, numbers are shown in scientific notation; values beyond the second are not drawn.
 _PLAIN, _LARGEST = 1e15, 1e100
 
 
@@ -75,14 +75,14 @@ def _rendered(template: str, values: Mapping[str, Any]) -> Html:
 
 def page(title: str, sections: Sequence[Section]) -> str:
     """Return a whole HTML page, which can be encoded as UTF-8."""
-    made = [
+    rendered = [
         {
             "title": section.title,
             "parts": [part if isinstance(part, Html) else paragraph(part) for part in section.content],
         }
         for section in sections
     ]
-    return f"{_rendered('page.html', {'title': title, 'sections': made})}\n"
+    return f"{_rendered('page.html', {'title': title, 'sections': rendered})}\n"
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
@@ -92,12 +92,12 @@ def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
         OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        half.write_text(page(title, sections), encoding="utf-8")
-        half.replace(path)
+        partial.write_text(page(title, sections), encoding="utf-8")
+        partial.replace(path)
     finally:
-        half.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def paragraph(text: str) -> Html:
@@ -139,22 +139,22 @@ def line_chart(title: str, series: Sequence[Series], x_label: str = "", y_label:
         y_label: what the vertical axis shows, with its unit.
     """
     lines = []
-    for one in series:
-        x = one.x or range(1, len(one.y) + 1)
-        points = [(float(a), float(b)) for a, b in zip(x, one.y, strict=True) if _shown(a) and _shown(b)]
-        lines.append((one.name, points))
-    every = [point for _, points in lines for point in points]
-    if not every:
+    for item in series:
+        x = item.x or range(1, len(item.y) + 1)
+        points = [(float(a), float(b)) for a, b in zip(x, item.y, strict=True) if _shown(a) and _shown(b)]
+        lines.append((item.name, points))
+    all_points = [point for _, points in lines for point in points]
+    if not all_points:
         return paragraph(f"{title}: nothing to show.")
-    x_axis = _Axis.over([x for x, _ in every], _LEFT, _WIDTH - _RIGHT)
-    y_axis = _Axis.over([y for _, y in every], _HEIGHT - _BOTTOM, _TOP)
-    drawn, dots = [], []
+    x_axis = _Axis.over([x for x, _ in all_points], _LEFT, _WIDTH - _RIGHT)
+    y_axis = _Axis.over([y for _, y in all_points], _HEIGHT - _BOTTOM, _TOP)
+    polylines, dots = [], []
     for number, (_, points) in enumerate(lines):
         places = [(_pixel(x_axis.place(x)), _pixel(y_axis.place(y))) for x, y in points]
-        drawn.append({"color": _color(number), "points": " ".join(f"{x},{y}" for x, y in places)})
+        polylines.append({"color": _color(number), "points": " ".join(f"{x},{y}" for x, y in places)})
         if len(places) == 1:
             dots.append({"x": places[0][0], "y": places[0][1], "color": _color(number)})
-    chart = _grid(x_axis, y_axis, x_label, y_label) | {"lines": drawn, "dots": dots}
+    chart = _grid(x_axis, y_axis, x_label, y_label) | {"lines": polylines, "dots": dots}
     return _drawn(title, chart, [name for name, _ in lines])
 
 
@@ -167,7 +167,7 @@ def bar_chart(title: str, labels: Sequence[str], series: Sequence[Series], y_lab
         series: one bar a group each, `y` as long as `labels`.
         y_label: what the bars show, with its unit.
     """
-    values = [float(value) for one in series for value in one.y if _shown(value)]
+    values = [float(value) for item in series for value in item.y if _shown(value)]
     if not values or not labels:
         return paragraph(f"{title}: nothing to show.")
     y_axis = _Axis.over([0.0, *values], _HEIGHT - _BOTTOM, _TOP)
@@ -179,16 +179,16 @@ def bar_chart(title: str, labels: Sequence[str], series: Sequence[Series], y_lab
     for group, label in enumerate(labels):
         left = _LEFT + group * width
         chart["labels"].append(_label(left + width / 2, _HEIGHT - _BOTTOM + 16, label, "middle"))
-        for number, one in enumerate(series):
-            value = float(one.y[group])
+        for number, item in enumerate(series):
+            value = float(item.y[group])
             if not _shown(value):
                 continue
             top = y_axis.place(value)
             bar = {"x": left + 0.1 * width + number * thickness, "y": min(top, base), "width": thickness}
             bar |= {"height": abs(base - top)}
-            tip = f"{one.name}, {label}: {value:.4g}"
+            tip = f"{item.name}, {label}: {value:.4g}"
             bars.append({**{name: _pixel(size) for name, size in bar.items()}, "color": _color(number), "tip": tip})
-    return _drawn(title, chart | {"bars": bars}, [one.name for one in series])
+    return _drawn(title, chart | {"bars": bars}, [item.name for item in series])
 
 
 def histogram(title: str, series: Sequence[Series], x_label: str = "", bins: int = 40) -> Html:
@@ -200,19 +200,19 @@ def histogram(title: str, series: Sequence[Series], x_label: str = "", bins: int
         x_label: what the values are, with their unit.
         bins: how many.
     """
-    values = [float(value) for one in series for value in one.y if _shown(value)]
+    values = [float(value) for item in series for value in item.y if _shown(value)]
     if not values:
         return paragraph(f"{title}: nothing to show.")
     low, high = min(values), max(values)
     width = (high - low) / bins or 1.0
     lines = []
-    for one in series:
-        finite = [float(value) for value in one.y if _shown(value)]
+    for item in series:
+        finite = [float(value) for value in item.y if _shown(value)]
         counts = [0] * bins
         for value in finite:
             counts[min(int((value - low) / width), bins - 1)] += 1
         middles = [low + (place + 0.5) * width for place in range(bins)]
-        lines.append(Series(one.name, [100 * count / max(len(finite), 1) for count in counts], middles))
+        lines.append(Series(item.name, [100 * count / max(len(finite), 1) for count in counts], middles))
     return line_chart(title, lines, x_label, "share in %")
 
 

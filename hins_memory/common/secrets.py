@@ -1,4 +1,4 @@
-"""Secrets kept out of texts: passwords in URLs and connection strings, and keys that are known."""
+"""Masks secrets in texts: passwords in URLs and connection strings, and known keys."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _IN_URL = re.compile(r"(//[^\s/@:]*:)\S+(?=@)")
 _NAME = r"(?:password|passwd|passphrase|pwd|secret|token|credentials?|(?:api|access|secret|private)[-_]?key)"
 _NAMED = re.compile(rf"({_NAME}['\"]?\s*[=:]\s*(?:SecretStr\()?['\"]?)[^\s'\"&,;)\]}}]+", re.IGNORECASE)
 _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
-# A shorter one would be found in many words.
+# A shorter secret would match parts of ordinary words.
 _SHORTEST = 6
 
 
 def masked(text: str, known: Iterable[str] = ()) -> str:
-    """Return a text, e.g. of an error, with ``***`` for what is secret in it.
+    """Return a text, e.g. of an error, with each secret in it replaced by ``***``.
 
     Args:
         text: the text.
@@ -41,11 +41,11 @@ def _secrets(value: object, *, named: bool) -> Iterator[str]:
         if named:
             yield value
     elif isinstance(value, Mapping):
-        for name, one in value.items():
-            yield from _secrets(one, named=named or _SECRET_NAME.search(str(name)) is not None)
+        for name, item in value.items():
+            yield from _secrets(item, named=named or _SECRET_NAME.search(str(name)) is not None)
     elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _secrets(one, named=named)
+        for item in value:
+            yield from _secrets(item, named=named)
 
 
 def _in_environment() -> Iterator[str]:

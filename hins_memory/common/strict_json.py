@@ -1,4 +1,4 @@
-"""JSON from strangers: bounded before it is parsed, and nothing in it that another reader would take differently."""
+"""Untrusted JSON: limited in size before it is parsed, and without anything that other readers read differently."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 
 __all__ = ["check_count", "check_json", "parse_json", "read_bounded"]
 
-# Deeper than any file of an encoder; far from where Python's parser gives up.
+# Deeper than any encoder's file needs, and far below the depth at which Python's parser fails.
 _DEPTH = 32
-# Integers that every reader, the databases' included, has room for.
+# Integers are within 64 bits, so that every reader and database can hold them.
 _INT = 2**63
-# What separates values: their count bounds how many objects the parser makes, whatever the size in bytes.
+# Each value follows one of these, so that their count limits how many objects the parser makes.
 _MARKS = (b",", b"[", b"{")
 # The largest vocabularies have about 2 million; as many lists take 130 MB.
 _VALUES = 4_000_000
@@ -51,11 +51,11 @@ def parse_json(content: bytes, *, limit: int, values: int = _VALUES) -> Any:
         raise ValueError(f"it is longer than {limit} bytes")
     check_count(content, values)
     try:
-        found = json.loads(content.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError(f"it is nested deeper than {_DEPTH}") from error
-    check_json(found)
-    return found
+    check_json(value)
+    return value
 
 
 def check_count(content: bytes, values: int = _VALUES) -> None:
@@ -69,10 +69,10 @@ def check_count(content: bytes, values: int = _VALUES) -> None:
 
 
 def check_json(value: Any, depth: int = _DEPTH) -> None:
-    """Make sure that a value is made of what `parse_json` lets through.
+    """Check that a value holds nothing that `parse_json` refuses.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it holds something else; the message says what.
     """
     if isinstance(value, (dict, list)):
         if not depth:
@@ -110,10 +110,10 @@ def _check_text(text: str) -> None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    value = dict(pairs)
+    if len(value) != len(pairs):
         raise ValueError("it holds a name twice in one object")
-    return found
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -20,13 +20,13 @@ __all__ = ["packaged", "read_rows", "reading"]
 
 
 def packaged(name: str) -> Traversable:
-    """Return a packaged file, whether it is there or not."""
+    """Return the path of a packaged file, which may be missing."""
     return resources.files("hins_memory") / "data" / name
 
 
 @contextlib.contextmanager
 def reading(path: Traversable, what: str) -> Iterator[None]:
-    """Turn what goes wrong while a packaged file is read into one clear error.
+    """Turn errors of reading a packaged file into one clear error.
 
     Args:
         path: the file.

@@ -40,7 +40,7 @@ def write_examples(
 
     Args:
         path: the file; one that is there is overwritten.
-        examples: what is written, in order. Lone surrogates, which UTF-8 does not have, become ``?``.
+        examples: what is written, in order. Lone surrogates, which UTF-8 cannot encode, become ``?``.
         report: called after the last example; the JSON-able values that it returns are kept in the file's metadata.
 
     Raises:
@@ -85,14 +85,19 @@ def _row(example: TieredExample) -> dict[str, Any]:
         "confidence": positive.confidence,
         "retrieval_id": _text(positive.retrieval_id),
         "negatives": [
-            {"memory_id": _text(one.memory_id), "text": _text(one.text), "tier": one.tier.value, "score": one.score}
-            for one in example.negatives
+            {
+                "memory_id": _text(negative.memory_id),
+                "text": _text(negative.text),
+                "tier": negative.tier.value,
+                "score": negative.score,
+            }
+            for negative in example.negatives
         ],
     }
 
 
 def _text(text: str) -> str:
-    """Return the text without lone surrogates, which UTF-8 has not."""
+    """Return the text with ``?`` for lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -125,8 +130,11 @@ def read_examples(path: Path) -> Iterator[TieredExample]:
 
 
 def _example(row: dict[str, Any]) -> TieredExample:
-    negatives = (Negative(one["memory_id"], one["text"], Tier(one["tier"]), one["score"]) for one in row["negatives"])
-    # 0.1 called the source "unretrieved" "missed".
+    negatives = (
+        Negative(negative["memory_id"], negative["text"], Tier(negative["tier"]), negative["score"])
+        for negative in row["negatives"]
+    )
+    # Version 0.1 wrote "missed" for "unretrieved".
     source: PositiveSource = "unretrieved" if row["source"] == "missed" else row["source"]
     positive = Positive(
         row["query"], row["positive_id"], row["positive"], source, row["confidence"], row["retrieval_id"]

@@ -1,4 +1,4 @@
-"""Labelled data of one's own, without any agent: questions with the texts that answer them, from a file or rows."""
+"""The user's own labelled data, without an agent: questions with the texts that answer them, from a file or rows."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _raw(data: Rows) -> Iterator[Any]:
 
 
 def _csv(path: Path) -> Iterator[Any]:
-    # A turn may be 100 kB long; the module's own limit is 128 KiB a field.
+    # The csv module's default limit is 128 KiB for a field; a turn may be longer.
     csv.field_size_limit(1 << 26)
     with path.open(encoding="utf-8-sig", newline="") as stream:
         yield from csv.DictReader(stream)
@@ -94,10 +94,10 @@ def _text(value: Any, column: str, number: int) -> str:
 
 
 def logs_of(rows: Iterable[Mapping[str, str]]) -> list[ScopeLog]:
-    """Return the rows as the log of an agent that was told by feedback which memory was right.
+    """Return the rows as logs: each text is a memory, each query a retrieval with positive feedback on its memories.
 
     Args:
-        rows: as `read_rows` yields them. A row without a query is a text that can be found and answers nothing here.
+        rows: as `read_rows` yields them. A row without a query is a memory that answers no question.
             Equal texts of a speaker in a conversation are one memory.
 
     Returns:
@@ -108,24 +108,24 @@ def logs_of(rows: Iterable[Mapping[str, str]]) -> list[ScopeLog]:
         ConfigError: a user cannot be a name, or a time is not a number.
     """
     memories: dict[Scope, dict[str, Memory]] = {}
-    asked: dict[Scope, dict[str, list[str]]] = {}
+    positives: dict[Scope, dict[str, list[str]]] = {}
     for number, row in enumerate(rows, 1):
         scope = Scope(user=_name(row["user"] or "labelled", number))
         memory = _memory(scope, row, number)
         memory = memories.setdefault(scope, {}).setdefault(memory.id, memory)
         if row["query"].strip():
-            asked.setdefault(scope, {}).setdefault(row["query"], []).append(memory.id)
-    return [_log(scope, found, asked.get(scope, {})) for scope, found in memories.items()]
+            positives.setdefault(scope, {}).setdefault(row["query"], []).append(memory.id)
+    return [_log(scope, of_user, positives.get(scope, {})) for scope, of_user in memories.items()]
 
 
-def _log(scope: Scope, memories: Mapping[str, Memory], asked: Mapping[str, list[str]]) -> ScopeLog:
+def _log(scope: Scope, memories: Mapping[str, Memory], positives: Mapping[str, list[str]]) -> ScopeLog:
     last = max(memory.time for memory in memories.values())
     retrievals, feedback = [], []
-    for number, (query, right) in enumerate(asked.items()):
-        results = tuple(RankedMemory(name, memories[name].text, 1.0) for name in dict.fromkeys(right))
+    for number, (query, memory_ids) in enumerate(positives.items()):
+        results = tuple(RankedMemory(name, memories[name].text, 1.0) for name in dict.fromkeys(memory_ids))
         retrieval = Retrieval(scope, query, results, time=last + 1 + number, id=f"q{number}")
         retrievals.append(retrieval)
-        feedback += [Feedback(one.memory_id, "POSITIVE", retrieval.id, retrieval.time) for one in results]
+        feedback += [Feedback(result.memory_id, "POSITIVE", retrieval.id, retrieval.time) for result in results]
     ordered = sorted(memories.values(), key=lambda memory: memory.time)
     return ScopeLog(scope, memories=tuple(ordered), retrievals=tuple(retrievals), feedback=tuple(feedback))
 

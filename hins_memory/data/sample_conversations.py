@@ -25,7 +25,7 @@ __all__ = [
     "read_conversations",
 ]
 
-#: What a question asks for: one turn, two or more turns, a date, a liking, a judgement.
+#: What a question needs: one turn, two or more turns, a date, a preference, a judgement.
 QuestionKind = Literal["single-hop", "multi-hop", "temporal", "preference", "open"]
 
 
@@ -40,7 +40,7 @@ class SampleTurn:
 
 @dataclass(frozen=True, slots=True)
 class SampleSession:
-    """One sitting of a conversation. `time` is when it began, in seconds since the Unix epoch (UTC)."""
+    """One session of a conversation. `time` is when it began, in seconds since the Unix epoch (UTC)."""
 
     time: float
     turns: tuple[SampleTurn, ...]

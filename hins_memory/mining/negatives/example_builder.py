@@ -1,4 +1,4 @@
-"""One owner's examples: its positives with negatives dealt by the ratio, near ones first, sampled."""
+"""One owner's examples: each positive with negatives by the ratio of the tiers, sampled from the nearest ones."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class ExampleBuilder:
     Args:
         scope: the owner.
         owner: the owner's memories.
-        ratio: what the negatives follow.
+        ratio: the shares of the tiers among the negatives.
         settings: the miner's settings.
         outside: whether easy negatives that the owner does not have can come from outside (`pool_negatives`).
     """
@@ -121,31 +121,31 @@ class ExampleBuilder:
             queries = vectors[start : start + step].astype(np.float32)
             pairs = [(place, Pair(row, one)) for place, one in enumerate(part) for row in one.positives]
             places = [place for place, _ in pairs]
-            # One block of numbers a pair, whatever the size of a block: the samples do not depend on it.
+            # Random numbers for each pair, drawn here, so that the samples do not depend on the size of a block.
             draws = self._rng.random((len(pairs), len(_ORDER), text_pool.NEAR_POOL))
             if self._owner.neighbours is None:
-                # A query of many positives widens the block; it is cut again.
+                # Queries with several positives make the block larger, so it is split again.
                 for at in range(0, len(pairs), step):
                     chosen = [pair for _, pair in pairs[at : at + step]]
                     yield from self._block(self._owner, chosen, queries[places[at : at + step]], draws[at : at + step])
                 continue
             near = self._owner.neighbours.nearest(queries, NEAREST)
             for number, (place, pair) in enumerate(pairs):
-                view, moved = self._neighbourhood(pair, near[place])
-                yield from self._block(view, [moved], queries[place : place + 1], draws[number : number + 1])
+                view, local_pair = self._neighbourhood(pair, near[place])
+                yield from self._block(view, [local_pair], queries[place : place + 1], draws[number : number + 1])
 
     def _neighbourhood(self, pair: Pair, near: NDArray[np.int64]) -> tuple[OwnerMemories, Pair]:
-        """Return the part of a very large owner that a pair is compared with, and the pair by its rows there."""
+        """Return the part of a very large owner that a pair is compared with, and the pair with its rows there."""
         evidence = pair.evidence
         rows = candidate_rows(near, conversation_window(self._owner, pair.row), evidence.positives, evidence.rejected)
-        moved = QueryEvidence(
+        local_pair = QueryEvidence(
             evidence.query,
             dict(zip(positions_in(rows, evidence.positives), evidence.positives.values(), strict=True)),
             set(positions_in(rows, evidence.rejected)),
             set(positions_in(rows, evidence.plausible)),
             evidence.answered,
         )
-        return self._owner.take(rows), Pair(positions_in(rows, [pair.row])[0], moved)
+        return self._owner.take(rows), Pair(positions_in(rows, [pair.row])[0], local_pair)
 
     def _block(
         self, owner: OwnerMemories, pairs: list[Pair], queries: NDArray[np.float32], draws: NDArray[np.float64]
@@ -158,7 +158,7 @@ class ExampleBuilder:
         allowed = allowed_negatives(owner, block, self._settings)
         key = block.scores.copy()
         for place, pair in enumerate(pairs):
-            # What was rejected comes first.
+            # Rejected memories come first.
             key[place, list(pair.evidence.rejected)] += 4.0
         count = 4 * (text_pool.NEAR_POOL + self._settings.negatives)
         masks = tier_masks(owner, rows)
@@ -167,8 +167,8 @@ class ExampleBuilder:
         for place, pair in enumerate(pairs):
             candidates = {}
             for tier, found in nearest.items():
-                rows_here = found.rows[place, : found.counts[place]].tolist()
-                candidates[tier] = _distinct(owner, rows_here) if repeated else rows_here
+                tier_rows = found.rows[place, : found.counts[place]].tolist()
+                candidates[tier] = _distinct(owner, tier_rows) if repeated else tier_rows
             yield self._partial_example(owner, pair, candidates, block.scores[place], draws[place], queries[place])
 
     def _partial_example(
@@ -183,7 +183,7 @@ class ExampleBuilder:
         settings = self._settings
         available = {tier: len(candidates[tier]) for tier in PAPER_TIERS}
         if self._outside:
-            # What the owner's own conversations cannot give comes from outside.
+            # Easy negatives that the owner's own conversations do not have come from outside.
             available[Tier.EASY] = max(available[Tier.EASY], settings.negatives)
         dealt = self._allocator.deal(available)
         negatives: list[Negative] = []

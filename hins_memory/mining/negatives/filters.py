@@ -1,4 +1,4 @@
-"""What may not be a negative: false negatives, that is, memories that may well be relevant to the query."""
+"""Filters against false negatives: memories that may be relevant to the query must not be used as negatives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["RESTATED_WORDS", "Pair", "Pairs", "allowed_negatives", "guard_limit"
 #: A memory of the same speaker that is near to the positive and has this share of its rare words, of the shorter one,
 #: is taken for the same fact restated, say later in other words.
 RESTATED_WORDS = 0.7
-# Below this cosine the same words say something else.
+# Below this cosine, equal words mean something else.
 _RESTATED_COSINE = 0.65
 
 
@@ -45,7 +45,7 @@ class Pairs:
 
 
 def guard_limit(positive_score: float, guard: float | None) -> float:
-    """Return the cosine with the query that a negative must stay under (NV-Retriever's positive-aware guard).
+    """Return the limit that a negative's cosine with the query must be below (NV-Retriever's positive-aware guard).
 
     For a positive score of zero or less the limit still lies below it; without a guard there is none.
     """
@@ -78,7 +78,7 @@ def allowed_negatives(owner: OwnerMemories, block: Pairs, settings: MineSettings
     for place, pair in enumerate(block.pairs):
         _mark(allowed[place], pair.evidence.plausible, False)
         _mark(allowed[place], pair.evidence.rejected, True)
-    # The same fact restated is as near to a positive as its own words are.
+    # A memory that is this similar to the positive states the same fact.
     allowed &= block.similarity < settings.duplicate_similarity
     allowed &= owner.key_codes != owner.key_codes[rows][:, None]
     for place, pair in enumerate(block.pairs):
@@ -101,7 +101,7 @@ def _mark(mask: NDArray[np.bool_], rows: Iterable[int], value: bool) -> None:
 
 
 def restating(owner: OwnerMemories, positive: int, near: Sequence[int]) -> list[int]:
-    """Return which of some memories tell the positive's fact again in other words, say at a later time.
+    """Return which of some memories state the positive's fact again in other words, e.g. at a later time.
 
     Args:
         owner: the owner's memories.

@@ -61,7 +61,7 @@ class PartialExample:
 
 
 def owner_rng(scope: Scope, seed: int) -> np.random.Generator:
-    """Return an owner's own random generator: what is sampled does not depend on which owners came before."""
+    """Return an owner's random generator, seeded by its key: the samples do not depend on the order of owners."""
     import numpy as np
 
     digest = hashlib.blake2b(scope.owner.key.encode("utf-8", "replace"), digest_size=8).digest()
@@ -92,7 +92,7 @@ def pool_negatives(
 ) -> TieredExample:
     """Return the example with its missing easy negatives, from outside the owner's own memories.
 
-    The same filters hold: the guard, and nothing that restates the positive. Texts of the owner's own are passed over.
+    The same filters apply: the guard, and nothing that restates the positive. The owner's own texts are left out.
     """
     import numpy as np
 

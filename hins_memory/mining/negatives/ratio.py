@@ -1,4 +1,4 @@
-"""The share of each tier among negatives: counted from what the current encoder ranks high, with a prior."""
+"""The share of each tier among negatives: counted in what the current encoder ranks high, with a prior."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hins_memory.types import Ratio, Tier
 
 __all__ = ["PRIOR", "PRIOR_COUNT", "RatioEstimate", "TierAllocator", "estimate_ratio"]
 
-#: Shares believed before anything is counted: those in synthetic conversations made of persona chats, three to an
+#: Shares assumed before anything is counted: those in synthetic conversations made of persona chats, three to an
 #: owner (benchmarks/start.py, docs/results/cold-start.md).
 PRIOR = Ratio(easy=0.17, medium=0.80, hard=0.03, source="prior")
 #: How many ranked memories the prior weighs as much as.
@@ -62,10 +62,10 @@ def estimate_ratio(counts: Mapping[Tier, int]) -> RatioEstimate:
 
 
 class TierAllocator:
-    """Deals negatives out to queries so that over many queries each tier gets its share.
+    """Allocates negatives to queries so that over many queries each tier gets its share.
 
-    With three negatives and shares of 0.5, 0.3 and 0.2 no single query can have the ratio; what a tier was owed and
-    did not get is carried to the next query.
+    With three negatives and shares of 0.5, 0.3 and 0.2 no single query can have the ratio; what a tier should
+    have got and did not get is carried to the next query.
     """
 
     def __init__(self, ratio: Ratio, negatives: int) -> None:
@@ -90,7 +90,7 @@ class TierAllocator:
             wanted = [tier for tier in open_tiers if self._ratio.share(tier) > 0] or open_tiers
             if not wanted:
                 break
-            tier = max(wanted, key=lambda one: self._owed[one])
+            tier = max(wanted, key=lambda candidate: self._owed[candidate])
             dealt[tier] += 1
             self._owed[tier] -= 1.0
         return dealt

@@ -29,7 +29,7 @@ def tier_masks(
     Args:
         owner: the owner's memories.
         positive: the positive's row, or the rows of several, shape (p,).
-        others: the rows to tell the tiers of, shape (k,), or (p, k) for several positives; None means all.
+        others: the rows whose tiers are wanted, shape (k,), or (p, k) for several positives; None means all.
 
     Returns:
         For each tier a mask of shape (k,), or (p, k) for several positives.

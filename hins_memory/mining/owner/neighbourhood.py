@@ -46,9 +46,11 @@ def positions_in(rows: NDArray[np.int64], wanted: Iterable[int]) -> list[int]:
     """Return where in `rows`, ascending, the wanted rows are; a row that is not there is left out."""
     import numpy as np
 
-    asked = np.asarray(list(wanted), dtype=np.int64)
-    positions = np.searchsorted(rows, asked)
+    wanted_rows = np.asarray(list(wanted), dtype=np.int64)
+    positions = np.searchsorted(rows, wanted_rows)
     present = (
-        (positions < len(rows)) & (rows[np.minimum(positions, len(rows) - 1)] == asked) if len(rows) else positions < 0
+        (positions < len(rows)) & (rows[np.minimum(positions, len(rows) - 1)] == wanted_rows)
+        if len(rows)
+        else positions < 0
     )
     return [int(position) for position in positions[present]]

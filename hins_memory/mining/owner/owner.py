@@ -55,7 +55,7 @@ class OwnerMemories:
         return len(set(self.conversations.tolist()))
 
     def take(self, rows: NDArray[np.int64]) -> OwnerMemories:
-        """Return the owner with some of its rows only, given in ascending order; memory ids are not looked up there."""
+        """Return the owner with some of its rows only, given in ascending order; `rows` is empty there."""
         import numpy as np
 
         places = rows.tolist()
@@ -169,7 +169,7 @@ def owner_of(
     topics: NDArray[np.int64],
     folder: VectorFolder | None,
 ) -> OwnerMemories:
-    """Put one owner's rows together.
+    """Make an `OwnerMemories` from the data of its rows.
 
     Args:
         memories: one for each distinct text of a speaker in a conversation, in order of conversation, then of time.

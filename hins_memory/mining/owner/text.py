@@ -41,13 +41,13 @@ def clean(text: str) -> str:
 
 
 def normalized(text: str) -> str:
-    """Return the text in compatibility form, lower case, white space collapsed: equal for trivially equal texts."""
+    """Return the text in Unicode form NFKC, lower case, white space collapsed, cut to `EXAMPLE_CHARS`."""
     return " ".join(unicodedata.normalize("NFKC", text[:EXAMPLE_CHARS]).casefold().split())
 
 
 @lru_cache(maxsize=1 << 16)
 def _stem(word: str) -> str:
-    """Cut English endings; crude on purpose: both sides of a comparison are cut alike."""
+    """Remove English endings. A simple rule is enough, because both sides of a comparison use it."""
     word = word.split("'")[0].split("’")[0]
     if len(word) <= 3 or not word.isascii() or not word.isalpha():
         return word
@@ -80,7 +80,7 @@ class Lexicon:
     The weight of a stem is its inverse document frequency log((n + 1) / (df + 0.5)), never below 0.1.
 
     Args:
-        documents: the stems of each memory; read when they are first needed, for owners without answers need none.
+        documents: the stems of each memory; read when first needed, because owners without answers do not need them.
     """
 
     def __init__(self, documents: Iterable[Iterable[str]]) -> None:

@@ -1,4 +1,4 @@
-"""Topics of a conversation: contiguous segments by embedding, joined across sessions; a framework's label wins."""
+"""Topics of a conversation: contiguous segments by embedding, joined across sessions; framework labels come first."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def assign_topics(vectors: NDArray[np.float32], labels: Sequence[str] | None = N
 
 
 def _centred(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return unit vectors, shape (n, dim), without what all of a conversation share: names, tone, register."""
+    """Return unit vectors, shape (n, dim), after subtracting the conversation's mean: names, tone, register."""
     import numpy as np
 
     wide = vectors.astype(np.float64)
@@ -58,7 +58,7 @@ def _segment(vectors: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return contiguous segment codes, shape (n,): Ward clustering in which only neighbours in time may merge.
 
     The same clusters as scikit-learn's AgglomerativeClustering with a chain as its connectivity (a test compares
-    them), at a tenth of its cost for the some twenty memories of most conversations.
+    them), at a tenth of its cost for the about twenty memories of most conversations.
     """
     import numpy as np
 
@@ -73,13 +73,13 @@ def _segment(vectors: NDArray[np.float64]) -> NDArray[np.int64]:
     starts = np.arange(count)
     costs = _ward(sums[:-1], sizes[:-1], sums[1:], sizes[1:])
     for left in range(count, wanted, -1):
-        one = int(costs[: left - 1].argmin())
-        sums[one] += sums[one + 1]
-        sizes[one] += sizes[one + 1]
+        merged = int(costs[: left - 1].argmin())
+        sums[merged] += sums[merged + 1]
+        sizes[merged] += sizes[merged + 1]
         for array in (sums, sizes, starts):
-            array[one + 1 : left - 1] = array[one + 2 : left]
-        costs[one : left - 2] = costs[one + 1 : left - 1]
-        near = slice(max(one - 1, 0), min(one + 1, left - 2))
+            array[merged + 1 : left - 1] = array[merged + 2 : left]
+        costs[merged : left - 2] = costs[merged + 1 : left - 1]
+        near = slice(max(merged - 1, 0), min(merged + 1, left - 2))
         after = slice(near.start + 1, near.stop + 1)
         costs[near] = _ward(sums[near], sizes[near], sums[after], sizes[after])
     segments = np.zeros(count, dtype=np.int64)
@@ -92,12 +92,12 @@ def _ward(
 ) -> NDArray[np.float64]:
     """Return what merging each cluster with the other one adds to the variance within, shape (k,).
 
-    `sums`, shape (k, dim), are of the vectors in each, `sizes`, shape (k,), how many those are.
+    `sums`, shape (k, dim), are the sums of each cluster's vectors, `sizes`, shape (k,), their number.
     """
     import numpy as np
 
-    apart = sums / sizes[:, None] - others / counts[:, None]
-    return np.asarray(sizes * counts / (sizes + counts) * np.einsum("kd,kd->k", apart, apart))
+    difference = sums / sizes[:, None] - others / counts[:, None]
+    return np.asarray(sizes * counts / (sizes + counts) * np.einsum("kd,kd->k", difference, difference))
 
 
 def _join(vectors: NDArray[np.float64], segments: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -111,7 +111,7 @@ def _join(vectors: NDArray[np.float64], segments: NDArray[np.int64]) -> NDArray[
     centroids = np.zeros((count, vectors.shape[1]))
     np.add.at(centroids, segments, vectors)
     lengths = np.linalg.norm(centroids, axis=1)
-    # Equal texts leave nothing once centred, and nothing has no cosine: such segments are put on one direction.
+    # Equal texts have zero vectors once centred, which have no cosine: such segments get one common direction.
     centroids[lengths < 1e-6] = np.eye(1, vectors.shape[1])
     centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
     tree = linkage(centroids, method="average", metric="cosine")

@@ -39,7 +39,7 @@ _SMALL = 2_000
 
 
 def few_threads(memories: int) -> AbstractContextManager[object]:
-    """Multiply small matrices in one thread: more only wait for each other, much longer than the work takes.
+    """Return a context in which small matrices are multiplied in one thread: more threads would be slower.
 
     Args:
         memories: how many memories the current owner has.
@@ -73,7 +73,7 @@ class VectorFolder:
 
     @contextmanager
     def owner(self) -> Iterator[VectorFolder]:
-        """Remove the owner's files at the end."""
+        """Yield this folder for one owner, and remove the owner's files at the end."""
         try:
             yield self
         finally:
@@ -152,8 +152,8 @@ def _reserve(path: Path, size: int) -> None:
 class Neighbours:
     """The nearest of very many vectors by cosine: faiss's inverted file, in memory, a byte for each dimension.
 
-    Approximate: one list of 64, at least eight, is read for a query. It only proposes rows; what is compared in the
-    end are the vectors themselves.
+    Approximate: for a query one of 64 lists is read, and at least eight. The result is only candidates, which are then
+    compared by their own vectors.
 
     The index is made by the first search: reading an owner's evidence does not need one.
 
@@ -172,7 +172,7 @@ class Neighbours:
         vectors = self._vectors
         count, dim = vectors.shape
         lists = max(1, round(math.sqrt(count)))
-        #: kept beside the index, which only borrows it
+        #: kept here, because the index does not own it
         self._quantizer = faiss.IndexFlatIP(dim)
         kind = faiss.ScalarQuantizer.QT_8bit
         index = faiss.IndexIVFScalarQuantizer(self._quantizer, dim, lists, kind, faiss.METRIC_INNER_PRODUCT)

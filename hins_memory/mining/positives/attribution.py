@@ -1,6 +1,6 @@
-"""Answer attribution: which memory does an answer come from, and how sure is that.
+"""Answer attribution: which memory an answer comes from, and with what probability.
 
-Two steps. *Support* adds up what speaks for a memory: rare words of the answer, rare words of the question, cosine
+Two steps. *Support* adds up the signals for a memory: rare words of the answer, rare words of the question, cosine
 with "question answer" and with the answer, the speaker that the question names, the date that the answer names.
 A small logistic model then turns support into a probability. Its features compare with *all* memories of the owner:
 an answer that another memory supports better did not come from this one, whether the search returned it or not. Where
@@ -36,7 +36,7 @@ __all__ = [
     "unretrieved_source",
 ]
 
-#: What speaks for a memory as the source of an answer, in the order of `signals`.
+#: The signals that a memory is the source of an answer, in the order of `signals`.
 SIGNALS = (
     "answer words",
     "answer rarity",
@@ -46,8 +46,8 @@ SIGNALS = (
     "speaker",
     "date",
 )
-# The best source of an answer is kept from the settings' confidence on. A further one must be this sure: when one
-# memory explains the answer, what is left for a second to explain is little.
+# The best source of an answer is kept from the settings' confidence on. A further one needs this probability: when
+# one memory explains the answer, a second one has little left to explain.
 _FURTHER_CONFIDENCE = 0.9
 
 _ROLES = frozenset({"user", "assistant", "system", "agent", "bot", "ai", "human", "tool"})
@@ -82,8 +82,8 @@ class AttributionModel:
     unretrieved_weights: tuple[float, float]
 
 
-#: Fitted by ``benchmarks/attribution.py --fit`` on the packaged sample conversations, and on nothing else. Half of
-#: what it saw were questions whose evidence had been taken out of the memories: an answer need not come from one.
+#: Fitted by ``benchmarks/attribution.py --fit`` on the packaged sample conversations, and on nothing else. For half
+#: of its questions the evidence had been removed from the memories: an answer need not come from one.
 MODEL = AttributionModel(
     support=(1.04, 0.59, 0.74, 0.60, 0.16, 0.55, 0.52),
     intercept=-8.06,
@@ -104,7 +104,7 @@ class Question:
 
 
 def is_refusal(answer: str) -> bool:
-    """Say whether an answer tells that nothing was found, so that it comes from no memory."""
+    """Return whether an answer says that nothing was found, so that it comes from no memory."""
     text = normalized(answer)
     # A long answer that also says what it does not know is still an answer.
     return not text or (len(text) < 160 and _REFUSAL.search(text) is not None)
@@ -132,19 +132,19 @@ def signals(owner: OwnerMemories, question: Question) -> NDArray[np.float64]:
     """Return each of `SIGNALS` for each memory of the owner; shape (n, 7), about -1 to 2 each."""
     import numpy as np
 
-    asked = set(words(question.text))
-    answered = set(words(question.answer))
-    # What the question says already is not evidence of where the answer comes from, unless it says nothing new.
-    fresh = (answered - asked) or answered
-    # A speaker's name is scored apart: it is in most memories of that speaker.
-    asked -= {stem for name in owner.names for stem in words(name)}
+    question_words = set(words(question.text))
+    answer_words = set(words(question.answer))
+    # Words of the question are no evidence of the answer's source, unless the answer has no other words.
+    new_words = (answer_words - question_words) or answer_words
+    # A speaker's name is scored separately: it is in most memories of that speaker.
+    question_words -= {stem for name in owner.names for stem in words(name)}
     lexicon = owner.lexicon
     dates = dates_in(question.answer)
     near = [closeness(dates, memory.time) for memory in owner.memories] if dates else [0.0] * len(owner.texts)
     columns = (
-        lexicon.coverage(fresh),
-        lexicon.overlap(fresh) / lexicon.rarity(""),
-        lexicon.coverage(asked),
+        lexicon.coverage(new_words),
+        lexicon.overlap(new_words) / lexicon.rarity(""),
+        lexicon.coverage(question_words),
         owner.vectors @ question.joint_vector,
         owner.vectors @ question.answer_vector,
         _speaker_match(owner, question.text),
@@ -162,7 +162,7 @@ def features(support: NDArray[np.float64], ranked: Sequence[int]) -> NDArray[np.
 
     Returns:
         Shape (n, 4): support; 1 / rank by support among all; 1 / rank in the search, 0 if not returned; margin, that
-        is support less the best support among the *other* memories.
+        is support minus the best support among the *other* memories.
     """
     import numpy as np
 
@@ -195,8 +195,7 @@ def attribute(
 ) -> NDArray[np.float64]:
     """Return the probability, shape (n,), that the answer comes from each memory of the owner.
 
-    It is meant for the rows in `ranked`, which are distinct; for the others it says how plausible a source they
-    would have been.
+    It is meant for the rows in `ranked`, which are distinct; for other rows it is how plausible they are as a source.
 
     Args:
         support: of each memory, shape (n,), n >= 1: `supports`.
@@ -231,9 +230,9 @@ def unretrieved_source(
 def choose_sources(
     confidence: NDArray[np.float64] | Mapping[int, float], ranked: Sequence[int], min_confidence: float, most: int
 ) -> list[int]:
-    """Return the rows among `ranked` that an answer is held to come from, surest first, at most `most`."""
+    """Return the rows among `ranked` that count as sources of an answer, most probable first, at most `most`."""
     chosen: list[int] = []
-    for row in sorted(ranked, key=lambda one: -confidence[one])[:most]:
+    for row in sorted(ranked, key=lambda ranked_row: -confidence[ranked_row])[:most]:
         if confidence[row] < (max(min_confidence, _FURTHER_CONFIDENCE) if chosen else min_confidence):
             break
         chosen.append(row)

@@ -19,7 +19,7 @@ _DAY_MONTH_YEAR = re.compile(rf"\b{_DAY}(?: of)? {_NAME},? (\d{{4}})\b")
 _MONTH_DAY_YEAR = re.compile(rf"\b{_NAME} {_DAY},? (\d{{4}})\b")
 _ISO = re.compile(r"\b(\d{4})-(\d{2})-(\d{2})\b")
 _MONTH_YEAR = re.compile(rf"\b{_NAME},? (\d{{4}})\b")
-# Days after which a date says little: people tell what happened "yesterday" or "last week".
+# Decay of closeness, in days: people often tell later what happened "yesterday" or "last week".
 _DECAY_DAYS = 4.0
 
 
@@ -30,11 +30,11 @@ def dates_in(text: str) -> tuple[DateRange, ...]:
     parts += [(year, _MONTHS.get(month, 0), day) for month, day, year in _MONTH_DAY_YEAR.findall(text)]
     parts += [(year, int(month), day) for year, month, day in _ISO.findall(text)]
     days = tuple((_ordinal(int(year), month, int(day)), 0) for year, month, day in parts)
-    found = tuple(one for one in days if one[0])
-    if found:
-        return found
+    valid = tuple(day for day in days if day[0])
+    if valid:
+        return valid
     months = [(_ordinal(int(year), _MONTHS.get(month, 0), 15), 15) for month, year in _MONTH_YEAR.findall(text)]
-    return tuple(one for one in months if one[0])
+    return tuple(month for month in months if month[0])
 
 
 def _ordinal(year: int, month: int, day: int) -> int:
@@ -45,7 +45,7 @@ def _ordinal(year: int, month: int, day: int) -> int:
 
 
 def closeness(dates: tuple[DateRange, ...], time: float) -> float:
-    """Return how near a moment is to the nearest of the dates: 1 within it, falling to 0 over some days.
+    """Return how near a moment is to the nearest of the dates: 1 within it, falling towards 0 over some days.
 
     Args:
         dates: what `dates_in` found.

@@ -1,4 +1,4 @@
-"""What the log says about one query, and about one retrieval, as the miner's parts hand it to each other."""
+"""What the log says about one query, and about one retrieval; the parts of the miner share these classes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class QueryEvidence:
     """All that the log says about one query of an owner.
 
     `positives` maps rows to positives; `rejected` are rows that feedback or a follow-up says are not relevant;
-    `plausible` are the rows that an answer to the query may have come from, sure enough or not, and `answered` says
-    whether there was such an answer.
+    `plausible` are the rows that an answer to the query may have come from, even with a low probability, and `answered`
+    says whether there was such an answer.
     """
 
     query: str
@@ -27,9 +27,9 @@ class QueryEvidence:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRetrieval:
-    """A retrieval with the rows that its results still stand for, best first, and the answers given after it.
+    """A retrieval with the rows of those results that still exist, best first, and the answers given after it.
 
-    `key` is the query in the form by which equal queries are one.
+    `key` is the normalised query: queries with equal keys count as one.
     """
 
     retrieval: Retrieval

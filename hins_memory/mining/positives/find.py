@@ -1,4 +1,4 @@
-"""Positives: which memories a query was right to find, from feedback and answers, with a confidence."""
+"""Positives: which memories are relevant to a query, from feedback and answers, with a confidence."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _live_rows(retrieval: Retrieval, owner: OwnerMemories, settings: MineSetting
 
 
 def _keep(evidence: QueryEvidence, row: int, positive: Positive) -> None:
-    """Keep the surer of two positives for the same memory; a rejected memory does not become one."""
+    """Keep the positive of higher confidence for the same memory; a rejected memory does not become one."""
     known = evidence.positives.get(row)
     if row not in evidence.rejected and (known is None or positive.confidence > known.confidence):
         evidence.positives[row] = positive
@@ -95,34 +95,36 @@ def _from_feedback(
     evidence: dict[str, QueryEvidence],
     skipped: Counter[str],
 ) -> None:
-    """Explicit feedback: confidence 1, or a rejection. The latest word on a memory counts."""
-    by_id = {one.retrieval.id: one for one in resolved}
+    """Explicit feedback: confidence 1, or a rejection. The latest feedback on a memory counts."""
+    by_id = {search.retrieval.id: search for search in resolved}
     returned: dict[str, list[ResolvedRetrieval]] = {}
     if any(not feedback.retrieval_id for feedback in log.feedback):
-        for one in sorted(resolved, key=lambda one: one.retrieval.time):
-            for result in one.retrieval.results:
-                returned.setdefault(result.memory_id, []).append(one)
-    for feedback in sorted(log.feedback, key=lambda one: one.time):
-        about = by_id.get(feedback.retrieval_id)
-        if about is None and not feedback.retrieval_id:
-            earlier = [one for one in returned.get(feedback.memory_id, ()) if one.retrieval.time <= feedback.time]
-            about = earlier[-1] if earlier else None
-        if about is None:
+        for search in sorted(resolved, key=lambda search: search.retrieval.time):
+            for result in search.retrieval.results:
+                returned.setdefault(result.memory_id, []).append(search)
+    for feedback in sorted(log.feedback, key=lambda feedback: feedback.time):
+        rated = by_id.get(feedback.retrieval_id)
+        if rated is None and not feedback.retrieval_id:
+            earlier = [
+                search for search in returned.get(feedback.memory_id, ()) if search.retrieval.time <= feedback.time
+            ]
+            rated = earlier[-1] if earlier else None
+        if rated is None:
             skipped["feedback without its retrieval"] += 1
             continue
         row = owner.rows.get(feedback.memory_id)
-        shown = [result.text for result in about.retrieval.results if result.memory_id == feedback.memory_id]
+        shown = [result.text for result in rated.retrieval.results if result.memory_id == feedback.memory_id]
         if row is None or (shown and normalized(shown[0]) != owner.keys[row]):
             skipped["feedback on a memory deleted or changed since"] += 1
             continue
-        query = evidence[about.key]
+        query = evidence[rated.key]
         if feedback.polarity == "NEGATIVE":
             query.positives.pop(row, None)
             query.rejected.add(row)
         else:
             query.rejected.discard(row)
             source: PositiveSource = "synthesis" if log.scope.synthetic else "feedback"
-            _keep(query, row, _positive(query, owner, row, source, 1.0, about.retrieval.id))
+            _keep(query, row, _positive(query, owner, row, source, 1.0, rated.retrieval.id))
 
 
 def _from_answers(
@@ -137,43 +139,45 @@ def _from_answers(
     import numpy as np
 
     pairs = [
-        (one, answer)
-        for one in resolved
-        for answer in one.answers
-        if (one.rows or (settings.unretrieved and owner.texts)) and not is_refusal(answer)
+        (search, answer)
+        for search in resolved
+        for answer in search.answers
+        if (search.rows or (settings.unretrieved and owner.texts)) and not is_refusal(answer)
     ]
     skipped["answers that say nothing was found"] += sum(
-        is_refusal(answer) for one in resolved for answer in one.answers
+        is_refusal(answer) for search in resolved for answer in search.answers
     )
-    skipped["retrievals without an answer"] += sum(not one.answers for one in resolved)
-    skipped["retrievals that found no live memory"] += sum(not one.rows for one in resolved)
+    skipped["retrievals without an answer"] += sum(not search.answers for search in resolved)
+    skipped["retrievals that found no live memory"] += sum(not search.rows for search in resolved)
     times = np.asarray([memory.time for memory in owner.memories])
     for start in range(0, len(pairs), QUERIES):
         part = pairs[start : start + QUERIES]
-        joint = encoder.encode([f"{one.retrieval.query} {answer}" for one, answer in part], role="query")
+        joint = encoder.encode([f"{search.retrieval.query} {answer}" for search, answer in part], role="query")
         alone = encoder.encode([answer for _, answer in part], role="query")
         near = owner.neighbours.nearest(joint, NEAREST) if owner.neighbours else [None] * len(part)
-        for number, (one, answer) in enumerate(part):
-            query = evidence[one.key]
+        for number, (search, answer) in enumerate(part):
+            query = evidence[search.key]
             question = Question(query.query, answer, joint[number], alone[number])
-            # What was stored later, perhaps out of this very answer, the search could not return.
-            known = times <= one.retrieval.time if settings.unretrieved else None
-            confidence, unretrieved = _attributed(owner, question, one.rows, known, near[number])
+            # The search could not return memories that were stored later, perhaps from this answer.
+            known = times <= search.retrieval.time if settings.unretrieved else None
+            confidence, unretrieved = _attribute_answer(owner, question, search.rows, known, near[number])
             if unretrieved is not None and unretrieved[1] < settings.min_confidence:
                 unretrieved = None
             query.answered = True
-            query.plausible.update(row for row, sure in confidence.items() if sure >= settings.max_plausible)
+            query.plausible.update(
+                row for row, probability in confidence.items() if probability >= settings.max_plausible
+            )
             most = MAX_POSITIVES - (unretrieved is not None)
-            chosen = choose_sources(confidence, one.rows, settings.min_confidence, most)
+            chosen = choose_sources(confidence, search.rows, settings.min_confidence, most)
             sources: dict[int, tuple[PositiveSource, float]] = {row: ("answer", confidence[row]) for row in chosen}
             if unretrieved is not None:
                 sources[unretrieved[0]] = "unretrieved", unretrieved[1]
-            for row, (source, sure) in sources.items():
-                _keep(query, row, _positive(query, owner, row, source, sure, one.retrieval.id))
+            for row, (source, probability) in sources.items():
+                _keep(query, row, _positive(query, owner, row, source, probability, search.retrieval.id))
             skipped["answers that point to no memory surely enough"] += not sources
 
 
-def _attributed(
+def _attribute_answer(
     owner: OwnerMemories,
     question: Question,
     ranked: list[int],

@@ -4,12 +4,12 @@ Two kinds. *Repeated*: nearly the same query again (by meaning, by words, and ab
 scope within minutes, but not within two seconds, which is a program's own retry. *Corrected*: a user's turn like
 "no, I meant ..." after the answer, or a next query like it.
 
-How sure that is comes from Bayes' rule. Before the follow-up a memory was relevant with probability c: what
-attribution said, or, where nothing was attributed, how often the first result of a search is right. A follow-up is L
-times as likely after a wrong memory as after a right one, so the memory is wrong with probability
-L (1 - c) / (L (1 - c) + c). No public log says what the two L are, so they start as assumptions about users, and the
-owner's own explicit feedback moves them: how often a search was followed up where a person said that it was wrong,
-and where a person said that it was right (`likelihood_ratios`).
+The probability that a memory was wrong comes from Bayes' rule. Before the follow-up a memory was relevant with
+probability c: from attribution, or, where nothing was attributed, how often the first result of a search is right. A
+follow-up is L times as likely after a wrong memory as after a right one, so the memory is wrong with probability
+L (1 - c) / (L (1 - c) + c). No public log gives L for the two kinds, so both start as assumptions about users. The
+owner's explicit feedback updates them: how often a search was followed up where a person said that it was wrong, and
+where a person said that it was right (`likelihood_ratios`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ FOLLOWUP_SECONDS = 300.0
 
 #: Assumed: how often a user follows up after a wrong memory, and after a right one.
 FOLLOWUP_RATES: Mapping[Kind, tuple[float, float]] = {"repeated": (0.4, 0.1), "corrected": (0.2, 0.01)}
-# Each rate is believed as much as this many searches with feedback.
+# The prior of each rate weighs as much as this many searches with feedback.
 _RATE_COUNT = 20
 #: How often the first result of a search is relevant, where no answer says more (stock encoder on LoCoMo: 0.18).
 FIRST_RANK_PRECISION = 0.25
@@ -82,14 +82,17 @@ class FollowUp:
 
 
 def is_correction(text: str) -> bool:
-    """Say whether a user's words say that what came before was not what they asked for."""
+    """Return whether a user's words say that the answer before was not what they asked for."""
     return len(text) <= _CORRECTION_CHARS and _CORRECTION.search(normalized(text)) is not None
 
 
 def find_followups(
     log: ScopeLog, resolved: Sequence[ResolvedRetrieval], owner: OwnerMemories, encoder: Encoder
 ) -> list[FollowUp]:
-    """Return the searches of an owner that were followed up, each once, corrected rather than repeated."""
+    """Return the searches of an owner that were followed up, each once.
+
+    A search that was both repeated and corrected counts as corrected.
+    """
     ordered = sorted(resolved, key=lambda one: one.retrieval.time)
     pairs = list(_next_searches(ordered, FOLLOWUP_SECONDS))
     followed = {id(first): FollowUp(first, "repeated", second) for first, second in _repeated(pairs, owner, encoder)}
@@ -102,8 +105,8 @@ def find_followups(
     return list(followed.values())
 
 
-def _together(one: Scope, other: Scope) -> bool:
-    """Say whether two scopes of one owner may be the same session."""
+def _may_be_one_session(one: Scope, other: Scope) -> bool:
+    """Return whether two scopes of one owner may be the same session."""
     return one.run == other.run or not one.run or not other.run
 
 
@@ -126,16 +129,16 @@ def _repeated(
     import numpy as np
 
     names = {stem for name in owner.names for stem in words(name)}
-    alike = [pair for pair in pairs if _same_words(pair[0].key, pair[1].key, names)]
-    if not alike:
+    similar = [pair for pair in pairs if _same_words(pair[0].key, pair[1].key, names)]
+    if not similar:
         return
-    ends = [encoder.encode([pair[end].retrieval.query for pair in alike], role="query") for end in (0, 1)]
+    ends = [encoder.encode([pair[end].retrieval.query for pair in similar], role="query") for end in (0, 1)]
     near = np.einsum("nd,nd->n", ends[0], ends[1]) >= _SAME_QUERY
-    yield from (pair for pair, same in zip(alike, near.tolist(), strict=True) if same)
+    yield from (pair for pair, same in zip(similar, near.tolist(), strict=True) if same)
 
 
 def _same_words(one: str, other: str, names: set[str]) -> bool:
-    """Say whether two queries share most words: "what did Ann paint" is not a repetition of "what did Bo paint"."""
+    """Return whether two queries share most words: "what did Ann paint" is not a repetition of "what did Bo paint"."""
     first, second = set(words(one)), set(words(other))
     if first & names != second & names:
         return False
@@ -159,11 +162,11 @@ def _corrected_by_turns(
             continue
         if not is_correction(turn.text):
             continue
-        for place in range(bisect_right(times, answer.time) - 1, -1, -1):
-            if turn.time - times[place] > seconds:
+        for position in range(bisect_right(times, answer.time) - 1, -1, -1):
+            if turn.time - times[position] > seconds:
                 break
-            if _together(ordered[place].retrieval.scope, turn.scope):
-                yield ordered[place]
+            if _may_be_one_session(ordered[position].retrieval.scope, turn.scope):
+                yield ordered[position]
                 break
 
 
@@ -174,7 +177,7 @@ def likelihood_ratios(
 
     Counted over the searches that a person judged, with `FOLLOWUP_RATES` as the prior of both rates: a search is right
     where a memory that it returned got positive feedback, wrong where one was rejected and none was right. At least 1,
-    because a follow-up is never praise.
+    because a follow-up is never a sign that the search was right.
 
     Args:
         followups: the searches that were followed up.
@@ -210,7 +213,7 @@ def apply_followups(
     settings: MineSettings,
     skipped: Counter[str],
 ) -> None:
-    """Lower the confidence of what a followed-up search gave, or reject it; explicit feedback stands.
+    """Lower the confidence of a followed-up search's positives, or reject them; explicit feedback is not changed.
 
     `ratios` are those of `likelihood_ratios`.
     """
@@ -223,9 +226,9 @@ def apply_followups(
         ]
         kept: set[int] = set()
         if one.second is not None and one.second.key != one.first.key:
-            # What the next search was answered from is hardly what was wrong with this one.
-            then = evidence[one.second.key]
-            kept = set(then.positives) | then.plausible
+            # A memory that the next search was answered from is unlikely to be wrong for this one.
+            next_evidence = evidence[one.second.key]
+            kept = set(next_evidence.positives) | next_evidence.plausible
         for row in attributed or one.first.rows[:1]:
             positive = query.positives.get(row)
             if row in kept or (positive is not None and row not in attributed):
@@ -233,11 +236,11 @@ def apply_followups(
             before = positive.confidence if positive is not None else FIRST_RANK_PRECISION
             ratio = ratios[one.kind]
             wrong = ratio * (1 - before) / (ratio * (1 - before) + before)
-            _lower(query, row, wrong, settings)
+            _lower_confidence(query, row, wrong, settings)
             skipped[f"first choices of searches that the user {one.kind}"] += 1
 
 
-def _lower(query: QueryEvidence, row: int, wrong: float, settings: MineSettings) -> None:
+def _lower_confidence(query: QueryEvidence, row: int, wrong: float, settings: MineSettings) -> None:
     positive = query.positives.get(row)
     if wrong >= max(settings.min_confidence, 0.5):
         query.positives.pop(row, None)
