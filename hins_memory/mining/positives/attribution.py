@@ -134,7 +134,7 @@ def signals(owner: OwnerMemories, question: Question) -> NDArray[np.float64]:
 
     question_words = set(words(question.text))
     answer_words = set(words(question.answer))
-    # Words of the question are no evidence of the answer's source, unless the answer has no other words.
+    # Words of the question are not evidence of the answer's source, unless the answer has no other words.
     new_words = (answer_words - question_words) or answer_words
     # A speaker's name is scored separately: it is in most memories of that speaker.
     question_words -= {stem for name in owner.names for stem in words(name)}
