@@ -54,8 +54,8 @@ _old_names.install()
 def attach(memory: _AgentObject, **options: Any) -> _AgentObject:
     """Make an existing agent object record its use and, if asked, embed with the project's encoder.
 
-    The object stays the same. Which objects are known depends on the installed plugins; of Mem0, `mem0.Memory` and
-    `mem0.AsyncMemory`.
+    The object stays the same, but for LangGraph, whose stores are wrapped. Which objects are known depends on the
+    installed plugins; of Mem0, `mem0.Memory` and `mem0.AsyncMemory`.
 
     Args:
         memory: the agent object.
@@ -63,7 +63,7 @@ def attach(memory: _AgentObject, **options: Any) -> _AgentObject:
             ``capture``, ``project``, ``settings`` and ``model``.
 
     Returns:
-        `memory` itself.
+        `memory` itself; of LangGraph a `HinsStore` around it.
 
     Raises:
         AgentError: no installed plugin knows the object, or it cannot be attached as asked.

@@ -1,0 +1,24 @@
+"""The LangGraph adapter of hins-memory; importing it imports neither langgraph nor torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hins_adapter_langgraph.embedding import HinsEmbeddings
+    from hins_adapter_langgraph.store import HinsStore
+
+__all__ = ["HinsEmbeddings", "HinsStore"]
+
+_HOMES = {"HinsEmbeddings": "embedding", "HinsStore": "store"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    from hins_adapter_langgraph.plugin import plugin
+
+    plugin.require()
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
