@@ -25,7 +25,7 @@ __all__ = ["AGENTS", "Mem0Agent", "Mem0Binding"]
 
 @dataclass(frozen=True, kw_only=True)
 class Mem0Binding(Binding):
-    """An embedder with the stores that hold its vectors; `version` is "" for an embedder of Mem0's own."""
+    """An embedder with the stores that hold its vectors; `version` is "" for Mem0's own embedder."""
 
     embedding: Any
     memories: GuardedStore
@@ -56,7 +56,7 @@ class Mem0Agent(StoreAgent[Mem0Binding]):
         self._closer: weakref.finalize[[], Mem0Agent] | None = None
 
     def close_with(self, held: ExitStack) -> None:
-        """Close what the store is held by when the last user leaves, or when nothing holds this agent."""
+        """Release the store's folder when the last user leaves, or when this agent is freed."""
         self._closer = weakref.finalize(self, held.close)
 
     def join(self, memory: Any) -> None:
@@ -64,7 +64,7 @@ class Mem0Agent(StoreAgent[Mem0Binding]):
         self._users.add(memory)
 
     def leave(self, memory: Any) -> None:
-        """Count it no longer; after the last one the store is closed, and another process can open it."""
+        """Remove a memory from the users; after the last one the store is closed, and another process can open it."""
         with AGENTS.lock:
             self._users.discard(memory)
             if self._users:
@@ -124,6 +124,6 @@ class Mem0Agent(StoreAgent[Mem0Binding]):
                     index.clear()
 
 
-#: The agents of this process. A client that the user gave is part of the name, so that its agents stay apart from those
-#: of others; the agent holds its client, so the client's address stays its own while the agent is here.
+#: The agents of this process. A client that the user gave is part of the name, so that two clients have two agents.
+#: The agent refers to its client, so that the client's address identifies it as long as the agent exists.
 AGENTS: AgentTable[Mem0Agent] = AgentTable()

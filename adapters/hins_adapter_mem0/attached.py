@@ -1,7 +1,7 @@
 """What an attached Mem0 memory does differently: it records its calls and serves from the agent's current binding.
 
-`_Common` holds the work; what is sync or async of Mem0's two classes is a thin wrapper around it.
-A memory that only captures keeps Mem0's own embedder and stores; the properties then pass through to them.
+`_Common` does the work; the sync and the async class are thin wrappers around it.
+A memory that only captures keeps Mem0's own embedder and stores; the properties then return these.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import mem0
 from hins_adapter_mem0.agent import Mem0Agent
 from hins_adapter_mem0.recorder import (
     Stored,
+    about_to_be_deleted,
     deleting,
     deletions,
-    doomed,
     stored_memories,
 )
 from hins_memory.sdk.attachment import ATTACHMENT_SLOT, Attachment, OutcomeMethods, attachment_of
@@ -39,13 +39,13 @@ class Mem0Attachment(Attachment):
     agent: Mem0Agent | None = None
 
     def install(self, memory: Any) -> None:
-        """Put this into a memory."""
+        """Store this attachment in a memory."""
         memory.__dict__[ATTACHMENT_SLOT] = self
         if self.agent is not None:
             self.agent.join(memory)
 
     def close(self, memory: Any) -> None:
-        """Write what waits to the log and release what is held; a second call does nothing."""
+        """Write waiting events to the log and release the store; a second call does nothing."""
         leave_capture(self.settings, memory)
         if self.agent is not None:
             self.agent.leave(memory)
@@ -71,13 +71,13 @@ def attached_class(original: type) -> type:
     return _attached_classes[original]
 
 
-def _mem0(memory: Any) -> Any:
-    """Return what `super()` is for the methods of an attached class, which were defined elsewhere."""
+def _super(memory: Any) -> Any:
+    """Return `super()` for the methods of an attached class, where the built-in does not work: they were copied."""
     attached = next(cls for cls in type(memory).__mro__ if _MARK in vars(cls))
     return super(attached, memory)
 
 
-class _OfBinding:
+class _BindingComponent:
     """A component of a memory: that of the running operation's binding, or Mem0's own while there is no agent.
 
     Args:
@@ -101,27 +101,27 @@ class _OfBinding:
 
 
 class _Common(OutcomeMethods):
-    """The components of Mem0's that are of the binding, and what the calls of both classes do around Mem0's."""
+    """Mem0's components that come from the binding, and what both classes do around Mem0's calls."""
 
     @property
     def _hins_agent(self) -> Mem0Agent | None:
         attachment = attachment_of(self)
         return attachment.agent if attachment is not None else None
 
-    embedding_model = _OfBinding("embedding")
-    vector_store = _OfBinding("memories")
-    # Mem0 looks here to see whether there is an entity store yet.
-    _entity_store = _OfBinding("entities")
+    embedding_model = _BindingComponent("embedding")
+    vector_store = _BindingComponent("memories")
+    # Mem0 reads this to find out whether there is an entity store yet.
+    _entity_store = _BindingComponent("entities")
 
     @property
     def entity_store(self) -> Any:
         """The store of entities of the running operation."""
         agent = self._hins_agent
-        return _mem0(self).entity_store if agent is None else agent.binding.entities
+        return _super(self).entity_store if agent is None else agent.binding.entities
 
     def close(self) -> None:
-        """Release what the memory holds, and write what waits to the interaction log."""
-        _mem0(self).close()
+        """Close the memory, and write waiting events to the interaction log."""
+        _super(self).close()
         attachment = attachment_of(self)
         if attachment is not None:
             attachment.close(self)
@@ -135,7 +135,7 @@ class _Common(OutcomeMethods):
     def _hins_recording(
         self, call: str, arguments: tuple[Any, ...], options: Mapping[str, Any]
     ) -> Iterator[Callable[[Any], Any] | None]:
-        """Record a call of Mem0's; gives what makes its result the one to return, or None for "as it is"."""
+        """Record a call of Mem0; yields a function from its result to what is returned, None for no change."""
         recorder, first = self._hins_recorder, arguments[0] if arguments else None
         if call == "add":
             messages = options.get("messages") if first is None else first
@@ -149,22 +149,22 @@ class _Common(OutcomeMethods):
             try:
                 yield lambda result: recorder.updated(self, memory_id) or result
             except Exception:
-                # Also after an error: Mem0's history may fail when the store has the new text already.
+                # Also after an error: Mem0's history may fail after the store has the new text.
                 recorder.updated(self, memory_id)
                 raise
         elif call in ("delete", "delete_all"):
-            with deletions() as gone:
+            with deletions() as deleted:
                 try:
                     yield None
                 finally:
-                    recorder.deleted(gone)
+                    recorder.deleted(deleted)
         else:
             yield None
 
     def _hins_searched(self, query: Any, filters: Mapping[str, Any] | None, result: Any) -> Any:
         agent = self._hins_agent
         version = "" if agent is None else agent.binding.version
-        return _with_id(result, self._hins_recorder.searched(query, filters, result, version))
+        return _with_retrieval_id(result, self._hins_recorder.searched(query, filters, result, version))
 
     def _hins_reset(self, kind: str) -> None:
         """Do what Mem0's `reset` does, for the binding's stores instead of those of the configuration."""
@@ -184,7 +184,7 @@ class _Common(OutcomeMethods):
         return stored_memories(self.vector_store) if capture and self._hins_recorder.on else []
 
 
-def _with_id(result: Any, retrieval_id: str) -> Any:
+def _with_retrieval_id(result: Any, retrieval_id: str) -> Any:
     if isinstance(result, dict):
         result["retrieval_id"] = retrieval_id
     return result
@@ -195,7 +195,7 @@ _CALLS = ("add", "search", "get", "get_all", "update", "delete", "delete_all")
 
 
 def _not_recorded(call: str) -> contextlib.AbstractContextManager[Callable[[Any], Any] | None]:
-    return contextlib.nullcontext((lambda result: _with_id(result, "")) if call == "search" else None)
+    return contextlib.nullcontext((lambda result: _with_retrieval_id(result, "")) if call == "search" else None)
 
 
 def _sync_call(name: str) -> Callable[..., Any]:
@@ -205,9 +205,9 @@ def _sync_call(name: str) -> Callable[..., Any]:
     def call(self: _Common, *arguments: Any, capture: bool = True, **options: Any) -> Any:
         recorded = capture and self._hins_recorder.on
         recording = self._hins_recording(name, arguments, options) if recorded else _not_recorded(name)
-        with self._hins_pin(), recording as finish:
-            result = getattr(_mem0(self), name)(*arguments, **options)
-            return result if finish is None else finish(result)
+        with self._hins_pin(), recording as convert:
+            result = getattr(_super(self), name)(*arguments, **options)
+            return result if convert is None else convert(result)
 
     return call
 
@@ -222,9 +222,9 @@ def _async_call(name: str) -> Callable[..., Any]:
         agent = self._hins_agent
         if agent is not None and agent.refresh_due:
             await asyncio.to_thread(agent.refresh_if_due)
-        with self._hins_pin(), recording as finish:
-            result = await getattr(_mem0(self), name)(*arguments, **options)
-            return result if finish is None else await asyncio.to_thread(finish, result)
+        with self._hins_pin(), recording as convert:
+            result = await getattr(_super(self), name)(*arguments, **options)
+            return result if convert is None else await asyncio.to_thread(convert, result)
 
     return call
 
@@ -234,14 +234,14 @@ class _SyncMethods(_Common):
 
     def _delete_memory(self, memory_id: Any, existing_memory: Any = None, **options: Any) -> Any:
         # Every deletion of Mem0's goes through here.
-        with deleting(self, doomed(self, memory_id, existing_memory)):
-            return _mem0(self)._delete_memory(memory_id, existing_memory, **options)
+        with deleting(self, about_to_be_deleted(self, memory_id, existing_memory)):
+            return _super(self)._delete_memory(memory_id, existing_memory, **options)
 
     def reset(self, *, capture: bool = True) -> Any:
         """Delete everything as Mem0 does, and record it."""
         stored = self._hins_stored(capture)
         if self._hins_agent is None:
-            _mem0(self).reset()
+            _super(self).reset()
         else:
             self._hins_reset("sync")
         if stored:
@@ -252,14 +252,14 @@ class _AsyncMethods(_Common):
     """The same for an attached `mem0.AsyncMemory`."""
 
     async def _delete_memory(self, memory_id: Any, existing_memory: Any = None, **options: Any) -> Any:
-        with deleting(self, await asyncio.to_thread(doomed, self, memory_id, existing_memory)):
-            return await _mem0(self)._delete_memory(memory_id, existing_memory, **options)
+        with deleting(self, await asyncio.to_thread(about_to_be_deleted, self, memory_id, existing_memory)):
+            return await _super(self)._delete_memory(memory_id, existing_memory, **options)
 
     async def reset(self, *, capture: bool = True) -> Any:
         """Delete everything as Mem0 does, and record it."""
         stored = await asyncio.to_thread(self._hins_stored, capture)
         if self._hins_agent is None:
-            await _mem0(self).reset()
+            await _super(self).reset()
         else:
             await asyncio.to_thread(self._hins_reset, "async")
         if stored:

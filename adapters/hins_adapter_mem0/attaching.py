@@ -33,7 +33,7 @@ def attach(memory: Any, **options: Any) -> Any:
     """Make an existing `mem0.Memory` or `mem0.AsyncMemory` record its use, and embed with hins if asked.
 
     The object stays the same; what was stored with its own embedder stays too, in its own collections. Attaching
-    again replaces the options. With an embedder and without ``reembed``, the store must be empty or ours before.
+    again replaces the options. With an embedder and without ``reembed``, the store must be empty or served by hins.
 
     Args:
         memory: the memory.
@@ -85,7 +85,7 @@ def detach(memory: Any) -> Any:
     attached with hins again: in the memory's own collection they would be vectors of another encoder.
 
     Raises:
-        AgentError: it is not attached, or it is a `Memory` of hins-memory, which cannot be without it.
+        AgentError: it is not attached, or it is a `Memory` of hins-memory, which cannot be detached.
     """
     attachment = attachment_to_detach(memory)
     attachment.close(memory)
@@ -95,7 +95,7 @@ def detach(memory: Any) -> Any:
 
 
 def agent_of(memory: Any) -> Mem0Agent | None:
-    """Return the agent of an attached memory, opening one for a memory that so far only captured; else None."""
+    """Return the agent of an attached memory, opening one if it only captured so far; None if it is not attached."""
     attachment: Mem0Attachment | None = attachment_of(memory)
     if attachment is None:
         return None

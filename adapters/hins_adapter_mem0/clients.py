@@ -19,58 +19,58 @@ _LOCK_NAME = ".hins.lock"
 
 
 @dataclass
-class _Shared:
+class _OpenFolder:
     client: Any
     users: int = 0
 
 
-_open: dict[str, _Shared] = {}
+_open: dict[str, _OpenFolder] = {}
 _lock = threading.Lock()
-# Folders given back and not yet dealt with: a finalizer may give one back while this very thread holds the lock.
-_given_back: deque[str] = deque()
+# Folders that were released and are not closed yet: a finalizer may release one while this thread holds the lock.
+_released: deque[str] = deque()
 
 
 def acquire_folder(path: str, provider: str) -> Any:
-    """Return the client of an embedded Qdrant folder, opened or shared, or hold another store's folder.
+    """Open or share the folder of an embedded store: return Qdrant's client, or a lock on another store's folder.
 
     Only Qdrant keeps other processes out by itself. Mem0's faiss keeps its rows in memory and writes all of them each
-    time, and embedded Chroma does not see what another process writes: two processes would undo each other's work
-    without a word. Pair with `release_folder`.
+    time, and embedded Chroma does not see what another process writes: two processes would overwrite each other's
+    writes without any error. Pair with `release_folder`.
 
     Raises:
         AgentError: another process holds the folder, or it cannot be opened or written.
     """
     folder = str(Path(path).resolve())
     with _lock:
-        _settle()
+        _close_released()
         shared = _open.get(folder)
         if shared is None:
-            with contextlib.suppress(OSError):  # what connects says what is wrong
+            with contextlib.suppress(OSError):  # connecting reports the error
                 private_folder(Path(folder))
-            shared = _open[folder] = _Shared(_connect(folder, provider))
+            shared = _open[folder] = _OpenFolder(_connect(folder, provider))
         shared.users += 1
-    _try_to_settle()
+    _close_released_if_free()
     return shared.client
 
 
 def release_folder(path: str) -> None:
-    """Give a folder back; the last user closes it, which frees the folder for other processes. Never waits."""
-    _given_back.append(str(Path(path).resolve()))
-    _try_to_settle()
+    """Release a folder; after the last user it is closed, so that other processes can open it. Never waits."""
+    _released.append(str(Path(path).resolve()))
+    _close_released_if_free()
 
 
-def _try_to_settle() -> None:
-    # The holder of the lock looks again after releasing it, so that nothing is left.
-    while _given_back and _lock.acquire(blocking=False):
+def _close_released_if_free() -> None:
+    # The holder of the lock checks again after releasing it, so that no folder is left.
+    while _released and _lock.acquire(blocking=False):
         try:
-            _settle()
+            _close_released()
         finally:
             _lock.release()
 
 
-def _settle() -> None:
-    while _given_back:
-        folder = _given_back.popleft()
+def _close_released() -> None:
+    while _released:
+        folder = _released.popleft()
         shared = _open.get(folder)
         if shared is None:
             continue
@@ -86,9 +86,9 @@ def _connect(folder: str, provider: str) -> Any:
             from qdrant_client import QdrantClient
 
             return QdrantClient(path=folder)
-        held = ExitStack()
-        held.enter_context(file_lock(Path(folder) / _LOCK_NAME, wait=False))
-        return held
+        lock = ExitStack()
+        lock.enter_context(file_lock(Path(folder) / _LOCK_NAME, wait=False))
+        return lock
     except (OSError, ValueError, RuntimeError) as error:
         store = f"The embedded {provider.capitalize()} in {folder}"
         if isinstance(error, BlockingIOError) or "already accessed" in str(error):

@@ -1,4 +1,4 @@
-"""Mem0's configuration as hins-memory completes it: where the store lives, its dimension, an LLM that can wait."""
+"""Completes Mem0's configuration: the folder of the store, its dimension, an LLM that is built on first use."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def complete_config(config: Any, settings: Settings) -> Any:
     folder = settings.agent_folder("mem0")
     if config is None or isinstance(config, Mapping):
         given = {key: value for key, value in dict(config or {}).items() if key != "embedder"}
-        named = _names_place(given.get("vector_store"))
+        has_location = _names_location(given.get("vector_store"))
         complete = checked_config(given)
     elif isinstance(config, MemoryConfig):
         complete = config.model_copy()
-        named = "vector_store" in config.model_fields_set
+        has_location = "vector_store" in config.model_fields_set
     else:
         raise ConfigError(
             f"config is a {type(config).__name__}.", "Give a mem0 MemoryConfig, a dict of what it takes, or nothing."
         )
     complete.vector_store = complete.vector_store.model_copy()
-    if not named:
+    if not has_location:
         complete.vector_store.config = complete.vector_store.config.model_copy(
             update={"path": str(folder / "qdrant"), "on_disk": True}
         )
@@ -72,19 +72,19 @@ def checked_config(given: Mapping[str, Any]) -> MemoryConfig:
         return MemoryConfig(**given)
     except ValueError as error:
         problem = masked(_problem(error), secrets_in(given))
-    # Without its cause, which repeats what was given.
+    # Raised without the cause, which contains the given values.
     raise ConfigError(f"Mem0 does not accept this configuration: {problem}", "See Mem0's documentation.")
 
 
 def _problem(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
-    found = error.errors(include_input=False, include_url=False)
-    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)
+    details = error.errors(include_input=False, include_url=False)
+    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in details)
 
 
-def _names_place(store: Any) -> bool:
-    """Return whether a vector_store setting says where the vectors are kept; Mem0 would use a folder under /tmp."""
+def _names_location(store: Any) -> bool:
+    """Return whether a vector_store setting says where the vectors are; if not, Mem0 would use a folder under /tmp."""
     if not isinstance(store, Mapping):
         return store is not None
     config = store.get("config") or {}
@@ -94,7 +94,7 @@ def _names_place(store: Any) -> bool:
 
 
 def with_encoder(config: Any, embedding: HinsEmbedding, collection: str, client: Any) -> Any:
-    """Return the configuration that Mem0's constructor gets: our embedder, its dimension, the serving collection."""
+    """Return the configuration for Mem0's constructor: our embedder, its dimension, the serving collection."""
     register_embedder()
     changes: dict[str, Any] = {
         dimension_field(config.vector_store.config): embedding.encoder.dim,
@@ -128,23 +128,23 @@ def embedded_path(provider: str, store_config: Any) -> str | None:
 def store_key(provider: str, store_config: Any) -> str:
     """Return what identifies a store in every process, e.g. ``mem0:qdrant:/data/qdrant:mem0``; no secrets in it."""
     name, client = getattr(store_config, "collection_name", ""), getattr(store_config, "client", None)
-    return f"mem0:{provider}:{_client_place(client) or _place(store_config)}:{name}"
+    return f"mem0:{provider}:{_client_address(client) or _address(store_config)}:{name}"
 
 
-def _client_place(client: Any) -> str:
+def _client_address(client: Any) -> str:
     inner = getattr(client, "_client", None)
     if inner is None:
         return ""
     location = getattr(inner, "location", None)
     if location == ":memory:":
-        # Such a store ends with its client, so the client's address is name enough.
+        # Such a store ends with its client, so the client's address identifies it.
         return f":memory:{id(inner):x}"
     if location:
         return str(Path(location).resolve())
     return _without_secrets(str(getattr(inner, "rest_uri", "")))
 
 
-def _place(config: Any) -> str:
+def _address(config: Any) -> str:
     for name in ("url", "connection_string", "cluster_url", "cloud_id"):
         if value := getattr(config, name, None):
             return _without_secrets(str(value))
@@ -162,7 +162,7 @@ _PAIR = re.compile(r"(\w+)\s*=\s*('(?:\\.|[^'])*'|\S*)")
 
 
 def _without_secrets(url: str) -> str:
-    """Return the place that a URL or connection string names, without who connects and how."""
+    """Return the address in a URL or connection string, without user, password and options."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         if _PAIR.match(url.strip()):
@@ -171,14 +171,14 @@ def _without_secrets(url: str) -> str:
             return f"{host}{f':{port}' if port else ''}/{pairs.get('dbname', '')}"
         # Without "//", urlsplit would take a user's name before a colon for the scheme.
         return url.rpartition("@")[2].partition("?")[0]
-    # A password may hold what has a meaning in a URL: everything before the last @ of the place goes, unparsed.
-    if "@" in rest.partition("?")[0] or not _parsed(scheme, rest):
+    # A password may contain characters that mean something in a URL: everything before the last @ is removed, unparsed.
+    if "@" in rest.partition("?")[0] or not _parse_address(scheme, rest):
         rest = rest.rpartition("@")[2]
-    return _parsed(scheme, rest)
+    return _parse_address(scheme, rest)
 
 
-def _parsed(scheme: str, rest: str) -> str:
-    """Return the place that a URL names, or "" when it cannot be parsed."""
+def _parse_address(scheme: str, rest: str) -> str:
+    """Return the address in a URL, or "" when it cannot be parsed."""
     try:
         parts = urlsplit(f"{scheme}://{rest}")
         port = f":{parts.port}" if parts.port else ""

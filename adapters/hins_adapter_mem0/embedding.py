@@ -1,4 +1,4 @@
-"""Mem0's embedder interface over an `Encoder`: roles honoured, batches embedded as batches."""
+"""Mem0's embedder interface over an `Encoder`: with roles, and with batches."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class HinsEmbedding(EmbeddingBase):  # type: ignore[misc]  # mem0 has no type in
 
 
 class FrameworkEncoder:
-    """An embedder of Mem0's own, used as an encoder when its collections have to follow those of another."""
+    """Mem0's own embedder as an encoder, for collections of its own that must get the writes to others."""
 
     def __init__(self, embedding: Any) -> None:
         self.embedding = embedding

@@ -1,4 +1,4 @@
-"""What Mem0's calls mean as events of the interaction log: pure functions from arguments and results to events."""
+"""Converts Mem0's calls to events of the interaction log: pure functions of arguments and results."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _IDS = ("user_id", "agent_id", "run_id")
 # What stands for any value in Mem0's filters.
 _ANY = "*"
 
-# Messages of one call happen in their order; this is the least step that a float of today's time can hold well.
+# Messages of one call get increasing times; a float can tell times of today apart that differ by this.
 _STEP_SECONDS = 1e-6
 
 
 def _entity_id(value: Any) -> Any:
-    """Return an id as Mem0 takes it: trimmed, and turned into a string first if it is none; "" for what it refuses."""
+    """Return an id as Mem0 uses it: as a string, trimmed; "" for ids that Mem0 refuses."""
     if value is None:
         return None
     text = (value if isinstance(value, str) else str(value)).strip()
@@ -44,16 +44,16 @@ def scope_of(ids: Mapping[str, Any]) -> Scope | None:
     Args:
         ids: the arguments of a call, or a stored payload.
     """
-    # In a payload, Mem0 takes an empty id for one that is not there.
+    # In a payload, Mem0 treats an empty id as missing.
     return _scope({name: _entity_id(ids.get(name)) for name in _IDS if ids.get(name) != ""})
 
 
 def search_scope(filters: Mapping[str, Any]) -> Scope | None:
-    """Return the scope that a search with these filters looks in; None for a search across users, or without a name.
+    """Return the scope that a search with these filters covers; None for a search across users, or without a name.
 
-    Mem0 takes the ids beside one another and those under AND together, the last one of a name counting; what is under
-    OR and NOT only narrows what these name. An agent or run that is left open, by a wildcard or by several values, is
-    not part of the scope.
+    Mem0 combines the ids at the top level and those under AND; the last value of a name counts. Conditions under OR
+    and NOT only restrict this further. An agent or run that may have several values, by a wildcard or a list, is not
+    part of the scope.
     """
     given: dict[str, Any] = {}
     for key, value in filters.items():
@@ -61,35 +61,35 @@ def search_scope(filters: Mapping[str, Any]) -> Scope | None:
             given[key] = _entity_id(value)
         elif key == "AND" and isinstance(value, Sequence):
             for condition in value:
-                given |= {name: _equal_to(condition[name]) for name in _IDS if name in condition}
+                given |= {name: _only_value(condition[name]) for name in _IDS if name in condition}
     open_ids = {name for name in _IDS if given.get(name) == _ANY or (name not in given and _narrowed(filters, name))}
     if "user_id" in open_ids:
         return None
     return _scope({name: value for name, value in given.items() if name not in open_ids})
 
 
-def _equal_to(condition: Any) -> Any:
-    """Return the one value that a condition on an id under AND allows; `_ANY` when it may be several."""
+def _only_value(condition: Any) -> Any:
+    """Return the only value that a condition on an id under AND allows; `_ANY` if there are several."""
     if isinstance(condition, Mapping):
         if set(condition) == {"eq"}:
             condition = condition["eq"]
         elif set(condition) == {"in"} and isinstance(condition["in"], list) and len(condition["in"]) == 1:
             condition = condition["in"][0]
-    # Mem0 neither trims nor converts what is nested: nothing but a string equals a stored id.
+    # Mem0 neither trims nor converts nested values: only a string can equal a stored id.
     return condition if isinstance(condition, str) else _ANY
 
 
 def _narrowed(filters: Mapping[str, Any], name: str) -> bool:
-    """Return whether an id is restricted in a nested condition, to more than one value then."""
+    """Return whether a nested condition restricts an id, which can then have more than one value."""
     nested = ("OR", "NOT", "$or", "$not", "$and")
     conditions = [one for key in nested for one in filters.get(key) or () if isinstance(one, Mapping)]
     return any(name in one for one in conditions)
 
 
 def message_turns(messages: Any, scope: Scope) -> list[tuple[str, Turn]]:
-    """Return (role, turn) for every message that says something; whatever is malformed is left out.
+    """Return (role, turn) for every message with a text; malformed messages are left out.
 
-    The conversation is the scope itself: one run of an owner, or all that the owner says when no run is given.
+    The conversation is the scope: one run of an owner, or everything of the owner when no run is given.
     """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
@@ -139,7 +139,7 @@ def result_events(
     scope: Scope,
     payloads: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[Event]:
-    """Yield the events of an `add`: its turns, and the memories that came out of them.
+    """Yield the events of an `add`: its turns, and the memories made from them.
 
     Args:
         items: what `add` returned.
@@ -190,7 +190,7 @@ def retrieval_event(query: str, scope: Scope, result: Any, encoder_version: str)
 def memory_event(memory_id: str, payload: Mapping[str, Any]) -> Memory | None:
     """Return the event of a memory as it is stored now, e.g. after an update; None when it names no owner.
 
-    Its turns, and a speaker who is not in the payload, are left empty: the log keeps what it knew of them.
+    Its turns, and a speaker who is not in the payload, are left empty: the log keeps the values that it has.
     """
     scope = scope_of(payload)
     if scope is None:
@@ -201,7 +201,7 @@ def memory_event(memory_id: str, payload: Mapping[str, Any]) -> Memory | None:
 
 
 def deletion_event(memory_id: str, payload: Mapping[str, Any]) -> Deletion:
-    """Return the event of a deleted memory, which its id names well enough when the payload does not say whose it was.
+    """Return the event of a deleted memory; without an owner in the payload, its id alone names it.
 
     Raises:
         ValueError: the id is empty; such an event would mean everything in the scope.

@@ -1,4 +1,4 @@
-"""Mem0's faiss stores saved whole: whenever a write is killed, the store is as it was before it or after it.
+"""Saves Mem0's faiss stores in one step: after a killed write, the store is as before it or as after it.
 
 Mem0 writes an index and its payloads to two files in place, and only logs when it cannot; it updates a row by a saved
 deletion and a saved insertion.
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["finish_faiss", "forget_faiss", "prepare_faiss", "release_faiss", "start_faiss", "stored_vectors"]
 
-# The files of one collection, those that will replace them, and the mark that says that these are complete.
+# The files of one collection, the new files that replace them, and the file that says that the new ones are complete.
 _ENDINGS = (".faiss", ".json")
 _NEW, _READY = ".new", ".ready"
-# What is replaced in a store.
+# The methods of a store that are replaced.
 _METHODS = ("_save", "update", "reset")
 
 
@@ -97,14 +97,14 @@ def prepare_faiss(raw: Any) -> None:
 
 
 def release_faiss(raw: Any) -> None:
-    """Give a store back as Mem0 made it."""
+    """Restore the methods of a store that `prepare_faiss` replaced."""
     for name in _METHODS:
         vars(raw).pop(name, None)
 
 
 def forget_faiss(raw: Any) -> None:
-    """Remove what a save that was killed left behind of a collection that is dropped."""
-    for ending in (*(f"{one}{_NEW}" for one in _ENDINGS), _READY):
+    """Remove the files that a killed save left, for a collection that is dropped."""
+    for ending in (*(f"{name}{_NEW}" for name in _ENDINGS), _READY):
         (Path(raw.path) / f"{raw.collection_name}{ending}").unlink(missing_ok=True)
 
 
@@ -146,7 +146,7 @@ def _save(raw: Any) -> None:
     try:
         _write(folder, name, raw.index, raw.docstore, raw.index_to_id)
     except OSError:
-        # What is not on disk must not look as if it were: back to what is.
+        # The store in memory must agree with the files, so it is loaded again.
         raw._load(f"{folder}/{name}.faiss", f"{folder}/{name}.pkl")
         raise
 

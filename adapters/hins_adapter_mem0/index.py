@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["QdrantIndex", "StoreIndex", "lacking"]
+__all__ = ["QdrantIndex", "StoreIndex", "missing_feature"]
 
-# What stands for "all" where a store can only list with a limit.
+# The limit that means "all" where a store can only list with a limit.
 _ALL = 10_000_000
 # Points that are fetched from Qdrant at a time: the embedded one sorts all of its ids each time.
 _SCROLL = 4096
 # From this many points on, changing how embedded Qdrant waits for the disk takes less time than it saves.
-_TOGETHER = 8
+_WAL_POINTS = 8
 
 
 # Why the rows of some of Mem0's stores cannot be copied: what their `list` does not do.
 _SEARCHES = "a complete list of its records: Mem0 lists it by a search, which ends after some thousands"
-_LACKING = {
+_MISSING_FEATURES = {
     "azure_ai_search": _SEARCHES,
     "databricks": _SEARCHES,
     "elasticsearch": "a complete list of its records: a search ends after 10,000",
@@ -49,9 +49,9 @@ _LACKING = {
 }
 
 
-def lacking(store: Any) -> str:
+def missing_feature(store: Any) -> str:
     """Return in words what one of Mem0's stores lacks to be swapped; "" for nothing."""
-    return _LACKING.get(provider_of(store), "")
+    return _MISSING_FEATURES.get(provider_of(store), "")
 
 
 class StoreIndex:
@@ -136,7 +136,7 @@ class StoreIndex:
             )
 
     def _all(self) -> list[Any]:
-        if missing := lacking(self.store.raw):
+        if missing := missing_feature(self.store.raw):
             raise AgentError(
                 f"Mem0's {provider_of(self.store.raw)!r} store cannot be swapped, because it lacks {missing}.",
                 "Use qdrant, pgvector, chroma or faiss; recording, mining and training work with any store.",
@@ -212,8 +212,8 @@ class QdrantIndex(StoreIndex):
 
     def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
         """Write records with their vectors, of shape (len(records), dim); BM25 vectors follow from the payload."""
-        together = self._committed_together() if len(records) >= _TOGETHER else nullcontext()
-        with self.store.guard, together:
+        synced = self._one_disk_sync() if len(records) >= _WAL_POINTS else nullcontext()
+        with self.store.guard, synced:
             with_retries(lambda: self._insert(records, vectors))
 
     def delete(self, ids: Iterable[str]) -> None:
@@ -231,7 +231,7 @@ class QdrantIndex(StoreIndex):
         return self.store.raw.client
 
     @contextmanager
-    def _committed_together(self) -> Iterator[None]:
+    def _one_disk_sync(self) -> Iterator[None]:
         """Let embedded Qdrant wait for the disk once for all points instead of twice for each.
 
         It commits each point to a SQLite file of its own. In WAL mode with normal synchronisation, commits survive a

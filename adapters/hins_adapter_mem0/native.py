@@ -1,4 +1,4 @@
-"""Mem0's faiss, Chroma and pgvector collections as indexes, paged and written by the store's own means."""
+"""Mem0's faiss, Chroma and pgvector collections as indexes, paged and written through the store's own interface."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class ChromaIndex(_Snapshot):
         if not records:
             return
         with self.store.guard:
-            # Chroma merges metadata: what is not there any more has to be set to None.
-            stale = {record.id: dict.fromkeys(record.payload) for record in self.get([one.id for one in records])}
+            # Chroma merges metadata: keys that are removed have to be set to None.
+            stale = {record.id: dict.fromkeys(record.payload) for record in self.get([row.id for row in records])}
             upsert = partial(self._rows.upsert, ids=[record.id for record in records], embeddings=vectors)
             payloads = [{**stale.get(record.id, {}), **record.payload} for record in records]
             with_retries(lambda: upsert(metadatas=payloads))

@@ -1,4 +1,4 @@
-"""Finds out which encoder and which collections a Mem0 store is served with, and opens them."""
+"""Finds out which encoder and which collections serve a Mem0 store, and opens them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from hins_adapter_mem0.agent import AGENTS, Mem0Agent
 from hins_adapter_mem0.clients import acquire_folder, release_folder
 from hins_adapter_mem0.config import embedded_path, store_key
-from hins_adapter_mem0.index import lacking
+from hins_adapter_mem0.index import missing_feature
 from hins_adapter_mem0.indexes import open_index
 from hins_adapter_mem0.stores import StoreOpener, entity_collection, store_client
 from hins_memory.config import Settings
@@ -39,7 +39,7 @@ Embedder = str
 
 @dataclass(frozen=True)
 class _Store:
-    """A store of Mem0's: `client` is the one that came with it, `own` what this process may open it only once by."""
+    """A store of Mem0. `client` is the Qdrant client that came with it; `own` the object that identifies its agent."""
 
     provider: str
     config: Any
@@ -58,7 +58,7 @@ class _Store:
         return store_key(self.provider, self.config)
 
     def opener(self, held: ExitStack) -> StoreOpener:
-        """Return what opens its collections, with its folder given back by `held` if it is an embedded one.
+        """Return what opens its collections, and let `held` release its folder if it is an embedded store.
 
         Raises:
             AgentError: another process holds the folder, or the store cannot have a second collection.
@@ -87,7 +87,7 @@ class _Store:
         """Return this process's agent, opened and made to serve by `serve` if there is none.
 
         Raises:
-            AgentError: see `opener`; and whatever `serve` raises. The store is given back then.
+            AgentError: see `opener`; and whatever `serve` raises. The store is released then.
         """
 
         def make() -> Mem0Agent:
@@ -115,7 +115,7 @@ def open_agent(config: Any, settings: Settings, embedder: Embedder, model: str |
 
 
 def recorded_version(memory: Any, settings: Settings) -> str:
-    """Return the encoder version that a live memory's store is recorded with; "" when it is not ours."""
+    """Return the encoder version that a live memory's store is recorded with; "" when it is not in the registry."""
     live = Registry(settings).live_index(_Store.of_memory(memory).id)
     return live.version if live is not None else ""
 
@@ -152,7 +152,7 @@ def open_recording_agent(memory: Any, settings: Settings) -> Mem0Agent | None:
         opener = StoreOpener(store.provider, store.config, store_client(memory.vector_store))
     except AgentError:
         return None
-    return open_own_agent(memory, settings) if opener.shared and not lacking(memory.vector_store) else None
+    return open_own_agent(memory, settings) if opener.shared and not missing_feature(memory.vector_store) else None
 
 
 def _serve_first(agent: Mem0Agent, *, embedder: Embedder, in_place: bool) -> None:
@@ -168,22 +168,22 @@ def _first_suffix(agent: Mem0Agent, encoder: Encoder, *, in_place: bool) -> str:
     """Return the suffix of a store's first index, which must be empty."""
     opener = agent.opener
     collection = str(opener.config.collection_name)
-    held, dim = _look(opener, collection, encoder.dim)
+    held, dim = _inspect_collection(opener, collection, encoder.dim)
     if held:
         raise AgentError(
             f"{agent.store_id} holds {held} that another encoder embedded; {encoder.version} cannot search them.",
             'Re-embed them with hins_memory.attach(memory, embedder="hins", reembed=True), or use another collection.',
         )
     if in_place:
-        entities, entity_dim = _look(opener, entity_collection(opener.provider, collection), encoder.dim)
+        entities, entity_dim = _inspect_collection(opener, entity_collection(opener.provider, collection), encoder.dim)
         if not entities and {dim, entity_dim} <= {None, encoder.dim}:
             return ""
     # Beside the collection that is there, which stays as it is: for its own embedder after a detach.
     return "_hins_" + re.sub(r"[^A-Za-z0-9]+", "-", encoder.version)
 
 
-def _look(opener: StoreOpener, collection: str, dim: int) -> tuple[str, int | None]:
-    """Return in words what a collection holds ("": nothing), and its dimension (None: not there yet, or not known).
+def _inspect_collection(opener: StoreOpener, collection: str, dim: int) -> tuple[str, int | None]:
+    """Return what a collection holds, in words ("" for nothing), and its dimension (None if missing or not known).
 
     Stores other than Qdrant cannot be asked without creating the collection; then it gets `dim`.
     """

@@ -1,4 +1,4 @@
-"""Records what a Mem0 memory does and what is known afterwards; never raises into the agent."""
+"""Records the calls and outcomes of a Mem0 memory; never raises into the agent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hins_adapter_mem0.stores import GuardedStore
 from hins_memory.log.capture import never_raises
 from hins_memory.sdk.recorder import Recorder
 
-__all__ = ["Mem0Recorder", "Stored", "deleting", "deletions", "doomed", "stored_memories"]
+__all__ = ["Mem0Recorder", "Stored", "about_to_be_deleted", "deleting", "deletions", "stored_memories"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Mem0Recorder(Recorder):
 
     @never_raises(None)
     def added(self, memory: Any, messages: Any, arguments: Mapping[str, Any], result: Any) -> None:
-        """Record an `add`. Reads the store for memories that an LLM wrote, because the result leaves out whose."""
+        """Record an `add`. Memories that an LLM wrote are read from the store: the result has no speakers."""
         scope = scope_of(arguments)
         if scope is None:
             self.left_out()
@@ -66,9 +66,9 @@ class Mem0Recorder(Recorder):
             self.left_out()
 
     @never_raises(None)
-    def deleted(self, gone: Iterable[Stored]) -> None:
+    def deleted(self, deleted_memories: Iterable[Stored]) -> None:
         """Record what was deleted, one memory at a time: the log may hold more of the same scope than this store."""
-        for stored in gone:
+        for stored in deleted_memories:
             self.record(deletion_event(stored.id, stored.payload))
 
 
@@ -84,7 +84,7 @@ def stored_memory(memory: Any, memory_id: Any) -> Stored | None:
     try:
         row = memory.vector_store.get(vector_id=memory_id)
     except Exception:
-        # Mem0 meets the same error next, and says it to the caller.
+        # Mem0 gets the same error next, and raises it to the caller.
         logger.debug("%s could not be read", memory_id, exc_info=True)
         return None
     return None if row is None else _stored(row)
@@ -104,23 +104,23 @@ def stored_memories(store: Any) -> list[Stored]:
         return []
 
 
-# What the running call has deleted so far, here and in the tasks started from here.
+# What the running call has deleted so far, also in tasks that it started.
 _deletions: ContextVar[list[Stored] | None] = ContextVar("hins_mem0_deletions", default=None)
 
 
 @contextmanager
 def deletions() -> Iterator[list[Stored]]:
-    """Collect what `deleting` sees deleted inside."""
-    gone: list[Stored] = []
-    token = _deletions.set(gone)
+    """Collect the memories that `deleting` notes inside the block."""
+    deleted_memories: list[Stored] = []
+    token = _deletions.set(deleted_memories)
     try:
-        yield gone
+        yield deleted_memories
     finally:
         _deletions.reset(token)
 
 
-def doomed(memory: Any, memory_id: Any, existing: Any = None) -> Stored | None:
-    """Return a memory that is about to be deleted, if that shall be recorded; `existing` is its row, if it was read."""
+def about_to_be_deleted(memory: Any, memory_id: Any, existing: Any = None) -> Stored | None:
+    """Return the stored memory before it is deleted, None if that is not recorded; `existing` is its row, if known."""
     if _deletions.get() is None:
         return None
     return stored_memory(memory, memory_id) if existing is None else _stored(existing)
@@ -132,20 +132,20 @@ def deleting(memory: Any, stored: Stored | None) -> Iterator[None]:
 
     An error after the store has deleted it, e.g. of Mem0's history, does not bring it back.
     """
-    gone = _deletions.get()
-    if gone is None or stored is None:
+    deleted_memories = _deletions.get()
+    if deleted_memories is None or stored is None:
         yield
         return
     try:
         yield
     except Exception:
-        if _is_gone(memory, stored.id):
-            gone.append(stored)
+        if _is_deleted(memory, stored.id):
+            deleted_memories.append(stored)
         raise
-    gone.append(stored)
+    deleted_memories.append(stored)
 
 
-def _is_gone(memory: Any, memory_id: Any) -> bool:
+def _is_deleted(memory: Any, memory_id: Any) -> bool:
     try:
         return memory.vector_store.get(vector_id=memory_id) is None
     except Exception:

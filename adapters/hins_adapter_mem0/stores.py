@@ -109,7 +109,7 @@ class StoreOpener:
             raw = VectorStoreFactory.create(self.provider, config)
             prepare_faiss(raw)
             return raw
-        # Two processes may make the same collection at once: one of them is told that it exists by now.
+        # Two processes may create the same collection at once: one gets an error that it exists, and tries again.
         return with_retries(lambda: VectorStoreFactory.create(self.provider, config))
 
     def _forget(self, collection: str) -> None:
@@ -124,12 +124,12 @@ def dimension_field(config: Any) -> str:
     return next((name for name in ("embedding_model_dims", "embedding_dimension") if name in fields), "dims")
 
 
-# What reads a store; what writes to it has methods here.
+# Methods that read a store; those that write are defined below.
 _READS = frozenset({"search", "search_batch", "keyword_search", "get", "list"})
 
 
 class GuardedStore:
-    """One of Mem0's vector stores behind its own interface, one call at a time, with writes sent to a replica too."""
+    """One of Mem0's vector stores behind its own interface, one call at a time, with writes sent to a shadow too."""
 
     def __init__(
         self, raw: Any, lock: threading.RLock | None, dropped: Callable[[str], None] = lambda collection: None
@@ -140,7 +140,7 @@ class GuardedStore:
         self.writes = WriteTracker(str(getattr(raw, "collection_name", "")))
 
     def __getattr__(self, name: str) -> Any:
-        if name == "raw":  # not there yet while the object is being made or copied
+        if name == "raw":  # missing while the object is being created or copied
             raise AttributeError(name)
         value = getattr(self.raw, name)
         if name not in _READS:
@@ -159,7 +159,7 @@ class GuardedStore:
         ids: Sequence[Any] | None = None,
     ) -> Any:
         """Insert rows, as Mem0's stores do."""
-        # The rows are named here, because a replica has to find them again.
+        # Ids are made here, because a shadow needs them to find the rows again.
         names = list(ids) if ids is not None else [str(uuid.uuid4()) for _ in vectors]
         with self.writes.tracked(names), self.guard:
             return self.raw.insert(vectors=vectors, payloads=payloads, ids=names)
@@ -175,7 +175,7 @@ class GuardedStore:
             return self.raw.delete(vector_id=vector_id)
 
     def reset(self) -> None:
-        """Delete every row, here and in the replica."""
+        """Delete every row, here and in the shadow."""
         with self.guard:
             self.raw.reset()
         self.writes.copy_clear()

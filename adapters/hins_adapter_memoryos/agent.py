@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from hins_adapter_memoryos.component import Binding, Part
 from hins_adapter_memoryos.encoders import FrameworkEncoder
 from hins_adapter_memoryos.files import (
     KINDS,
-    MARK,
+    SPACE_KEY,
     DamagedFileError,
     Entry,
     Kind,
@@ -24,7 +25,6 @@ from hins_adapter_memoryos.files import (
     writing,
 )
 from hins_adapter_memoryos.index import StoreTexts, TextIndex, usable_vectors
-from hins_adapter_memoryos.part import Binding, Part
 from hins_adapter_memoryos.vectors import VectorCache
 from hins_memory.errors import AgentError, LogError
 from hins_memory.plugins.protocols import Index
@@ -68,7 +68,7 @@ class MemoryosAgent(AgentBase):
         self._shadow: Binding | None = None
         self._caches: dict[str, VectorCache] = {}
         self._parts: weakref.WeakSet[Part] = weakref.WeakSet()
-        self._clearers: list[Callable[[], None]] = []
+        self._cache_clearers: list[Callable[[], None]] = []
         self._refreshed_at = float("-inf")
 
     @property
@@ -82,35 +82,35 @@ class MemoryosAgent(AgentBase):
         return [part for part in list(self._parts) if part.kind != "short"]
 
     def join(self, parts: Iterable[Part], clear_cache: Callable[[], None] | None = None) -> None:
-        """Take parts of a Memoryos, as they were just loaded, into the store, with the encoder that serves.
+        """Register parts of a Memoryos that were just loaded, and give them the vectors of the encoder that serves.
 
         Args:
-            parts: the parts; those that are here already are brought up to date.
+            parts: the parts; known ones are brought up to date.
             clear_cache: empties MemoryOS's own cache of embeddings.
         """
         with self._lock:
-            if clear_cache is not None and clear_cache not in self._clearers:
-                self._clearers.append(clear_cache)
+            if clear_cache is not None and clear_cache not in self._cache_clearers:
+                self._cache_clearers.append(clear_cache)
             for part in parts:
                 if part.kind != "short":
-                    self._adopt(part)
+                    self._load_vectors(part)
                 self._parts.add(part)
 
-    def _adopt(self, part: Part) -> None:
-        """Bring a part that was just loaded, and its file, to the vectors of the encoder that serves."""
+    def _load_vectors(self, part: Part) -> None:
+        """Give a part that was just loaded, and its file, the vectors of the encoder that serves."""
         target = self.current
         if not target.version:
             return
         previous = self.encoders.registry.previous_index(self.store_id)
         self.convert_file(part.path, target, self._space(previous.version) if previous and previous.version else None)
         document = _readable(part.path) or {}
-        marked = document.get(MARK) == target.space
+        marked = document.get(SPACE_KEY) == target.space
         # Content that another program wrote into the file may not fit; it is made again from its text.
         dim = getattr(target.encoder, "dim", None)
         self._convert_part(part, target, usable_vectors(entries(document), dim) if marked else None)
 
     def leave(self, parts: Iterable[Part]) -> None:
-        """Let go of parts."""
+        """Forget parts."""
         for part in parts:
             self._parts.discard(part)
 
@@ -155,7 +155,7 @@ class MemoryosAgent(AgentBase):
     def copy_to_shadow(self, part: Part) -> None:
         """Give what a part has saved vectors of the shadow's encoder, while there is one; never raises."""
         try:
-            self._bring(part)
+            self._fill_shadow(part)
         except Exception:
             logger.exception("What %s saved did not reach the shadow of %s yet", part.path, self.store_id)
 
@@ -166,9 +166,9 @@ class MemoryosAgent(AgentBase):
             Exception: whatever the encoder or the disk raised.
         """
         for part in self.parts:
-            self._bring(part)
+            self._fill_shadow(part)
 
-    def _bring(self, part: Part) -> None:
+    def _fill_shadow(self, part: Part) -> None:
         shadow = self._shadow
         if shadow is None:
             return
@@ -177,7 +177,7 @@ class MemoryosAgent(AgentBase):
             texts = {entry.id: entry.text for entry in found if entry.kind == kind}
             missing = texts.keys() - self._cache(shadow.space).known(kind, texts)
             new = [entry for entry in found if entry.kind == kind and entry.id in missing]
-            self._keep(self._vectors(new, shadow), shadow.space)
+            self._cache_vectors(self._vectors(new, shadow), shadow.space)
 
     def switch_to(self, version: str, suffix: str) -> float:
         """Serve with the encoder of `version`: in the objects of this process, then in every file.
@@ -198,12 +198,12 @@ class MemoryosAgent(AgentBase):
             if target is old:
                 return 0.0
             if target.space and target.space == old.space:
-                self._requery(target)
+                self._switch_query_encoder(target)
                 return time.perf_counter() - started
-            # What can fail comes first: encoding what is missing, and writing down what is given up.
+            # What can fail comes first: encoding missing texts, and keeping the old vectors for a rollback.
             found = [entry for part in self.parts for entry in part.entries()]
-            self._keep(self._vectors(found, target), target.space)
-            self._keep(usable_vectors(found), old.space)
+            self._cache_vectors(self._vectors(found, target), target.space)
+            self._cache_vectors(usable_vectors(found), old.space)
             self.current, self._shadow = target, None
             try:
                 for part in self.parts:
@@ -215,11 +215,11 @@ class MemoryosAgent(AgentBase):
                         self._convert_part(part, old)
                 raise
             self._convert_files(target, old)
-            for clear in self._clearers:
+            for clear in self._cache_clearers:
                 clear()
             return time.perf_counter() - started
 
-    def _requery(self, target: Binding) -> None:
+    def _switch_query_encoder(self, target: Binding) -> None:
         """Serve with another version that makes the same vectors of documents: no vector and no file changes."""
         self.current, self._shadow = target, None
         for part in self.parts:
@@ -235,7 +235,7 @@ class MemoryosAgent(AgentBase):
                 logger.exception("%s keeps its old vectors until it is opened again", path)
 
     def serve_recorded(self, version: str, suffix: str) -> None:
-        """Serve with what is recorded, which another process may have changed since this one looked.
+        """Serve with the recorded version, which another process may have changed.
 
         Raises:
             AgentError: its encoder cannot be loaded.
@@ -248,14 +248,14 @@ class MemoryosAgent(AgentBase):
                 self.current = self.bind(version, suffix)
 
     def refresh_if_due(self) -> None:
-        """Follow what another process swapped the store to; asks the registry at most every `REFRESH_SECONDS`.
+        """Serve the version that another process swapped to; asks the registry at most every `REFRESH_SECONDS`.
 
         To be called between operations: the flip waits for those that run.
 
         Raises:
             AgentError: the encoder that serves by now cannot be loaded here.
         """
-        # The holder of the lock is flipping, or will be done before the next look.
+        # If another thread holds the lock, it is flipping, or finishes before the next check.
         if time.monotonic() - self._refreshed_at < REFRESH_SECONDS or not self._lock.acquire(blocking=False):
             return
         try:
@@ -283,18 +283,18 @@ class MemoryosAgent(AgentBase):
             for path in store_files(self.root):
                 with writing(self.root, path):
                     document = _readable(path)
-                    if document is not None and document.get(MARK) != binding.space:
-                        write_json(path, document | {MARK: binding.space}, durable=True)
+                    if document is not None and document.get(SPACE_KEY) != binding.space:
+                        write_json(path, document | {SPACE_KEY: binding.space}, durable=True)
 
     def release(self, parts: Sequence[Part]) -> None:
-        """Give objects and their files back with the vectors of MemoryOS's own encoder.
+        """Give objects and their files the vectors of MemoryOS's own encoder again.
 
         Raises:
             AgentError: its own encoder cannot be loaded; nothing has changed then.
         """
         searched = [part for part in parts if part.kind != "short" and part.binding.version]
         try:
-            self._keep(self._vectors([entry for part in searched for entry in part.entries()], self.own), "")
+            self._cache_vectors(self._vectors([entry for part in searched for entry in part.entries()], self.own), "")
         except Exception as error:
             raise AgentError(
                 f"MemoryOS's own encoder is needed to give the vectors back, and it failed: {error}",
@@ -317,19 +317,19 @@ class MemoryosAgent(AgentBase):
         """
         with writing(self.root, path):
             document = _readable(path)
-            if document is None or document.get(MARK, "") == target.space:
+            if document is None or document.get(SPACE_KEY, "") == target.space:
                 return
             found = list(entries(document))
-            if old_space is not None and document.get(MARK, "") == old_space:
-                self._keep(usable_vectors(found), old_space)
-            self._put(found, self._vectors(found, target))
-            document.pop(MARK, None)
-            write_json(path, document | ({MARK: target.space} if target.space else {}), durable=True)
+            if old_space is not None and document.get(SPACE_KEY, "") == old_space:
+                self._cache_vectors(usable_vectors(found), old_space)
+            self._set_vectors(found, self._vectors(found, target))
+            document.pop(SPACE_KEY, None)
+            write_json(path, document | ({SPACE_KEY: target.space} if target.space else {}), durable=True)
 
     def _convert_part(self, part: Part, target: Binding, known: _Vectors | None = None) -> None:
         with part.lock.exclusive():
             found = part.entries()
-            self._put(found, self._vectors(found, target, known))
+            self._set_vectors(found, self._vectors(found, target, known))
             part.binding = target
 
     def _vectors(self, found: Sequence[Entry], binding: Binding, known: _Vectors | None = None) -> _Vectors:
@@ -349,12 +349,12 @@ class MemoryosAgent(AgentBase):
             vectors |= zip(missing, binding.encoder.encode(list(missing.values()), role="document"), strict=True)
         return vectors
 
-    def _keep(self, vectors: _Vectors, space: str) -> None:
+    def _cache_vectors(self, vectors: _Vectors, space: str) -> None:
         for kind in KINDS:
             self._cache(space).put(kind, {id_: vector for (known, id_), vector in vectors.items() if known == kind})
 
     @staticmethod
-    def _put(found: Sequence[Entry], vectors: _Vectors) -> None:
+    def _set_vectors(found: Sequence[Entry], vectors: _Vectors) -> None:
         for entry in found:
             entry.holder[entry.field] = vectors[entry.kind, entry.id].tolist()
 

@@ -1,4 +1,4 @@
-"""What the parts of an attached Memoryos do differently: they embed with their binding, save in one step, record.
+"""The parts of an attached Memoryos: they embed with their binding, save in one step, and record.
 
 Each class here is mixed in before one of MemoryOS's own, whose method it calls and whose results it returns.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from hins_adapter_memoryos.component import Part, part_of
 from hins_adapter_memoryos.files import encodable, page_text
-from hins_adapter_memoryos.part import Part, part_of
 from hins_memory.sdk.attachment import OutcomeMethods, attachment_of
 
 if TYPE_CHECKING:
@@ -105,15 +105,17 @@ class AttachedMid(_WithFile):
             return super().search_sessions(*args, **kwargs)
 
     def evict_lfu(self) -> Any:
-        """Evict a segment as MemoryOS does, and record that it is gone, with those pages that no other one has."""
+        """Evict a segment as MemoryOS does, and record that it is gone, with the pages that no other segment has."""
         memory = cast("Any", self)
         before = dict(memory.sessions)
         with part_of(self).operation("document"):
             result = super().evict_lfu()
-        gone = [session for name, session in before.items() if name not in memory.sessions]
+        evicted = [session for name, session in before.items() if name not in memory.sessions]
         kept = {page.get("page_id") for session in memory.sessions.values() for page in session.get("details") or ()}
-        pages = [page for session in gone for page in session.get("details") or () if page.get("page_id") not in kept]
-        part_of(self).recorder.forgotten([*gone, *pages])
+        pages = [
+            page for session in evicted for page in session.get("details") or () if page.get("page_id") not in kept
+        ]
+        part_of(self).recorder.forgotten([*evicted, *pages])
         return result
 
 
@@ -193,7 +195,7 @@ class Attached(OutcomeMethods, _Base):  # type: ignore[misc]  # see _Base
         return part_of(cast("Any", self).mid_term_memory).binding.encoder
 
     def close(self) -> None:
-        """Write what waits to the interaction log and record nothing more; the memory itself can still be used."""
+        """Write waiting events to the interaction log and record nothing more; the memory itself can still be used."""
         attachment = attachment_of(self)
         if attachment is not None:
             attachment.end_capture()

@@ -21,13 +21,13 @@ from hins_adapter_memoryos.attached import (
     AttachedUpdater,
     attached_class,
 )
+from hins_adapter_memoryos.compat import Shape, is_memoryos, shape_of
+from hins_adapter_memoryos.component import Part, PartKind
 from hins_adapter_memoryos.encoders import FrameworkEncoder
 from hins_adapter_memoryos.events import scope_of
 from hins_adapter_memoryos.files import is_inside
 from hins_adapter_memoryos.opening import choose_encoder, open_agent
-from hins_adapter_memoryos.part import Part, PartKind
 from hins_adapter_memoryos.recorder import MemoryosRecorder
-from hins_adapter_memoryos.shape import Shape, is_memoryos, shape_of
 from hins_memory.errors import AgentError
 from hins_memory.sdk.attachment import ATTACHMENT_SLOT, Attachment, attachment_of, attachment_to_detach
 from hins_memory.sdk.captures import join_capture, leave_capture
@@ -57,7 +57,7 @@ class MemoryosAttachment(Attachment):
     restore_modules: Callable[[], object] = field(default=lambda: None)
 
     def hook(self, memory: Any) -> None:
-        """Make the memory and its parts attached ones."""
+        """Change the classes of the memory's parts to attached ones, and store this in the memory."""
         for name, (_, mixin) in _MEMORIES.items():
             component = getattr(memory, name)
             self.parts[name].install(component, attached_class(mixin, type(component)))
@@ -71,7 +71,7 @@ class MemoryosAttachment(Attachment):
         memory.__dict__[ATTACHMENT_SLOT] = self
 
     def unhook(self, memory: Any) -> None:
-        """Make them what they were."""
+        """Restore the memory and its parts."""
         self.end_capture()
         self.agent.leave(self.parts.values())
         self.restore_modules()
@@ -84,7 +84,7 @@ class MemoryosAttachment(Attachment):
             memory.__class__ = self.original
 
     def end_capture(self) -> None:
-        """Write what waits to the log and record nothing more."""
+        """Write waiting events to the log and record nothing more."""
         if self.recorder.capture is not None:
             self.recorder.capture = None
             leave_capture(self.settings, self.recorder)
@@ -124,7 +124,7 @@ def attach_with(memory: Any, options: AttachOptions) -> Any:
 
 
 def install(memory: Any, options: AttachOptions, original: type | None) -> None:
-    """Attach to the parts of a Memoryos; the caller sees to the class of the object itself.
+    """Attach to the parts of a Memoryos; the caller changes the class of the object itself.
 
     Raises:
         AgentError: see `attach`; the parts are as they were then.
@@ -160,7 +160,7 @@ def install(memory: Any, options: AttachOptions, original: type | None) -> None:
 
 
 def check_ids(*ids: Any) -> None:
-    """Check ids that MemoryOS makes paths of.
+    """Check ids from which MemoryOS makes paths.
 
     Raises:
         AgentError: one leads out of the store, to files of another user.

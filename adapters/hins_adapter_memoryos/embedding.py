@@ -1,4 +1,4 @@
-"""Stands in for MemoryOS's module-level `get_embedding`, for the operations of attached objects only.
+"""Replaces MemoryOS's module-level `get_embedding`, for the operations of attached objects only.
 
 MemoryOS's parts call one function of their module. It is replaced by one that looks at which operation is running in
 this thread: an operation of an attached part is served by that part's encoder; everything else, which includes every
@@ -58,7 +58,7 @@ def _replacement(original: Callable[..., Any]) -> Callable[..., Any]:
         operation = _operation.get()
         if operation is None or isinstance(operation.encoder, FrameworkEncoder):
             return original(text, *args, **kwargs)
-        # Whatever model MemoryOS names, the part's encoder answers; its own vectors would not fit beside ours.
+        # The part's encoder is used whatever model MemoryOS names: vectors of two encoders cannot be compared.
         return operation.encoder.encode([encodable(text)], role=operation.role)[0]
 
     get_embedding.hins_original = original  # type: ignore[attr-defined]  # functions take attributes
@@ -66,7 +66,7 @@ def _replacement(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def install(modules: tuple[ModuleType, ...]) -> None:
-    """Replace `get_embedding` in modules; counted, so that pairs with `uninstall`."""
+    """Replace `get_embedding` in modules; calls are counted, and each needs one `uninstall`."""
     with _lock:
         for module in modules:
             # Counted first: a finalizer that runs between the two lines must not take this for the last use.

@@ -1,4 +1,4 @@
-"""MemoryOS's own embedder as an encoder, for the vectors that a store is given back with."""
+"""MemoryOS's own embedder as an encoder, for the vectors of a store after a detach."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["FrameworkEncoder"]
 
 
 class FrameworkEncoder:
-    """MemoryOS's own embedder, for the vectors that a store is given back with.
+    """MemoryOS's own embedder, for the vectors of a store after a detach.
 
     The default model is the stock encoder's, which needs no network; any other is loaded by MemoryOS itself.
 

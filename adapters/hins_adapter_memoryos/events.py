@@ -1,4 +1,4 @@
-"""What MemoryOS stores and finds, as events of the interaction log: pure functions."""
+"""Converts what MemoryOS stores and finds to events of the interaction log: pure functions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
     "topic_of",
 ]
 
-# The reply of a turn that both said in the same second comes after what it answers.
+# User input and reply have one timestamp in seconds; the reply gets a time this much later.
 _STEP_SECONDS = 1e-3
 #: key of `retrieve_context`'s result -> the field of its vectors
 result_lists: Mapping[str, str] = {
@@ -64,9 +64,9 @@ def _seconds(timestamp: Any) -> float:
 
 
 def page_turns(page: Mapping[str, Any], scope: Scope) -> list[Turn]:
-    """Return the turns of a pair of utterances; who says nothing has none.
+    """Return the turns of a pair of utterances; an empty utterance gives no turn.
 
-    The ids follow from the content, so that a page, which is made of a pair long afterwards, finds its turns.
+    The ids are digests of the content, so that a page, which MemoryOS makes of the pair later, has the same turn ids.
     """
     start = _seconds(page.get("timestamp"))
     turns = []

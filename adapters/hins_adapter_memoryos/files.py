@@ -1,4 +1,4 @@
-"""MemoryOS's JSON files: what in them has a vector, writing them in one step, setting damaged ones aside."""
+"""MemoryOS's JSON files: their entries with vectors, writing in one step, setting damaged files aside."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hins_memory.common.text import well_formed
 
 __all__ = [
     "KINDS",
-    "MARK",
+    "SPACE_KEY",
     "DamagedFileError",
     "Entry",
     "Kind",
@@ -46,7 +46,7 @@ KINDS: tuple[Kind, ...] = ("summaries", "pages", "knowledge")
 
 #: The key that names the encoder version of a file's vectors; absent when they are MemoryOS's own. MemoryOS ignores
 #: it on loading and leaves it out on saving, so a file that it saved by itself is never taken for one of ours.
-MARK = "hins_encoder"
+SPACE_KEY = "hins_encoder"
 
 _KNOWLEDGE = ("knowledge_base", "assistant_knowledge")
 # Where the files with vectors are, and their names.
@@ -85,7 +85,7 @@ class Entry:
 
 
 def encodable(text: Any) -> str:
-    """Return a text as an encoder can read it: half a surrogate pair, which has no UTF-8, becomes U+FFFD."""
+    """Return a text as an encoder can read it: a lone surrogate, which UTF-8 cannot encode, becomes U+FFFD."""
     return well_formed(str(text))
 
 
@@ -143,7 +143,7 @@ def is_inside(id_: Any) -> bool:
 
 
 def side_folder(root: Path) -> Path:
-    """Return the folder in a data_storage_path that is ours."""
+    """Return the folder of hins-memory in a data_storage_path."""
     return root / ".hins"
 
 
@@ -173,7 +173,7 @@ def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
 
 
 def misshapen(document: Mapping[str, Any]) -> str:
-    """Return in words what of a mid-term or long-term document MemoryOS could not work with; "" for nothing."""
+    """Return in words which part of a mid-term or long-term document MemoryOS could not use; "" for none."""
     sessions = document.get("sessions", {})
     if not isinstance(sessions, dict) or not all(isinstance(session, dict) for session in sessions.values()):
         return "sessions are not objects"
@@ -188,7 +188,7 @@ def _lists_objects(value: Any) -> bool:
 
 
 def write_json(path: Path, document: Any, *, durable: bool = False) -> None:
-    """Write a file in MemoryOS's format in one step: whenever this is cut off, the old or the new file is there.
+    """Write a file in MemoryOS's format in one step: after a crash, the old or the new file is there.
 
     The caller holds the lock of `writing`.
 
@@ -205,7 +205,7 @@ def write_json(path: Path, document: Any, *, durable: bool = False) -> None:
     try:
         text = json.dumps(document, ensure_ascii=False, indent=2).encode("utf-8")
     except UnicodeEncodeError:
-        # Half a surrogate pair, which UTF-8 has no bytes for: as an escape it survives.
+        # A lone surrogate, which UTF-8 cannot encode: it is written as a JSON escape.
         text = json.dumps(document, ensure_ascii=True, indent=2).encode("ascii")
     try:
         write_private(scratch, text, durable=durable)

@@ -1,4 +1,4 @@
-"""Finds out which encoder the vectors of a MemoryOS store are made by, and which one serves it."""
+"""Finds out which encoder made the vectors of a MemoryOS store, and which one serves it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hins_adapter_memoryos.agent import MemoryosAgent
+from hins_adapter_memoryos.component import Binding
 from hins_adapter_memoryos.encoders import FrameworkEncoder
 from hins_adapter_memoryos.files import store_files
 from hins_adapter_memoryos.index import file_entries, usable_vectors
-from hins_adapter_memoryos.part import Binding
 from hins_memory.config import Settings
 from hins_memory.errors import AgentError
 from hins_memory.plugins.protocols import Record
@@ -74,9 +74,9 @@ def choose_encoder(agent: MemoryosAgent, embedder: str | None, reembed: bool) ->
         return None
     encoder = first_encoder(agent.encoders, embedder)
     # What MemoryOS stored with its default model is served as it is, whatever new stores begin with.
-    for one in dict.fromkeys((encoder, agent.encoders.stock())):
-        if _made_by(agent.root, one):
-            agent.accept(_record(agent, one))
+    for candidate in dict.fromkeys((encoder, agent.encoders.stock())):
+        if _made_by(agent.root, candidate):
+            agent.accept(_record(agent, candidate))
             return None
     if reembed:
         return encoder

@@ -36,7 +36,7 @@ class MemoryosPlugin(AdapterPlugin):
 
     def is_ours(self, memory: Any) -> bool:
         """Return whether an object is a Memoryos, or a store that was opened by name."""
-        from hins_adapter_memoryos.shape import is_memoryos
+        from hins_adapter_memoryos.compat import is_memoryos
 
         return isinstance(memory, OpenStore) or is_memoryos(memory)
 

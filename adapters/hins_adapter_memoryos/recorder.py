@@ -63,8 +63,8 @@ class MemoryosRecorder(Recorder):
     def __init__(self, capture: Capture | None, scope: Scope | None) -> None:
         super().__init__(capture)
         self.scope = scope or Scope()
-        self._named = scope is not None
-        # The memories that the log knows from here. What was stored before is recorded when it is first found.
+        self._has_owner = scope is not None
+        # Ids of memories that were recorded here. Memories that were stored before are recorded when first retrieved.
         self._known: set[str] = set()
 
     @never_raises(None)
@@ -80,18 +80,18 @@ class MemoryosRecorder(Recorder):
             return
         pages = list(session.get("details") or ())
         for page in pages[len(pages) - count :]:
-            self._page(page, session)
+            self._record_page(page, session)
         if len(pages) <= count:
-            self._memory(summary_memory(session, self.scope))
+            self._record_memory(summary_memory(session, self.scope))
 
     @never_raises(None)
     def learned(self, entry: Mapping[str, Any], speaker: str) -> None:
         """Record an entry of knowledge, with the turns of the pages that it came from."""
-        self._memory(knowledge_memory(entry, speaker, _sources.get(), self.scope))
+        self._record_memory(knowledge_memory(entry, speaker, _sources.get(), self.scope))
 
     @never_raises(None)
     def forgotten(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Record that MemoryOS dropped segments, pages or knowledge, for want of space."""
+        """Record that MemoryOS dropped segments, pages or knowledge because it was full."""
         for entry in entries:
             id_ = memory_id(entry)
             self._known.discard(id_)
@@ -111,7 +111,7 @@ class MemoryosRecorder(Recorder):
             found: what `retrieve_context` returned.
             parts: the part that each of its lists came from.
         """
-        if self.capture is None or not self._named or not isinstance(query, str):
+        if self.capture is None or not self._has_owner or not isinstance(query, str):
             return ""
         scored: list[tuple[Mapping[str, Any], float]] = []
         version = ""
@@ -120,27 +120,29 @@ class MemoryosRecorder(Recorder):
             with part.operation("query"):
                 version = part.version if name == "retrieved_pages" or listed else version
                 scored += _scored(part, query, listed, field)
-            self._introduce(name, listed, parts)
+            self._record_unknown(name, listed, parts)
         return self.retrieved(retrieval_event(query, scored, version, self.scope))
 
-    def _introduce(self, name: str, listed: Sequence[Mapping[str, Any]], parts: Mapping[str, SearchedPart]) -> None:
-        """Record found memories that were stored before there was a log, or by another user of the assistant."""
+    def _record_unknown(
+        self, name: str, listed: Sequence[Mapping[str, Any]], parts: Mapping[str, SearchedPart]
+    ) -> None:
+        """Record retrieved memories that were stored before recording began, or by another user of the assistant."""
         unknown = [entry for entry in listed if memory_id(entry) not in self._known]
         if not unknown:
             return
         if name == "retrieved_pages":
             sessions = parts[name].document()["sessions"].values()
-            homes = {memory_id(page): one for one in list(sessions) for page in list(one.get("details") or ())}
+            session_of = {memory_id(page): one for one in list(sessions) for page in list(one.get("details") or ())}
             for page in unknown:
-                self._page(page, homes.get(memory_id(page)))
+                self._record_page(page, session_of.get(memory_id(page)))
         else:
             speaker = "user" if name == "retrieved_user_knowledge" else "assistant"
             for entry in unknown:
-                self._memory(knowledge_memory(entry, speaker, (), self.scope))
+                self._record_memory(knowledge_memory(entry, speaker, (), self.scope))
 
     @contextmanager
     def extracting(self, pages: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-        """Take what is learned inside to come from these pages."""
+        """Record these pages as the source of knowledge that is added inside the block."""
         token = _sources.set(tuple(turn.id for page in pages for turn in page_turns(page, self.scope)))
         try:
             yield
@@ -153,13 +155,13 @@ class MemoryosRecorder(Recorder):
         if text != _NO_ANSWER:
             super().answered(retrieval_id, text)
 
-    def _page(self, page: Mapping[str, Any], session: Mapping[str, Any] | None) -> None:
-        # Again, because the pair may have been said before there was a log; the turns it knows stay as they are.
+    def _record_page(self, page: Mapping[str, Any], session: Mapping[str, Any] | None) -> None:
+        # Recorded again, because the pair may be older than the log; turns that the log has stay as they are.
         for turn in page_turns(page, self.scope):
             self.record(turn)
-        self._memory(page_memory(page, session, self.scope))
+        self._record_memory(page_memory(page, session, self.scope))
 
-    def _memory(self, event: Any) -> None:
+    def _record_memory(self, event: Any) -> None:
         self._known.add(event.id)
         if event.id:
             self.record(event)
@@ -170,7 +172,7 @@ class MemoryosRecorder(Recorder):
         """Put an event into the log's queue, unless it is of an owner without a name."""
         if self.capture is None:
             return
-        if self._named or isinstance(event, (Answer, Feedback)):
+        if self._has_owner or isinstance(event, (Answer, Feedback)):
             super().record(event)
         else:
             self.left_out()

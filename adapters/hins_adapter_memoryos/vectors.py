@@ -26,9 +26,9 @@ _AMONG = "kind = ? and id in (select value from json_each(?))"
 
 
 class VectorCache:
-    """Vectors of one space in a SQLite file; safe with several threads and processes, and kill-proof.
+    """Vectors of one space in a SQLite file; safe with several threads and processes, and with kill -9.
 
-    The file appears with the first vector and goes with the last.
+    The file is created with the first vector and removed with the last.
 
     Args:
         root: the data_storage_path.
@@ -67,7 +67,7 @@ class VectorCache:
                 connection.execute(f"delete from vectors where {_AMONG}", (kind, json.dumps(list(ids))))
 
     def drop(self, kind: Kind) -> None:
-        """Forget every vector of a kind; without any left, the file goes."""
+        """Forget every vector of a kind; if none is left, the file is removed."""
         with self._lock:
             if not self.path.is_file():
                 return

@@ -10,7 +10,7 @@ from typing import Any
 
 import memoryos
 import numpy as np
-from hins_adapter_memoryos.files import MARK, entries, read_json, store_files
+from hins_adapter_memoryos.files import SPACE_KEY, entries, read_json, store_files
 from llm_server import LLMServer
 
 from hins_memory.config import Settings
@@ -119,7 +119,7 @@ def assert_in_one_space(memory: Any, encoder: Encoder) -> int:
     for path in store_files(agent.root):
         document = read_json(path, dict)
         in_file = list(entries(document))
-        assert document.get(MARK) == encoder.space or not in_file
+        assert document.get(SPACE_KEY) == encoder.space or not in_file
         found += in_file
     expected = encoder.encode([entry.text for entry in found])
     for entry, vector in zip(found, expected, strict=True):

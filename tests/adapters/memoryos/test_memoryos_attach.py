@@ -16,8 +16,8 @@ import memoryos
 import numpy as np
 import pytest
 from hins_adapter_memoryos import Memoryos
+from hins_adapter_memoryos.compat import shape_of
 from hins_adapter_memoryos.plugin import plugin
-from hins_adapter_memoryos.shape import shape_of
 from llm_server import LLMServer
 from memoryos_world import NEWER, PAIRS, agent_of, ask, assert_in_one_space, module, options, own_memory, pages, talk
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hins_adapter_memoryos import Memoryos
 from hins_adapter_memoryos.files import DamagedFileError, read_json, set_aside, write_json
-from hins_adapter_memoryos.gate import FlipLock
+from hins_adapter_memoryos.rw_lock import FlipLock
 from hins_adapter_memoryos.vectors import VectorCache
 from hypothesis import given
 from hypothesis import strategies as st

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from child_process import run_python
 from hins_adapter_memoryos import Memoryos
-from hins_adapter_memoryos.shape import shape_of
+from hins_adapter_memoryos.compat import shape_of
 from llm_server import LLMServer
 from memoryos_world import NEWER, PAIRS, agent_of, ask, assert_in_one_space, module, options, own_memory, pages, talk
 from newer_tree import write_newer_tree

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from hins_adapter_memoryos.embedding import Operation, current_operation, running
 from hins_adapter_memoryos.encoders import FrameworkEncoder
 from hins_adapter_memoryos.files import (
-    MARK,
+    SPACE_KEY,
     DamagedFileError,
     Entry,
     encodable,
@@ -25,7 +25,7 @@ from hins_adapter_memoryos.files import (
     write_json,
     writing,
 )
-from hins_adapter_memoryos.gate import FlipLock
+from hins_adapter_memoryos.rw_lock import FlipLock
 from hins_memory.sdk import store_agent
 from hins_memory.types import Role
 
@@ -45,11 +45,11 @@ _SLOT = "_hins"
 
 @dataclass(frozen=True)
 class Binding(store_agent.Binding):
-    """An encoder and what it is recorded as; indexes are opened when they are asked for."""
+    """An encoder with its recorded version and suffix; indexes are opened when they are needed."""
 
     @property
     def space(self) -> str:
-        """What names the space of the vectors that it stores, which versions may share; "" for MemoryOS's own."""
+        """The name of the space of its vectors, which versions may share; "" for MemoryOS's own encoder."""
         return str(getattr(self.encoder, "space", self.version)) if self.version else ""
 
 
@@ -90,19 +90,19 @@ class Part:
         self.agent = agent
         self.recorder = recorder
         self.path = Path(component.file_path)
-        #: what the vectors in the object are made by; for short-term memory, which has none, never looked at
+        #: the encoder of the vectors in the object; not used for short-term memory, which has none
         self.binding = agent.own
         self.lock = FlipLock()
         self.original = type(component)
         self._component = weakref.ref(component)
 
     def install(self, component: Any, attached: type) -> None:
-        """Make the component an attached one."""
+        """Change the component's class to an attached one."""
         component.__dict__[_SLOT] = self
         component.__class__ = attached
 
     def uninstall(self, component: Any) -> None:
-        """Make it what it was."""
+        """Restore the component's class."""
         component.__class__ = self.original
         del component.__dict__[_SLOT]
 
@@ -113,7 +113,7 @@ class Part:
 
     @contextmanager
     def operation(self, role: Role) -> Iterator[None]:
-        """Do something with one encoder from its start to its end; a flip waits meanwhile. May be nested."""
+        """Use one encoder inside the block; a flip waits until its end. May be nested."""
         outer = current_operation()
         if outer is not None and outer.part is self:
             with running(Operation(self, outer.encoder, role)):
@@ -148,7 +148,7 @@ class Part:
                 "knowledge_base": list(component.knowledge_base),
                 "assistant_knowledge": list(component.assistant_knowledge),
             }
-        return document | {MARK: self.binding.space} if self.binding.space else document
+        return document | {SPACE_KEY: self.binding.space} if self.binding.space else document
 
     def entries(self) -> list[Entry]:
         """Return what has a vector in the object."""
@@ -181,7 +181,7 @@ class Part:
             logger.warning("%s could not be checked: %s", self.path, error)
 
     def _empty_if_misshapen(self) -> None:
-        """Make the object what MemoryOS begins with, if it loaded what it cannot work with from a damaged file."""
+        """Empty the object, as MemoryOS begins, if it loaded content from a damaged file that it cannot use."""
         component = self._component()
         if component is None or self.kind == "short":
             return

@@ -1,4 +1,4 @@
-"""A lock that operations share and a flip has to itself, made so that operations hardly ever wait."""
+"""A readers-writer lock: operations share it, a flip holds it alone; operations hardly ever wait."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 __all__ = ["FlipLock"]
 
-# How long a flip waits for a moment without operations before it keeps new ones waiting. An operation may hold the
-# lock through a call of the language model, so nothing new is held up while there is hope for such a moment.
+# How long a flip waits for a moment without operations before it makes new ones wait. An operation may hold the lock
+# during a call of the language model, so new operations are let through first.
 _PATIENCE_SECONDS = 2.0
 
 
 class FlipLock:
-    """Shared by operations, exclusive for a flip. Not reentrant: who holds it must not ask again."""
+    """Shared by operations, exclusive for a flip. Not reentrant: a thread that holds it must not acquire it again."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

@@ -1,4 +1,4 @@
-"""Which MemoryOS an object is of, told from the object itself: its parts, and the modules that embed for them."""
+"""Finds out which version of MemoryOS an object is of: its parts, and the modules that embed for them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """What was found out about a Memoryos.
+    """The version and the parts of a Memoryos, as this adapter uses them.
 
     Attributes:
         release: ``pro`` is memoryos-pro 0.1, whose encoder is fixed; ``source`` the newer tree, where it is chosen.
@@ -55,12 +55,12 @@ class Shape:
 
 
 def is_memoryos(memory: Any) -> bool:
-    """Return whether an object is a Memoryos of whatever shape; imports nothing."""
+    """Return whether an object is a Memoryos of any version; imports nothing."""
     return any(cls.__name__ == "Memoryos" for cls in type(memory).__mro__)
 
 
 def shape_of(memory: Any) -> Shape:
-    """Return what a Memoryos is made of.
+    """Return the version and the parts of a Memoryos.
 
     Raises:
         AgentError: it lacks something that this adapter needs; the message names it.
