@@ -14,6 +14,6 @@ def main() -> None:
     try:
         app()
     except Exception:
-        # Not left to the interpreter, which from Python 3.13 on writes colours to whatever stands for stderr.
+        # Printed here, because the interpreter from Python 3.13 on writes colours to any stderr.
         traceback.print_exc()
         raise SystemExit(1) from None

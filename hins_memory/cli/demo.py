@@ -58,7 +58,8 @@ def _parts(report: DemoReport) -> tuple[Part, ...]:
     count = report.conversations
     parts: list[Part] = [
         f"{count} conversations, {report.memories} memories and {report.questions} questions went through Mem0; "
-        f"{report.run.mine['examples']} training examples came of them in {report.seconds:.0f} seconds all in all.",
+        f"{report.run.mine['examples']} training examples were mined from them. "
+        f"All of it took {report.seconds:.0f} seconds.",
         *gate_parts(report.run.gate),
     ]
     if report.after is None:
@@ -67,18 +68,18 @@ def _parts(report: DemoReport) -> tuple[Part, ...]:
         (name, 100 * report.before[name], 100 * value, 100 * (value - report.before[name]))
         for name, value in report.after.items()
     ]
-    held = ", ".join(report.held_out)
+    held_out = ", ".join(report.held_out)
     low, high = report.gain_interval
     parts += [
         table(
             ("in %, Mem0's own search", "before", "after", "change"),
             rows,
-            title=f"{report.held_out_questions} questions about conversations never trained on ({held})",
+            title=f"{report.held_out_questions} questions about conversations never trained on ({held_out})",
         ),
         f"95% interval of the change of nDCG@10: {100 * low:+.1f} to {100 * high:+.1f} points.",
     ]
     parts.append(
-        f"Evidence came first for {report.risen} more of them, and no longer for {report.fallen}. Of the former:"
+        f"Evidence is ranked first for {report.risen} more of them, and no longer for {report.fallen}. Of the former:"
     )
     for example in report.examples:
         pairs = [

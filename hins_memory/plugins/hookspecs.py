@@ -31,22 +31,22 @@ def hins_missing() -> str:  # type: ignore[empty-body]
 
 @hookspec(firstresult=True)
 def hins_attach(memory: Any, options: Mapping[str, Any]) -> Any:
-    """Attach to a live agent object and return it, or return None when it is not one of yours."""
+    """Attach to a live agent object and return it, or return None for an object of another framework."""
 
 
 @hookspec(firstresult=True)
 def hins_detach(memory: Any) -> Any:
-    """Undo `hins_attach` and return the object as it was, or return None when it is not one of yours."""
+    """Undo `hins_attach` and return the object as it was, or return None for an object of another framework."""
 
 
 @hookspec(firstresult=True)
 def hins_agent(memory: Any) -> Agent | None:
-    """Return the `Agent` of a live, attached agent object, or None when it is not one of yours."""
+    """Return the `Agent` of a live, attached agent object, or None for an object of another framework."""
 
 
 @hookspec(firstresult=True)
 def hins_open_agent(name: str, settings: Settings, config: Mapping[str, Any] | None) -> Any:
-    """Open a framework's agent by name for the command line; return it attached, or None when not yours."""
+    """Open a framework's agent by name for the command line; return it attached, or None for another name."""
 
 
 @hookspec
@@ -54,6 +54,6 @@ def hins_redact(event: Event) -> Event | None:
     """Return an event as it may be written to the log (changed or not), or None to leave it out.
 
     Called before anything is written, in a thread of its own. An implementation that raises, or takes over half a
-    minute, keeps the event out of the log; that is counted as lost (`Capture.stats`). Each that hangs costs a thread;
+    minute, keeps the event out of the log; that is counted as lost (`Capture.stats`). A hook that hangs keeps a thread;
     while four hang, nothing is recorded.
     """

@@ -70,7 +70,7 @@ def swap_agent(
 ) -> SwapReport:
     """Make a live agent serve with another encoder, its stored vectors included; it answers all the time.
 
-    The same call again after a kill or an error resumes: what is in the shadow already is not encoded again.
+    The same call again after a kill or an error resumes: records that the shadow has are not encoded again.
 
     Args:
         agent: the live agent.
@@ -109,7 +109,7 @@ def swap_agent(
                 f"{version_id} was compared with {replaces or 'an encoder of the agent'}, but {before} serves by now.",
                 "Another process swapped meanwhile: judge the version again (hins gate), then swap.",
             )
-        _check_in_step(agent, live)
+        _check_open_version(agent, live)
         reports: tuple[IndexReport, ...] = ()
         if live is not None and shares_vectors(live, version_id, registry):
             suffix = live.suffix
@@ -117,7 +117,7 @@ def swap_agent(
             flip_seconds = _flip_queries(agent, version_id, suffix, registry)
         else:
             suffix = _begin_shadow(agent, version_id, registry)
-            reports = _build(agent, version_id, suffix, _Building(encoder, batch_size, progress))
+            reports = _build(agent, version_id, suffix, _BuildSettings(encoder, batch_size, progress))
             flip_seconds = _flip(agent, version_id, suffix, registry, partial(registry.flip, agent.store_id, suffix))
         try:
             _drop_retired(agent, registry)
@@ -159,7 +159,7 @@ def rollback_agent(
                 "Detach from the agent to return to its own index, which is as it was before the swap.",
             )
         before = agent.encoder_version
-        _check_in_step(agent, registry.live_index(agent.store_id))
+        _check_open_version(agent, registry.live_index(agent.store_id))
         encoder = load_encoder(previous.version)
         if encoder.version != previous.version:
             raise SwapError(
@@ -175,7 +175,7 @@ def rollback_agent(
             if shadow is not None and shadow.suffix != previous.suffix:
                 _give_up_shadow(agent, registry)
             registry.begin_shadow(agent.store_id, previous.version, previous.suffix)
-            settings = _Building(encoder, batch_size, progress, partial(registry.changes, agent.store_id))
+            settings = _BuildSettings(encoder, batch_size, progress, partial(registry.changes, agent.store_id))
             reports = _build(agent, previous.version, previous.suffix, settings)
             record = partial(registry.flip, agent.store_id, previous.suffix)
             flip_seconds = _flip(agent, previous.version, previous.suffix, registry, record)
@@ -192,9 +192,9 @@ def retire_agent(agent: Agent, registry: Registry) -> list[str]:
     with registry.swap_lock(agent.store_id):
         agent.refresh()
         registry.retire(agent.store_id)
-        # Other processes may be in the middle of operations that began before the flip.
+        # Other processes may still run operations that began before the flip.
         time.sleep(agent.switch_delay_seconds)
-        with _explained(
+        with _as_swap_error(
             f"An old index of {agent.store_id} could not be dropped", "Retire it again; nothing else changed."
         ):
             return _drop_retired(agent, registry)
@@ -209,7 +209,7 @@ def abandon_swap(agent: Agent, registry: Registry) -> list[str]:
     with registry.swap_lock(agent.store_id):
         agent.stop_dual_write()
         registry.abandon_shadow(agent.store_id)
-        with _explained(f"A shadow of {agent.store_id} could not be dropped", "Try again; nothing else changed."):
+        with _as_swap_error(f"A shadow of {agent.store_id} could not be dropped", "Try again; nothing else changed."):
             return _drop_retired(agent, registry)
 
 
@@ -224,8 +224,8 @@ def _rollback_target(agent: Agent, registry: Registry) -> IndexRecord:
     raise SwapError(f"{agent.store_id} has no previous index to return to.", "Only a swap leaves one.")
 
 
-def _check_in_step(agent: Agent, live: IndexRecord | None) -> None:
-    """Refuse to copy from an index that does not serve any more: another process may have swapped meanwhile."""
+def _check_open_version(agent: Agent, live: IndexRecord | None) -> None:
+    """Raise a SwapError if the live version is not the open one: another process may have swapped."""
     if live is not None and live.version != agent.encoder_version:
         raise SwapError(
             f"{agent.store_id} is served by {live.version!r} by now, but is open here with {agent.encoder_version!r}.",
@@ -251,19 +251,19 @@ def _give_up_shadow(agent: Agent, registry: Registry) -> None:
     if shadow is not None:
         logger.warning("Giving up the unfinished swap of %s to %s", agent.store_id, shadow.version)
         registry.abandon_shadow(agent.store_id)
-        with _explained(f"The unfinished shadow of {agent.store_id} could not be dropped", "Repeat the swap."):
+        with _as_swap_error(f"The unfinished shadow of {agent.store_id} could not be dropped", "Repeat the swap."):
             _drop_retired(agent, registry)
 
 
 def _flip_queries(agent: Agent, version: str, suffix: str, registry: Registry) -> float:
-    """Change the queries' encoder only, whose documents' vectors are those that serve; return the seconds it took."""
+    """Change only the encoder of queries, which makes the same vectors of documents; return the seconds it took."""
     _give_up_shadow(agent, registry)
-    with _explained(f"{agent.store_id} could not be flipped to {version}", "It serves as before."):
+    with _as_swap_error(f"{agent.store_id} could not be flipped to {version}", "It serves as before."):
         return flip_queries(agent, version, suffix, registry)
 
 
 @dataclass(frozen=True, slots=True)
-class _Building:
+class _BuildSettings:
     """How an index is built. `changes` returns the ids that can differ, by kind; None: any can."""
 
     encoder: Encoder
@@ -272,29 +272,29 @@ class _Building:
     changes: Callable[[], dict[str, list[str]] | None] | None = None
 
 
-def _build(agent: Agent, version: str, suffix: str, how: _Building) -> tuple[IndexReport, ...]:
+def _build(agent: Agent, version: str, suffix: str, build: _BuildSettings) -> tuple[IndexReport, ...]:
     """Bring the indexes of `version` to the content of the live ones, with writes going to both from now on.
 
     Afterwards the agent still writes to both. On any failure it does not, and what was built stays for a resume.
     """
     problem = f"{agent.store_id} could not be re-embedded with {version}"
-    with _explained(problem, "The live index serves as before. Run the same command again: it resumes."):
+    with _as_swap_error(problem, "The live index serves as before. Run the same command again: it resumes."):
         try:
             targets = {index.kind: index for index in agent.open_indexes(version, suffix)}
             sources = {index.kind: index for index in agent.live_indexes()}
             if sources.keys() != targets.keys():
                 raise SwapError(f"The agent has the indexes {sorted(sources)}, but opened {sorted(targets)}.")
             agent.start_dual_write(version, suffix)
-            # Asked after the beginning: from there on, what is written reaches both.
-            noted = how.changes() if how.changes is not None and agent.records_changes else None
+            # Read after dual writing began: from then on, writes reach both indexes.
+            noted = build.changes() if build.changes is not None and agent.records_changes else None
             return tuple(
                 IndexSync(
                     source,
                     targets[kind],
-                    how.encoder,
+                    build.encoder,
                     agent.dual_write_lock,
-                    batch_size=how.batch_size,
-                    progress=how.progress,
+                    batch_size=build.batch_size,
+                    progress=build.progress,
                 ).run(None if noted is None else noted.get(kind, []))
                 for kind, source in sources.items()
             )
@@ -311,10 +311,12 @@ def _flip(agent: Agent, version: str, suffix: str, registry: Registry, record: C
     and a restart opens what is recorded. The other way round, writes after the flip would be missing from the index
     that a restart opens. When the agent cannot flip, the record is taken back.
     """
-    with _explained(f"{agent.store_id} could not be flipped to {version}", "Run the same command again: it resumes."):
+    with _as_swap_error(
+        f"{agent.store_id} could not be flipped to {version}", "Run the same command again: it resumes."
+    ):
         recorded = False
         try:
-            # What the shadow lacks must reach it first: after a kill behind the record a restart opens the shadow.
+            # All writes must reach the shadow first: after a kill behind the record, a restart opens the shadow.
             agent.flush_dual_writes()
             shadow = registry.shadow_index(agent.store_id)
             if shadow is None or shadow.suffix != suffix:
@@ -332,15 +334,15 @@ def _flip(agent: Agent, version: str, suffix: str, registry: Registry, record: C
 
 
 def _drop_retired(agent: Agent, registry: Registry) -> list[str]:
-    """Drop the collections of every retired generation that we made, then forget it; return their names."""
+    """Drop the collections that swaps made for retired generations, then forget the generations; return their names."""
     dropped: list[str] = []
     serving = {index.name for index in agent.live_indexes()}
     kept = suffixes_in_use(agent.store_id, registry)
     for record in registry.retired_indexes(agent.store_id):
         # An index with the agent's own encoder (no version) was there before us, and is not ours to drop; one that
         # another generation serves from too is still needed.
-        ours = record.version and record.suffix not in kept
-        for index in agent.open_indexes(record.version, record.suffix) if ours else ():
+        droppable = record.version and record.suffix not in kept
+        for index in agent.open_indexes(record.version, record.suffix) if droppable else ():
             if index.name in serving:
                 raise SwapError(f"The retired index {index.name} serves.", "Open the agent again and repeat.")
             index.drop()
@@ -351,12 +353,12 @@ def _drop_retired(agent: Agent, registry: Registry) -> list[str]:
 
 
 @contextlib.contextmanager
-def _explained(problem: str, hint: str) -> Iterator[None]:
-    """Turn any error into a SwapError that says what happened and what to do."""
+def _as_swap_error(problem: str, hint: str) -> Iterator[None]:
+    """Raise any error as a SwapError that says what happened and what to do."""
     try:
         yield
     except AgentError as error:
-        # What the agent cannot do at all has a hint of its own.
+        # An AgentError has a hint of its own.
         raise SwapError(f"{problem}: {error.problem.rstrip('.')}.", error.hint or hint) from error
     except Exception as error:
         reason = str(error).rstrip(".") or type(error).__name__

@@ -1,6 +1,6 @@
 """The first schema: turns, memories, retrievals and their outcomes, encoder versions and agent indexes.
 
-Written out, not taken from schema.py: a migration never changes, while schema.py goes on.
+Written out, not taken from tables.py: a migration never changes, while tables.py does.
 """
 
 from __future__ import annotations
