@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langchain_core.embeddings import Embeddings
@@ -9,8 +10,6 @@ from langchain_core.embeddings import Embeddings
 from hins_memory.registry.loader import shared_encoder
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hins_memory.registry.loader import TextEncoder
 
 __all__ = ["HinsEmbeddings"]
@@ -28,7 +27,7 @@ class HinsEmbeddings(Embeddings):  # type: ignore[misc]  # langchain is not read
     """
 
     def __init__(self, encoder: TextEncoder | str | Path) -> None:
-        self.encoder: TextEncoder = encoder if hasattr(encoder, "encode") else shared_encoder(encoder)  # type: ignore[assignment]
+        self.encoder: TextEncoder = shared_encoder(encoder) if isinstance(encoder, (str, Path)) else encoder
 
     @property
     def dims(self) -> int:

@@ -17,6 +17,7 @@ from langgraph.store.sqlite import SqliteStore
 from langgraph.store.sqlite.aio import AsyncSqliteStore
 
 import hins_memory
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError, ConfigError
 
 ANN = ("memories", "ann")
@@ -188,17 +189,20 @@ needs_extensions = pytest.mark.skipif(
 )
 
 
-@needs_extensions
 def test_a_sqlite_store_is_recorded(index: dict[str, Any], settings: Any, logs: Any, tmp_path: Any) -> None:
-    config = {"dims": 32, "embed": index["embed"], "text_fields": ["text"]}
-    with SqliteStore.from_conn_string(str(tmp_path / "store.db"), index=config) as inner:
-        store = HinsStore(inner, namespace=("{tenant}", "{user}", "*", "{agent}"), settings=settings)
-        store.setup()
-        store.put(("acme", "ann", "x", "bot"), "k", {"text": "Ann plays the cello."})
-        assert store.search(("acme", "ann", "x", "bot"), query="cello")
-        ((key, log),) = logs().items()
-        assert (key, len(log.retrievals)) == ("tenant=acme&user=ann&agent=bot", 1)
-        store.close()
+    # The package's connections can load extensions on every Python.
+    driver = pytest.importorskip("pysqlite3", reason="needs the package pysqlite3")
+    connection = driver.connect(str(tmp_path / "store.db"), check_same_thread=False, isolation_level=None)
+    inner = SqliteStore(connection, index={"dims": 32, "embed": index["embed"], "text_fields": ["text"]})
+    store = HinsStore(inner, namespace=("{tenant}", "{user}", "*", "{agent}"), settings=settings)
+    store.setup()
+    store.put(("acme", "ann", "x", "bot"), "k", {"text": "Ann plays the cello."})
+    assert store.search(("acme", "ann", "x", "bot"), query="cello")
+    ((key, log),) = logs().items()
+    assert (key, len(log.retrievals)) == ("tenant=acme&user=ann&agent=bot", 1)
+    assert log.memories[0].text == "Ann plays the cello."
+    store.close()
+    connection.close()
 
 
 @needs_extensions
@@ -250,3 +254,10 @@ def test_embeddings_keep_the_two_roles(query_version: Any) -> None:
     assert embeddings.dims == 32
     assert embeddings.embed_query("cello") != embeddings.embed_documents(["cello"])[0]
     assert asyncio.run(embeddings.aembed_query("cello")) == embeddings.embed_query("cello")
+
+
+def test_embeddings_are_made_by_name_folder_or_encoder(shallow_stock: Any) -> None:
+    encoder = Encoder.load(shallow_stock)
+    expected = encoder.encode(["cello"], role="query")[0].tolist()
+    for given in ("stock", str(shallow_stock), shallow_stock, encoder):
+        assert HinsEmbeddings(given).embed_query("cello") == pytest.approx(expected, abs=1e-6)
