@@ -172,11 +172,11 @@ class MemoryosAgent(AgentBase):
         shadow = self._shadow
         if shadow is None:
             return
-        found = part.entries()
+        stored_entries = part.entries()
         for kind in KINDS:
-            texts = {entry.id: entry.text for entry in found if entry.kind == kind}
+            texts = {entry.id: entry.text for entry in stored_entries if entry.kind == kind}
             missing = texts.keys() - self._cache(shadow.space).known(kind, texts)
-            new = [entry for entry in found if entry.kind == kind and entry.id in missing]
+            new = [entry for entry in stored_entries if entry.kind == kind and entry.id in missing]
             self._cache_vectors(self._vectors(new, shadow), shadow.space)
 
     def switch_to(self, version: str, suffix: str) -> float:
@@ -201,9 +201,9 @@ class MemoryosAgent(AgentBase):
                 self._switch_query_encoder(target)
                 return time.perf_counter() - started
             # What can fail comes first: encoding missing texts, and keeping the old vectors for a rollback.
-            found = [entry for part in self.parts for entry in part.entries()]
-            self._cache_vectors(self._vectors(found, target), target.space)
-            self._cache_vectors(usable_vectors(found), old.space)
+            stored_entries = [entry for part in self.parts for entry in part.entries()]
+            self._cache_vectors(self._vectors(stored_entries, target), target.space)
+            self._cache_vectors(usable_vectors(stored_entries), old.space)
             self.current, self._shadow = target, None
             try:
                 for part in self.parts:
@@ -319,25 +319,25 @@ class MemoryosAgent(AgentBase):
             document = _readable(path)
             if document is None or document.get(SPACE_KEY, "") == target.space:
                 return
-            found = list(entries(document))
+            stored_entries = list(entries(document))
             if old_space is not None and document.get(SPACE_KEY, "") == old_space:
-                self._cache_vectors(usable_vectors(found), old_space)
-            self._set_vectors(found, self._vectors(found, target))
+                self._cache_vectors(usable_vectors(stored_entries), old_space)
+            self._set_vectors(stored_entries, self._vectors(stored_entries, target))
             document.pop(SPACE_KEY, None)
             write_json(path, document | ({SPACE_KEY: target.space} if target.space else {}), durable=True)
 
     def _convert_part(self, part: Part, target: Binding, known: _Vectors | None = None) -> None:
         with part.lock.exclusive():
-            found = part.entries()
-            self._set_vectors(found, self._vectors(found, target, known))
+            stored_entries = part.entries()
+            self._set_vectors(stored_entries, self._vectors(stored_entries, target, known))
             part.binding = target
 
-    def _vectors(self, found: Sequence[Entry], binding: Binding, known: _Vectors | None = None) -> _Vectors:
+    def _vectors(self, stored_entries: Sequence[Entry], binding: Binding, known: _Vectors | None = None) -> _Vectors:
         """Return each entry's vector by kind and id: known, or built already, or else encoded now."""
         vectors: _Vectors = {}
         missing: dict[tuple[Kind, str], str] = {}
         for kind in KINDS:
-            texts = {entry.id: entry.text for entry in found if entry.kind == kind}
+            texts = {entry.id: entry.text for entry in stored_entries if entry.kind == kind}
             built = self._cache(binding.space).get(kind, texts)
             for id_, text in texts.items():
                 vector = (known or {}).get((kind, id_), built.get(id_))
@@ -354,8 +354,8 @@ class MemoryosAgent(AgentBase):
             self._cache(space).put(kind, {id_: vector for (known, id_), vector in vectors.items() if known == kind})
 
     @staticmethod
-    def _set_vectors(found: Sequence[Entry], vectors: _Vectors) -> None:
-        for entry in found:
+    def _set_vectors(stored_entries: Sequence[Entry], vectors: _Vectors) -> None:
+        for entry in stored_entries:
             entry.holder[entry.field] = vectors[entry.kind, entry.id].tolist()
 
     def _cache(self, space: str) -> VectorCache:

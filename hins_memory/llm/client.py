@@ -185,9 +185,9 @@ class ChatClient:
 
     def _cached(self, body: Mapping[str, Any]) -> Reply | None:
         # Two endpoints may serve different models by the same name.
-        found = self._cache.get({"base_url": self.settings.base_url, **body}) if self._cache is not None else None
+        stored = self._cache.get({"base_url": self.settings.base_url, **body}) if self._cache is not None else None
         try:
-            reply = Reply(**{**(found or {}), "cached": True})
+            reply = Reply(**{**(stored or {}), "cached": True})
             self._budget.count(
                 cached=1, kept_prompt_tokens=reply.prompt_tokens, kept_completion_tokens=reply.completion_tokens
             )

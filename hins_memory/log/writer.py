@@ -257,9 +257,9 @@ def _check_deletion_has_one_owner(connection: sa.Connection, memory_id: str) -> 
 
 def _check_feedback_has_one_owner(connection: sa.Connection, memory_id: str) -> None:
     """Check that feedback by a memory's id alone means one memory: at most one owner that found it may have it."""
-    found = retrievals.join(retrieval_results, retrieval_results.c.retrieval_id == retrievals.c.id)
-    asked = sa.select(retrievals.c.owner).select_from(found).where(retrieval_results.c.memory_id == memory_id)
-    owners = connection.execute(asked.distinct()).scalars().all()
+    returned = retrievals.join(retrieval_results, retrieval_results.c.retrieval_id == retrievals.c.id)
+    searchers = sa.select(retrievals.c.owner).select_from(returned).where(retrieval_results.c.memory_id == memory_id)
+    owners = connection.execute(searchers.distinct()).scalars().all()
     if len(owners) > 1:
         # One person's searches, with and without an agent's name, may find the same memory.
         having = sa.select(memories.c.owner).where(memories.c.owner.in_(owners[:_LOOKUP]), memories.c.id == memory_id)

@@ -153,8 +153,8 @@ class IndexSync:
         differing = self._differing(sample)
         checked, wrong = self._check_vectors([*ids[:_SAMPLE], *(record.id for record in sample)])
         with self._lock():
-            records, found = self._source.count(), self._target.count()
-        if differing or wrong or records != found:
+            records, target_count = self._source.count(), self._target.count()
+        if differing or wrong or records != target_count:
             logger.warning("%s differs in more than was noted, and is compared as a whole", self._target.name)
             return None
         self._reused += records - self._written
@@ -287,12 +287,12 @@ class IndexSync:
     def _equal_count(self) -> int:
         for _ in range(_WAITS):
             with self._lock():
-                wanted, found = self._source.count(), self._target.count()
-            if wanted == found:
-                return found
+                source_count, target_count = self._source.count(), self._target.count()
+            if source_count == target_count:
+                return target_count
             time.sleep(_WAIT_SECONDS)
         raise SwapError(
-            f"{self._target.name} holds {found} records, but {self._source.name} holds {wanted}.",
+            f"{self._target.name} holds {target_count} records, but {self._source.name} holds {source_count}.",
             "The store may drop or alter what is written.",
         )
 

@@ -93,7 +93,7 @@ def find_followups(
 
     A search that was both repeated and corrected counts as corrected.
     """
-    ordered = sorted(resolved, key=lambda one: one.retrieval.time)
+    ordered = sorted(resolved, key=lambda search: search.retrieval.time)
     pairs = list(_next_searches(ordered, FOLLOWUP_SECONDS))
     followed = {id(first): FollowUp(first, "repeated", second) for first, second in _repeated(pairs, owner, encoder)}
     for first, second in pairs:
@@ -115,12 +115,12 @@ def _next_searches(
 ) -> Iterator[tuple[ResolvedRetrieval, ResolvedRetrieval]]:
     """Yield each search with the next one of the same scope, where that came within the time and is not a retry."""
     last: dict[Scope, ResolvedRetrieval] = {}
-    for one in ordered:
-        scope, time = one.retrieval.scope, one.retrieval.time
+    for search in ordered:
+        scope, time = search.retrieval.scope, search.retrieval.time
         first = last.get(scope)
         if first is not None and _RETRY_SECONDS <= time - first.retrieval.time <= seconds:
-            yield first, one
-        last[scope] = one
+            yield first, search
+        last[scope] = search
 
 
 def _repeated(
@@ -153,9 +153,9 @@ def _corrected_by_turns(
     A turn may be recorded after the search that it caused, so the corrected search is the last one before the turn
     that it replies to, not the last one before itself.
     """
-    times = [one.retrieval.time for one in ordered]
+    times = [search.retrieval.time for search in ordered]
     before: dict[str, Turn] = {}
-    for turn in sorted(turns, key=lambda one: one.time):
+    for turn in sorted(turns, key=lambda turn: turn.time):
         answer = before.get(turn.conversation)
         before[turn.conversation] = turn
         if answer is None or answer.speaker == turn.speaker or turn.speaker.casefold() in _AGENTS:
@@ -184,17 +184,17 @@ def likelihood_ratios(
         resolved: all searches of the owner.
         evidence: what explicit feedback said of each query, before any follow-up changes it.
     """
-    kinds = {id(one.first): one.kind for one in followups}
+    kinds = {id(followup.first): followup.kind for followup in followups}
     judged = [0, 0]
     followed: Counter[tuple[Kind, int]] = Counter()
-    for one in resolved:
-        query = evidence[one.key]
+    for search in resolved:
+        query = evidence[search.key]
         confirmed = {row for row, positive in query.positives.items() if positive.source == "feedback"}
-        right = not confirmed.isdisjoint(one.rows)
-        if not right and query.rejected.isdisjoint(one.rows):
+        right = not confirmed.isdisjoint(search.rows)
+        if not right and query.rejected.isdisjoint(search.rows):
             continue
         judged[right] += 1
-        if (kind := kinds.get(id(one))) is not None:
+        if (kind := kinds.get(id(search))) is not None:
             followed[kind, right] += 1
     ratios: dict[Kind, float] = {}
     for kind, prior in FOLLOWUP_RATES.items():
@@ -217,27 +217,27 @@ def apply_followups(
 
     `ratios` are those of `likelihood_ratios`.
     """
-    for one in followups:
-        query = evidence[one.first.key]
+    for followup in followups:
+        query = evidence[followup.first.key]
         attributed = [
             row
             for row, positive in query.positives.items()
-            if positive.source == "answer" and positive.retrieval_id == one.first.retrieval.id
+            if positive.source == "answer" and positive.retrieval_id == followup.first.retrieval.id
         ]
         kept: set[int] = set()
-        if one.second is not None and one.second.key != one.first.key:
+        if followup.second is not None and followup.second.key != followup.first.key:
             # A memory that the next search was answered from is unlikely to be wrong for this one.
-            next_evidence = evidence[one.second.key]
+            next_evidence = evidence[followup.second.key]
             kept = set(next_evidence.positives) | next_evidence.plausible
-        for row in attributed or one.first.rows[:1]:
+        for row in attributed or followup.first.rows[:1]:
             positive = query.positives.get(row)
             if row in kept or (positive is not None and row not in attributed):
                 continue
             before = positive.confidence if positive is not None else FIRST_RANK_PRECISION
-            ratio = ratios[one.kind]
+            ratio = ratios[followup.kind]
             wrong = ratio * (1 - before) / (ratio * (1 - before) + before)
             _lower_confidence(query, row, wrong, settings)
-            skipped[f"first choices of searches that the user {one.kind}"] += 1
+            skipped[f"first choices of searches that the user {followup.kind}"] += 1
 
 
 def _lower_confidence(query: QueryEvidence, row: int, wrong: float, settings: MineSettings) -> None:
