@@ -159,7 +159,7 @@ def test_nothing_trained_yet(hins: Hins) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("swap", "--agent", "nope"), 2, "Known agents: mem0"),
+        (("swap", "--agent", "nope"), 2, "Known agents: "),
         (("swap", "--dry-run", "--force"), 2, "exclude"),
         (("swap", "--retire", "v0001-12345678"), 2, "no version"),
         (("run", "--mode", "magic"), 2, "not a training mode"),
