@@ -32,4 +32,12 @@ def detach(memory: Any) -> Any:
 
 
 def agent_of(memory: Any) -> None:
-    """Return None: a LangGraph store is recorded, and cannot be swapped."""
+    """Raise: a LangGraph store is recorded, and cannot be swapped.
+
+    Raises:
+        AgentError: always.
+    """
+    raise AgentError(
+        "A LangGraph store is recorded by hins-memory, and cannot be swapped yet.",
+        "Train and judge without it (Pipeline(settings)), and give a new store HinsEmbeddings(version.path).",
+    )

@@ -19,6 +19,7 @@ from langgraph.store.sqlite.aio import AsyncSqliteStore
 import hins_memory
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError, ConfigError
+from hins_memory.loop.pipeline import Pipeline
 
 ANN = ("memories", "ann")
 
@@ -261,3 +262,10 @@ def test_embeddings_are_made_by_name_folder_or_encoder(shallow_stock: Any) -> No
     expected = encoder.encode(["cello"], role="query")[0].tolist()
     for given in ("stock", str(shallow_stock), shallow_stock, encoder):
         assert HinsEmbeddings(given).embed_query("cello") == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_swap_is_refused_with_what_to_do_instead(store: HinsStore, settings: Any) -> None:
+    with pytest.raises(AgentError, match=r"cannot be swapped yet\..*HinsEmbeddings"):
+        Pipeline(settings, store).swap("v0001")
+    with pytest.raises(AgentError, match=r"only recorded\..*HinsEmbeddings"):
+        hins_memory.attach(store.inner, embedder="hins", settings=settings)
