@@ -64,6 +64,7 @@ def test_the_quick_run_measures_both_miners(tmp_path):
     assert written["figures"]["memory_ratio_0k"] > 0
 
 
+@pytest.mark.slow
 def test_a_log_of_so_many_events_is_mined_from_the_disk(tmp_path):
     target = tmp_path / "result.json"
     subprocess.run([sys.executable, str(SCRIPT), "--events", "2000", "--json", str(target)], check=True, timeout=300)

@@ -268,7 +268,7 @@ def test_doctor_takes_what_is_not_installed_for_optional_unless_the_project_uses
     def hidden(name: str, package: str | None = None) -> ModuleSpec | None:
         return None if name == "memoryos" else find_spec(name, package)
 
-    monkeypatch.setattr("hins_adapter_memoryos.plugin.find_spec", hidden)
+    monkeypatch.setattr("hins_memory.sdk.plugin.find_spec", hidden)
     check = next(one for one in hins.json("doctor")["checks"] if one["name"] == "plugin memoryos")
     assert (check["ok"], check["detail"]) == (None, "not installed, optional")
     assert "memoryos-pro" in check["fix"]

@@ -310,6 +310,7 @@ SCREENS = {"screen.py", "terminal.py"}
 WAYS_ROUND = {"print", "echo", "secho", "from_markup", "print_json", "pprint"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(CLI.rglob("*.py")), ids=lambda path: str(path.relative_to(CLI)))
 def test_nothing_prints_past_the_screen(path):
     """Only two modules know rich and the streams, so that no other can print markup or a raw text."""

@@ -124,6 +124,7 @@ def test_a_kill_is_noticed_at_once_on_the_same_host(hosts, tmp_path):
         assert lease.token == token + 1
 
 
+@pytest.mark.slow
 def test_a_lease_is_renewed_while_its_holder_works(tmp_path, monkeypatch):
     engine = open_database(f"sqlite:///{tmp_path / 'log.db'}")
     monkeypatch.setattr(lease_module, "_SECONDS", 0.4)
@@ -186,6 +187,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(STEPS)
 def test_whatever_the_clock_does_at_most_one_token_is_good(tmp_path_factory, steps):

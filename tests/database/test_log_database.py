@@ -35,6 +35,7 @@ def test_migrations_and_metadata_agree(engine):
         assert compare_metadata(context, metadata) == []
 
 
+@pytest.mark.slow
 def test_the_newest_migration_is_the_revision_that_the_code_expects(engine):
     from alembic.script import ScriptDirectory
 

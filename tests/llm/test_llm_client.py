@@ -85,6 +85,7 @@ def test_a_kept_reply_that_is_damaged_is_asked_for_again(tmp_path):
         assert len(server.requests) == 10
 
 
+@pytest.mark.slow
 def test_a_cache_that_was_tampered_with_runs_no_code_and_touches_no_other_file(tmp_path, caplog):
     folder, other = tmp_path / "replies", tmp_path / "other.txt"
     other.write_text('{"text": "of another file"}')
@@ -165,6 +166,7 @@ def _put_many(folder, marker):
         cache.put({"n": number % 10}, {"text": marker * 5000})
 
 
+@pytest.mark.slow
 def test_two_processes_keep_the_same_replies(tmp_path):
     spawn = multiprocessing.get_context("fork")
     writers = [spawn.Process(target=_put_many, args=(tmp_path, marker)) for marker in "ab"]
@@ -186,6 +188,7 @@ def test_a_busy_endpoint_is_asked_again(status):
         assert (client.usage.requests, client.usage.retries, client.usage.failures) == (2, 1, 0)
 
 
+@pytest.mark.slow
 def test_retry_after_is_waited_for():
     late = Raw(status=429, headers={"retry-after": "0.9"})
     with LLMServer(default=in_turn(late, "Ilse.")) as server, one_client(server) as client:
@@ -220,6 +223,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_garbage_costs_that_question_only_and_is_counted(bad, tmp_path):
     with LLMServer({"garbage": bad}, default="Ilse.") as server:

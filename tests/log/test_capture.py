@@ -168,6 +168,7 @@ def test_threads_may_share_one_capture(settings):
     assert {turn.id for turn in _log(settings).turns} == {f"t{number}" for number in range(2000)}
 
 
+@pytest.mark.slow
 def test_a_database_that_cannot_be_opened_costs_nothing_until_it_can(settings, caplog):
     settings.home.mkdir(exist_ok=True)
     settings.root.write_text("a file is in the way of the folder")
@@ -208,6 +209,7 @@ def test_an_event_that_no_database_takes_costs_only_itself(settings):
     assert capture.dropped == 3
 
 
+@pytest.mark.slow
 def test_an_outcome_may_come_before_its_retrieval_that_another_process_writes(settings):
     with Capture(settings) as here, Capture(settings) as there:
         here.record(Answer("r1", "Tea."))
@@ -290,6 +292,7 @@ def test_a_redaction_that_hangs_costs_its_event_and_is_told(settings, redaction,
     assert caplog.text.count("has not returned") == 2
 
 
+@pytest.mark.slow
 def test_with_four_redactions_hanging_nothing_unredacted_is_written_until_one_returns(
     settings, redaction, monkeypatch, caplog
 ):
@@ -427,6 +430,7 @@ def test_after_close_nothing_is_recorded(settings):
     assert "hins-capture" not in [thread.name for thread in set(threading.enumerate()) - others]
 
 
+@pytest.mark.slow
 def test_what_waits_is_written_when_the_interpreter_ends(tmp_path):
     code = (
         "import sys; from hins_memory.log.capture import Capture; from hins_memory.config import Settings\n"

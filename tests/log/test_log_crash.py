@@ -154,6 +154,7 @@ def test_kill_9_loses_nothing_older_than_a_second_and_leaves_the_log_consistent(
     assert {outcome.retrieval_id for outcome in (*log.answers, *log.feedback)} <= retrieval_ids
 
 
+@pytest.mark.slow
 def test_kill_9_on_a_fresh_log_loses_nothing_older_than_a_second_either(tmp_path):
     # The database is made while the events wait.
     process = _start(_FRESH, tmp_path, "ann")
@@ -180,6 +181,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path):
         _assert_complete(logs[name], name, 300)
 
 
+@pytest.mark.slow
 def test_a_full_disk_delays_events_and_loses_none(tmp_path):
     process = _start(_FULL_DISK, tmp_path, "ann")
     _, errors = process.communicate(timeout=120)

@@ -99,6 +99,7 @@ def test_a_server_that_restarts_costs_nothing(tmp_path):
         server.cleanup()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 def test_writers_that_conflict_lose_nothing(tmp_path, postgresql_url, isolation):
     # In opposite order: under "read committed" they deadlock, under the others they are not serializable.
@@ -184,6 +185,7 @@ def _written(stream: io.FileIO) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_full_disk_delays_events_and_readers_go_on(small_disk):
     settings = _settings(small_disk)
     with Capture(settings) as capture:
@@ -205,6 +207,7 @@ def test_a_full_disk_delays_events_and_readers_go_on(small_disk):
     assert LogReader(open_database(settings.database_url)).counts().turns == 500
 
 
+@pytest.mark.slow
 def test_a_disk_that_becomes_read_only_delays_events(small_disk):
     settings = _settings(small_disk)
     with Capture(settings) as capture:

@@ -167,6 +167,7 @@ def test_purges_are_counted_when_they_removed_something(engine):
     assert purge_count(engine) == 2
 
 
+@pytest.mark.slow
 def test_a_purge_leaves_no_text_in_the_files(tmp_path: Path):
     engine = open_database(f"sqlite:///{tmp_path / 'log.db'}")
     writer = LogWriter(engine)

@@ -82,6 +82,7 @@ def test_an_encoder_learns_from_labels(tmp_path):
     assert found.to_dict()["after"]["gain"]["queries"] == len(found.scores["after"].mrr)
 
 
+@pytest.mark.slow
 def test_a_version_from_labels_follows_the_settings_of_all_stages(tmp_path, tiny_folder):
     loop = LoopSettings(
         mine=MineSettings(negatives=1, guard=None, duplicate_similarity=1.0),

@@ -104,6 +104,7 @@ def test_evidence_is_not_made_again_for_an_owner_that_did_not_change(engine, sto
     assert len(after["bea"].owner.memories) == 3
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_share_a_store(stock_encoder, tmp_path):
     with (
         EvidenceStore(tmp_path / "evidence", stock_encoder, MineSettings()),
@@ -112,6 +113,7 @@ def test_two_processes_do_not_share_a_store(stock_encoder, tmp_path):
         EvidenceStore(tmp_path / "evidence", stock_encoder, MineSettings())
 
 
+@pytest.mark.slow
 def test_the_owners_asked_for_come_once_and_progress_ends_at_their_number(engine, stock_encoder, tmp_path):
     told = []
     write(engine, ("ann", "bea", "cem"))

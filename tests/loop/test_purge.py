@@ -26,6 +26,8 @@ from hins_memory.loop.split import conversation_digest
 from hins_memory.training import TrainSettings
 from hins_memory.types import Answer, Event, Feedback, Memory, RankedMemory, Retrieval, Scope, Turn
 
+pytestmark = pytest.mark.slow
+
 THINGS = ("cello", "chess", "pottery", "rowing", "violets", "canoes")
 CANARY = b"zanzibar"
 

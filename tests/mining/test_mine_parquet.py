@@ -92,6 +92,7 @@ def interrupted(logs, after):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_finished_owners_are_not_mined_again_unless_they_changed(stock_encoder, tmp_path):
     logs, path = [sailor(name) for name in OWNERS], tmp_path / "x"
     encoder = CountingEncoder(stock_encoder)
@@ -108,6 +109,7 @@ def test_finished_owners_are_not_mined_again_unless_they_changed(stock_encoder, 
     assert report == undisturbed.report
 
 
+@pytest.mark.slow
 def test_other_settings_begin_anew(stock_encoder, tmp_path):
     logs, path = [sailor(name) for name in OWNERS], tmp_path / "x"
     with pytest.raises(KeyboardInterrupt):

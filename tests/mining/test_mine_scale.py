@@ -100,6 +100,7 @@ def test_a_large_owners_tiers_follow_the_rule():
             assert negative.tier is not Tier.HARD or other.speaker != positive.speaker
 
 
+@pytest.mark.slow
 def test_answers_of_a_large_owner_are_attributed(monkeypatch):
     log = big_log(2000, answers=True)
     near = mine([log], TopicVectors(), SMALL)

@@ -181,6 +181,7 @@ def test_excluded_names_and_wordings_are_left_out() -> None:
         assert [item.turns for item in one.items] == [(0,), (3,)]
 
 
+@pytest.mark.slow
 def test_given_personas_come_first_and_alike_ones_once() -> None:
     given = [["I sing in a choir every Monday."], ["I sing in a choir every Monday!"], ["My goats won a prize."]]
     with LLMServer(RULES) as server:

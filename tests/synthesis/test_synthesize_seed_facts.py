@@ -88,6 +88,7 @@ def test_they_are_added_to_facts_and_nowhere_else(tmp_path: Path) -> None:
         assert all(item.turns for item in one.items)
 
 
+@pytest.mark.slow
 def test_what_is_asked_leads_to_the_facts_that_answer_it(tmp_path: Path) -> None:
     dialogues = read_corpus([write_corpus(tmp_path / "talks.csv")])
     several = 0

@@ -28,6 +28,7 @@ def test_plots_are_the_same_each_time_and_those_in_the_documentation_are_up_to_d
         assert len(one.read_bytes()) < 40_000
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_results(tmp_path):
     plots.draw(DOCS / "results", tmp_path)
     assert {"30.8", "55.6", "60.8", "63.8", "57.1", "64.3", "65.3", "65.8"} <= {*_texts(tmp_path / "ndcg.svg")}

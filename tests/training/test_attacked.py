@@ -20,6 +20,8 @@ from hins_memory.training.base import base_digest
 from hins_memory.training.fit.checkpoints import check_identity, latest_checkpoint, mark_complete
 from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
 
+pytestmark = pytest.mark.slow
+
 
 class Cut(Exception):
     """In the place of a kill: the training ends here."""

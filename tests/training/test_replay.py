@@ -49,6 +49,7 @@ def test_no_text_that_is_scored_is_trained_on():
         assert " ".join(words(one.positive.query)) not in questions
 
 
+@pytest.mark.slow
 def test_the_manifest_counts_them(tmp_path, tiny_folder):
     settings = TrainSettings(epochs=1, min_steps=1, batch_size=8, replay=0.5)
     result = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=settings)

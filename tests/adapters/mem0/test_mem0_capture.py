@@ -167,6 +167,7 @@ def test_opting_out_of_calls(settings: Settings) -> None:
     assert logged(settings) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Memory, AsyncMemory])
 def test_opting_out_of_everything(kind: Any, settings: Settings) -> None:
     quiet = Settings(home=settings.home, project=settings.project, capture=False)

@@ -77,6 +77,7 @@ def living(settings: Settings) -> dict[str, list[str]]:
     return {user: sorted(texts) for user, texts in found.items() if texts}
 
 
+@pytest.mark.slow
 def test_every_id_that_mem0_takes_is_an_owner_of_its_own(memory: Any, settings: Settings) -> None:
     for id_, _ in IDS:
         memory.add(f"This is {id_!r}.", user_id=id_, infer=False)

@@ -41,11 +41,13 @@ def _play(memory: Any) -> list[Any]:
     return plain(seen)
 
 
+@pytest.mark.slow
 def test_memory_behaves_as_mem0s_own(settings: Settings, tmp_path: Path) -> None:
     ours, peer = Memory(settings=settings), own_memory(tmp_path / "peer")
     assert _play(ours) == _play(peer)
 
 
+@pytest.mark.slow
 def test_async_memory_behaves_as_the_sync_one(settings: Settings) -> None:
     class Blocking:
         """Calls a coroutine's methods one after the other in one loop."""
@@ -175,6 +177,7 @@ def test_a_wrong_embedder_is_a_clear_error(settings: Settings) -> None:
         Memory({"vector_store": {"provider": "nowhere"}}, settings=settings)
 
 
+@pytest.mark.slow
 def test_projects_and_several_memories_of_one_process(settings: Settings) -> None:
     one, other = Memory(settings=settings), Memory(project="other", settings=settings)
     again, asynchronous = Memory(settings=settings), AsyncMemory(settings=settings)
@@ -190,6 +193,7 @@ def test_projects_and_several_memories_of_one_process(settings: Settings) -> Non
     assert Memory(settings=settings).get(ids[3])["memory"] == FACTS[3]
 
 
+@pytest.mark.slow
 def test_a_store_that_another_process_holds(settings: Settings) -> None:
     memory = Memory(settings=settings)
     code = (
@@ -284,6 +288,7 @@ def test_another_store_than_qdrant(settings: Settings, tmp_path: Path) -> None:
     assert len(Memory(config, settings=settings).get_all(filters=ANN)["results"]) == len(FACTS)
 
 
+@pytest.mark.slow
 def test_threads_may_use_one_memory(settings: Settings) -> None:
     memory = Memory(settings=settings)
     failures: list[BaseException] = []

@@ -100,6 +100,7 @@ def test_a_store_of_memoryos_itself_is_served_as_it_is(
     assert assert_in_one_space(memory, stock_encoder) > 10
 
 
+@pytest.mark.slow
 def test_a_store_of_another_encoder_is_refused_or_re_embedded(
     settings: Settings, llm: LLMServer, tmp_path: Path, tiny_folder: Path
 ) -> None:

@@ -69,6 +69,7 @@ def test_a_wrong_key_stops_the_run():
         assert len(server.requests) < len(TASKS)
 
 
+@pytest.mark.slow
 def test_a_spent_budget_is_counted_and_a_second_run_goes_on(tmp_path):
     with LLMServer(default="An answer.") as server:
         with client_of(server, cache=tmp_path) as client:
@@ -91,6 +92,7 @@ def _read_slowly(base_url, cache):
     os._exit(0)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
     def slow(prompt):
         time.sleep(0.05)
