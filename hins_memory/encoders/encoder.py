@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from hins_memory.common.files import file_digest
 from hins_memory.encoders.contents import file_names
+from hins_memory.encoders.layers import layers
 from hins_memory.encoders.manifest import MANIFEST_NAME, read_manifest
 from hins_memory.encoders.starter import STARTER, merge_delta, starter_digest, starter_path, starter_version
 from hins_memory.errors import EncoderError
@@ -168,7 +169,7 @@ def _keep_dense_exact(model: SentenceTransformer) -> None:
     They cost nothing, and what they do to whole vectors (a map of queries, the scale of the scores) is finer than
     half precision.
     """
-    from sentence_transformers.models import Dense
+    Dense = layers().Dense
 
     for module in model.modules():
         if isinstance(module, Dense) and _leave_autocast not in module._forward_pre_hooks.values():

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.encoders.layers import layers
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import Tensor
@@ -26,7 +28,8 @@ def with_score_offset(model: SentenceTransformer, offset: float, direction: Tens
         direction: the unit vector u, of shape (dim,); what the vectors have along it is left out.
     """
     import torch
-    from sentence_transformers.models import Dense, Normalize
+
+    Dense, Normalize = layers().Dense, layers().Normalize
 
     dense = Dense(len(direction), len(direction), bias=True, activation_function=torch.nn.Identity())
     with torch.no_grad():
@@ -47,7 +50,8 @@ def without_score_offset(model: SentenceTransformer) -> SentenceTransformer:
 def score_offset_of(model: SentenceTransformer) -> tuple[float, Tensor] | None:
     """Return the offset and the direction that `with_score_offset` gave a model; None for any other model."""
     import torch
-    from sentence_transformers.models import Dense, Normalize
+
+    Dense, Normalize = layers().Dense, layers().Normalize
 
     modules = list(model.children())
     if [type(module) for module in modules[-3:]] != [Normalize, Dense, Normalize]:

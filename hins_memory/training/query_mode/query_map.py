@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.encoders.layers import layers
 from hins_memory.encoders.score_offset import with_modules
 from hins_memory.errors import TrainingError
 from hins_memory.training.fit.dataset import batch_stream
@@ -161,7 +162,8 @@ def with_query_map(model: SentenceTransformer, query_map: QueryMap) -> SentenceT
     not needed.
     """
     import torch
-    from sentence_transformers.models import Dense, Normalize, Router
+
+    Dense, Normalize, Router = layers().Dense, layers().Normalize, layers().Router
 
     trunk = without_query_map(model)
     weight, shift = query_map.matrix()
@@ -177,7 +179,7 @@ def with_query_map(model: SentenceTransformer, query_map: QueryMap) -> SentenceT
 
 def without_query_map(model: SentenceTransformer) -> SentenceTransformer:
     """Return the model without the Router that `with_query_map` put last; any other model as it is."""
-    from sentence_transformers.models import Normalize, Router
+    Normalize, Router = layers().Normalize, layers().Router
 
     modules = list(model.children())
     last = modules[-1]

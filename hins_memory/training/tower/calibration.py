@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.encoders.layers import layers
 from hins_memory.encoders.score_offset import with_modules
 from hins_memory.training.postprocess.calibration import max_share_difference, share_table, shares_above
 from hins_memory.training.query_samples import SampleVectors
@@ -116,7 +117,8 @@ class _Sample:
 def _with_shift(model: SentenceTransformer, shift: Tensor) -> SentenceTransformer:
     """Return the model with a vector added to its unit vectors, which are unit vectors again."""
     import torch
-    from sentence_transformers.models import Dense, Normalize
+
+    Dense, Normalize = layers().Dense, layers().Normalize
 
     dense = Dense(len(shift), len(shift), bias=True, activation_function=torch.nn.Identity())
     with torch.no_grad():

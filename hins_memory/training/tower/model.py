@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hins_memory.encoders.encoder import Encoder
+from hins_memory.encoders.layers import layers
 from hins_memory.encoders.score_offset import with_modules
 from hins_memory.training.query_mode.query_map import without_query_map
 from hins_memory.types import Role
@@ -47,7 +48,7 @@ def two_sided(queries: SentenceTransformer, documents: SentenceTransformer) -> S
         queries: embeds queries.
         documents: embeds documents; its prompts are kept.
     """
-    from sentence_transformers.models import Router
+    Router = layers().Router
 
     sides = {"query": list(queries.children()), "document": list(documents.children())}
     return with_modules(documents, [Router(sides, default_route="document")])
@@ -56,7 +57,8 @@ def two_sided(queries: SentenceTransformer, documents: SentenceTransformer) -> S
 def document_side(model: SentenceTransformer) -> SentenceTransformer:
     """Return the model of the documents where `two_sided` or a query map made the model; any other model as it is."""
     import torch
-    from sentence_transformers.models import Router
+
+    Router = layers().Router
 
     model = without_query_map(model)
     first = next(iter(model.children()))
