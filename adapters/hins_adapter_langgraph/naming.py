@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from langgraph.store.base import get_text_at_path
 
 from hins_memory.errors import ConfigError
 from hins_memory.types import Scope
 
-__all__ = ["OWNERS", "Owners", "item_id", "item_of", "owners_of", "text_fields", "texts_of"]
+__all__ = ["OWNERS", "Owners", "item_id", "owners_of", "text_fields", "texts_of"]
 
 #: How the owner is found in a namespace: a pattern like ``("memories", "{user}")``, or a function.
 Owners = Sequence[str] | Callable[[tuple[str, ...]], Scope | None]
@@ -29,12 +29,6 @@ def item_id(namespace: Sequence[Any], key: Any) -> str:
     if not all(isinstance(part, str) for part in (*namespace, key)):
         raise ValueError("namespaces and keys are strings")
     return "/".join(quote(part, safe=" ") for part in (*namespace, key))
-
-
-def item_of(id_: str) -> tuple[tuple[str, ...], str]:
-    """Return the namespace and the key of an id."""
-    *namespace, key = (unquote(part) for part in id_.split("/"))
-    return tuple(namespace), key
 
 
 def owners_of(namespace: Owners | None) -> Callable[[tuple[str, ...]], Scope | None]:

@@ -30,7 +30,7 @@ class StoreRecorder(Recorder):
         super().__init__(capture)
         self._owner = owner
 
-    def batch(self, store: Any, ops: Sequence[Any], results: Sequence[Any], version: str) -> None:
+    def batch(self, store: Any, ops: Sequence[Any], results: Sequence[Any]) -> None:
         """Record what a batch of operations did on a store; never raises."""
         if not self.on:
             return
@@ -38,7 +38,7 @@ class StoreRecorder(Recorder):
             if isinstance(op, PutOp):
                 self._put(store, op)
             elif isinstance(op, SearchOp) and op.query:
-                self._searched(store, op, result or [], version)
+                self._searched(store, op, result or [])
 
     def _scope(self, namespace: Any) -> Scope | None:
         """Return the owner of a namespace; None for what is not recorded."""
@@ -58,7 +58,7 @@ class StoreRecorder(Recorder):
             self.record(Deletion(scope, id_))
 
     @never_raises(None)
-    def _searched(self, store: Any, op: Any, found: Sequence[Any], version: str) -> None:
+    def _searched(self, store: Any, op: Any, found: Sequence[Any]) -> None:
         scope = self._named(op.namespace_prefix, "")
         if scope is None:
             return
@@ -70,7 +70,7 @@ class StoreRecorder(Recorder):
                 text = _joined(texts_of(item.value, fields))
                 ranked.append(RankedMemory(item_id(item.namespace, item.key), text, float(item.score)))
         if ranked or (fields and not found):
-            self.retrieved(Retrieval(scope, op.query, tuple(ranked), version))
+            self.retrieved(Retrieval(scope, op.query, tuple(ranked)))
 
     def _named(self, namespace: Any, key: Any) -> Scope | None:
         try:
@@ -88,11 +88,10 @@ def _joined(texts: dict[str, list[str]]) -> str:
 
 
 def _text(store: Any, op: Any) -> str:
-    if not text_fields(store):
+    fields = text_fields(store)
+    if not fields:
         return ""
-    return _joined(texts_of(op.value, text_fields(store))) or _joined(
-        texts_of(op.value, [(p, p) for p in op.index or ()])
-    )
+    return _joined(texts_of(op.value, fields)) or _joined(texts_of(op.value, [(p, p) for p in op.index or ()]))
 
 
 def _conversation(namespace: Sequence[str]) -> str:

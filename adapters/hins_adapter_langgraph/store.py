@@ -70,14 +70,14 @@ class HinsStore(BaseStore, OutcomeMethods):  # type: ignore[misc]  # langgraph i
         """Do operations in one batch, as the inner store does them, and record them."""
         ops = list(ops)
         results: list[Any] = self.inner.batch(ops)
-        self._hins_recorder.batch(self.inner, ops, results, "")
+        self._hins_recorder.batch(self.inner, ops, results)
         return results
 
     async def abatch(self, ops: Iterable[Any]) -> list[Any]:
         """Do operations in one batch, as the inner store does them, and record them."""
         ops = list(ops)
         results: list[Any] = await self.inner.abatch(ops)
-        self._hins_recorder.batch(self.inner, ops, results, "")
+        self._hins_recorder.batch(self.inner, ops, results)
         return results
 
     @staticmethod

@@ -14,7 +14,7 @@ from hins_memory.types import Negative, Positive, PositiveSource, Scope, Tier, T
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["read_examples", "write_examples"]
+__all__ = ["read_examples", "without_surrogates", "write_examples"]
 
 # A row group; at most this many examples are held at a time.
 _ROWS = 1_000
@@ -73,32 +73,27 @@ def _table(examples: Sequence[TieredExample]) -> pa.Table:
 def _row(example: TieredExample) -> dict[str, Any]:
     scope, positive = example.scope, example.positive
     return {
-        "tenant": _text(scope.tenant),
-        "user": _text(scope.user),
-        "agent": _text(scope.agent),
-        "run": _text(scope.run),
-        "conversation": _text(example.conversation),
-        "query": _text(positive.query),
-        "positive": _text(positive.text),
-        "positive_id": _text(positive.memory_id),
+        "tenant": without_surrogates(scope.tenant),
+        "user": without_surrogates(scope.user),
+        "agent": without_surrogates(scope.agent),
+        "run": without_surrogates(scope.run),
+        "conversation": without_surrogates(example.conversation),
+        "query": without_surrogates(positive.query),
+        "positive": without_surrogates(positive.text),
+        "positive_id": without_surrogates(positive.memory_id),
         "source": positive.source,
         "confidence": positive.confidence,
-        "retrieval_id": _text(positive.retrieval_id),
+        "retrieval_id": without_surrogates(positive.retrieval_id),
         "negatives": [
             {
-                "memory_id": _text(negative.memory_id),
-                "text": _text(negative.text),
+                "memory_id": without_surrogates(negative.memory_id),
+                "text": without_surrogates(negative.text),
                 "tier": negative.tier.value,
                 "score": negative.score,
             }
             for negative in example.negatives
         ],
     }
-
-
-def _text(text: str) -> str:
-    """Return the text with ``?`` for lone surrogates, which UTF-8 cannot encode."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def read_examples(path: Path) -> Iterator[TieredExample]:
@@ -141,3 +136,8 @@ def _example(row: dict[str, Any]) -> TieredExample:
     )
     scope = Scope(user=row["user"], agent=row["agent"], run=row["run"], tenant=row["tenant"])
     return TieredExample(scope, row["conversation"], positive, tuple(negatives))
+
+
+def without_surrogates(text: str) -> str:
+    """Return the text with ``?`` for every surrogate: UTF-8, and with it tables and tokenizers, take none."""
+    return text.encode("utf-8", "replace").decode("utf-8")

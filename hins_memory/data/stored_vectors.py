@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.data.examples import without_surrogates
 from hins_memory.errors import HinsError
 
 if TYPE_CHECKING:
@@ -43,11 +44,6 @@ class StoredQuery:
     negatives: NDArray[np.int64]
     sampled: int = 0
     population: int = 0
-
-
-def _text(text: str) -> str:
-    """Return the text as a file of examples has it: UTF-8 has no half of a surrogate pair."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class StoredVectorsWriter:
@@ -91,8 +87,9 @@ class StoredVectorsWriter:
                 asked = True
                 rows = one.negatives.astype(np.int64) + self._vectors
                 self._files[1].write(rows.astype(np.int32).tobytes())
-                positives = {_text(name): row + self._vectors for name, row in one.positives.items()}
-                line = [_text(owner), _text(one.query), positives, self._rows, len(rows), one.sampled, one.population]
+                positives = {without_surrogates(name): row + self._vectors for name, row in one.positives.items()}
+                asked_by, text = without_surrogates(owner), without_surrogates(one.query)
+                line = [asked_by, text, positives, self._rows, len(rows), one.sampled, one.population]
                 self._lines.write(json.dumps(line) + "\n")
                 self._rows += len(rows)
             if not asked:
@@ -140,16 +137,12 @@ class StoredVectors:
             return np.memmap(self.folder / _VECTORS, dtype=np.float16, mode="r", shape=(count, dim))
 
 
-class _disk_errors:
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, ValueError)):
-            raise HinsError(
-                f"The stored vectors in {self._folder} cannot be read or written: {error}.",
-                "Free disk space or fix its permissions, and run again.",
-            ) from error
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise HinsError(
+            f"The stored vectors in {folder} cannot be read or written: {error}.",
+            "Free disk space or fix its permissions, and run again.",
+        ) from error

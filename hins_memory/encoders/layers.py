@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["layers"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["affine_layer", "layers"]
 
 
 def layers() -> Any:
@@ -17,3 +20,14 @@ def layers() -> Any:
     except ImportError:
         from sentence_transformers import models as modules
     return modules
+
+
+def affine_layer(weight: Tensor, bias: Tensor) -> Any:
+    """Return a `Dense` layer x -> weight x + bias, of shapes (dim, dim) and (dim,)."""
+    import torch
+
+    dense = layers().Dense(len(bias), len(bias), bias=True, activation_function=torch.nn.Identity())
+    with torch.no_grad():
+        dense.linear.weight.copy_(weight)
+        dense.linear.bias.copy_(bias)
+    return dense

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.encoders.layers import layers
+from hins_memory.encoders.layers import affine_layer, layers
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -29,12 +29,9 @@ def with_score_offset(model: SentenceTransformer, offset: float, direction: Tens
     """
     import torch
 
-    Dense, Normalize = layers().Dense, layers().Normalize
-
-    dense = Dense(len(direction), len(direction), bias=True, activation_function=torch.nn.Identity())
-    with torch.no_grad():
-        dense.linear.weight.copy_(torch.eye(len(direction)) - torch.outer(direction, direction))
-        dense.linear.bias.copy_(offset**0.5 * direction)
+    Normalize = layers().Normalize
+    projection = torch.eye(len(direction)) - torch.outer(direction, direction)
+    dense = affine_layer(projection, offset**0.5 * direction)
     modules = [module for module in model.children() if not isinstance(module, Normalize)]
     return with_modules(model, [*modules, Normalize(), dense, Normalize()])
 

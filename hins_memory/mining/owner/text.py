@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from hins_memory.data.examples import without_surrogates
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -37,7 +39,7 @@ _SHORT_SUFFIXES = ("es", "ly", "s", "e", "y")
 
 def clean(text: str) -> str:
     """Return the text cut to `EXAMPLE_CHARS`, with lone surrogates replaced, which no tokenizer takes."""
-    return text[:EXAMPLE_CHARS].encode("utf-8", "replace").decode("utf-8")
+    return without_surrogates(text[:EXAMPLE_CHARS])
 
 
 def normalized(text: str) -> str:

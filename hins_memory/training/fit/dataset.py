@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from hins_memory.data.examples import without_surrogates
 from hins_memory.types import TieredExample
 
 if TYPE_CHECKING:
@@ -24,17 +25,12 @@ def to_dataset(examples: Sequence[TieredExample]) -> Dataset:
     from datasets import Dataset
 
     columns = {
-        "query": [_text(example.positive.query) for example in examples],
-        "positive": [_text(example.positive.text) for example in examples],
+        "query": [without_surrogates(example.positive.query) for example in examples],
+        "positive": [without_surrogates(example.positive.text) for example in examples],
     }
     for i in range(max((len(example.negatives) for example in examples), default=0)):
-        columns[f"negative_{i + 1}"] = [_text(_negative(example, i)) for example in examples]
+        columns[f"negative_{i + 1}"] = [without_surrogates(_negative(example, i)) for example in examples]
     return Dataset.from_dict(columns)
-
-
-def _text(text: str) -> str:
-    """Return the text as a table can hold it: half of a surrogate pair is not a character."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _negative(example: TieredExample, index: int) -> str:

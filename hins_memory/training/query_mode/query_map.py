@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.encoders.layers import layers
+from hins_memory.encoders.layers import affine_layer, layers
 from hins_memory.encoders.score_offset import with_modules
 from hins_memory.errors import TrainingError
 from hins_memory.training.fit.dataset import batch_stream
@@ -161,16 +161,9 @@ def with_query_map(model: SentenceTransformer, query_map: QueryMap) -> SentenceT
     named role) are left as they are. Any program that loads sentence-transformers folders loads it; hins-memory is
     not needed.
     """
-    import torch
-
-    Dense, Normalize, Router = layers().Dense, layers().Normalize, layers().Router
-
+    Normalize, Router = layers().Normalize, layers().Router
     trunk = without_query_map(model)
-    weight, shift = query_map.matrix()
-    dense = Dense(len(shift), len(shift), bias=True, activation_function=torch.nn.Identity())
-    with torch.no_grad():
-        dense.linear.weight.copy_(weight)
-        dense.linear.bias.copy_(shift)
+    dense = affine_layer(*query_map.matrix())
     # The map is made for unit vectors, which not every model ends with.
     modules = [module for module in trunk.children() if not isinstance(module, Normalize)]
     router = Router({"query": [Normalize(), dense, Normalize()], "document": [Normalize()]}, default_route="document")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.encoders.layers import layers
+from hins_memory.encoders.layers import affine_layer, layers
 from hins_memory.encoders.score_offset import with_modules
 from hins_memory.training.postprocess.calibration import max_share_difference, share_table, shares_above
 from hins_memory.training.query_samples import SampleVectors
@@ -118,12 +118,8 @@ def _with_shift(model: SentenceTransformer, shift: Tensor) -> SentenceTransforme
     """Return the model with a vector added to its unit vectors, which are unit vectors again."""
     import torch
 
-    Dense, Normalize = layers().Dense, layers().Normalize
-
-    dense = Dense(len(shift), len(shift), bias=True, activation_function=torch.nn.Identity())
-    with torch.no_grad():
-        dense.linear.weight.copy_(torch.eye(len(shift)))
-        dense.linear.bias.copy_(shift)
+    Normalize = layers().Normalize
+    dense = affine_layer(torch.eye(len(shift)), shift)
     modules = list(model.children())
     if not isinstance(modules[-1], Normalize):
         modules.append(Normalize())

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.data.examples import without_surrogates
 from hins_memory.data.stored_vectors import StoredQuery, StoredVectors
 from hins_memory.training.query_samples import RESULTS
 from hins_memory.types import TieredExample
@@ -121,8 +122,7 @@ class Targets(Sequence[Target]):
 
 
 def _key(example: TieredExample) -> _Key:
-    owner, query = example.scope.owner.key, example.positive.query
-    return (owner.encode("utf-8", "replace").decode(), query.encode("utf-8", "replace").decode())
+    return without_surrogates(example.scope.owner.key), without_surrogates(example.positive.query)
 
 
 def _of_stored(query: StoredQuery, examples: Sequence[TieredExample]) -> Target | None:

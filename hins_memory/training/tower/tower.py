@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.data.examples import without_surrogates
 from hins_memory.data.stored_vectors import StoredVectors
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.score_offset import score_offset_of
@@ -77,7 +78,7 @@ class Tower:
         """Return the queries, and as labels their places among the targets."""
         from datasets import Dataset
 
-        queries = [target.query.encode("utf-8", "replace").decode("utf-8") for target in self.targets]
+        queries = [without_surrogates(target.query) for target in self.targets]
         return Dataset.from_dict({"query": queries, "label": list(range(len(queries)))})
 
     def loss(self, model: SentenceTransformer) -> nn.Module:

@@ -190,11 +190,7 @@ needs_extensions = pytest.mark.skipif(
 )
 
 
-def test_a_sqlite_store_is_recorded(index: dict[str, Any], settings: Any, logs: Any, tmp_path: Any) -> None:
-    # The package's connections can load extensions on every Python.
-    driver = pytest.importorskip("pysqlite3", reason="needs the package pysqlite3")
-    connection = driver.connect(str(tmp_path / "store.db"), check_same_thread=False, isolation_level=None)
-    inner = SqliteStore(connection, index={"dims": 32, "embed": index["embed"], "text_fields": ["text"]})
+def _check_recorded(inner: Any, settings: Any, logs: Any) -> None:
     store = HinsStore(inner, namespace=("{tenant}", "{user}", "*", "{agent}"), settings=settings)
     store.setup()
     store.put(("acme", "ann", "x", "bot"), "k", {"text": "Ann plays the cello."})
@@ -203,50 +199,47 @@ def test_a_sqlite_store_is_recorded(index: dict[str, Any], settings: Any, logs: 
     assert (key, len(log.retrievals)) == ("tenant=acme&user=ann&agent=bot", 1)
     assert log.memories[0].text == "Ann plays the cello."
     store.close()
+
+
+def _check_recorded_async(opened: Any, settings: Any, logs: Any) -> None:
+    async def use() -> None:
+        async with opened as inner:
+            store = HinsStore(inner, namespace=("memories", "{user}"), settings=settings)
+            await store.setup()
+            await store.aput(ANN, "k", {"text": "Ann plays the cello."})
+            assert await store.asearch(ANN, query="cello")
+            store.close()
+
+    asyncio.run(use())
+    log = logs()["user=ann"]
+    assert (len(log.memories), len(log.retrievals)) == (1, 1)
+
+
+def test_a_sqlite_store_is_recorded(index: dict[str, Any], settings: Any, logs: Any, tmp_path: Any) -> None:
+    # The package's connections can load extensions on every Python.
+    driver = pytest.importorskip("pysqlite3", reason="needs the package pysqlite3")
+    connection = driver.connect(str(tmp_path / "store.db"), check_same_thread=False, isolation_level=None)
+    inner = SqliteStore(connection, index={"dims": 32, "embed": index["embed"], "text_fields": ["text"]})
+    _check_recorded(inner, settings, logs)
     connection.close()
 
 
 @needs_extensions
 def test_an_async_sqlite_store_is_recorded(index: dict[str, Any], settings: Any, logs: Any, tmp_path: Any) -> None:
-    async def use() -> None:
-        config = {"dims": 32, "embed": index["embed"], "text_fields": ["text"]}
-        async with AsyncSqliteStore.from_conn_string(str(tmp_path / "store.db"), index=config) as inner:
-            store = HinsStore(inner, namespace=("memories", "{user}"), settings=settings)
-            await store.setup()
-            await store.aput(ANN, "k", {"text": "Ann plays the cello."})
-            assert await store.asearch(ANN, query="cello")
-            store.close()
-
-    asyncio.run(use())
-    log = logs()["user=ann"]
-    assert (len(log.memories), len(log.retrievals)) == (1, 1)
+    config = {"dims": 32, "embed": index["embed"], "text_fields": ["text"]}
+    opened = AsyncSqliteStore.from_conn_string(str(tmp_path / "store.db"), index=config)
+    _check_recorded_async(opened, settings, logs)
 
 
 def test_a_postgres_store_is_recorded(index: dict[str, Any], settings: Any, logs: Any, postgresql_url: str) -> None:
     with PostgresStore.from_conn_string(postgresql_url, index=index) as inner:
-        store = HinsStore(inner, namespace=("{tenant}", "{user}", "*", "{agent}"), settings=settings)
-        store.setup()
-        store.put(("acme", "ann", "x", "bot"), "k", {"text": "Ann plays the cello."})
-        assert store.search(("acme", "ann", "x", "bot"), query="cello")
-        ((key, log),) = logs().items()
-        assert (key, len(log.retrievals)) == ("tenant=acme&user=ann&agent=bot", 1)
-        store.close()
+        _check_recorded(inner, settings, logs)
 
 
 def test_an_async_postgres_store_is_recorded(
     index: dict[str, Any], settings: Any, logs: Any, postgresql_url: str
 ) -> None:
-    async def use() -> None:
-        async with AsyncPostgresStore.from_conn_string(postgresql_url, index=index) as inner:
-            store = HinsStore(inner, namespace=("memories", "{user}"), settings=settings)
-            await store.setup()
-            await store.aput(ANN, "k", {"text": "Ann plays the cello."})
-            assert await store.asearch(ANN, query="cello")
-            store.close()
-
-    asyncio.run(use())
-    log = logs()["user=ann"]
-    assert (len(log.memories), len(log.retrievals)) == (1, 1)
+    _check_recorded_async(AsyncPostgresStore.from_conn_string(postgresql_url, index=index), settings, logs)
 
 
 def test_embeddings_keep_the_two_roles(query_version: Any) -> None:
