@@ -230,6 +230,27 @@ def test_what_looks_like_another_answer_is_no_negative_where_only_examples_are_k
     assert "Who has chess?" not in {one.query for one in targets}, "nothing is surely no answer to it"
 
 
+def test_queries_are_embedded_once_and_only_where_they_are_needed(tmp_path, tiny_folder):
+    asked: list[str] = []
+
+    class Listed(Encoder):
+        def encode(self, texts, *, role="document", batch_size=32):
+            if role == "query":
+                asked.extend(texts)
+            return super().encode(texts, role=role, batch_size=batch_size)
+
+    base = Listed(Encoder.load(tiny_folder).model, "listed")
+    stored = store(tmp_path / "stored", base)
+    # one that is not among the stored ones, so that all the ways are taken
+    other = replace(examples()[0], scope=Scope(user="another"))
+    targets = Targets([*examples(), other], stored, base)
+    assert sorted(asked) == sorted(one.query for one in targets)
+    assert all(one.height is not None for one in targets)
+    asked.clear()
+    Targets([*examples(), other], stored, base, heights=False)
+    assert asked == [other.positive.query]
+
+
 def test_nothing_to_tell_apart_is_said(tmp_path, tiny_folder):
     rows = [
         TieredExample(Scope(user=f"u{n}"), "c", Positive(f"q{n}", "m", f"text {n}", "answer", 1.0), ())

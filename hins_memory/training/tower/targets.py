@@ -41,7 +41,7 @@ class Target:
         negatives: rows, of shape (n,).
         sampled: how many negatives, at the end, are a random sample; 0 when none is.
         population: how many rows that sample was drawn from.
-        height: the mean of the query's best scores under the base; None before it was measured.
+        height: the mean of the query's best scores under the base; None where it was not measured.
     """
 
     query: str
@@ -65,9 +65,17 @@ class Targets(Sequence[Target]):
         examples: what is learned.
         stored: the stored vectors of their owners; None where only the examples are known.
         documents: the encoder of the documents, whose vectors these are.
+        heights: whether heights are measured where queries have to be embedded for them alone.
     """
 
-    def __init__(self, examples: Sequence[TieredExample], stored: StoredVectors | None, documents: Encoder) -> None:
+    def __init__(
+        self,
+        examples: Sequence[TieredExample],
+        stored: StoredVectors | None,
+        documents: Encoder,
+        *,
+        heights: bool = True,
+    ) -> None:
         import numpy as np
 
         known: dict[_Key, list[TieredExample]] = {}
@@ -82,6 +90,8 @@ class Targets(Sequence[Target]):
                 if target := _of_stored(query, found):
                     self._targets.append(target)
                     del known[owner, query.query]
+        if heights:
+            self._measure_heights(documents)
         owners: dict[str, list[list[TieredExample]]] = {}
         for (owner, _), rows in known.items():
             owners.setdefault(owner, []).append(rows)
@@ -89,10 +99,11 @@ class Targets(Sequence[Target]):
             vectors, targets = _of_examples(groups, len(self._vectors), documents)
             self._vectors.append(vectors)
             self._targets += targets
+
+    def _measure_heights(self, documents: Encoder) -> None:
         asked = documents.encode([target.query for target in self._targets], role="query")
         for place, (target, vector) in enumerate(zip(self._targets, asked, strict=True)):
-            scores = np.sort(self.vectors(target) @ vector)[-RESULTS:]
-            self._targets[place] = replace(target, height=float(scores.mean()))
+            self._targets[place] = replace(target, height=_height(self.vectors(target) @ vector))
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -119,6 +130,12 @@ class Targets(Sequence[Target]):
             for values in (one.positives, one.weights, one.negatives):
                 digest.update(values.tobytes())
         return digest.hexdigest()
+
+
+def _height(scores: NDArray[np.float32]) -> float:
+    import numpy as np
+
+    return float(np.sort(scores)[-RESULTS:].mean())
 
 
 def _key(example: TieredExample) -> _Key:
@@ -178,6 +195,7 @@ def _of_examples(
         if population > _MOST_NEGATIVES:
             negatives = np.sort(draw.choice(negatives, _MOST_NEGATIVES, replace=False))
         sampled = len(negatives) if population > len(negatives) else 0
-        query = rows[0].positive.query
-        targets.append(Target(query, source, positives, weights, negatives, sampled, population if sampled else 0))
+        height = _height(scores[np.concatenate([positives, negatives])])
+        sampling = (sampled, population if sampled else 0)
+        targets.append(Target(rows[0].positive.query, source, positives, weights, negatives, *sampling, height))
     return texts.astype(np.float16), targets

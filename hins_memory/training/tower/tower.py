@@ -64,7 +64,7 @@ class Tower:
         same = side is encoder.model
         #: embeds documents as they are stored; its model is what the tower begins as
         self.documents = encoder if same else Encoder(side, encoder.version, space=encoder.space)
-        self.targets = Targets(examples, stored, self.documents)
+        self.targets = Targets(examples, stored, self.documents, heights=settings.anchor)
         if not len(self.targets):
             raise NotEnoughDataError(
                 "No query has a memory beside its positives that it could be told apart from.",
