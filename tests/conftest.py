@@ -162,3 +162,11 @@ def query_version(tiny_version: "EncoderVersion", settings: Settings, tmp_path: 
     model = with_query_map(Encoder.load(tiny_version.path).model, found)
     model.save(str(tmp_path / "query"), safe_serialization=True)
     return Registry(settings).add(tmp_path / "query", {"mode": "query", "document_space": tiny_version.id})
+
+
+@pytest.fixture
+def tower_version(tiny_version: "EncoderVersion", settings: Settings, tmp_path: Path) -> "EncoderVersion":
+    """A tower beside the tiny version's documents."""
+    from towers import add_tower
+
+    return add_tower(tiny_version.path, tmp_path / "tower", settings)

@@ -226,13 +226,23 @@ def _text(value: Any) -> str | None:
 def export(
     context: typer.Context,
     version: _Version,
-    output: Annotated[Path, typer.Argument(metavar="FILE.zip", help="The archive; one that is there is replaced.")],
+    output: Annotated[Path, typer.Argument(metavar="FILE", help="FILE.zip; one that is there is replaced.")],
+    delta: Annotated[
+        bool, typer.Option("--delta", help="Of a tower only what it adds to its base, as FILE.safetensors.")
+    ] = False,
 ) -> Result:
     """Write a version to one file, with its manifest and the digests of everything."""
     from hins_memory.registry.archive import export_version
+    from hins_memory.registry.delta import DELTA_SUFFIX, export_delta
+    from hins_memory.registry.loader import EncoderSource
 
-    found = _registry(context).get(version)
-    digest = export_version(found, output)
+    registry = _registry(context)
+    found = registry.get(version)
+    if delta != (output.suffix == DELTA_SUFFIX):
+        raise ConfigError(
+            f"{output}: the file of a delta, and of nothing else, ends in {DELTA_SUFFIX}.", "Name another file."
+        )
+    digest = export_delta(found, output, EncoderSource(registry)) if delta else export_version(found, output)
     size = output.stat().st_size
     text = f"{found.id} written to {output} ({size / 2**20:.1f} MiB, SHA-256 {digest})."
     return Result({"version": found.id, "path": output, "bytes": size, "sha256": digest}, (text,))
@@ -242,12 +252,18 @@ def export(
 @command
 def import_(
     context: typer.Context,
-    archive: Annotated[Path, typer.Argument(metavar="FILE.zip", help="What `hins encoders export` wrote.")],
+    archive: Annotated[Path, typer.Argument(metavar="FILE", help="What `hins encoders export` wrote.")],
 ) -> Result:
     """Take over a version from a file, after checking every digest; safetensors only. Nothing serves with it yet."""
     from hins_memory.registry.archive import import_version
+    from hins_memory.registry.delta import DELTA_SUFFIX, import_delta
+    from hins_memory.registry.loader import EncoderSource
 
-    found = import_version(archive, _registry(context))
+    registry = _registry(context)
+    if archive.suffix == DELTA_SUFFIX:
+        found = import_delta(archive, registry, EncoderSource(registry))
+    else:
+        found = import_version(archive, registry)
     data = {"version": found.id, "path": found.path, "manifest": found.manifest.to_dict()}
     return Result(data, (f"{found.id} is in {found.path}.", "Next: `hins gate` judges it, `hins swap` serves with it."))
 

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import Tensor
 
-__all__ = ["score_offset_of", "with_modules", "with_score_offset", "without_score_offset"]
+__all__ = [
+    "score_offset_of",
+    "shift_of",
+    "with_modules",
+    "with_score_offset",
+    "with_shift",
+    "without_score_offset",
+]
 
 
 def with_score_offset(model: SentenceTransformer, offset: float, direction: Tensor) -> SentenceTransformer:
@@ -57,6 +64,30 @@ def score_offset_of(model: SentenceTransformer) -> tuple[float, Tensor] | None:
     direction = torch.nn.functional.normalize(bias, dim=0)
     projection = torch.eye(len(direction), device=direction.device) - torch.outer(direction, direction)
     return (float(bias.square().sum()), direction) if torch.allclose(weight, projection, atol=1e-4) else None
+
+
+def with_shift(model: SentenceTransformer, shift: Tensor) -> SentenceTransformer:
+    """Return the model with a vector of shape (dim,) added to its unit vectors, which are unit vectors again."""
+    import torch
+
+    Normalize = layers().Normalize
+    modules = list(model.children())
+    if not isinstance(modules[-1], Normalize):
+        modules.append(Normalize())
+    return with_modules(model, [*modules, affine_layer(torch.eye(len(shift)), shift), Normalize()])
+
+
+def shift_of(added: Sequence[Any]) -> Tensor | None:
+    """Return the vector that modules add which `with_shift` has put behind a model's; None for any others."""
+    import torch
+
+    Dense, Normalize = layers().Dense, layers().Normalize
+
+    if [type(module) for module in added[-2:]] != [Dense, Normalize] or len(added) > 3:
+        return None
+    weight, bias = (value.detach() for value in (added[-2].linear.weight, added[-2].linear.bias))
+    first = len(added) < 3 or isinstance(added[0], Normalize)
+    return bias if first and torch.equal(weight, torch.eye(len(bias), device=weight.device)) else None
 
 
 def with_modules(model: SentenceTransformer, modules: Sequence[Any]) -> SentenceTransformer:

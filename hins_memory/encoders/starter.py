@@ -1,8 +1,7 @@
 """The starter: a small low-rank delta on the stock model, in the wheel, that the first search of a new user runs on.
 
-The file holds, for every changed weight matrix of shape (out, in), two half-precision factors: ``NAME.up`` of shape
-(out, rank) and ``NAME.down`` of shape (rank, in), whose product is added to it (LoRA, arXiv 2106.09685). Where training
-added a last layer to the model (see `hins_memory.encoders.score_offset`), ``lift`` of shape (dim,) is its bias.
+The file holds factors of every changed weight matrix (see `hins_memory.encoders.low_rank`). Where training added a last
+layer to the model (see `hins_memory.encoders.score_offset`), ``lift`` of shape (dim,) is its bias.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.data import packaged
+from hins_memory.encoders.low_rank import add_factors, changed_factors
 from hins_memory.encoders.score_offset import score_offset_of, with_score_offset
 from hins_memory.errors import EncoderError
 
@@ -36,9 +36,7 @@ __all__ = [
 #: The name that `Encoder.load` knows the starter by.
 STARTER = "starter"
 _HINT = "Reinstall it: pip install --force-reinstall hins-memory"
-_UP, _DOWN, _OFFSET = ".up", ".down", "lift"
-# A weight that changed by less than this, relative to its size, was not trained.
-_UNCHANGED = 1e-6
+_OFFSET = "lift"
 
 
 def starter_path() -> Path:
@@ -106,16 +104,7 @@ def merge_delta(model: SentenceTransformer, path: Path, digest: str) -> Sentence
 def _merge(model: SentenceTransformer, factors: Mapping[str, Tensor]) -> SentenceTransformer:
     import torch
 
-    weights = dict(model[0].auto_model.named_parameters())
-    with torch.no_grad():
-        for name in sorted(name.removesuffix(_UP) for name in factors if name.endswith(_UP)):
-            up, down = factors[name + _UP].float(), factors[name + _DOWN].float()
-            if name not in weights or weights[name].shape != (up.shape[0], down.shape[1]):
-                raise EncoderError(
-                    f"The starter does not fit the model: it has no matrix {name}.", "Use the stock model."
-                )
-            # (out, rank) @ (rank, in)
-            weights[name] += (up @ down).to(weights[name])
+    add_factors(model, factors, "The starter")
     if _OFFSET not in factors:
         return model
     bias = factors[_OFFSET].float()
@@ -141,17 +130,7 @@ def write_delta(base: Path, trained: Path, target: Path, rank: int, about: Mappi
     from sentence_transformers import SentenceTransformer
 
     before, after = (_weights(folder) for folder in (base, trained))
-    factors: dict[str, Tensor] = {}
-    for name, weight in sorted(before.items()):
-        if not weight.is_floating_point():
-            continue
-        if name not in after or after[name].shape != weight.shape:
-            raise EncoderError(
-                f"{trained} is not a tuned {base.name}: {name} differs in shape.", "Train from the base."
-            )
-        change = after[name].float() - weight.float()
-        if weight.dim() == 2 and float(change.norm()) > _UNCHANGED * float(weight.norm()):
-            factors[name + _UP], factors[name + _DOWN] = _factors(change, rank)
+    factors = changed_factors(before, after, rank)
     if not factors:
         raise EncoderError(f"{trained} has the same weights as {base}.", "Train it first.")
     offset = score_offset_of(SentenceTransformer(str(trained), device="cpu", trust_remote_code=False))
@@ -172,12 +151,3 @@ def _weights(folder: Path) -> dict[str, Tensor]:
         return safetensors.torch.load_file(folder / "model.safetensors")
     except OSError as error:
         raise EncoderError(f"{folder} has no readable model.safetensors: {error}.", "Give a model's folder.") from error
-
-
-def _factors(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return the best factors of a rank: (out, rank) and (rank, in), in half precision."""
-    import torch
-
-    left, sizes, right = torch.linalg.svd(change, full_matrices=False)
-    root = sizes[:rank].sqrt()
-    return (left[:, :rank] * root).half().contiguous(), (root[:, None] * right[:rank]).half().contiguous()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hins_memory.encoders.encoder import DEFAULT_MODEL, Encoder, encoder_version, resolve_model
+from hins_memory.encoders.shared_weights import share_weights
 from hins_memory.encoders.starter import STARTER, default_base, starter_packaged
 from hins_memory.errors import AgentError, EncoderError, HinsError
 from hins_memory.types import Role
@@ -28,6 +29,8 @@ _loading = threading.Lock()
 def shared_encoder(name_or_dir: str | Path = DEFAULT_MODEL) -> Encoder:
     """Load an encoder, or return the one that this process already holds for the same model or version.
 
+    Weights that another loaded encoder has too, or both sides of a tower, are in memory once; nobody may change them.
+
     Raises:
         EncoderError: it cannot be found, verified or loaded.
     """
@@ -38,6 +41,7 @@ def shared_encoder(name_or_dir: str | Path = DEFAULT_MODEL) -> Encoder:
         encoder = _loaded.get(source)
         if encoder is None:
             encoder = Encoder.load(name_or_dir)
+            share_weights(encoder.model, [one.model for one in _loaded.values()])
             _loaded[source] = _loaded[encoder.version] = encoder
         return encoder
 

@@ -120,3 +120,11 @@ def test_export_import_and_prune(settings, versions, tmp_path):
     assert hins(settings, "import", tmp_path / "nothing.zip", code=6)["error"]["hint"]
     assert hins(settings, "show", "v0009-01234567", code=6)["error"]["exit_code"] == 6
     assert hins(settings, "prune", "--keep", 0, code=2)["error"]["type"] == "ConfigError"
+
+
+def test_a_tower_alone_goes_out_and_comes_in(settings, tower_version, tmp_path):
+    written = hins(settings, "export", "--delta", tower_version.id, tmp_path / "tower.safetensors")
+    assert (tmp_path / "tower.safetensors").stat().st_size == written["bytes"] < 100_000
+    found = hins(settings, "import", tmp_path / "tower.safetensors")
+    assert found["manifest"]["parent"] == tower_version.id != found["version"]
+    assert "ends in .safetensors" in hins(settings, "export", "--delta", tower_version.id, "x.zip", code=2, json_=False)

@@ -16,13 +16,14 @@ from train_world import examples, quick
 from hins_memory.data.stored_vectors import StoredQuery, StoredVectors, StoredVectorsWriter
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.score_offset import with_score_offset
+from hins_memory.encoders.sides import two_sided
 from hins_memory.errors import NotEnoughDataError, TrainingError
 from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder
 from hins_memory.training import AuxiliaryData, RunContent, TrainSettings, open_run, train_encoder
 from hins_memory.training.postprocess.calibration import shares_above
 from hins_memory.training.query_samples import QuerySample, SampleVectors
 from hins_memory.training.tower.calibration import calibrate_tower
-from hins_memory.training.tower.model import TwoSides, document_side, two_sided
+from hins_memory.training.tower.model import TwoSides, document_side
 from hins_memory.training.tower.stored_loss import StoredVectorsLoss
 from hins_memory.training.tower.targets import Targets
 from hins_memory.types import Positive, Scope, TieredExample

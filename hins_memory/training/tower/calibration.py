@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.encoders.layers import affine_layer, layers
-from hins_memory.encoders.score_offset import with_modules
+from hins_memory.encoders.score_offset import with_shift
 from hins_memory.training.postprocess.calibration import max_share_difference, share_table, shares_above
 from hins_memory.training.query_samples import SampleVectors
 
@@ -57,7 +56,7 @@ def calibrate_tower(
     found = sample.fit(wanted, cutoffs)
     shares = share_table((before.all_top_scores(), sample.scores(0.0, 0.0), sample.scores(*found)), cutoffs)
     if found != (0.0, 0.0):
-        queries = _with_shift(queries, found[0] * raising + found[1] * shrinking)
+        queries = with_shift(queries, found[0] * raising + found[1] * shrinking)
     return queries, {"cutoffs": shares}
 
 
@@ -112,15 +111,3 @@ class _Sample:
             around = [(best[0] + i * step, max(0.0, best[1] + j * step)) for i in range(-3, 4) for j in range(-3, 4)]
             best = min([best, *around], key=cost)
         return best
-
-
-def _with_shift(model: SentenceTransformer, shift: Tensor) -> SentenceTransformer:
-    """Return the model with a vector added to its unit vectors, which are unit vectors again."""
-    import torch
-
-    Normalize = layers().Normalize
-    dense = affine_layer(torch.eye(len(shift)), shift)
-    modules = list(model.children())
-    if not isinstance(modules[-1], Normalize):
-        modules.append(Normalize())
-    return with_modules(model, [*modules, dense, Normalize()])

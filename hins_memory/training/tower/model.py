@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hins_memory.encoders.encoder import Encoder
-from hins_memory.encoders.layers import layers
 from hins_memory.encoders.score_offset import with_modules
+from hins_memory.encoders.sides import sides_of
 from hins_memory.training.query_mode.query_map import without_query_map
 from hins_memory.types import Role
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["TwoSides", "document_side", "two_sided"]
+__all__ = ["TwoSides", "document_side"]
 
 
 class TwoSides(Encoder):
@@ -38,36 +38,17 @@ class TwoSides(Encoder):
         return super().encode(texts, role=role, batch_size=batch_size)
 
 
-def two_sided(queries: SentenceTransformer, documents: SentenceTransformer) -> SentenceTransformer:
-    """Return a model of sentence-transformers' own modules with a route for each side.
-
-    Documents, and texts of no named role, go through the modules of `documents`, and get the vectors that they had.
-    Any program that loads sentence-transformers folders loads it, without code of ours.
-
-    Args:
-        queries: embeds queries.
-        documents: embeds documents; its prompts are kept.
-    """
-    Router = layers().Router
-
-    sides = {"query": list(queries.children()), "document": list(documents.children())}
-    return with_modules(documents, [Router(sides, default_route="document")])
-
-
 def document_side(model: SentenceTransformer) -> SentenceTransformer:
     """Return the model of the documents where `two_sided` or a query map made the model; any other model as it is."""
     import torch
 
-    Router = layers().Router
-
     model = without_query_map(model)
-    first = next(iter(model.children()))
-    if not isinstance(first, Router) or set(first.sub_modules) != {"query", "document"}:
+    sides = sides_of(model)
+    if sides is None:
         return model
-    routes = {name: list(route) for name, route in first.sub_modules.items()}
-    words = [getattr(routes[side][0], "auto_model", None) for side in ("query", "document")]
+    words = [getattr(side[0], "auto_model", None) for side in sides]
     tables = [one.get_input_embeddings().weight for one in words if one is not None]
     # A tower's words are those of the documents: its update is in the layers. Others came with two sides of their own.
     if len(tables) == 2 and tables[0].shape == tables[1].shape and bool(torch.equal(*tables)):
-        return with_modules(model, routes["document"])
+        return with_modules(model, sides[1])
     return model

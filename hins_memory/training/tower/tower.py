@@ -9,6 +9,7 @@ from hins_memory.data.examples import without_surrogates
 from hins_memory.data.stored_vectors import StoredVectors
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.score_offset import score_offset_of
+from hins_memory.encoders.sides import two_sided
 from hins_memory.errors import NotEnoughDataError, TrainingError
 from hins_memory.training.auxiliary_data import AuxiliaryData
 from hins_memory.training.postprocess.forgetting import limit_forgetting
@@ -16,7 +17,7 @@ from hins_memory.training.postprocess.weight_averaging import average_weights
 from hins_memory.training.query_samples import SampleVectors
 from hins_memory.training.settings import TrainSettings
 from hins_memory.training.tower.calibration import calibrate_tower
-from hins_memory.training.tower.model import TwoSides, document_side, two_sided
+from hins_memory.training.tower.model import TwoSides, document_side
 from hins_memory.training.tower.targets import Targets
 from hins_memory.types import TieredExample
 
