@@ -1,7 +1,7 @@
 """One of several processes that train together, started by a launcher; see test_processes.
 
-Usage: processes_worker.py gradients|train BASE FOLDER. With `gradients`, every process writes the loss and the
-gradients of its part of one batch to FOLDER/RANK-CACHED.pt; with `train`, they train together.
+Usage: processes_worker.py gradients|lora|tower BASE FOLDER. With `gradients`, every process writes the loss and the
+gradients of its part of one batch to FOLDER/RANK-CACHED.pt; else they train together, in that mode.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def gradients(cache: bool) -> None:
     torch.save((float(value.detach()), found), root / f"{torch.distributed.get_rank()}-{cache}.pt")
 
 
-def train() -> None:
+def train(mode: str) -> None:
     assert from_main(lambda: "of the first") == "of the first"
     checkpoint_every(5)
     called: list[bool] = []
 
     def content() -> RunContent:
         called.append(True)
-        return RunContent(examples(), quick(mode="lora"), str(base))
+        return RunContent(examples(), quick(mode=mode), str(base))
 
     with open_run(root / "training", content) as run:
         result = train_encoder(
@@ -55,8 +55,8 @@ def train() -> None:
 
 
 wait_for_all()
-if sys.argv[1] == "train":
-    train()
-else:
+if sys.argv[1] == "gradients":
     gradients(cache=False)
     gradients(cache=True)
+else:
+    train(sys.argv[1])

@@ -61,12 +61,19 @@ def test_loss_and_gradients_equal_those_of_one_process(gradients, tiny_folder, c
 
 
 @pytest.mark.slow
-def test_a_training_under_accelerate_equals_that_of_one_process(tmp_path, tiny_folder):
+@pytest.mark.parametrize(
+    ("launcher", "mode", "trained"),
+    [
+        (ACCELERATE, "lora", "model.safetensors"),
+        (TORCHRUN, "tower", "query_0_Transformer/model.safetensors"),
+    ],
+)
+def test_a_training_of_two_processes_equals_that_of_one(tmp_path, tiny_folder, launcher, mode, trained):
     launched = tmp_path / "two"
     launched.mkdir()
-    launch(ACCELERATE, "train", tiny_folder, launched)
-    alone = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=quick(mode="lora"))
-    ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (tmp_path, launched))
+    launch(launcher, mode, tiny_folder, launched)
+    alone = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=quick(mode=mode))
+    ours, theirs = (load_file(folder / "model" / trained) for folder in (tmp_path, launched))
     base = load_file(tiny_folder / "model.safetensors")
     learned = max(float((ours[name] - base[name]).abs().max()) for name in base)
     apart = max(float((theirs[name] - weight).abs().max()) for name, weight in ours.items())
