@@ -58,7 +58,8 @@ class StoreIndex:
     """One collection through Mem0's own store interface, which every provider has.
 
     The interface lists without paging and does not give vectors back. Stores whose `list` leaves something out can
-    serve, but not be swapped: reading them raises an `AgentError` that says what they lack.
+    serve, and be swapped to a version that changes queries only; reading all of them for any other swap raises an
+    `AgentError` that says what they lack.
     """
 
     def __init__(self, store: GuardedStore, kind: str) -> None:
@@ -94,6 +95,10 @@ class StoreIndex:
         rows = self._all()
         for start in range(0, len(rows), size):
             yield [self._record(row) for row in rows[start : start + size]]
+
+    def sample(self, count: int) -> list[Record]:
+        """Return at most `count` records, whichever the store lists first; every store can."""
+        return [self._record(row) for row in _rows(self.store.list(filters=None, top_k=count))]
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """Return the records of those ids that exist."""
@@ -138,8 +143,8 @@ class StoreIndex:
     def _all(self) -> list[Any]:
         if missing := missing_feature(self.store.raw):
             raise AgentError(
-                f"Mem0's {provider_of(self.store.raw)!r} store cannot be swapped, because it lacks {missing}.",
-                "Use qdrant, pgvector, chroma or faiss; recording, mining and training work with any store.",
+                f"Mem0's {provider_of(self.store.raw)!r} store cannot be re-embedded, because it lacks {missing}.",
+                "Use qdrant, pgvector, chroma or faiss, or train with --mode tower, which keeps the stored vectors.",
             )
         return _rows(self.store.list(filters=None, top_k=_ALL))
 

@@ -30,7 +30,11 @@ class Record:
 
 @runtime_checkable
 class Index(Protocol):
-    """One vector index of an agent (Mem0 has two: memories and entities)."""
+    """One vector index of an agent (Mem0 has two: memories and entities).
+
+    Where a page cannot be had without reading everything, it may have ``sample(count) -> list[Record]``, which returns
+    at most `count` records, whichever are quick to get.
+    """
 
     @property
     def name(self) -> str:

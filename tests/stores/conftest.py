@@ -68,6 +68,9 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) ->
     elif name == "pgvector":
         pytest.importorskip("psycopg_pool", reason="needs psycopg[binary,pool]")
         config |= {"connection_string": request.getfixturevalue("postgresql_server")}
+    elif name == "milvus":
+        pytest.importorskip("milvus_lite", reason="needs the packages pymilvus and milvus-lite")
+        config |= {"url": str(tmp_path / "milvus.db"), "token": "", "metric_type": "COSINE"}
     else:
         config |= {"path": str(tmp_path / "store" / name)}
     if name == "qdrant":

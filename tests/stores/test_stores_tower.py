@@ -1,0 +1,84 @@
+"""A swap to a tower and back on every store: nothing is written, and no store has to list what it holds."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from store_world import ANN, STORES, agent, fill, text_of
+from towers import write_tower
+
+from hins_memory.database.engine import open_database
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.errors import SwapError
+from hins_memory.log.reader import LogReader
+from hins_memory.registry.loader import EncoderSource
+from hins_memory.registry.registry import Registry
+from hins_memory.swapping import plan_swap, rollback_agent, swap_agent
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shallow_base")]
+
+
+@pytest.fixture(scope="module")
+def tower(shallow_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tower beside the encoder that the module's stores begin with; each test adds it to a project of its own."""
+    folder = tmp_path_factory.mktemp("towers") / "tower"
+    write_tower(shallow_base, folder)
+    return folder
+
+
+def _added(tower: Path, registry: Registry, base: Encoder, folder: Path) -> Any:
+    shutil.copytree(tower, folder)
+    return registry.add(folder, {"mode": "tower", "base": base.version, "document_space": base.space})
+
+
+def _stored(index: Any) -> dict[str, Any]:
+    """Every row of a collection: its payload and its vector."""
+    if "milvus" not in type(index.store.raw).__module__:
+        records = [record for page in index.pages(100) for record in page]
+        vectors = index.vectors([record.id for record in records])
+        assert vectors.keys() == {record.id for record in records}
+        return {one.id: (dict(one.payload), vectors[one.id].tolist()) for one in records}
+    rows = index.store.raw.client.query(index.name, filter='id != ""', output_fields=["*"], limit=1000)
+    return {row["id"]: (row["metadata"], [float(value) for value in row["vectors"]]) for row in rows}
+
+
+@pytest.mark.parametrize("world", [*STORES, "milvus"], indirect=True)
+def test_queries_change_and_no_stored_vector_is_touched(
+    world: Any, tower: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = world.open()
+    fill(memory, 20)
+    live, base = agent(memory), memory.embedding_model.encoder
+    registry = Registry(world.settings)
+    version = _added(tower, registry, base, tmp_path / "version")
+    load = EncoderSource(registry).by_version
+    if world.name == "milvus":
+        stock = Encoder.load()
+        with pytest.raises(SwapError, match="--mode tower"):
+            swap_agent(live, stock.version, stock, registry)
+    before = [_stored(index) for index in live.live_indexes()]
+    assert [len(rows) for rows in before] == [20, 2]
+    asked = np.asarray(memory.embedding_model.embed(text_of(3), "search"))
+    with monkeypatch.context() as patch:
+        for index in live.live_indexes():
+            patch.setattr(type(index), "pages", lambda *_: pytest.fail("the store is paged through"))
+            patch.setattr(type(index), "upsert", lambda *_: pytest.fail("a vector is written"))
+        assert plan_swap(live, load(version.id), registry).records == 0
+        assert swap_agent(live, version.id, load(version.id), registry).indexes == ()
+        assert float(asked @ memory.embedding_model.embed(text_of(3), "search")) < 0.999
+        assert memory.search(text_of(3), filters=ANN, threshold=0)["results"]
+        assert memory.embedding_model.encoder.version == version.id
+        (late,) = memory.add("Ann bought a kite.", user_id="ann", infer=False)["results"]
+        assert rollback_agent(live, registry, load).indexes == ()
+    assert memory.embedding_model.encoder.version == base.version
+    after = [_stored(index) for index in live.live_indexes()]
+    assert np.allclose(after[0].pop(late["id"])[1], base.encode(["Ann bought a kite."])[0], atol=1e-5)
+    assert after == before
+    assert memory.search("Ann bought a kite.", filters=ANN)["results"][0]["id"] == late["id"]
+    world.close()
+    captured = next(iter(LogReader(open_database(world.settings.database_url)).scope_logs()))
+    assert len(captured.memories) == 21
