@@ -17,7 +17,7 @@ _WORTH = 1 << 20
 def share_weights(model: nn.Module, others: Iterable[nn.Module]) -> int:
     """Replace weights that another model, or another side of this one, holds too by theirs; return the bytes saved.
 
-    Whoever changes such a weight in place changes it everywhere: this is for models that serve.
+    Such a weight that is changed in place changes everywhere: this is for models that serve.
 
     Args:
         model: of sentence-transformers' modules.
