@@ -26,6 +26,7 @@ from hins_memory.loop.reports import RunReport, Status
 from hins_memory.loop.schedule import Rounds
 from hins_memory.loop.settings import LoopSettings
 from hins_memory.loop.split import HeldOutSets
+from hins_memory.loop.stored_memories import stored_memories
 from hins_memory.mining import MineReport, MineResult
 from hins_memory.mining.storage.evidence import EvidenceStore
 from hins_memory.plugins.manager import get_plugin_manager
@@ -121,7 +122,7 @@ class Pipeline:
         try:
             with (
                 writing_copy(self.settings.root, self._engine, path, "hins mine --output"),
-                EvidenceStore(work, self._load(self._serving_version()), self.loop.mine) as evidence,
+                self._evidence_store(work) as evidence,
             ):
                 self._data.collect(evidence, owners)
                 return self._data.mine(evidence, path).report
@@ -130,6 +131,11 @@ class Pipeline:
             shutil.rmtree(work, ignore_errors=True)
             raise
 
+    def _evidence_store(self, folder: Path) -> EvidenceStore:
+        encoder = self._load(self._serving_version())
+        stored = None if self._memory is None else stored_memories(self._agent(), encoder)
+        return EvidenceStore(folder, encoder, self.loop.mine, stored)
+
     @contextlib.contextmanager
     def _read_log(self, owners: Sequence[Scope] | None = None) -> Iterator[EvidenceStore]:
         """Read the log once, for a round or a stage; the evidence is removed at the end."""
@@ -137,7 +143,7 @@ class Pipeline:
 
         with (
             scratch_folder(self.settings.training) as folder,
-            EvidenceStore(folder, self._load(self._serving_version()), self.loop.mine) as evidence,
+            self._evidence_store(folder) as evidence,
         ):
             self._data.collect(evidence, owners)
             yield evidence

@@ -9,10 +9,10 @@ from hins_memory.swapping.sync import compare_vectors
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
-    from hins_memory.plugins.protocols import Agent
+    from hins_memory.plugins.protocols import Agent, Index
     from hins_memory.registry.registry import IndexRecord, Registry
 
-__all__ = ["check_shared_vectors", "flip_queries", "shares_vectors", "suffixes_in_use"]
+__all__ = ["check_shared_vectors", "flip_queries", "sample_vectors", "shares_vectors", "suffixes_in_use"]
 
 
 #: How many vectors of an index are compared.
@@ -35,16 +35,25 @@ def check_shared_vectors(agent: Agent, encoder: Encoder) -> None:
         SwapError: most of them differ.
     """
     for index in agent.live_indexes():
-        # Some stores list everything, or nothing, where they are asked for a page.
-        some = getattr(index, "sample", None)
-        sample = next(index.pages(_SAMPLE), []) if some is None else some(_SAMPLE)
-        checked, wrong = compare_vectors(sample, index.vectors([record.id for record in sample]), encoder)
+        checked, wrong = sample_vectors(index, encoder)
         if 2 * wrong > checked:
             raise SwapError(
                 f"{encoder.version} is described as making the vectors of {index.name}, but {wrong} of {checked} "
                 "sampled ones are others.",
                 "Its manifest (document_space) is wrong: do not use this version; train one here.",
             )
+
+
+def sample_vectors(index: Index, encoder: Encoder) -> tuple[int, int]:
+    """Compare some stored vectors of an index with what an encoder makes of their texts.
+
+    Returns:
+        How many were compared, 0 if the store returns none; and how many of them are others.
+    """
+    # Some stores list everything, or nothing, where they are asked for a page.
+    some = getattr(index, "sample", None)
+    sample = next(index.pages(_SAMPLE), []) if some is None else some(_SAMPLE)
+    return compare_vectors(sample, index.vectors([record.id for record in sample]), encoder)
 
 
 def flip_queries(agent: Agent, version: str, suffix: str, registry: Registry) -> float:

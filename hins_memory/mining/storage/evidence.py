@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.mining.owner.owner import OwnerMemories, build_owner, owner_of
+from hins_memory.mining.owner.stored import StoredFirst, StoredMemories
 from hins_memory.mining.owner.text import clean
 from hins_memory.mining.owner.vectors import VectorFolder, few_threads
 from hins_memory.mining.positives.evidence import QueryEvidence
@@ -143,6 +144,7 @@ class EvidenceStore:
         folder: the folder, made if it is not there.
         encoder: the encoder that serves.
         settings: the miner's.
+        stored: reads memories with their vectors from where the agent keeps them; None embeds all.
 
     Attributes:
         purges: how many purges of the log there had been when it was read, as its reader says.
@@ -151,8 +153,11 @@ class EvidenceStore:
         HinsError: the folder cannot be used, or another process uses it.
     """
 
-    def __init__(self, folder: Path, encoder: Encoder, settings: MineSettings) -> None:
+    def __init__(
+        self, folder: Path, encoder: Encoder, settings: MineSettings, stored: StoredMemories | None = None
+    ) -> None:
         self.purges = 0
+        self._stored = stored
         self.encoder = encoder
         self.settings = settings
         self.folder = folder
@@ -192,7 +197,9 @@ class EvidenceStore:
                 if row is not None:
                     self._forget(row[0])
                 with self.vector_folder().owner() as vectors:
-                    evidence = collect(log, self.encoder, self.settings, vectors)
+                    read = self._stored
+                    encoder = self.encoder if read is None else StoredFirst(self.encoder, log.memories, read)
+                    evidence = collect(log, encoder, self.settings, vectors)
                     self._keep(key, replace(evidence, content=content))
             self._db.execute("UPDATE owners SET position = ? WHERE key = ?", (self._position, key))
         self._position += 1
