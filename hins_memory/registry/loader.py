@@ -29,7 +29,8 @@ _loading = threading.Lock()
 def shared_encoder(name_or_dir: str | Path = DEFAULT_MODEL) -> Encoder:
     """Load an encoder, or return the one that this process already holds for the same model or version.
 
-    Weights that another loaded encoder has too, or both sides of a tower, are in memory once; they are not to be changed.
+    Weights that another loaded encoder has too, or both sides of a tower, are in memory once: they are not to be
+    changed.
 
     Raises:
         EncoderError: it cannot be found, verified or loaded.

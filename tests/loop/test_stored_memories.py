@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +38,20 @@ def test_vectors_come_from_the_store_where_it_has_the_same_text(
         agent: Any = agent_of(memory)
         encoder = memory.embedding_model.encoder
         index = agent.live_indexes()[0]
-        looked_at = {one.id for one in index.sample(16)}
-        changed, damaged = [one for one in next(index.pages(100)) if one.id not in looked_at][:2]
+        compared = {one.id: one.text for one in index.sample(16)}
+        changed, damaged = [one for one in next(index.pages(100)) if one.id not in compared][:2]
         # One that was changed since by a process that records nothing, and one whose vector is not one.
         index.upsert([Record(changed.id, "Something else.", changed.payload | {"data": "Something else."})], _unit(384))
         index.upsert([damaged], np.zeros((1, 384), dtype=np.float32))
         assert stored_memories(agent, Encoder.load("stock")) is None
         encoder._cache.clear()
         monkeypatch.setattr(Encoder, "_forward", listed)
-        with Pipeline(settings, memory, loop=QUICK)._read_log() as evidence:
+        with Pipeline(settings, memory, loop=replace(QUICK, base=str(shallow_folder)))._read_log() as evidence:
             owners = [one.owner for one in evidence if one.owner is not None]
         monkeypatch.undo()
         texts = {text for owner in owners for text in owner.texts}
         assert len(texts) > 40
-        assert set(embedded) == {changed.text, damaged.text}
+        assert set(embedded) == {changed.text, damaged.text, *compared.values()}
         for owner in owners:
             assert np.allclose(owner.vectors, encoder.encode(owner.texts), atol=1e-3)
 
