@@ -169,4 +169,4 @@ def tower_version(tiny_version: "EncoderVersion", settings: Settings, tmp_path: 
     """A tower beside the tiny version's documents."""
     from towers import add_tower
 
-    return add_tower(tiny_version.path, tmp_path / "tower", settings)
+    return add_tower(tiny_version.path, tmp_path / "tower", settings, shift=0.3)
