@@ -4,6 +4,7 @@
     python benchmarks/locomo.py --agent mem0 --protocol deployment --folds 5
     python benchmarks/locomo.py --agent mem0 --train-data ONE.json --eval-data ANOTHER.json
     python benchmarks/locomo.py --agent memoryos --llm-url http://localhost:8000/v1 --llm-model NAME
+    python benchmarks/locomo.py --encoders stock,starter,hins --hybrid
     python benchmarks/locomo.py --encoders stock,hins --reader openai:MODEL --base-url URL --report FILE.html
 
 Protocols score the retrieval in two ways: the encoder alone (cosine over the question's own conversation) and the
@@ -28,9 +29,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from hins_memory.errors import ConfigError
+from hins_memory.errors import AgentError, ConfigError
 from hins_memory.llm import Usage
 from hins_memory.training.settings import Mode, TrainSettings
+from parts.agents.hybrid import enable_hybrid
 from parts.agents.llm_proxy import LlmProxy
 from parts.agents.mem0 import fused_parts
 from parts.agents.mem0_extraction import Extraction
@@ -45,7 +47,7 @@ from parts.locomo.deployment import Fold, Plan, deployment, other_file, score, s
 from parts.locomo.deployment_report import report_stock
 from parts.locomo.side_by_side import EncoderRun, Retriever, answer, score_run
 from parts.locomo.side_by_side_page import write_report
-from parts.locomo.side_by_side_report import report_runs
+from parts.locomo.side_by_side_report import fused_example, report_runs
 from parts.qa.judge import AnswerJudge
 from parts.qa.models import Models
 from parts.qa.scores import sentence_splitter
@@ -81,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     LLM.add_arguments(parser)
     group = parser.add_argument_group("side by side")
     group.add_argument("--encoders", metavar="NAME,...", help="stock, hins (trained here), folders or names of the hub")
+    group.add_argument("--hybrid", action="store_true", help="Mem0 searches with BM25 and entities beside cosines")
     group.add_argument("--infer", action="store_true", help="Mem0 extracts memories with --llm-model at --base-url")
     group.add_argument("--infer-turns", type=int, default=2, metavar="N", help="turns a call of Mem0 sees (default 2)")
     group.add_argument("--judge", metavar="MODEL", help="a language model that judges the answers")
@@ -95,19 +98,20 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     given = arguments
     given.llm_url = given.llm_url or given.base_url
-    side_by_side = given.encoders is not None or given.reader != "none"
+    side_by_side = given.encoders is not None or given.reader != "none" or given.hybrid
     given.encoders = [name.strip() for name in (given.encoders or "stock").split(",")] if side_by_side else []
     wrong = {
         "--train-data and --eval-data go together": (given.train_data is None) != (given.eval_data is None),
         "--train-data and --eval-data replace --data and --protocol": given.train_data is not None
         and (given.data is not None or given.protocol == "stock"),
-        "--encoders and --reader replace --protocol, --train-data and --save-encoder": side_by_side
+        "--encoders, --reader and --hybrid replace --protocol, --train-data and --save-encoder": side_by_side
         and (given.protocol or given.train_data or given.save_encoder) is not None,
         "--encoders names an encoder twice, or none": len(set(given.encoders)) < len(given.encoders)
         or "" in given.encoders,
         "--report, --infer, --judge and --fresh need --encoders or --reader": not side_by_side
         and bool(given.report or given.infer or given.judge or given.fresh),
         "--judge needs --reader": given.judge is not None and given.reader == "none",
+        "--hybrid is for Mem0: MemoryOS has a search of its own": given.hybrid and given.agent != "mem0",
         "--infer is for Mem0 and replaces --memories": given.infer
         and (given.agent != "mem0" or given.memories != "turns"),
         "--infer-turns is at least 1": given.infer_turns < 1,
@@ -150,6 +154,10 @@ def _run(arguments: argparse.Namespace) -> None:
             mode=arguments.mode,
         )
         settings = {name: value for name, value in vars(arguments).items() if name not in _SECRETS}
+        if arguments.hybrid:
+            # Before anything is played, so that a missing package costs no time.
+            plan = replace(plan, hybrid=enable_hybrid(Path(folder) / "bm25"))
+            settings["hybrid"] = plan.hybrid
         if arguments.encoders:
             _side_by_side(arguments, plan, settings)
             return
@@ -206,11 +214,24 @@ def _side_by_side(arguments: argparse.Namespace, plan: Plan, settings: dict[str,
             runs.append(EncoderRun(name, tuple(asked), readings, scores, recalls, usage, lost))
         if reader is not None:
             settings["mem0_sentences"] = sentence_splitter()
+        if plan.hybrid:
+            settings["fused_search"] = _checked_example(runs)
         figures, rows = report_runs(runs, plan.seed, models.usage(), show_table)
         write_result(arguments.json, figures, rows, settings)
         if arguments.report is not None:
             write_report(arguments.report, runs, figures, rows, settings)
             stage(f"page written to {arguments.report}")
+
+
+def _checked_example(runs: Sequence[EncoderRun]) -> list[dict[str, object]]:
+    """Return of each encoder a search in which more than the cosine counted, after checking that there is one."""
+    found = {run.name: fused_example(run) for run in runs}
+    if missing := [name for name, example in found.items() if example is None]:
+        raise AgentError(
+            f"Mem0 searched by cosine alone with {', '.join(missing)}, although --hybrid was given.",
+            "Look for a warning of mem0 about BM25 or spaCy.",
+        )
+    return [example for example in found.values() if example]
 
 
 def _load(path: Path | None, plan: Plan, leave_out_errors: bool = False) -> list[Conversation]:

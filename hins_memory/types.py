@@ -154,9 +154,18 @@ class Scope:
         parts = (("tenant", self.tenant), ("user", self.user), ("agent", self.agent), ("run", self.run))
         return "&".join(f"{name}={_escape(value)}" for name, value in parts if value)
 
+    @classmethod
+    def from_key(cls, key: str) -> Scope:
+        """Return the scope that has a `key`."""
+        return cls(**{name: _unescape(value) for name, value in (part.split("=") for part in key.split("&") if part)})
+
 
 def _escape(value: str) -> str:
     return value.replace("%", "%25").replace("&", "%26").replace("=", "%3D")
+
+
+def _unescape(value: str) -> str:
+    return value.replace("%3D", "=").replace("%26", "&").replace("%25", "%")
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,3 +46,9 @@ def test_what_names_nobody_has_no_scope() -> None:
 def test_a_session_of_nobody_is_its_own_owner() -> None:
     assert Scope(run="r1").owner != Scope(run="r2").owner
     assert Scope(user="ann", run="r1").owner == Scope(user="ann", run="r2").owner == Scope(user="ann")
+
+
+@given(st.lists(st.text(alphabet="ab%2563D&=\n", max_size=6), min_size=4, max_size=4))
+def test_a_key_gives_its_scope_back(parts: list[str]) -> None:
+    scope = Scope(*parts)
+    assert Scope.from_key(scope.key) == scope

@@ -12,6 +12,7 @@ from hins_adapter_mem0.embedding import FrameworkEncoder, HinsEmbedding
 from hins_adapter_mem0.faiss_files import prepare_faiss, release_faiss
 from hins_adapter_mem0.index import StoreIndex
 from hins_adapter_mem0.indexes import open_index
+from hins_adapter_mem0.ranking import Mem0Ranking
 from hins_adapter_mem0.stores import GuardedStore, StoreOpener, entity_collection
 from hins_memory.registry.loader import EncoderSource
 from hins_memory.sdk.agents import AgentTable
@@ -54,6 +55,13 @@ class Mem0Agent(StoreAgent[Mem0Binding]):
         self._collection = str(opener.config.collection_name)
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
         self._closer: weakref.finalize[[], Mem0Agent] | None = None
+
+    @property
+    def ranking(self) -> Mem0Ranking | None:
+        """How this store's searches rank; None where neither keywords nor entities count beside the cosines."""
+        binding = self.binding
+        found = Mem0Ranking(binding.embedding, binding.memories, binding.entities)
+        return found if found.signals else None
 
     def close_with(self, held: ExitStack) -> None:
         """Release the store's folder when the last user leaves, or when this agent is freed."""

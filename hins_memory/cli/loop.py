@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -182,14 +183,22 @@ def gate(
     page: Annotated[
         Path | None, typer.Option("--report", metavar="FILE.html", help="Write the verdict as a page, with queries.")
     ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option("--agent", help="Judge as this framework serves: by its thresholds, and through its search."),
+    ] = None,
+    agent_config: AgentConfig = None,
 ) -> Result:
     """Judge a version against the encoder that serves, on conversations it never saw. Exit status 4 if refused."""
     from hins_memory.loop.pipeline import Pipeline
 
     settings = settings_of(context)
-    with Bars() as bars:
+    if agent_config is not None and agent is None:
+        raise ConfigError("--agent-config needs --agent.", "Name the framework, e.g. --agent mem0.")
+    with Bars() as bars, contextlib.ExitStack() as stack:
+        memory = stack.enter_context(opened_agent(settings, agent, agent_config, bars)) if agent else None
         bars.waiting("loading the encoders")
-        report = Pipeline(settings, progress=bars).gate(version, page=page)
+        report = Pipeline(settings, memory, progress=bars).gate(version, page=page)
     return Result(report.to_dict(), gate_parts(report), 0 if report.passed else GateError.exit_code)
 
 

@@ -85,12 +85,15 @@ def _interval(limits: tuple[float, float] | None) -> str | None:
 def gate_parts(report: GateReport) -> tuple[Part, ...]:
     """Return the gate's verdict, with every rule and both encoders' figures in percent."""
     verdict = "lets pass" if report.passed else "refuses"
-    before, after = report.held_out["incumbent"], report.held_out["candidate"]
-    figures = [
-        (name, 100 * before[name], 100 * after[name], 100 * (after[name] - before[name]))
-        for name in METRICS
-        if name in before
-    ]
+    figures = []
+    for what, values in (("", report.held_out), ("as served, ", report.served)):
+        if values:
+            before, after = values["incumbent"], values["candidate"]
+            figures += [
+                (f"{what}{name}", 100 * before[name], 100 * after[name], 100 * (after[name] - before[name]))
+                for name in METRICS
+                if name in before
+            ]
     return (
         f"The gate {verdict} {report.candidate} against {report.incumbent}.",
         table(("held-out traffic", "before", "after", "change"), figures),

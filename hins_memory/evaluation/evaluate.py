@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hins_memory.encoders.encoder import Encoder
 
-__all__ = ["EvalQuery", "EvalSet", "RankingScores", "evaluate_encoder", "score_rankings"]
+__all__ = ["Candidates", "EvalQuery", "EvalSet", "RankingScores", "evaluate_encoder", "score_rankings"]
 
 DEFAULT_KS = (1, 5, 10)
 #: Cosines are compared after rounding to this many decimals: the same text stored twice must tie, although the
@@ -26,6 +26,10 @@ TIE_DECIMALS = 6
 _MAX_PAIRS = 1 << 24
 # Documents of several sets are encoded together, at most this many.
 _MAX_DOCUMENTS = 20_000
+
+
+#: Documents of one query as (id, cosine), best first.
+Candidates = Sequence[tuple[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class RankingScores:
         sets: the name of each query's set, which serves as its cluster in a bootstrap.
         top_scores: array of shape (n, max(ks)), the agent's or the cosine scores of the first results, best first;
             NaN where there were fewer.
+        candidates: the ids and cosines of each query's first documents, best first, where they were asked for.
     """
 
     ndcg: Mapping[int, NDArray[np.float64]]
@@ -88,6 +93,7 @@ class RankingScores:
     groups: tuple[str, ...]
     sets: tuple[str, ...]
     top_scores: NDArray[np.float64]
+    candidates: tuple[Candidates, ...] = ()
 
     def __len__(self) -> int:
         return len(self.mrr)
@@ -185,6 +191,7 @@ def evaluate_encoder(
     *,
     ks: Sequence[int] = DEFAULT_KS,
     batch_size: int = 32,
+    candidates: int = 0,
 ) -> RankingScores:
     """Rank each set's documents by cosine and score the rankings.
 
@@ -196,22 +203,21 @@ def evaluate_encoder(
         sets: the evaluation sets; sets without queries are skipped.
         ks: the ranks to cut at.
         batch_size: how many texts go through the model at a time.
+        candidates: how many first documents of each query to keep.
 
     Raises:
         ConfigError: there is no query at all.
     """
     cuts = _check_ks(ks)
-    hits: list[NDArray[np.bool_]] = []
-    tops: list[NDArray[np.float64]] = []
+    ranked = _Ranked(max(cuts), candidates)
     labelled: list[tuple[str, EvalQuery]] = []
     for batch in _batches(sets):
-        batch_hits, batch_tops = _rank_batch(encoder, batch, max(cuts), batch_size)
-        hits += batch_hits
-        tops += batch_tops
+        _rank_batch(encoder, batch, ranked, batch_size)
         labelled += [(one.name, query) for one in batch for query in one.queries]
-    if not hits:
+    if not ranked.hits:
         raise ConfigError("There is no query to evaluate on.", "Give at least one set with queries.")
-    return _scores_from_hits(hits, labelled, np.concatenate(tops), cuts)
+    scores = _scores_from_hits(ranked.hits, labelled, np.concatenate(ranked.tops), cuts)
+    return replace(scores, candidates=tuple(ranked.found))
 
 
 def _batches(sets: Iterable[EvalSet]) -> Iterator[list[EvalSet]]:
@@ -230,10 +236,27 @@ def _batches(sets: Iterable[EvalSet]) -> Iterator[list[EvalSet]]:
         yield batch
 
 
-def _rank_batch(
-    encoder: Encoder, sets: Sequence[EvalSet], width: int, batch_size: int
-) -> tuple[list[NDArray[np.bool_]], list[NDArray[np.float64]]]:
-    """Return each query's hits in rank order, and each set's first `width` cosines."""
+@dataclass(slots=True)
+class _Ranked:
+    """What ranking has given so far.
+
+    Attributes:
+        width: how many cosines of a query are kept in `tops`.
+        candidates: how many documents of a query are kept in `found`.
+        hits: each query's hits in rank order.
+        tops: the first cosines, arrays of shape (queries, width).
+        found: the first documents of each query.
+    """
+
+    width: int
+    candidates: int
+    hits: list[NDArray[np.bool_]] = field(default_factory=list)
+    tops: list[NDArray[np.float64]] = field(default_factory=list)
+    found: list[Candidates] = field(default_factory=list)
+
+
+def _rank_batch(encoder: Encoder, sets: Sequence[EvalSet], ranked: _Ranked, batch_size: int) -> None:
+    """Add the rankings of several sets' queries."""
     names = [sorted(one.documents) for one in sets]
     # One call for all sets, because the encoder sorts by length and skips texts that occur twice.
     documents = encoder.encode(
@@ -242,22 +265,17 @@ def _rank_batch(
         batch_size=batch_size,
     )
     queries = encoder.encode([q.text for one in sets for q in one.queries], role="query", batch_size=batch_size)
-    hits: list[NDArray[np.bool_]] = []
-    tops: list[NDArray[np.float64]] = []
     first_document = first_query = 0
     for one, ids in zip(sets, names, strict=True):
-        set_hits, set_top = _rank_set(
+        _rank_set(
             one.queries,
             ids,
             queries[first_query : first_query + len(one.queries)],
             documents[first_document : first_document + len(ids)],
-            width,
+            ranked,
         )
-        hits += set_hits
-        tops.append(set_top)
         first_query += len(one.queries)
         first_document += len(ids)
-    return hits, tops
 
 
 def _rank_set(
@@ -265,12 +283,11 @@ def _rank_set(
     ids: Sequence[str],
     query_vectors: NDArray[np.float32],
     document_vectors: NDArray[np.float32],
-    width: int,
-) -> tuple[list[NDArray[np.bool_]], NDArray[np.float64]]:
-    """Return each query's hits in rank order, and the first `width` cosines of shape (len(queries), width)."""
+    ranked: _Ranked,
+) -> None:
+    """Add the rankings of one set's queries."""
     position = {name: column for column, name in enumerate(ids)}
-    hits: list[NDArray[np.bool_]] = []
-    top = np.full((len(queries), width), np.nan)
+    top = np.full((len(queries), ranked.width), np.nan)
     step = max(1, _MAX_PAIRS // max(1, len(ids)))
     for start in range(0, len(queries), step):
         # (step, documents)
@@ -279,7 +296,12 @@ def _rank_set(
         relevant = np.zeros(cosines.shape, dtype=bool)
         for row, query in enumerate(queries[start : start + step]):
             relevant[row, [position[name] for name in query.relevant]] = True
-        hits += list(np.take_along_axis(relevant, order, axis=1))
-        best = np.take_along_axis(cosines, order[:, :width], axis=1)
+        ranked.hits += list(np.take_along_axis(relevant, order, axis=1))
+        best = np.take_along_axis(cosines, order[:, : ranked.width], axis=1)
         top[start : start + step, : best.shape[1]] = best
-    return hits, top
+        if ranked.candidates:
+            ranked.found += [
+                [(ids[column], float(row[column])) for column in columns]
+                for row, columns in zip(cosines, order[:, : ranked.candidates], strict=True)
+            ]
+    ranked.tops.append(top)

@@ -12,6 +12,7 @@ import numpy as np
 
 from hins_memory.common.renamed import old_names
 from hins_memory.errors import ConfigError, NotEnoughDataError
+from hins_memory.evaluation.as_served import SearchReplay, score_as_served
 from hins_memory.evaluation.evaluate import RankingScores, evaluate_encoder
 from hins_memory.evaluation.metrics import BootstrapResult, cutoff_shares, paired_bootstrap
 
@@ -127,6 +128,8 @@ class GateReport:
         held_out: candidate and incumbent -> metric -> mean over held-out queries, 0 to 1.
         groups: candidate and incumbent -> group of queries -> metric -> mean.
         general: candidate and incumbent -> metric -> mean on general retrieval; empty when skipped.
+        served: the same of held-out queries as the agent's search ranks; empty when that was not replayed.
+        served_gain: the paired difference of nDCG@k as served; None when that was not replayed.
         evidence: the scores of every query.
     """
 
@@ -138,6 +141,8 @@ class GateReport:
     held_out: Mapping[str, Mapping[str, float]]
     groups: Mapping[str, Mapping[str, Mapping[str, float]]]
     general: Mapping[str, Mapping[str, float]]
+    served: Mapping[str, Mapping[str, float]]
+    served_gain: BootstrapResult | None
     evidence: GateEvidence = field(repr=False, compare=False)
 
     @property
@@ -165,6 +170,7 @@ class GateReport:
         constants = {"k": K, "confidence": _CONFIDENCE, "samples": _SAMPLES, "min_scope_queries": _MIN_SCOPE_QUERIES}
         settings = asdict(self.settings) | constants
         values |= {"settings": settings, "gain": asdict(self.gain), "rules": [*map(asdict, self.rules)]}
+        values["served_gain"] = self.served_gain and asdict(self.served_gain)
         return {"passed": self.passed, **values}
 
 
@@ -175,6 +181,7 @@ def evaluate_gate(
     general: EvalSet | None,
     cutoffs: Sequence[float],
     settings: GateSettings | None = None,
+    replay: SearchReplay | None = None,
 ) -> GateReport:
     """Compare a candidate encoder with the one that serves, and apply the rules.
 
@@ -185,6 +192,7 @@ def evaluate_gate(
         general: a general-retrieval set, to measure forgetting; None skips that rule.
         cutoffs: the cosine values that the agent's framework uses as thresholds.
         settings: the rules' limits.
+        replay: the search of the agent's framework; None where it is not known, or ranks by cosine alone.
 
     Raises:
         NotEnoughDataError: there are fewer held-out queries than `settings.min_queries`.
@@ -199,15 +207,15 @@ def evaluate_gate(
             "that are not trained on.",
         )
     ks = tuple(sorted({1, 5, K}))
-    new, old = (evaluate_encoder(encoder, held_out, ks=ks) for encoder in (candidate, incumbent))
-    gain = paired_bootstrap(
-        new.ndcg[K],
-        old.ndcg[K],
-        samples=_SAMPLES,
-        seed=_SEED,
-        confidence=_CONFIDENCE,
-    )
-    rules = [_gain_rule(gain), _scope_rule(new, old)]
+    depth = replay.candidates if replay else 0
+    new, old = (evaluate_encoder(encoder, held_out, ks=ks, candidates=depth) for encoder in (candidate, incumbent))
+    gain = _gain(new, old)
+    served, served_gain = {}, None
+    if replay is not None:
+        served_new, served_old = score_as_served(replay, held_out, (new, old), ks=ks)
+        served = {"candidate": served_new.mean(), "incumbent": served_old.mean()}
+        served_gain = _gain(served_new, served_old)
+    rules = [_gain_rule(gain), _served_rule(served_gain, replay), _scope_rule(new, old)]
     general_table: dict[str, dict[str, float]] = {}
     if general is not None:
         general_table = {
@@ -225,8 +233,14 @@ def evaluate_gate(
         held_out={"candidate": new.mean(), "incumbent": old.mean()},
         groups={"candidate": new.by_group(), "incumbent": old.by_group()},
         general=general_table,
+        served=served,
+        served_gain=served_gain,
         evidence=GateEvidence(new, old, held_out),
     )
+
+
+def _gain(new: RankingScores, old: RankingScores) -> BootstrapResult:
+    return paired_bootstrap(new.ndcg[K], old.ndcg[K], samples=_SAMPLES, seed=_SEED, confidence=_CONFIDENCE)
 
 
 def _gain_rule(gain: BootstrapResult) -> GateRule:
@@ -242,6 +256,20 @@ def _gain_rule(gain: BootstrapResult) -> GateRule:
             f", {'is' if passed else 'is not'} above zero."
         ),
     )
+
+
+def _served_rule(gain: BootstrapResult | None, replay: SearchReplay | None) -> GateRule:
+    """Test that the agent's own search gets not significantly worse: its other signals may absorb what was gained."""
+    if gain is None or replay is None:
+        sentence = "Not replayed as served: no agent was given, or its framework ranks by cosine alone."
+        return GateRule("as_served", None, 0.0, True, sentence)
+    passed = gain.high >= 0
+    sentence = (
+        f"As {replay.agent} serves it, with {' and '.join(replay.signals)} beside the cosine, held-out nDCG@{K} "
+        f"changes by {100 * gain.difference:+.1f} points; the {100 * _CONFIDENCE:g}% interval over queries, "
+        f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}, {'is not' if passed else 'is'} below zero."
+    )
+    return GateRule("as_served", gain.high, 0.0, passed, sentence)
 
 
 def _scope_rule(new: RankingScores, old: RankingScores) -> GateRule:

@@ -70,7 +70,11 @@ def _verdict(report: GateReport) -> tuple[str, ...]:
     verdict = "lets pass" if report.passed else "refuses"
     figures = [
         (what, name, 100 * table_["incumbent"][name], 100 * table_["candidate"][name])
-        for what, table_ in (("held-out traffic", report.held_out), ("general retrieval", report.general))
+        for what, table_ in (
+            ("held-out traffic, encoder alone", report.held_out),
+            ("held-out traffic, as served", report.served),
+            ("general retrieval", report.general),
+        )
         for name in (f"ndcg@{k}", "recall@1", f"recall@{k}", "mrr")
         if table_
     ]

@@ -25,7 +25,7 @@ from hins_memory.loop.data import LoopData, Progress, public_texts
 from hins_memory.loop.reports import RunReport, Status
 from hins_memory.loop.schedule import Rounds
 from hins_memory.loop.settings import LoopSettings
-from hins_memory.loop.split import HeldOutSets
+from hins_memory.loop.split import HeldOutSets, search_replay
 from hins_memory.loop.stored_memories import stored_memories
 from hins_memory.mining import MineReport, MineResult
 from hins_memory.mining.storage.evidence import EvidenceStore
@@ -278,10 +278,12 @@ class Pipeline:
 
         trained = set(version.manifest.trained_conversations)
         conversations = [one for one in self._data.labelled(evidence) if one.digest not in trained]
-        cutoffs = self._agent().score_thresholds if self._memory is not None else ()
+        agent = self._agent() if self._memory is not None else None
+        cutoffs = agent.score_thresholds if agent is not None else ()
+        replay = search_replay(agent) if agent is not None else None
         candidate, incumbent = self._load(version.id), evidence.encoder
         held_out = HeldOutSets(evidence, conversations)
-        report = evaluate_gate(candidate, incumbent, held_out, load_general(), cutoffs, self.loop.gate)
+        report = evaluate_gate(candidate, incumbent, held_out, load_general(), cutoffs, self.loop.gate, replay)
         self.registry.record_gate(version.id, {"forced": False, **report.verdict()})
         if page is not None:
             from hins_memory.evaluation.gate_page import write_gate_page

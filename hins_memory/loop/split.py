@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import overload
 
 from hins_memory.evaluation import EvalQuery, EvalSet
+from hins_memory.evaluation.as_served import SearchReplay
 from hins_memory.mining.owner.vectors import VectorFolder
 from hins_memory.mining.positives.evidence import QueryEvidence
 from hins_memory.mining.storage.evidence import EvidenceStore, OwnerEvidence
+from hins_memory.plugins.protocols import Agent, ranking_of
 from hins_memory.types import Scope
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "conversation_digest",
     "labelled",
     "latest",
+    "search_replay",
     "without",
 ]
 
@@ -121,6 +124,19 @@ def _sets(evidence: OwnerEvidence) -> dict[str, EvalSet]:
         )
         found[conversation_digest(evidence.scope, name)] = EvalSet(f"{key} {name}", documents, asked)
     return found
+
+
+def search_replay(agent: Agent) -> SearchReplay | None:
+    """Return the search of an agent's framework over the queries of `HeldOutSets`; None if it ranks by cosine alone."""
+    ranking = ranking_of(agent)
+    if ranking is None:
+        return None
+    return SearchReplay(
+        agent.name,
+        ranking.signals,
+        ranking.candidates,
+        lambda group, query, found: ranking.rank(Scope.from_key(group), query, found),
+    )
 
 
 def latest(

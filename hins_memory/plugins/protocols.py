@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Agent", "Index", "Record", "check_agent", "same_record"]
+    from hins_memory.types import Scope
+
+__all__ = ["Agent", "Index", "Ranking", "Record", "check_agent", "ranking_of", "same_record"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,40 @@ class Index(Protocol):
 
 
 @runtime_checkable
+class Ranking(Protocol):
+    """How a framework ranks what a search finds, where more counts than the cosines: words, entities, time.
+
+    It replays searches of the live store with the cosines of any encoder; its other signals stay what they are there.
+    """
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """What counts beside the cosine, e.g. ``("keywords", "entities")``."""
+
+    @property
+    def candidates(self) -> int:
+        """How many memories with the best cosines a search needs at most."""
+
+    def rank(self, owner: Scope, query: str, found: Sequence[Sequence[tuple[str, float]]]) -> Sequence[Sequence[str]]:
+        """Rank what several encoders find for one query.
+
+        Args:
+            owner: whose memories are searched.
+            query: what is asked.
+            found: for each encoder, the ids and cosines of at most `candidates` memories, best first.
+
+        Returns:
+            For each encoder, the ids that the framework's search would return, best first.
+        """
+
+
+@runtime_checkable
 class Agent(Protocol):
-    """A live agent whose encoder and indexes can be swapped."""
+    """A live agent whose encoder and indexes can be swapped.
+
+    An agent may also have `ranking`, a `Ranking` or None: with it, the gate judges a version as it would be served. A
+    framework that ranks by cosine alone needs none.
+    """
 
     @property
     def name(self) -> str:
@@ -139,6 +173,12 @@ def check_agent(agent: Any) -> None:
             f"The agent {type(agent).__name__} of an adapter has no {', '.join(missing)}.",
             "Update the adapter: docs/adapters.md has the protocol, and CHANGELOG.md the names that changed since 0.1.",
         )
+
+
+def ranking_of(agent: Agent) -> Ranking | None:
+    """Return how an agent's framework ranks; None where it ranks by cosine alone, or does not say."""
+    ranking: Ranking | None = getattr(agent, "ranking", None)
+    return ranking
 
 
 def same_record(one: Record | None, other: Record | None) -> bool:

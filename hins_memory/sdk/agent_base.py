@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hins_memory.plugins.protocols import Ranking
+
 __all__ = ["AgentBase"]
 
 
@@ -12,6 +17,11 @@ class AgentBase:
     name = ""
     #: the cosine values that the framework hard-codes as thresholds
     score_thresholds: tuple[float, ...] = ()
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """How the framework ranks, where more counts than the cosines."""
+        return None
 
     @property
     def records_changes(self) -> bool:

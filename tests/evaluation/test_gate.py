@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from nasty_texts import EVERYTHING, NASTY, check_page
 
+from hins_memory.cli.tables import gate_parts
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.manifest import DataSummary, Description
 from hins_memory.errors import ConfigError, GateError, NotEnoughDataError
 from hins_memory.evaluation import EvalQuery, EvalSet, RankingScores
+from hins_memory.evaluation.as_served import SearchReplay
 from hins_memory.evaluation.gate import GateSettings, _scope_rule, evaluate_gate
 from hins_memory.evaluation.gate_page import _Rankings, write_gate_page
 from hins_memory.types import Ratio
@@ -63,7 +65,7 @@ def test_a_better_encoder_passes(stock_encoder, broken_encoder):
     assert report.gain.low > 0
     assert rule(report, "held_out_gain").value == report.gain.low
     assert rule(report, "general_retrieval").value < 0
-    names = ["held_out_gain", "scopes", "general_retrieval", "cutoff_0.1", "cutoff_0.5"]
+    names = ["held_out_gain", "as_served", "scopes", "general_retrieval", "cutoff_0.1", "cutoff_0.5"]
     assert [r.name for r in report.rules] == names
     assert (report.candidate, report.incumbent) == (stock_encoder.version, "broken")
 
@@ -124,6 +126,36 @@ def test_without_a_general_set_the_rule_is_skipped_and_says_so(stock_encoder, br
     assert skipped.value is None
     assert "not measured" in skipped.sentence
     assert report.general == {}
+
+
+def replayed(order):
+    """A search that gives what an encoder finds in another order; no framework is as odd as that, but as strict."""
+    return SearchReplay("odd", ("age",), 10, lambda group, query, found: [list(order(one)) for one in found])
+
+
+def test_what_is_better_alone_and_worse_as_served_is_refused(stock_encoder, broken_encoder):
+    encoders, loose = (stock_encoder, broken_encoder), GateSettings(max_cutoff_shift=1e3)
+    last_first = replayed(lambda found: [name for name, _ in reversed(found)])
+    report = evaluate_gate(*encoders, sets(), None, (), loose, last_first)
+    assert [r.name for r in report.failures] == ["as_served"]
+    assert report.served_gain.high == rule(report, "as_served").value < 0
+    assert report.served["candidate"]["ndcg@10"] < report.served["incumbent"]["ndcg@10"]
+    assert "As odd serves it, with age beside the cosine" in rule(report, "as_served").sentence
+    assert json.loads(json.dumps(report.to_dict()))["served_gain"]["difference"] < 0
+    # A search that changes nothing gives the encoder's own figures.
+    as_found = evaluate_gate(*encoders, sets(), None, (), loose, replayed(lambda found: [name for name, _ in found]))
+    assert as_found.passed
+    assert as_found.served == as_found.held_out
+    assert as_found.served_gain == as_found.gain
+    assert "as served, ndcg@10" in list(gate_parts(as_found)[1].columns[0].cells)
+
+
+def test_without_a_search_to_replay_the_rule_is_skipped_and_says_so(stock_encoder, broken_encoder):
+    report = evaluate_gate(stock_encoder, broken_encoder, sets(), None, ())
+    assert rule(report, "as_served").value is None
+    assert "no agent was given" in rule(report, "as_served").sentence
+    assert report.served == {}
+    assert not any("as served" in name for name in gate_parts(report)[1].columns[0].cells)
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -7,10 +7,14 @@ from importlib.util import find_spec
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hins_memory.errors import AgentError
-from parts.datasets.locomo import Conversation, Memories, documents
+from hins_memory.evaluation.evaluate import TIE_DECIMALS
+from parts.datasets.locomo import Conversation, Document, Memories, documents
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from typing_extensions import Self
@@ -61,6 +65,9 @@ class Mem0Player(OpenMem0):
     Attributes:
         add_seconds: wall time of all adds so far.
         search_seconds: wall time of all searches so far.
+        stored: what is stored of the conversation played last.
+        alone: for each of its questions, the ids of the documents that the encoder alone ranks first, best first.
+        details: for each of its questions, what Mem0 says of the score of each result: cosine, BM25, entities, sum.
     """
 
     def __init__(
@@ -72,6 +79,9 @@ class Mem0Player(OpenMem0):
         self._memories = memories
         self.add_seconds = 0.0
         self.search_seconds = 0.0
+        self.stored: list[Document] = []
+        self.alone: list[list[str]] = []
+        self.details: list[list[Mapping[str, Any]]] = []
 
     def play(self, conversation: Conversation) -> list[list[str]]:
         """Store a conversation, ask its questions and give the answers.
@@ -86,13 +96,14 @@ class Mem0Player(OpenMem0):
         document_of = self._store(conversation)
         stored = time.perf_counter()
         rankings = self._ask(conversation, document_of)
+        self.alone = self._rank_alone([question.text for question in conversation.questions])
         self.add_seconds += stored - started
         self.search_seconds += time.perf_counter() - stored
         return rankings
 
     def _store(self, conversation: Conversation) -> dict[str, str]:
         """Add the conversation's documents, one call a session; return memory id -> document id."""
-        stored = documents(conversation, self._memories)
+        self.stored = stored = documents(conversation, self._memories)
         # Mem0 embeds one message at a time; embedded in batches beforehand, they come out of the encoder's cache.
         self._memory.embedding_model.embed_batch([one.text for one in stored], "add")
         document_of: dict[str, str] = {}
@@ -108,10 +119,23 @@ class Mem0Player(OpenMem0):
     def _ask(self, conversation: Conversation, document_of: dict[str, str]) -> list[list[str]]:
         """Ask every question and give the answer that a good agent would; evidence labels play no part."""
         rankings = []
+        self.details = []
         self._memory.embedding_model.embed_batch([question.text for question in conversation.questions], "search")
         for question in conversation.questions:
-            found = self._memory.search(question.text, filters={"user_id": conversation.id}, top_k=TOP_K)
+            found = self._memory.search(question.text, filters={"user_id": conversation.id}, top_k=TOP_K, explain=True)
             rankings.append([document_of[str(result["id"])] for result in found["results"]])
+            self.details.append([result["score_details"] for result in found["results"]])
             answerable = question.category != 5 and question.answer
             self._memory.answered(found["retrieval_id"], question.answer if answerable else REFUSAL)
         return rankings
+
+    def _rank_alone(self, questions: list[str]) -> list[list[str]]:
+        """Return the ids of the documents with the best cosines for each question, as an evaluation ranks them."""
+        if not self.stored:
+            return [[] for _ in questions]
+        rows = sorted(self.stored, key=lambda one: one.id)
+        vectors = self.encoder.encode([one.text for one in rows], role="document")
+        # (questions, documents)
+        cosines = np.round(self.encoder.encode(questions, role="query") @ vectors.T, TIE_DECIMALS)
+        best = np.argsort(-cosines, axis=1, kind="stable")[:, :TOP_K]
+        return [[rows[column].id for column in row] for row in best]

@@ -42,8 +42,7 @@ class InferPlayer(Mem0Player):
         extraction: the model, and how many turns it sees at a time.
 
     Attributes:
-        stored: the memories of the conversation played last.
-        lost: how many calls to `add` failed in it.
+        lost: how many calls to `add` failed in the conversation played last.
     """
 
     def __init__(self, model: str | Path, settings: Settings, extraction: Extraction) -> None:
@@ -51,7 +50,6 @@ class InferPlayer(Mem0Player):
         options = {"model": name, "api_key": "none", "openai_base_url": url}
         super().__init__(model, "turns", settings, config={"llm": {"provider": "openai", "config": options}})
         self._extraction = extraction
-        self.stored: list[Document] = []
         self.lost = 0
 
     def _store(self, conversation: Conversation) -> dict[str, str]:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,7 +46,10 @@ _QUICK_EXAMPLES = 64
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one run does: what is stored, which encoder it starts from, and where its files may go."""
+    """What one run does: what is stored, which encoder it starts from, and where its files may go.
+
+    `hybrid` says what serves Mem0's hybrid search where it is on (`enable_hybrid`).
+    """
 
     memories: Memories
     base: str
@@ -57,6 +60,7 @@ class Plan:
     llm: LLM | None
     extraction: Extraction | None = None
     mode: Mode = TrainSettings().mode
+    hybrid: Mapping[str, str] | None = None
 
     @property
     def agent(self) -> str:
@@ -213,6 +217,7 @@ def _training_digest(data: Sequence[Conversation], fold: Fold, plan: Plan) -> st
         plan.quick,
         plan.mode,
         code_versions(),
+        *([dict(plan.hybrid)] if plan.hybrid else ()),
     ]
     return hashlib.sha256(json.dumps([played, how]).encode()).hexdigest()[:16]
 

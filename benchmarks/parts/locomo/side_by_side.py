@@ -6,8 +6,8 @@ that was interrupted goes on where it was and a second one costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.evaluation import ndcg, recall
 from hins_memory.llm import ReplyCache, Usage
-from parts.agents.mem0 import TOP_K
+from parts.agents.hybrid import is_fused
+from parts.agents.mem0 import TOP_K, Mem0Player
 from parts.agents.mem0_extraction import InferPlayer
+from parts.agents.memoryos import MemoryosPlayer
 from parts.common.results import code_versions
 from parts.common.screen import progress, stage
 from parts.datasets.locomo import Conversation, Document, Question, conversation_digest, documents, relevant_among
@@ -45,6 +47,9 @@ class Asked:
         ranking: the ids of what was found, best first.
         memories: their texts with the time they are of, as a reader is shown them.
         relevant: the ids of everything stored that meets the question's evidence.
+        alone: the ids of what the encoder alone ranks first, best first; None where the agent is not asked for it.
+        details: what the agent says of the best result's score; empty where it says nothing.
+        fused: whether more than the cosine went into the score of some result.
         scored: whether the retrieval is scored. A question whose evidence the agent did not store at all is scored, as
             0, where the agent chose what to store; it is not where the file says what there is to be stored.
     """
@@ -56,6 +61,9 @@ class Asked:
     memories: tuple[str, ...]
     relevant: frozenset[str]
     scored: bool
+    alone: tuple[str, ...] | None = None
+    details: Mapping[str, float] = field(default_factory=dict)
+    fused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,26 +130,44 @@ class Retriever:
             keys = {one.id: self._key(one, Encoder.load(model).version) for one in conversations}
             kept = {one.id: self._kept(keys[one.id], one) for one in conversations}
             missing = [one for one in conversations if kept[one.id] is None]
-            if missing:
-                settings = settings_of(self._plan, f"{_plain(name)}-{number}")
-                with player_of(model, self._plan, settings) as player:
-                    for one in progress(missing, f"{self._plan.agent} with {name}"):
-                        rankings = player.play(one)
-                        extracted = player.stored if isinstance(player, InferPlayer) else None
-                        rows = self._rows(one, rankings, extracted)
-                        lost = player.lost if isinstance(player, InferPlayer) else 0
-                        self.lost[name] += lost
-                        if not lost:  # else a later run tries again
-                            self._cache.put(keys[one.id], {"questions": rows})
-                        kept[one.id] = rows
+            for one, player in self._players(name, number, model, missing):
+                rankings = player.play(one)
+                extracted = player.stored if isinstance(player, InferPlayer) else None
+                rows = self._rows(one, rankings, extracted)
+                if isinstance(player, Mem0Player):
+                    _add_signals(rows, player)
+                lost = player.lost if isinstance(player, InferPlayer) else 0
+                self.lost[name] += lost
+                if not lost:  # else a later run tries again
+                    self._cache.put(keys[one.id], {"questions": rows})
+                kept[one.id] = rows
             for one in conversations:
                 found += _asked(one, kept[one.id] or [])
         order = {one.id: place for place, one in enumerate(data)}
         return sorted(found, key=lambda asked: (order[asked.conversation], asked.number))
 
+    def _players(
+        self, name: str, number: int, model: str, conversations: Sequence[Conversation]
+    ) -> Iterator[tuple[Conversation, Mem0Player | MemoryosPlayer]]:
+        """Yield each conversation with the agent to play it through, opened only where there is one to play.
+
+        BM25 weighs words by how rare they are in the whole store. With hybrid search every conversation has a store of
+        its own, so that what is found does not depend on what was played before.
+        """
+        plan = self._plan
+        if not conversations:
+            return
+        shown = progress(conversations, f"{plan.agent} with {name}")
+        groups: Iterable[Iterable[Conversation]] = ([one] for one in shown) if plan.hybrid else [shown]
+        for part, group in enumerate(groups):
+            with player_of(model, plan, settings_of(plan, f"{_plain(name)}-{number}-{part}")) as player:
+                for one in group:
+                    yield one, player
+
     def _key(self, conversation: Conversation, version: str) -> dict[str, Any]:
         plan = self._plan
         extraction = plan.extraction
+        hybrid = {"hybrid": plan.hybrid} if plan.hybrid else {}
         return {
             "retrieval": conversation_digest(conversation),
             "encoder": version,
@@ -151,6 +177,7 @@ class Retriever:
             "turns": extraction.turns if extraction else 0,
             "top_k": TOP_K,
             "versions": code_versions(),
+            **hybrid,
         }
 
     def _kept(self, key: Mapping[str, Any], conversation: Conversation) -> list[dict[str, Any]] | None:
@@ -201,6 +228,12 @@ def _plain(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name)[-40:].strip("-") or "encoder"
 
 
+def _add_signals(rows: Sequence[dict[str, Any]], player: Mem0Player) -> None:
+    """Add to each question what the encoder alone finds, and what went into the scores of the search."""
+    for row, alone, details in zip(rows, player.alone, player.details, strict=True):
+        row |= {"alone": alone, "details": dict(details[0]) if details else {}, "fused": is_fused(details)}
+
+
 def _asked(conversation: Conversation, rows: Sequence[Mapping[str, Any]]) -> list[Asked]:
     return [
         Asked(
@@ -211,6 +244,9 @@ def _asked(conversation: Conversation, rows: Sequence[Mapping[str, Any]]) -> lis
             memories=tuple(row["memories"]),
             relevant=frozenset(row["relevant"]),
             scored=bool(row["scored"]),
+            alone=tuple(row["alone"]) if "alone" in row else None,
+            details=row.get("details", {}),
+            fused=bool(row.get("fused")),
         )
         for number, (question, row) in enumerate(zip(conversation.questions, rows, strict=True))
     ]
@@ -226,21 +262,32 @@ def score_run(
     asked: Sequence[Asked], readings: Sequence[Reading], judge: AnswerJudge | None
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
     """Return the scores by name, and the recall by k; see `EncoderRun`. A question that failed scores 0."""
-    gains = np.zeros((len(asked), len(KS)))
-    for row, one in enumerate(asked):
-        hits = [name in one.relevant for name in dict.fromkeys(one.ranking)][: len(KS)]
-        gains[row, : len(hits)] = hits
-    totals = np.array([len(one.relevant) for one in asked], dtype=np.int64)
-    scored = np.array([one.scored for one in asked], dtype=bool)
-    safe = np.maximum(totals, 1)
-    ideal = (np.arange(len(KS))[None, :] < safe[:, None]).astype(np.float64)
-    scores = {"ndcg10": np.where(scored, ndcg(gains, ideal, 10), np.nan)}
-    recalls = np.stack([np.where(scored, recall(gains, safe, k), np.nan) for k in KS], axis=1)
+    ndcg10, recalls = _retrieval_scores(asked, [one.ranking for one in asked])
+    scores = {"ndcg10": ndcg10}
+    if all(one.alone is not None for one in asked):
+        scores["alone_ndcg10"], alone = _retrieval_scores(asked, [one.alone or () for one in asked])
+        scores["alone_recall10"] = alone[:, 9]
     if readings:
         scores |= _answer_scores(asked, readings)
         if judge is not None:
             scores["judge"] = judge.score_all([one.question for one in asked], readings)
     return scores, recalls
+
+
+def _retrieval_scores(
+    asked: Sequence[Asked], rankings: Sequence[Sequence[str]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return nDCG@10 of shape (n,) and the recall by k of shape (n, 20); NaN where a question is not scored."""
+    gains = np.zeros((len(asked), len(KS)))
+    for row, (one, ranking) in enumerate(zip(asked, rankings, strict=True)):
+        hits = [name in one.relevant for name in dict.fromkeys(ranking)][: len(KS)]
+        gains[row, : len(hits)] = hits
+    totals = np.array([len(one.relevant) for one in asked], dtype=np.int64)
+    scored = np.array([one.scored for one in asked], dtype=bool)
+    safe = np.maximum(totals, 1)
+    ideal = (np.arange(len(KS))[None, :] < safe[:, None]).astype(np.float64)
+    recalls = np.stack([np.where(scored, recall(gains, safe, k), np.nan) for k in KS], axis=1)
+    return np.where(scored, ndcg(gains, ideal, 10), np.nan), recalls
 
 
 def _answer_scores(asked: Sequence[Asked], readings: Sequence[Reading]) -> dict[str, NDArray[np.float64]]:

@@ -21,6 +21,8 @@ __all__ = ["write_report"]
 
 _TITLES = {
     "ndcg10": "nDCG@10",
+    "alone_ndcg10": "nDCG@10, encoder alone",
+    "alone_recall10": "recall@10, encoder alone",
     "abstained": "abstention",
     "judge": "judge",
     **{name: name.replace("_", " ").replace("f1", "F1").replace("bleu1", "BLEU-1") for name in SCORES},

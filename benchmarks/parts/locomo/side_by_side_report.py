@@ -17,12 +17,14 @@ from parts.qa.scores import SCORES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ANSWERED", "difference_rows", "main_score", "report_runs", "slices", "usage_rows"]
+__all__ = ["ALONE", "ANSWERED", "difference_rows", "fused_example", "main_score", "report_runs", "slices", "usage_rows"]
 
 ShowTable = Callable[[str, Sequence[str], Sequence[Sequence[Any]]], None]
 
 #: The slice that the headline figures average over.
 ANSWERED = "categories 1-4"
+#: The scores of the encoder without the agent's other signals.
+ALONE = ("alone_ndcg10", "alone_recall10")
 _RECALLS = (1, 5, 10, 20)
 
 
@@ -100,6 +102,20 @@ def usage_rows(usage: Mapping[str, Usage]) -> list[list[Any]]:
     ]
 
 
+def fused_example(run: EncoderRun) -> dict[str, Any] | None:
+    """Return the first search whose score was more than a cosine, with what went into it; None where there is none."""
+    found = next((one for one in run.asked if one.fused and one.details), None)
+    if found is None:
+        return None
+    return {
+        "encoder": run.name,
+        "conversation": found.conversation,
+        "question": found.number,
+        "memory": found.ranking[0],
+        **found.details,
+    }
+
+
 USAGE_COLUMNS = ("model", "requests", "retries", "kept", "failed", "prompt tokens", "reply tokens", "cost", "cost anew")
 
 
@@ -117,7 +133,7 @@ def report_runs(
     rows = [_row(run, label, chosen) for run in runs for label, chosen in slices(run).items()]
     answered = [row for row in rows if row["slice"] == ANSWERED]
     figures = _figures(runs, answered, usage)
-    names = ["ndcg10", *(f"recall{k}" for k in _RECALLS)]
+    names = ["ndcg10", *(f"recall{k}" for k in _RECALLS), *(name for name in ALONE if name in runs[0].scores)]
     _show(show, "LoCoMo, what the agent finds", rows, names)
     if runs[0].readings:
         _show(
@@ -156,7 +172,7 @@ def _figures(
 ) -> dict[str, float]:
     figures: dict[str, float] = {}
     for row in answered:
-        values = {name: row.get(name) for name in ("ndcg10", "recall10", *SCORES, "judge")}
+        values = {name: row.get(name) for name in ("ndcg10", "recall10", *ALONE, *SCORES, "judge")}
         figures |= {f"{row['encoder']}_{name}": value for name, value in values.items() if value is not None}
     for run in runs:
         if "abstained" in run.scores:
@@ -165,6 +181,8 @@ def _figures(
             figures |= {f"{run.name}_abstained": value} if value is not None else {}
         figures |= {f"{run.name}_failed": float(failures(run.readings).total())} if run.readings else {}
         figures |= {f"{run.name}_lost": float(run.lost)} if run.lost else {}
+        if fused := sum(one.fused for one in run.asked):
+            figures[f"{run.name}_fused_searches"] = float(fused)
     if usage:
         figures["cost"] = sum(used.cost for used in usage.values())
         figures["full_cost"] = sum(used.full_cost for used in usage.values())

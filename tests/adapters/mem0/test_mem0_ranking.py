@@ -1,0 +1,64 @@
+"""The gate judges as Mem0 serves: its own search is replayed, with keyword scores of the live store."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hins_adapter_mem0 import Memory
+from hins_adapter_mem0.attaching import agent_of
+from mem0_world import ANN, FACTS, fill
+from pipeline_world import QUICK, play, sample
+
+from hins_memory.config import Settings
+from hins_memory.loop.pipeline import Pipeline
+from hins_memory.plugins import Ranking, ranking_of
+from hins_memory.registry.registry import EncoderVersion
+from hins_memory.types import Scope
+
+
+def test_a_store_that_searches_by_cosine_alone_has_no_ranking_of_its_own(settings: Settings, tmp_path: Path) -> None:
+    config = {"vector_store": {"provider": "faiss", "config": {"path": str(tmp_path / "faiss")}}}
+    with contextlib.closing(Memory(config, settings=settings)) as memory:
+        fill(memory)
+        agent = agent_of(memory)
+        assert agent is not None
+        assert ranking_of(agent) is None
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shallow_base")
+def test_a_replay_ranks_as_mem0_does_and_the_gate_reports_it(
+    settings: Settings, tiny_version: EncoderVersion, postgresql_server: str
+) -> None:
+    # PostgreSQL's search by keyword needs no package beside it.
+    store = {"provider": "pgvector", "config": {"connection_string": postgresql_server, "collection_name": "ranking"}}
+    with contextlib.closing(Memory({"vector_store": store}, settings=settings)) as memory:
+        ids = fill(memory)
+        agent = agent_of(memory)
+        assert agent is not None
+        ranking = ranking_of(agent)
+        assert isinstance(ranking, Ranking)
+        assert ranking.signals == ("keywords",)
+        encoder = memory.embedding_model.encoder
+        for query in ("an amateur orchestra", "novels on the tram", "where does Ann live?"):
+            cosines = encoder.encode(list(FACTS)) @ encoder.encode([query], role="query")[0]
+            found = sorted(zip(ids, map(float, cosines), strict=True), key=lambda one: -one[1])
+            served = memory.search(query, filters=ANN, capture=False, explain=True)["results"]
+            assert ranking.rank(Scope(user="ann"), query, [found]) == [[one["id"] for one in served]]
+            keywords = max(one["score_details"]["bm25_score"] for one in served)
+            assert (keywords > 0) == ("where" not in query)
+        # Other cosines, the same words: of two memories with equal cosines, the one that has the words is first.
+        equal = [(ids[5], 0.5), (ids[0], 0.5)]
+        ranked = ranking.rank(Scope(user="ann"), "an amateur orchestra", [equal, equal[:1]])
+        assert ranked == [[ids[0], ids[5]], [ids[5]]]
+        for conversation in sample(2):
+            play(memory, conversation)
+        report = Pipeline(settings, memory, loop=QUICK).gate(tiny_version.id)
+    rule = next(rule for rule in report.rules if rule.name == "as_served")
+    assert "As mem0 serves it, with keywords beside the cosine" in rule.sentence
+    assert report.served_gain is not None
+    assert rule.value == report.served_gain.high
+    # 32 random dimensions against an encoder that knows words
+    assert not rule.passed
