@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hins_adapter_memoryos import embedding
-from hins_adapter_memoryos.agent import MemoryosAgent
+from hins_adapter_memoryos.agent import MemoryosAgent, open_agent
 from hins_adapter_memoryos.attached import (
     Attached,
     AttachedLong,
@@ -26,7 +26,6 @@ from hins_adapter_memoryos.component import Part, PartKind
 from hins_adapter_memoryos.encoders import FrameworkEncoder
 from hins_adapter_memoryos.events import scope_of
 from hins_adapter_memoryos.files import is_inside
-from hins_adapter_memoryos.opening import choose_encoder, open_agent
 from hins_adapter_memoryos.recorder import MemoryosRecorder
 from hins_memory.errors import AgentError
 from hins_memory.sdk.attachment import ATTACHMENT_SLOT, Attachment, attachment_of, attachment_to_detach
@@ -55,6 +54,11 @@ class MemoryosAttachment(Attachment):
     shape: Shape
     helpers: dict[str, type] = field(default_factory=dict)
     restore_modules: Callable[[], object] = field(default=lambda: None)
+
+    @property
+    def searched_parts(self) -> list[Part]:
+        """The parts whose content has vectors."""
+        return [part for part in self.parts.values() if part.kind != "short"]
 
     def hook(self, memory: Any) -> None:
         """Change the classes of the memory's parts to attached ones, and store this in the memory."""
@@ -135,7 +139,7 @@ def install(memory: Any, options: AttachOptions, original: type | None) -> None:
     root = Path(memory.data_storage_path).resolve()
     try:
         agent = open_agent(root, settings, own, options.model)
-        missing = choose_encoder(agent, options.embedder, options.reembed)
+        missing = agent.choose_encoder(options.embedder, options.reembed)
         recorder = MemoryosRecorder(None, scope_of(memory.user_id, memory.assistant_id))
         if options.capture and settings.capture:
             recorder.capture = join_capture(settings, recorder)
@@ -147,7 +151,7 @@ def install(memory: Any, options: AttachOptions, original: type | None) -> None:
             part.set_aside_if_damaged()
         attachment.hook(memory)
         try:
-            agent.join(parts.values(), shape.clear_cache)
+            agent.join(attachment.searched_parts, shape.clear_cache)
             if missing is not None:
                 reembed(agent, missing, agent.encoders.registry)
         except BaseException:
@@ -184,7 +188,7 @@ def detach(memory: Any) -> Any:
             and cannot be loaded; then it stays attached.
     """
     attachment: MemoryosAttachment = attachment_to_detach(memory)
-    attachment.agent.release(list(attachment.parts.values()))
+    attachment.agent.release(attachment.searched_parts)
     attachment.unhook(memory)
     return memory
 

@@ -5,68 +5,32 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from hins_adapter_memoryos.embedding import Operation, current_operation, running
 from hins_adapter_memoryos.encoders import FrameworkEncoder
-from hins_adapter_memoryos.files import (
-    SPACE_KEY,
-    DamagedFileError,
-    Entry,
-    encodable,
-    entries,
-    misshapen,
-    read_json,
-    set_aside,
-    write_json,
-    writing,
-)
-from hins_adapter_memoryos.rw_lock import FlipLock
-from hins_memory.sdk import store_agent
+from hins_adapter_memoryos.files import encodable
+from hins_memory.sdk.json_files import DamagedFileError, read_json, set_aside, write_json
+from hins_memory.sdk.rw_lock import FlipLock
+from hins_memory.sdk.vector_files import Entry
 from hins_memory.types import Role
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from hins_adapter_memoryos.agent import MemoryosAgent
     from hins_adapter_memoryos.recorder import MemoryosRecorder
 
-__all__ = ["Binding", "Part", "PartKind", "StoreOwner", "part_of"]
+__all__ = ["Part", "PartKind", "part_of"]
 
 logger = logging.getLogger(__name__)
 
 PartKind = Literal["short", "mid", "long"]
 _SLOT = "_hins"
-
-
-@dataclass(frozen=True)
-class Binding(store_agent.Binding):
-    """An encoder with its recorded version and suffix; indexes are opened when they are needed."""
-
-    @property
-    def space(self) -> str:
-        """The name of the space of its vectors, which versions may share; "" for MemoryOS's own encoder."""
-        return str(getattr(self.encoder, "space", self.version)) if self.version else ""
-
-
-class StoreOwner(Protocol):
-    """What a part needs of the store that its file is in; `MemoryosAgent` is one."""
-
-    root: Path
-    own: Binding
-
-    def refresh_if_due(self) -> None:
-        """Follow what another process swapped the store to."""
-
-    def copy_to_shadow(self, part: Part) -> None:
-        """Give what a part has saved vectors of the shadow's encoder."""
-
-    def join(self, parts: Iterable[Part], clear_cache: Callable[[], None] | None = None) -> None:
-        """Take parts into the store."""
 
 
 def part_of(component: Any) -> Part:
@@ -85,7 +49,7 @@ class Part:
         recorder: records what happens to it.
     """
 
-    def __init__(self, component: Any, kind: PartKind, agent: StoreOwner, recorder: MemoryosRecorder) -> None:
+    def __init__(self, component: Any, kind: PartKind, agent: MemoryosAgent, recorder: MemoryosRecorder) -> None:
         self.kind = kind
         self.agent = agent
         self.recorder = recorder
@@ -148,18 +112,18 @@ class Part:
                 "knowledge_base": list(component.knowledge_base),
                 "assistant_knowledge": list(component.assistant_knowledge),
             }
-        return document | {SPACE_KEY: self.binding.space} if self.binding.space else document
+        return self.agent.files.marked(document, self.binding.space)
 
     def entries(self) -> list[Entry]:
         """Return what has a vector in the object."""
         document = self.document()
-        return list(entries(document)) if isinstance(document, Mapping) else []
+        return list(self.agent.files.entries_in(document)) if isinstance(document, Mapping) else []
 
     def save(self) -> None:
         """Save as MemoryOS does, but in one step; like MemoryOS, report a failure and go on."""
         with self.operation("document"):
             try:
-                with writing(self.agent.root, self.path):
+                with self.agent.files.lock(self.path):
                     write_json(self.path, self.document())
             except (OSError, ValueError, TypeError, RuntimeError) as error:
                 logger.error("%s could not be saved and is as it was before: %s", self.path, error)
@@ -169,25 +133,24 @@ class Part:
 
     def set_aside_if_damaged(self) -> None:
         """Move the file out of the way of the next save, if it is damaged."""
-        wanted: type[Any] = list if self.kind == "short" else dict
         try:
-            with writing(self.agent.root, self.path):
+            with self.agent.files.lock(self.path):
                 try:
-                    read_json(self.path, wanted)
+                    read_json(self.path, list) if self.kind == "short" else self.agent.files.checked(self.path)
                 except DamagedFileError as error:
-                    set_aside(self.path, str(error))
+                    set_aside(self.path, f"{error}. MemoryOS would start empty and overwrite it")
                     self._empty_if_misshapen()
         except OSError as error:
             logger.warning("%s could not be checked: %s", self.path, error)
 
     def _empty_if_misshapen(self) -> None:
         """Empty the object, as MemoryOS begins, if it loaded content from a damaged file that it cannot use."""
-        component = self._component()
+        component, problem = self._component(), self.agent.files.problem
         if component is None or self.kind == "short":
             return
-        if self.kind == "mid" and misshapen({"sessions": component.sessions}):
+        if self.kind == "mid" and problem({"sessions": component.sessions}):
             component.sessions, component.access_frequency, component.heap = {}, defaultdict(int), []
         if self.kind == "long":
             for held in (component.knowledge_base, component.assistant_knowledge):
-                if misshapen({"knowledge_base": list(held)}):
+                if problem({"knowledge_base": list(held)}):
                     held.clear()

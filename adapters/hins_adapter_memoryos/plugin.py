@@ -55,8 +55,8 @@ class MemoryosPlugin(AdapterPlugin):
         root = Path(path).expanduser().resolve()
         if not root.is_dir():
             raise AgentError(f"There is no MemoryOS store in {root}.", "Check data_storage_path in the agent's config.")
+        from hins_adapter_memoryos.agent import open_agent
         from hins_adapter_memoryos.encoders import FrameworkEncoder
-        from hins_adapter_memoryos.opening import open_agent
         from hins_memory.sdk.opening import record_framework_encoder
 
         agent = open_agent(root, settings, FrameworkEncoder(), (config or {}).get("model"))

@@ -1,19 +1,26 @@
 """Building blocks for adapters: what every agent framework's adapter does in the same way.
 
-In: a framework's store as `TrackedIndex`es, and its calls. Out: an `Agent` that can be swapped, and recorded events.
+In: a framework's store as `TrackedIndex`es or `VectorFiles`, and its calls. Out: an `Agent` that can be swapped, and
+recorded events.
 """
 
 from hins_memory.sdk.agent_base import AgentBase
 from hins_memory.sdk.agents import AgentTable
 from hins_memory.sdk.attachment import Attachment, OutcomeMethods, attachment_of, attachment_to_detach
+from hins_memory.sdk.binding_agent import Binding
 from hins_memory.sdk.captures import join_capture, leave_capture
 from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
+from hins_memory.sdk.in_place_agent import InPlaceAgent, LoadedVectors
+from hins_memory.sdk.json_files import DamagedFileError, read_json, set_aside, write_json
 from hins_memory.sdk.opening import check_stock, first_encoder, made_by, record_first, record_framework_encoder, reembed
 from hins_memory.sdk.options import AttachOptions, check_embedder, settings_for
+from hins_memory.sdk.paging import pages_of
 from hins_memory.sdk.plugin import AdapterPlugin
 from hins_memory.sdk.recorder import AgentTurn, Recorder
 from hins_memory.sdk.retry import with_retries
-from hins_memory.sdk.store_agent import Binding, StoreAgent
+from hins_memory.sdk.rw_lock import FlipLock
+from hins_memory.sdk.store_agent import StoreAgent
+from hins_memory.sdk.vector_files import Entry, VectorFiles
 
 __all__ = [
     "AdapterPlugin",
@@ -23,11 +30,17 @@ __all__ = [
     "AttachOptions",
     "Attachment",
     "Binding",
+    "DamagedFileError",
     "DualWriter",
+    "Entry",
+    "FlipLock",
+    "InPlaceAgent",
+    "LoadedVectors",
     "OutcomeMethods",
     "Recorder",
     "StoreAgent",
     "TrackedIndex",
+    "VectorFiles",
     "WriteTracker",
     "attachment_of",
     "attachment_to_detach",
@@ -37,9 +50,13 @@ __all__ = [
     "join_capture",
     "leave_capture",
     "made_by",
+    "pages_of",
+    "read_json",
     "record_first",
     "record_framework_encoder",
     "reembed",
+    "set_aside",
     "settings_for",
     "with_retries",
+    "write_json",
 ]

@@ -1,61 +1,32 @@
-"""An agent whose store can be swapped while it serves: its states. Adapters implement how indexes are opened."""
+"""An agent whose store is made of indexes, which can be swapped while it serves. Adapters say how they are opened."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import weakref
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from hins_memory.errors import AgentError, LogError
+from hins_memory.errors import AgentError
 from hins_memory.plugins.protocols import Index
-from hins_memory.registry.registry import index_suffix
-from hins_memory.sdk.agent_base import AgentBase
+from hins_memory.sdk.binding_agent import Binding, BindingAgent
 from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
-from hins_memory.sdk.opening import first_encoder, record_first
+from hins_memory.sdk.opening import first_encoder
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
-    from hins_memory.registry.loader import EncoderSource, TextEncoder
     from hins_memory.registry.registry import IndexRecord, Registry
 
-__all__ = ["REFRESH_SECONDS", "Binding", "StoreAgent"]
+__all__ = ["StoreAgent"]
 
 logger = logging.getLogger(__name__)
 
-#: At the start of an operation, the last look at the registry may be this many seconds old.
-REFRESH_SECONDS = 0.4
 # How often a flip waits for writes that are being copied, before it copies them while others wait.
 _FLIP_TRIES = 50
-
-
-@dataclass(frozen=True)
-class Binding:
-    """An encoder with the indexes that hold its vectors: what one operation uses from its start to its end.
-
-    `version` is "" for an encoder of the framework's own. Adapters may derive from it what their framework needs.
-    """
-
-    encoder: TextEncoder
-    version: str
-    suffix: str
-    opened: tuple[TrackedIndex, ...] = ()
-
-    def indexes(self) -> Sequence[TrackedIndex]:
-        """Return the indexes, the same kinds in the same order for every binding of an agent."""
-        return self.opened
-
-    def with_queries(self, encoder: Encoder) -> Binding:
-        """Return the same indexes with another encoder that makes the same vectors of documents."""
-        return replace(self, encoder=encoder, version=encoder.version)
-
 
 _B = TypeVar("_B", bound=Binding)
 
@@ -64,45 +35,13 @@ _B = TypeVar("_B", bound=Binding)
 _pinned: ContextVar[Mapping[int, Any]] = ContextVar("hins_pinned")
 
 
-class StoreAgent(AgentBase, ABC, Generic[_B]):
+class StoreAgent(BindingAgent[_B]):
     """One store, shared by every object of this process that works on it: the `Agent` protocol over `TrackedIndex`es.
 
     A flip is one assignment: operations that run already stay with the binding that they are pinned to, those that
     start later get the new one, and neither waits. An adapter implements `bind`, and does every operation of its
     framework inside ``with agent.pin() as binding`` and every write inside ``with index.writes.tracked(ids)``.
-
-    Args:
-        store_id: what identifies the store in every process, without secrets, e.g. ``mem0:qdrant:/data/qdrant:mem0``.
-        encoders: loads the project's encoders.
-        shared: whether several processes can have the store open.
     """
-
-    def __init__(self, store_id: str, encoders: EncoderSource, *, shared: bool = False) -> None:
-        #: what identifies the store in every process, without secrets
-        self.store_id = store_id
-        self.encoders = encoders
-        self._shared = shared
-        self._lock = threading.RLock()
-        self._current: _B | None = None
-        self._shadow: _B | None = None
-        # The binding with the framework's own encoder, which only a live object can give.
-        self._framework: _B | None = None
-        # Whether a swap of this process is building the shadow; otherwise one of another process is.
-        self._building = False
-        self._refreshed_at = float("-inf")
-
-    @abstractmethod
-    def bind(self, version: str, suffix: str) -> _B:
-        """Open the indexes of a version, creating what is missing.
-
-        Args:
-            version: the encoder version; ``self.encoders.by_version`` loads it.
-            suffix: what the indexes' names end with.
-
-        Raises:
-            AgentError: the version's encoder cannot be loaded.
-            EncoderError: it is damaged.
-        """
 
     @property
     def records_changes(self) -> bool:
@@ -115,35 +54,10 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         return self.binding.version
 
     @property
-    def current(self) -> _B:
-        """The binding that operations starting now get."""
-        if self._current is None:
-            raise AgentError(f"{self.store_id} was not opened.")
-        return self._current
-
-    @property
     def binding(self) -> _B:
         """The binding of the running operation, or the current one outside of any."""
         pinned = _pinned.get({}).get(id(self))
         return pinned if pinned is not None else self.current
-
-    @property
-    def refresh_due(self) -> bool:
-        """Whether the registry is to be looked at again before the next operation."""
-        return self._shared and time.monotonic() - self._refreshed_at >= REFRESH_SECONDS
-
-    @property
-    def switch_delay_seconds(self) -> float:
-        """How long after a flip another process may still use the old index, in seconds; 0 with only one process."""
-        return 2 * REFRESH_SECONDS if self._shared else 0.0
-
-    def refresh_if_due(self) -> None:
-        """Call `refresh` if it is due; without the log no process can flip, so its errors are only logged."""
-        if self.refresh_due:
-            try:
-                self.refresh()
-            except LogError as error:
-                logger.warning("Whether %s was swapped is not known now: %s", self.store_id, error)
 
     def refresh(self) -> None:
         """Apply what other processes recorded about the store: serve the live index, write to one being built.
@@ -219,14 +133,9 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         Raises:
             AgentError: the recorded encoder cannot be loaded, or `suffix_of` refuses the store.
         """
-        live = self.encoders.registry.live_index(self.store_id)
-        if live is not None and live.version:
-            self.serve(live.version, live.suffix)
-            return
-        encoder = first_encoder(self.encoders, embedder)
-        suffix = (suffix_of or _default_suffix)(encoder, live is not None)
-        record_first(self.encoders.registry, self.store_id, encoder.version, suffix)
-        self.serve(encoder.version, suffix)
+        if not self.serve_live():
+            encoder = first_encoder(self.encoders, embedder)
+            self.serve(encoder.version, self.record_first(encoder, suffix_of))
 
     def serve_framework_encoder(self, binding: _B) -> None:
         """Serve from the framework's own encoder and store, so that they can be swapped."""
@@ -263,18 +172,6 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         """Open (creating what is missing) the indexes of `version` under the collection suffix `suffix`."""
         return list(self._open_or_reuse(version, suffix).indexes())
 
-    def start_dual_write(self, version: str, suffix: str) -> None:
-        """From now on, send every write to the live indexes and to the shadow indexes of `version` too.
-
-        Raises:
-            AgentError: that suffix serves already, or the encoder of `version` cannot be loaded.
-        """
-        with self._lock:
-            if suffix == self.current.suffix and version == self.current.version:
-                raise AgentError(f"{self.store_id} serves {version!r} already.")
-            self._start_shadow(version, suffix)
-            self._building = True
-
     def _start_shadow(self, version: str, suffix: str) -> None:
         if self._is_version(self._shadow, version, suffix):
             return
@@ -283,10 +180,6 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         for source, target in self._pairs(self.current, shadow):
             source.writes.dual = DualWriter(source, target, shadow.encoder, self._lock, self._cancel_remote_swap)
         self._shadow = shadow
-
-    def dual_write_lock(self) -> threading.RLock:
-        """Return the context manager that excludes concurrent writes to the shadow indexes."""
-        return self._lock
 
     def flush_dual_writes(self) -> None:
         """Copy every write that has not reached the shadow indexes yet.
@@ -352,25 +245,14 @@ class StoreAgent(AgentBase, ABC, Generic[_B]):
         with self._lock:
             for writes in self._trackers():
                 writes.dual = None
-            self._shadow, self._building = None, False
+            super().stop_dual_write()
 
     def _open_or_reuse(self, version: str, suffix: str) -> _B:
-        for binding in (self._current, self._shadow, self._framework):
-            if binding is not None and self._is_version(binding, version, suffix):
-                return binding
-        return self._with_refresh(self.bind(version, suffix))
-
-    @staticmethod
-    def _is_version(binding: _B | None, version: str, suffix: str) -> bool:
-        return binding is not None and (binding.version, binding.suffix) == (version, suffix)
+        return self._known(version, suffix) or self._with_refresh(self.bind(version, suffix))
 
     @staticmethod
     def _pairs(source: Binding, target: Binding) -> Iterator[tuple[TrackedIndex, TrackedIndex]]:
         return zip(source.indexes(), target.indexes(), strict=True)
-
-
-def _default_suffix(encoder: Encoder, known: bool) -> str:
-    return index_suffix(encoder.version) if known else ""
 
 
 def _note_changes(registry: Registry, key: str, index: TrackedIndex, ids: Sequence[Any]) -> bool:

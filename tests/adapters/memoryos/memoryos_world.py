@@ -10,7 +10,6 @@ from typing import Any
 
 import memoryos
 import numpy as np
-from hins_adapter_memoryos.files import SPACE_KEY, entries, read_json, store_files
 from llm_server import LLMServer
 
 from hins_memory.config import Settings
@@ -116,10 +115,10 @@ def assert_in_one_space(memory: Any, encoder: Encoder) -> int:
     agent = attachment.agent
     assert agent.encoder_version == encoder.version
     found = [entry for part in attachment.parts.values() for entry in part.entries()]
-    for path in store_files(agent.root):
-        document = read_json(path, dict)
-        in_file = list(entries(document))
-        assert document.get(SPACE_KEY) == encoder.space or not in_file
+    for path in agent.files.paths():
+        document = agent.files.checked(path)
+        in_file = list(agent.files.entries_in(document))
+        assert document.get("hins_encoder") == encoder.space or not in_file
         found += in_file
     expected = encoder.encode([entry.text for entry in found])
     for entry, vector in zip(found, expected, strict=True):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hins_adapter_memoryos import Memoryos
 from hins_adapter_memoryos.events import scope_of
-from hins_adapter_memoryos.files import is_inside, read_json, store_files
+from hins_adapter_memoryos.files import MemoryosFiles, is_inside
 from hins_adapter_memoryos.recorder import MemoryosRecorder
 from llm_server import LLMServer
 from memoryos_world import PAIRS, ask, assert_in_one_space, logged, options, own_memory, pages, talk
@@ -57,7 +57,7 @@ def test_a_broken_file_is_set_aside_and_the_memory_goes_on(
     (aside,) = path.parent.glob("mid_term.json.damaged-*")
     assert aside.read_text(encoding="utf-8") == broken
     talk(memory, PAIRS[4:])
-    assert read_json(path, dict)["sessions"]
+    assert json.loads(path.read_text(encoding="utf-8"))["sessions"]
     memory.close()
 
 
@@ -131,7 +131,8 @@ def test_odd_ids_are_users_of_their_own(user: str, settings: Settings, llm: LLMS
         memory = Memoryos(**options(llm, root, one), embedder="stock", settings=settings)
         talk(memory, PAIRS[:3])
         memory.close()
-    assert len(store_files(root)) == 4 or len([path for path in store_files(root) if path.name == "mid_term.json"]) == 2
+    found = MemoryosFiles(root).paths()
+    assert len(found) == 4 or len([path for path in found if path.name == "mid_term.json"]) == 2
     assert flush_all()
     assert {log.scope.user for log in logged(settings)} == {"ann", user}
     assert is_inside(user)
@@ -173,7 +174,9 @@ def test_stores_behind_links_are_whole(
     memory = Memoryos(**options(llm, root, "bob"), embedder="stock", settings=settings)
     talk(memory, PAIRS[:4])
     memory.close()
-    assert elsewhere / "mid_term.json" in [Path(os.path.realpath(path)) for path in store_files(root.resolve())]
+    assert elsewhere / "mid_term.json" in [
+        Path(os.path.realpath(path)) for path in MemoryosFiles(root.resolve()).paths()
+    ]
     memory = Memoryos(**options(llm, root, "ann"), embedder="hins", settings=settings)
     talk(memory, PAIRS[:3])
     hins_memory.Pipeline(settings, memory).swap(tiny_version.id, force=True)
@@ -185,4 +188,4 @@ def test_files_are_nobody_elses_to_read(settings: Settings, llm: LLMServer, tmp_
     path = filled(llm, settings, tmp_path / "store")
     assert path.stat().st_mode & 0o077 == 0
     assert (tmp_path / "store" / ".hins").stat().st_mode & 0o077 == 0
-    assert np.all([file.stat().st_mode & 0o077 == 0 for file in store_files(tmp_path / "store")])
+    assert np.all([file.stat().st_mode & 0o077 == 0 for file in MemoryosFiles(tmp_path / "store").paths()])

@@ -1,67 +1,44 @@
-"""MemoryOS's vectors as indexes: those in its files, which serve, and those of another encoder version beside them."""
+"""A framework's files as indexes: the vectors in them, which serve, and those of another encoder beside them."""
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hins_adapter_memoryos.files import KINDS, DamagedFileError, Entry, Kind, entries, read_json, store_files
-from hins_adapter_memoryos.vectors import VectorCache
 from hins_memory.errors import AgentError
 from hins_memory.plugins.protocols import Record
+from hins_memory.sdk.paging import pages_of
+from hins_memory.sdk.vector_cache import VectorCache
+from hins_memory.sdk.vector_files import VectorFiles, usable_vectors
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["StoreTexts", "TextIndex", "file_entries", "usable_vectors"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["StoreTexts", "TextIndex"]
 
 _Stamp = tuple[int, int, int]
-_Texts = dict[Kind, dict[str, str]]
-
-
-def file_entries(path: Path) -> list[Entry]:
-    """Return what has a vector in a file; a damaged file has nothing, and is reported."""
-    try:
-        return list(entries(read_json(path, dict) or {}))
-    except (DamagedFileError, OSError) as error:
-        logger.warning("%s is left out: %s", path, error)
-        return []
-
-
-def usable_vectors(found: Iterable[Entry], dim: int | None = None) -> dict[tuple[Kind, str], NDArray[np.float32]]:
-    """Return the stored vectors by kind and id, each of shape (dim,); those of another length are left out."""
-    import numpy as np
-
-    vectors: dict[tuple[Kind, str], NDArray[np.float32]] = {}
-    for entry in found:
-        vector = entry.vector
-        if vector is not None and dim in (None, len(vector)):
-            vectors[entry.kind, entry.id] = np.asarray(vector, dtype=np.float32)
-    return vectors
+_Texts = dict[str, dict[str, str]]
 
 
 class StoreTexts:
     """Every text with a vector in a store's files, by kind and id; a file is read again when it has changed."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, files: VectorFiles) -> None:
+        self.files = files
         self._lock = threading.Lock()
         self._files: dict[Path, tuple[_Stamp, _Texts]] = {}
-        self._merged: _Texts = {kind: {} for kind in KINDS}
+        self._merged: _Texts = {kind: {} for kind in self.files.kinds}
 
-    def of(self, kind: Kind) -> Mapping[str, str]:
+    def of(self, kind: str) -> Mapping[str, str]:
         """Return id -> text as the files are now; the mapping is not changed afterwards."""
         with self._lock:
-            stamps = {path: stamp for path in store_files(self.root) if (stamp := _stamp(path)) is not None}
+            stamps = {path: stamp for path in self.files.paths() if (stamp := _stamp(path)) is not None}
             if stamps != {path: stamp for path, (stamp, _) in self._files.items()}:
                 self._files = {path: self._read(path, stamp) for path, stamp in stamps.items()}
-                self._merged = {kind: {} for kind in KINDS}
+                self._merged = {kind: {} for kind in self.files.kinds}
                 for _, texts in self._files.values():
                     for name, found in texts.items():
                         self._merged[name].update(found)
@@ -71,8 +48,8 @@ class StoreTexts:
         known = self._files.get(path)
         if known is not None and known[0] == stamp:
             return known
-        texts: _Texts = {kind: {} for kind in KINDS}
-        for entry in file_entries(path):
+        texts: _Texts = {kind: {} for kind in self.files.kinds}
+        for entry in self.files.entries(path):
             texts[entry.kind][entry.id] = entry.text
         return stamp, texts
 
@@ -88,13 +65,13 @@ def _stamp(path: Path) -> _Stamp | None:
 class TextIndex:
     """The texts of one kind with the vectors of one encoder.
 
-    Without `cache` the vectors are those in MemoryOS's own files, which only MemoryOS writes. With it they are those
-    of another encoder version, kept beside; a text that MemoryOS deletes is gone here too.
+    Without `cache` the vectors are those in the framework's own files, which only the framework writes. With it they
+    are those of another encoder version, kept beside; a text that the framework deletes is gone here too.
     """
 
-    def __init__(self, texts: StoreTexts, kind: Kind, name: str, cache: VectorCache | None = None) -> None:
+    def __init__(self, texts: StoreTexts, kind: str, name: str, cache: VectorCache | None = None) -> None:
         self._texts = texts
-        #: ``summaries``, ``pages`` or ``knowledge``
+        #: which of the kinds of texts
         self.kind = kind
         #: the store's folder, the kind, and the suffix of what serves
         self.name = name
@@ -107,10 +84,7 @@ class TextIndex:
 
     def pages(self, size: int) -> Iterator[list[Record]]:
         """Yield all records, at most `size` at a time, as they are when this begins."""
-        ids = list(self._texts.of(self.kind))
-        for start in range(0, len(ids), size):
-            if found := self.get(ids[start : start + size]):
-                yield found
+        return pages_of(list(self._texts.of(self.kind)), self.get, size)
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """Return the records of those ids that exist and have a vector here."""
@@ -124,8 +98,10 @@ class TextIndex:
             return self._cache.get(self.kind, ids)
         wanted = set(ids)
         found: dict[str, NDArray[np.float32]] = {}
-        for path in store_files(self._texts.root):
-            chosen = [entry for entry in file_entries(path) if entry.kind == self.kind and entry.id in wanted]
+        for path in self._texts.files.paths():
+            chosen = [
+                entry for entry in self._texts.files.entries(path) if entry.kind == self.kind and entry.id in wanted
+            ]
             found |= {id_: vector for (_, id_), vector in usable_vectors(chosen).items()}
         return found
 
@@ -144,5 +120,8 @@ class TextIndex:
     @property
     def _beside(self) -> VectorCache:
         if self._cache is None:
-            raise AgentError(f"{self.name} holds MemoryOS's own files.", "Add and delete memories through MemoryOS.")
+            raise AgentError(
+                f"{self.name} holds the files of {self._texts.files.framework}.",
+                f"Add and delete memories through {self._texts.files.framework}.",
+            )
         return self._cache
