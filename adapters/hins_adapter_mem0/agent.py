@@ -16,7 +16,8 @@ from hins_adapter_mem0.ranking import Mem0Ranking
 from hins_adapter_mem0.stores import GuardedStore, StoreOpener, entity_collection
 from hins_memory.registry.loader import EncoderSource
 from hins_memory.sdk.agents import AgentTable
-from hins_memory.sdk.store_agent import Binding, StoreAgent
+from hins_memory.sdk.binding_agent import Binding
+from hins_memory.sdk.store_agent import StoreAgent
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder

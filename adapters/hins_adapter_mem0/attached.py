@@ -17,19 +17,25 @@ import mem0
 
 from hins_adapter_mem0.agent import Mem0Agent
 from hins_adapter_mem0.recorder import (
+    Mem0Recorder,
     Stored,
     about_to_be_deleted,
     deleting,
     deletions,
     stored_memories,
 )
-from hins_memory.sdk.attachment import ATTACHMENT_SLOT, Attachment, OutcomeMethods, attachment_of
-from hins_memory.sdk.captures import leave_capture
+from hins_memory.config import Settings
+from hins_memory.sdk.attachment import (
+    ATTACHMENT_SLOT,
+    Attachment,
+    BindingComponent,
+    OutcomeMethods,
+    attached_class,
+    attachment_of,
+    super_of,
+)
 
-__all__ = ["Mem0Attachment", "attached_class"]
-
-_MARK = "_hins_attached"
-_attached_classes: dict[type, type] = {}
+__all__ = ["Mem0Attachment", "attached_memory"]
 
 
 @dataclass(kw_only=True)
@@ -37,6 +43,15 @@ class Mem0Attachment(Attachment):
     """What hins-memory keeps in a memory object; `agent` is None while Mem0's own embedder and stores serve."""
 
     agent: Mem0Agent | None = None
+
+    @classmethod
+    def of(
+        cls, settings: Settings, capture: bool, agent: Mem0Agent | None, original: type | None = None
+    ) -> Mem0Attachment:
+        """Return an attachment with a recorder into the project's log, if `capture` and the settings say so."""
+        recorder = Mem0Recorder()
+        recorder.join(settings, capture=capture)
+        return cls(settings=settings, recorder=recorder, original=original, agent=agent)
 
     def install(self, memory: Any) -> None:
         """Store this attachment in a memory."""
@@ -46,58 +61,14 @@ class Mem0Attachment(Attachment):
 
     def close(self, memory: Any) -> None:
         """Write waiting events to the log and release the store; a second call does nothing."""
-        leave_capture(self.settings, memory)
+        super().close(memory)
         if self.agent is not None:
             self.agent.leave(memory)
 
 
-def attached_class(original: type) -> type:
-    """Return the subclass of one of Mem0's memory classes with the methods below; one for each class.
-
-    It has one base, and the methods are copied into it: Python lets an object change its class to such a subclass,
-    but not to one with a second base.
-    """
-    if original not in _attached_classes:
-        is_async = issubclass(original, mem0.AsyncMemory)
-        methods, call = (_AsyncMethods, _async_call) if is_async else (_SyncMethods, _sync_call)
-        namespace = {name: call(name) for name in _CALLS} | {
-            name: value
-            for source in (OutcomeMethods, _Common, methods)
-            for name, value in vars(source).items()
-            if name not in ("__dict__", "__weakref__", "__module__", "__qualname__", "__doc__")
-        }
-        namespace |= {_MARK: True, "__doc__": original.__doc__, "__module__": __name__}
-        _attached_classes[original] = type(f"Attached{original.__name__}", (original,), namespace)
-    return _attached_classes[original]
-
-
-def _super(memory: Any) -> Any:
-    """Return `super()` for the methods of an attached class, where the built-in does not work: they were copied."""
-    attached = next(cls for cls in type(memory).__mro__ if _MARK in vars(cls))
-    return super(attached, memory)
-
-
-class _BindingComponent:
-    """A component of a memory: that of the running operation's binding, or Mem0's own while there is no agent.
-
-    Args:
-        field: what it is called in a `Mem0Binding`.
-    """
-
-    def __init__(self, field: str) -> None:
-        self._field = field
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, memory: Any, owner: type | None = None) -> Any:
-        if memory is None:
-            return self
-        agent = memory._hins_agent
-        return memory.__dict__.get(self._name) if agent is None else getattr(agent.binding, self._field)
-
-    def __set__(self, memory: Any, value: Any) -> None:
-        memory.__dict__[self._name] = value
+def attached_memory(original: type) -> type:
+    """Return the subclass of one of Mem0's memory classes with the methods below."""
+    return attached_class(original, _AsyncMethods if issubclass(original, mem0.AsyncMemory) else _SyncMethods)
 
 
 class _Common(OutcomeMethods):
@@ -108,20 +79,20 @@ class _Common(OutcomeMethods):
         attachment = attachment_of(self)
         return attachment.agent if attachment is not None else None
 
-    embedding_model = _BindingComponent("embedding")
-    vector_store = _BindingComponent("memories")
+    embedding_model = BindingComponent("embedding")
+    vector_store = BindingComponent("memories")
     # Mem0 reads this to find out whether there is an entity store yet.
-    _entity_store = _BindingComponent("entities")
+    _entity_store = BindingComponent("entities")
 
     @property
     def entity_store(self) -> Any:
         """The store of entities of the running operation."""
         agent = self._hins_agent
-        return _super(self).entity_store if agent is None else agent.binding.entities
+        return super_of(self).entity_store if agent is None else agent.binding.entities
 
     def close(self) -> None:
         """Close the memory, and write waiting events to the interaction log."""
-        _super(self).close()
+        super_of(self).close()
         attachment = attachment_of(self)
         if attachment is not None:
             attachment.close(self)
@@ -206,7 +177,7 @@ def _sync_call(name: str) -> Callable[..., Any]:
         recorded = capture and self._hins_recorder.on
         recording = self._hins_recording(name, arguments, options) if recorded else _not_recorded(name)
         with self._hins_pin(), recording as convert:
-            result = getattr(_super(self), name)(*arguments, **options)
+            result = getattr(super_of(self), name)(*arguments, **options)
             return result if convert is None else convert(result)
 
     return call
@@ -223,7 +194,7 @@ def _async_call(name: str) -> Callable[..., Any]:
         if agent is not None and agent.refresh_due:
             await asyncio.to_thread(agent.refresh_if_due)
         with self._hins_pin(), recording as convert:
-            result = await getattr(_super(self), name)(*arguments, **options)
+            result = await getattr(super_of(self), name)(*arguments, **options)
             return result if convert is None else await asyncio.to_thread(convert, result)
 
     return call
@@ -235,13 +206,13 @@ class _SyncMethods(_Common):
     def _delete_memory(self, memory_id: Any, existing_memory: Any = None, **options: Any) -> Any:
         # Every deletion of Mem0's goes through here.
         with deleting(self, about_to_be_deleted(self, memory_id, existing_memory)):
-            return _super(self)._delete_memory(memory_id, existing_memory, **options)
+            return super_of(self)._delete_memory(memory_id, existing_memory, **options)
 
     def reset(self, *, capture: bool = True) -> Any:
         """Delete everything as Mem0 does, and record it."""
         stored = self._hins_stored(capture)
         if self._hins_agent is None:
-            _super(self).reset()
+            super_of(self).reset()
         else:
             self._hins_reset("sync")
         if stored:
@@ -253,14 +224,19 @@ class _AsyncMethods(_Common):
 
     async def _delete_memory(self, memory_id: Any, existing_memory: Any = None, **options: Any) -> Any:
         with deleting(self, await asyncio.to_thread(about_to_be_deleted, self, memory_id, existing_memory)):
-            return await _super(self)._delete_memory(memory_id, existing_memory, **options)
+            return await super_of(self)._delete_memory(memory_id, existing_memory, **options)
 
     async def reset(self, *, capture: bool = True) -> Any:
         """Delete everything as Mem0 does, and record it."""
         stored = await asyncio.to_thread(self._hins_stored, capture)
         if self._hins_agent is None:
-            await _super(self).reset()
+            await super_of(self).reset()
         else:
             await asyncio.to_thread(self._hins_reset, "async")
         if stored:
             self._hins_recorder.deleted(stored)
+
+
+for _name in _CALLS:
+    setattr(_SyncMethods, _name, _sync_call(_name))
+    setattr(_AsyncMethods, _name, _async_call(_name))

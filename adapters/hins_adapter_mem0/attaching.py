@@ -7,8 +7,7 @@ from typing import Any
 import mem0
 
 from hins_adapter_mem0.agent import Mem0Agent
-from hins_adapter_mem0.attached import Mem0Attachment, attached_class
-from hins_adapter_mem0.memory import new_recorder
+from hins_adapter_mem0.attached import Mem0Attachment, attached_memory
 from hins_adapter_mem0.opening import (
     open_attached_agent,
     open_own_agent,
@@ -58,9 +57,8 @@ def attach_with(memory: Any, options: AttachOptions) -> Any:
     chosen = options.resolved_settings
     agent = _agent_for(memory, chosen, options)
     original = type(memory)
-    recorder = new_recorder(memory, chosen, options.capture)
-    attachment = Mem0Attachment(settings=chosen, recorder=recorder, original=original, agent=agent)
-    memory.__class__ = attached_class(original)
+    attachment = Mem0Attachment.of(chosen, options.capture, agent, original)
+    memory.__class__ = attached_memory(original)
     attachment.install(memory)
     return memory
 

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections import deque
-from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hins_memory.common.files import file_lock, private_folder
 from hins_memory.errors import AgentError
+from hins_memory.sdk.shared_folders import SharedFolders, lock_folder
 
 __all__ = ["acquire_folder", "release_folder"]
 
-_LOCK_NAME = ".hins.lock"
-
-
-@dataclass
-class _OpenFolder:
-    client: Any
-    users: int = 0
-
-
-_open: dict[str, _OpenFolder] = {}
-_lock = threading.Lock()
-# Folders that were released and are not closed yet: a finalizer may release one while this thread holds the lock.
-_released: deque[str] = deque()
+_FOLDERS = SharedFolders()
+release_folder = _FOLDERS.release
 
 
 def acquire_folder(path: str, provider: str) -> Any:
@@ -40,55 +25,16 @@ def acquire_folder(path: str, provider: str) -> Any:
     Raises:
         AgentError: another process holds the folder, or it cannot be opened or written.
     """
-    folder = str(Path(path).resolve())
-    with _lock:
-        _close_released()
-        shared = _open.get(folder)
-        if shared is None:
-            with contextlib.suppress(OSError):  # connecting reports the error
-                private_folder(Path(folder))
-            shared = _open[folder] = _OpenFolder(_connect(folder, provider))
-        shared.users += 1
-    _close_released_if_free()
-    return shared.client
+    return _FOLDERS.acquire(path, partial(_connect, provider))
 
 
-def release_folder(path: str) -> None:
-    """Release a folder; after the last user it is closed, so that other processes can open it. Never waits."""
-    _released.append(str(Path(path).resolve()))
-    _close_released_if_free()
-
-
-def _close_released_if_free() -> None:
-    # The holder of the lock checks again after releasing it, so that no folder is left.
-    while _released and _lock.acquire(blocking=False):
-        try:
-            _close_released()
-        finally:
-            _lock.release()
-
-
-def _close_released() -> None:
-    while _released:
-        folder = _released.popleft()
-        shared = _open.get(folder)
-        if shared is None:
-            continue
-        shared.users -= 1
-        if shared.users <= 0:
-            del _open[folder]
-            shared.client.close()
-
-
-def _connect(folder: str, provider: str) -> Any:
+def _connect(provider: str, folder: Path) -> Any:
     try:
         if provider == "qdrant":
             from qdrant_client import QdrantClient
 
-            return QdrantClient(path=folder)
-        lock = ExitStack()
-        lock.enter_context(file_lock(Path(folder) / _LOCK_NAME, wait=False))
-        return lock
+            return QdrantClient(path=str(folder))
+        return lock_folder(folder)
     except (OSError, ValueError, RuntimeError) as error:
         store = f"The embedded {provider.capitalize()} in {folder}"
         if isinstance(error, BlockingIOError) or "already accessed" in str(error):

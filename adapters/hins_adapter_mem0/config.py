@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from mem0.configs.base import MemoryConfig
 from mem0.embeddings.configs import EmbedderConfig
@@ -21,6 +19,7 @@ from hins_memory.common.files import keep_private, private_file, private_folder
 from hins_memory.common.secrets import masked, secrets_in
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
+from hins_memory.sdk.addresses import address_in, without_secrets
 
 __all__ = ["checked_config", "complete_config", "embedded_path", "store_key", "with_encoder"]
 
@@ -128,7 +127,7 @@ def embedded_path(provider: str, store_config: Any) -> str | None:
 def store_key(provider: str, store_config: Any) -> str:
     """Return what identifies a store in every process, e.g. ``mem0:qdrant:/data/qdrant:mem0``; no secrets in it."""
     name, client = getattr(store_config, "collection_name", ""), getattr(store_config, "client", None)
-    return f"mem0:{provider}:{_client_address(client) or _address(store_config)}:{name}"
+    return f"mem0:{provider}:{_client_address(client) or address_in(store_config)}:{name}"
 
 
 def _client_address(client: Any) -> str:
@@ -141,49 +140,4 @@ def _client_address(client: Any) -> str:
         return f":memory:{id(inner):x}"
     if location:
         return str(Path(location).resolve())
-    return _without_secrets(str(getattr(inner, "rest_uri", "")))
-
-
-def _address(config: Any) -> str:
-    for name in ("url", "connection_string", "cluster_url", "cloud_id"):
-        if value := getattr(config, name, None):
-            return _without_secrets(str(value))
-    host, port = getattr(config, "host", None), getattr(config, "port", None)
-    if host:
-        place = f"{host}:{port}" if port else str(host)
-        database = getattr(config, "dbname", None) or getattr(config, "database", None)
-        return f"{place}/{database}" if database else place
-    path = getattr(config, "path", None)
-    return str(Path(path).resolve()) if path else "default"
-
-
-# A pair of a connection string as PostgreSQL's own library takes it: host=db dbname='a name'.
-_PAIR = re.compile(r"(\w+)\s*=\s*('(?:\\.|[^'])*'|\S*)")
-
-
-def _without_secrets(url: str) -> str:
-    """Return the address in a URL or connection string, without user, password and options."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        if _PAIR.match(url.strip()):
-            pairs = {name: value.strip("'") for name, value in _PAIR.findall(url)}
-            host, port = pairs.get("host") or pairs.get("hostaddr") or "", pairs.get("port")
-            return f"{host}{f':{port}' if port else ''}/{pairs.get('dbname', '')}"
-        # Without "//", urlsplit would take a user's name before a colon for the scheme.
-        return url.rpartition("@")[2].partition("?")[0]
-    # A password may contain characters that mean something in a URL: everything before the last @ is removed, unparsed.
-    if "@" in rest.partition("?")[0] or not _parse_address(scheme, rest):
-        rest = rest.rpartition("@")[2]
-    return _parse_address(scheme, rest)
-
-
-def _parse_address(scheme: str, rest: str) -> str:
-    """Return the address in a URL, or "" when it cannot be parsed."""
-    try:
-        parts = urlsplit(f"{scheme}://{rest}")
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return ""
-    # A server behind a Unix socket is named by the socket's folder.
-    host = parts.hostname or parse_qs(parts.query).get("host", [""])[0]
-    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
+    return without_secrets(str(getattr(inner, "rest_uri", "")))

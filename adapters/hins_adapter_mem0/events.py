@@ -10,7 +10,6 @@ from hins_memory.types import Deletion, Event, Memory, RankedMemory, Retrieval, 
 __all__ = [
     "deletion_event",
     "memory_event",
-    "message_turns",
     "result_events",
     "result_items",
     "retrieval_event",
@@ -21,9 +20,6 @@ __all__ = [
 _IDS = ("user_id", "agent_id", "run_id")
 # What stands for any value in Mem0's filters.
 _ANY = "*"
-
-# Messages of one call get increasing times; a float can tell times of today apart that differ by this.
-_STEP_SECONDS = 1e-6
 
 
 def _entity_id(value: Any) -> Any:
@@ -84,41 +80,6 @@ def _narrowed(filters: Mapping[str, Any], name: str) -> bool:
     nested = ("OR", "NOT", "$or", "$not", "$and")
     conditions = [one for key in nested for one in filters.get(key) or () if isinstance(one, Mapping)]
     return any(name in one for one in conditions)
-
-
-def message_turns(messages: Any, scope: Scope) -> list[tuple[str, Turn]]:
-    """Return (role, turn) for every message with a text; malformed messages are left out.
-
-    The conversation is the scope: one run of an owner, or everything of the owner when no run is given.
-    """
-    if isinstance(messages, str):
-        messages = [{"role": "user", "content": messages}]
-    elif isinstance(messages, Mapping):
-        messages = [messages]
-    start = now()
-    turns: list[tuple[str, Turn]] = []
-    for message in messages if isinstance(messages, Sequence) else ():
-        if not isinstance(message, Mapping):
-            continue
-        role, text = message.get("role"), _content_text(message.get("content"))
-        # A system message is an instruction to the model, not something that was said.
-        if not isinstance(role, str) or role == "system" or not text:
-            continue
-        # Mem0 stores a name of any type as the actor.
-        speaker = name_of(message.get("name") or None) or role
-        time = start + len(turns) * _STEP_SECONDS
-        turns.append((role, Turn(scope=scope, conversation=scope.key, speaker=speaker, text=text, time=time)))
-    return turns
-
-
-def _content_text(content: Any) -> str:
-    """Return the text of a message: itself, or the text parts of a multimodal one joined as Mem0 joins them."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, Sequence):
-        parts = [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
-        return " ".join(part for part in parts if isinstance(part, str))
-    return ""
 
 
 def result_items(result: Any) -> list[Mapping[str, Any]]:

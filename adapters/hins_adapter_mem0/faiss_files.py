@@ -7,14 +7,13 @@ deletion and a saved insertion.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.common.files import write_private
 from hins_memory.errors import AgentError
+from hins_memory.sdk.file_groups import FileGroup
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["finish_faiss", "forget_faiss", "prepare_faiss", "release_faiss", "start_faiss", "stored_vectors"]
 
-# The files of one collection, the new files that replace them, and the file that says that the new ones are complete.
 _ENDINGS = (".faiss", ".json")
-_NEW, _READY = ".new", ".ready"
 # The methods of a store that are replaced.
 _METHODS = ("_save", "update", "reset")
 
@@ -57,7 +54,7 @@ def start_faiss(config: Any, collection: str) -> None:
     if not config.path:
         return
     folder = Path(config.path)
-    vectors, listed = (folder / f"{collection}{ending}" for ending in _ENDINGS)
+    vectors, listed = _files(folder, collection).paths
     if (listed.exists() and vectors.exists()) or (folder / f"{collection}.pkl").exists():
         return
     if vectors.exists() and faiss.read_index(str(vectors)).ntotal:
@@ -69,9 +66,7 @@ def start_faiss(config: Any, collection: str) -> None:
 
 def finish_faiss(folder: str, collection: str) -> None:
     """Finish a save that was killed between its two files; to be called before Mem0 reads them."""
-    ready = Path(folder) / f"{collection}{_READY}"
-    if ready.exists():
-        _replace(Path(folder), collection)
+    _files(folder, collection).finish()
 
 
 def prepare_faiss(raw: Any) -> None:
@@ -82,7 +77,7 @@ def prepare_faiss(raw: Any) -> None:
     """
     if raw.index is None or not raw.path:
         return
-    vectors, listed = (Path(raw.path) / f"{raw.collection_name}{ending}" for ending in _ENDINGS)
+    vectors, listed = _files(raw.path, raw.collection_name).paths
     try:
         stored = len(json.loads(listed.read_text(encoding="utf-8"))["index_to_id"]) if listed.exists() else 0
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -104,8 +99,7 @@ def release_faiss(raw: Any) -> None:
 
 def forget_faiss(raw: Any) -> None:
     """Remove the files that a killed save left, for a collection that is dropped."""
-    for ending in (*(f"{name}{_NEW}" for name in _ENDINGS), _READY):
-        (Path(raw.path) / f"{raw.collection_name}{ending}").unlink(missing_ok=True)
+    _files(raw.path, raw.collection_name).forget()
 
 
 def _update(raw: Any, vector_id: str, vector: Any = None, payload: Mapping[str, Any] | None = None) -> None:
@@ -155,22 +149,8 @@ def _write(folder: Path, name: str, index: Any, payloads: Mapping[str, Any], nam
     import faiss
 
     listed = {"docstore": payloads, "index_to_id": {str(place): id_ for place, id_ in names.items()}}
-    contents = (faiss.serialize_index(index).tobytes(), json.dumps(listed, indent=2).encode())
-    new = [folder / f"{name}{ending}{_NEW}" for ending in _ENDINGS]
-    try:
-        for path, content in zip(new, contents, strict=True):
-            write_private(path, content)
-        (folder / f"{name}{_READY}").touch(mode=0o600)
-    except OSError:
-        for path in new:
-            path.unlink(missing_ok=True)
-        raise
-    _replace(folder, name)
+    _files(folder, name).write((faiss.serialize_index(index).tobytes(), json.dumps(listed, indent=2).encode()))
 
 
-def _replace(folder: Path, collection: str) -> None:
-    for ending in _ENDINGS:
-        new = folder / f"{collection}{ending}{_NEW}"
-        if new.exists():
-            os.replace(new, folder / f"{collection}{ending}")
-    (folder / f"{collection}{_READY}").unlink()
+def _files(folder: str | Path, collection: str) -> FileGroup:
+    return FileGroup(Path(folder), collection, _ENDINGS)

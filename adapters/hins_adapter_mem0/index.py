@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,11 @@ class StoreIndex:
         self.kind = kind
 
     @property
+    def guard(self) -> AbstractContextManager[Any]:
+        """Excludes other threads from the store, where it needs that."""
+        return self.store.guard
+
+    @property
     def writes(self) -> WriteTracker:
         """What all writes of Mem0 to the collection pass through."""
         return self.store.writes
@@ -111,21 +116,21 @@ class StoreIndex:
 
     def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
         """Write records with their vectors, of shape (len(records), dim)."""
-        with self.store.guard:
+        with self.guard:
             # Not every store replaces a row on insert; some would keep two vectors of one id.
             self.delete(record.id for record in self.get([record.id for record in records]))
             self._insert(records, vectors)
 
     def delete(self, ids: Iterable[str]) -> None:
         """Delete records; ids that do not exist are ignored."""
-        with self.store.guard:
+        with self.guard:
             for id_ in ids:
                 if self.store.raw.get(vector_id=id_) is not None:
                     self.store.raw.delete(vector_id=id_)
 
     def clear(self) -> None:
         """Delete every record."""
-        with self.store.guard:
+        with self.guard:
             self.store.raw.reset()
 
     def drop(self) -> None:
@@ -152,9 +157,10 @@ class StoreIndex:
         return key
 
     def _record(self, row: Any) -> Record:
-        return self._as_record(row.id, row.payload or {})
+        return self.as_record(row.id, row.payload or {})
 
-    def _as_record(self, id_: Any, payload: Any) -> Record:
+    def as_record(self, id_: Any, payload: Any) -> Record:
+        """Return the record of an id and its payload."""
         text = (payload or {}).get("data")
         return Record(self.record_id(id_), text if isinstance(text, str) else "", payload or {})
 
@@ -179,7 +185,7 @@ class QdrantIndex(StoreIndex):
 
     def count(self) -> int:
         """Return the number of records."""
-        with self.store.guard:
+        with self.guard:
             return int(with_retries(lambda: self._client.count(self.name, exact=True)).count)
 
     def dimension(self) -> int | None:
@@ -192,7 +198,7 @@ class QdrantIndex(StoreIndex):
         offset: Any = None
         while True:
             scroll = partial(self._client.scroll, self.name, limit=max(size, _SCROLL), offset=offset)
-            with self.store.guard:
+            with self.guard:
                 points, offset = with_retries(partial(scroll, with_payload=True, with_vectors=False))
             for start in range(0, len(points), size):
                 yield [self._record(point) for point in points[start : start + size]]
@@ -218,7 +224,7 @@ class QdrantIndex(StoreIndex):
     def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
         """Write records with their vectors, of shape (len(records), dim); BM25 vectors follow from the payload."""
         synced = self._one_disk_sync() if len(records) >= _WAL_POINTS else nullcontext()
-        with self.store.guard, synced:
+        with self.guard, synced:
             with_retries(lambda: self._insert(records, vectors))
 
     def delete(self, ids: Iterable[str]) -> None:
@@ -228,7 +234,7 @@ class QdrantIndex(StoreIndex):
         points = [self._id(key) for key in ids]
         if points:
             chosen = PointIdsList(points=points)
-            with self.store.guard:
+            with self.guard:
                 with_retries(lambda: self._client.delete(self.name, points_selector=chosen))
 
     @property
@@ -260,7 +266,7 @@ class QdrantIndex(StoreIndex):
             return []
         points = [self._id(key) for key in ids]
         retrieve = partial(self._client.retrieve, self.name, ids=points, with_payload=True, with_vectors=with_vectors)
-        with self.store.guard:
+        with self.guard:
             return list(with_retries(retrieve))
 
     def _id(self, key: str) -> Any:

@@ -10,25 +10,18 @@ import mem0
 from mem0.configs.base import MemoryConfig
 
 from hins_adapter_mem0.agent import Mem0Agent
-from hins_adapter_mem0.attached import Mem0Attachment, attached_class
+from hins_adapter_mem0.attached import Mem0Attachment, attached_memory
 from hins_adapter_mem0.config import checked_config, complete_config, with_encoder
 from hins_adapter_mem0.embedding import PROVIDER
 from hins_adapter_mem0.opening import Embedder, open_agent, open_recording_agent
-from hins_adapter_mem0.recorder import Mem0Recorder
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
-from hins_memory.sdk.captures import join_capture
 from hins_memory.sdk.options import check_embedder, settings_for
 
-__all__ = ["AsyncMemory", "Memory", "new_recorder"]
+__all__ = ["AsyncMemory", "Memory"]
 
 _OPTIONS = frozenset({"model", "project", "home", "capture", "embedding_dims"})
 _Self = TypeVar("_Self", bound="_HinsMemory")
-
-
-def new_recorder(memory: Any, settings: Settings, capture: bool) -> Mem0Recorder:
-    """Return a recorder into the project's log, or one that records nothing."""
-    return Mem0Recorder(join_capture(settings, memory) if capture and settings.capture else None)
 
 
 class _HinsMemory:
@@ -54,8 +47,7 @@ class _HinsMemory:
             complete = complete_config(config, chosen)
             agent = open_agent(complete, chosen, embedder, model)
             self._hins_serve(complete, agent)
-        recorder = new_recorder(self, chosen, capture)
-        Mem0Attachment(settings=chosen, recorder=recorder, agent=agent).install(self)
+        Mem0Attachment.of(chosen, capture, agent).install(self)
 
     def _hins_init(self, config: Any) -> None:
         """Run Mem0's own constructor."""
@@ -100,7 +92,7 @@ class _HinsMemory:
         return cls(rest, settings=settings, **options)
 
 
-class Memory(_HinsMemory, attached_class(mem0.Memory)):  # type: ignore[misc]  # made when this is imported
+class Memory(_HinsMemory, attached_memory(mem0.Memory)):  # type: ignore[misc]  # made when this is imported
     """`mem0.Memory` that embeds with the project's encoder and records how it is used.
 
     Args:
@@ -127,7 +119,7 @@ class Memory(_HinsMemory, attached_class(mem0.Memory)):  # type: ignore[misc]  #
     """
 
 
-class AsyncMemory(_HinsMemory, attached_class(mem0.AsyncMemory)):  # type: ignore[misc]  # made on import
+class AsyncMemory(_HinsMemory, attached_memory(mem0.AsyncMemory)):  # type: ignore[misc]  # made on import
     """`mem0.AsyncMemory` that embeds with the project's encoder and records how it is used.
 
     The arguments and errors are those of `Memory`.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hins_adapter_mem0.faiss_files import stored_vectors
 from hins_adapter_mem0.index import StoreIndex
+from hins_memory.sdk.chroma_rows import ChromaRows
+from hins_memory.sdk.paging import pages_of
 from hins_memory.sdk.retry import with_retries
 
 if TYPE_CHECKING:
@@ -21,80 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["ChromaIndex", "FaissIndex", "PgvectorIndex"]
 
 
-class _Snapshot(StoreIndex):
-    """An index that is paged through by a list of its ids, so that what is deleted meanwhile makes no gap."""
-
-    def pages(self, size: int) -> Iterator[list[Record]]:
-        """Yield all records, at most `size` at a time; a record present throughout is yielded once."""
-        ids = self._ids()
-        for start in range(0, len(ids), size):
-            if found := self.get(ids[start : start + size]):
-                yield found
-
-    def _ids(self) -> list[str]:
-        raise NotImplementedError
-
-
-class ChromaIndex(_Snapshot):
+class ChromaIndex(ChromaRows, StoreIndex):
     """One Chroma collection, embedded or on a server."""
 
-    def count(self) -> int:
-        """Return the number of records."""
-        with self.store.guard:
-            return int(with_retries(self._rows.count))
-
-    def dimension(self) -> int | None:
-        """Return the length of the stored vectors; None while there are none."""
-        with self.store.guard:
-            found = self._rows.get(limit=1, include=["embeddings"])["embeddings"]
-        return len(found[0]) if found is not None and len(found) else None
-
-    def get(self, ids: Sequence[str]) -> list[Record]:
-        """Return the records of those ids that exist."""
-        found = self._get(ids, "metadatas")
-        return [self._as_record(id_, payload) for id_, payload in zip(found["ids"], found["metadatas"], strict=True)]
-
-    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """Return the stored vectors by id, each of shape (dim,); missing ids are left out."""
-        import numpy as np
-
-        found = self._get(ids, "embeddings")
-        return {
-            id_: np.asarray(vector, dtype=np.float32)
-            for id_, vector in zip(found["ids"], found["embeddings"], strict=True)
-        }
-
-    def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
-        """Write records with their vectors, of shape (len(records), dim)."""
-        if not records:
-            return
-        with self.store.guard:
-            # Chroma merges metadata: keys that are removed have to be set to None.
-            stale = {record.id: dict.fromkeys(record.payload) for record in self.get([row.id for row in records])}
-            upsert = partial(self._rows.upsert, ids=[record.id for record in records], embeddings=vectors)
-            payloads = [{**stale.get(record.id, {}), **record.payload} for record in records]
-            with_retries(lambda: upsert(metadatas=payloads))
-
-    def delete(self, ids: Iterable[str]) -> None:
-        """Delete records; ids that do not exist are ignored."""
-        if keys := list(ids):
-            with self.store.guard:
-                with_retries(lambda: self._rows.delete(ids=keys))
-
     @property
-    def _rows(self) -> Any:
+    def collection(self) -> Any:
+        """Chroma's own object."""
         return self.store.raw.collection
-
-    def _ids(self) -> list[str]:
-        with self.store.guard:
-            return list(with_retries(lambda: self._rows.get(include=[]))["ids"])
-
-    def _get(self, ids: Sequence[str], what: str) -> dict[str, Any]:
-        if not ids:
-            return {"ids": [], what: []}
-        with self.store.guard:
-            found: dict[str, Any] = with_retries(lambda: self._rows.get(ids=list(dict.fromkeys(ids)), include=[what]))
-        return found
 
 
 class PgvectorIndex(StoreIndex):
@@ -129,13 +63,13 @@ class PgvectorIndex(StoreIndex):
             )
             if not rows:
                 return
-            yield [self._as_record(str(id_), payload) for id_, payload in rows]
+            yield [self.as_record(str(id_), payload) for id_, payload in rows]
             last, comparison = str(rows[-1][0]), ">"
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """Return the records of those ids that exist."""
         rows = self._by_ids("SELECT id, payload FROM {} WHERE id = ANY(%s::uuid[])", ids)
-        return [self._as_record(str(id_), payload) for id_, payload in rows]
+        return [self.as_record(str(id_), payload) for id_, payload in rows]
 
     def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return the stored vectors by id, each of shape (dim,); missing ids are left out."""
@@ -199,27 +133,33 @@ class PgvectorIndex(StoreIndex):
         return pgvector.sql.SQL(statement).format(table)
 
 
-class FaissIndex(_Snapshot):
+class FaissIndex(StoreIndex):
     """One faiss index of Mem0: flat, kept in memory beside its payloads, all of it saved after each change."""
 
     def count(self) -> int:
         """Return the number of records."""
-        with self.store.guard:
+        with self.guard:
             return len(self._raw.docstore)
 
     def dimension(self) -> int | None:
         """Return the length of the stored vectors."""
         return int(self._raw.index.d) if self._raw.index is not None else None
 
+    def pages(self, size: int) -> Iterator[list[Record]]:
+        """Yield all records, at most `size` at a time; a record present throughout is yielded once."""
+        with self.guard:
+            ids = list(self._raw.docstore)
+        return pages_of(ids, self.get, size)
+
     def get(self, ids: Sequence[str]) -> list[Record]:
         """Return the records of those ids that exist."""
-        with self.store.guard:
+        with self.guard:
             payloads = self._raw.docstore
-            return [self._as_record(id_, dict(payloads[id_])) for id_ in ids if id_ in payloads]
+            return [self.as_record(id_, dict(payloads[id_])) for id_ in ids if id_ in payloads]
 
     def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return the stored vectors by id, each of shape (dim,); missing ids are left out."""
-        with self.store.guard:
+        with self.guard:
             places = self._places(ids)
             return {id_: self._raw.index.reconstruct(place) for id_, place in places.items()}
 
@@ -234,7 +174,7 @@ class FaissIndex(_Snapshot):
         rows = np.array(vectors, dtype=np.float32)
         if raw._should_normalize():
             faiss.normalize_L2(rows)
-        with self.store.guard:
+        with self.guard:
             known = self._places([record.id for record in records])
             stored = stored_vectors(raw.index)
             new = [number for number, record in enumerate(records) if record.id not in known]
@@ -252,7 +192,7 @@ class FaissIndex(_Snapshot):
     def delete(self, ids: Iterable[str]) -> None:
         """Delete records; ids that do not exist are ignored."""
         raw = self._raw
-        with self.store.guard:
+        with self.guard:
             places = self._places(list(ids))
             if not places:
                 return
@@ -270,10 +210,6 @@ class FaissIndex(_Snapshot):
     @property
     def _raw(self) -> Any:
         return self.store.raw
-
-    def _ids(self) -> list[str]:
-        with self.store.guard:
-            return list(self._raw.docstore)
 
     def _places(self, ids: Sequence[str]) -> dict[str, int]:
         wanted = set(ids)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from hins_adapter_mem0.events import (
     deletion_event,
     memory_event,
-    message_turns,
     result_events,
     result_items,
     retrieval_event,
@@ -21,6 +20,7 @@ from hins_adapter_mem0.events import (
 from hins_adapter_mem0.indexes import open_index
 from hins_adapter_mem0.stores import GuardedStore
 from hins_memory.log.capture import never_raises
+from hins_memory.sdk.messages import message_turns
 from hins_memory.sdk.recorder import Recorder
 
 __all__ = ["Mem0Recorder", "Stored", "about_to_be_deleted", "deleting", "deletions", "stored_memories"]

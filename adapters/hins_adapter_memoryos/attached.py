@@ -1,6 +1,6 @@
 """The parts of an attached Memoryos: they embed with their binding, save in one step, and record.
 
-Each class here is mixed in before one of MemoryOS's own, whose method it calls and whose results it returns.
+The methods of each class here replace those of one of MemoryOS's own, which they call and whose results they return.
 """
 
 from __future__ import annotations
@@ -10,33 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hins_adapter_memoryos.component import Part, part_of
 from hins_adapter_memoryos.files import encodable, page_text
-from hins_memory.sdk.attachment import OutcomeMethods, attachment_of
+from hins_memory.sdk.attachment import OutcomeMethods, attachment_of, super_of
 
 if TYPE_CHECKING:
     from hins_memory.registry.loader import TextEncoder
 
-__all__ = [
-    "Attached",
-    "AttachedLong",
-    "AttachedMid",
-    "AttachedRetriever",
-    "AttachedShort",
-    "AttachedUpdater",
-    "attached_class",
-]
-
-_classes: dict[tuple[type, type], type] = {}
-# MemoryOS's class behind the mixin, of which mypy knows nothing.
-_Base: Any = object
-
-
-def attached_class(mixin: type, original: type) -> type:
-    """Return the subclass of one of MemoryOS's classes with the methods of a mixin; one for each pair."""
-    key = (mixin, original)
-    if key not in _classes:
-        namespace = {"__doc__": original.__doc__, "__module__": __name__}
-        _classes[key] = type(f"Attached{original.__name__}", (mixin, original), namespace)
-    return _classes[key]
+__all__ = ["Attached", "AttachedLong", "AttachedMid", "AttachedRetriever", "AttachedShort", "AttachedUpdater"]
 
 
 def _is_nested(part: Part) -> bool:
@@ -46,7 +25,7 @@ def _is_nested(part: Part) -> bool:
     return outer is not None and outer.part is part
 
 
-class _WithFile(_Base):  # type: ignore[misc]  # see _Base
+class _WithFile:
     """A memory with a file."""
 
     def save(self) -> None:
@@ -57,7 +36,7 @@ class _WithFile(_Base):  # type: ignore[misc]  # see _Base
         """Load as MemoryOS does, after setting a damaged file aside, which MemoryOS would overwrite."""
         part = part_of(self)
         part.set_aside_if_damaged()
-        super().load()
+        super_of(self).load()
         if part.kind != "short":
             part.agent.join([part])
 
@@ -67,7 +46,7 @@ class AttachedShort(_WithFile):
 
     def add_qa_pair(self, qa_pair: Any) -> None:
         """Add as MemoryOS does, and record what was said."""
-        super().add_qa_pair(qa_pair)
+        super_of(self).add_qa_pair(qa_pair)
         part_of(self).recorder.said(qa_pair)
 
 
@@ -76,7 +55,7 @@ class AttachedMid(_WithFile):
 
     def add_session(self, summary: Any, details: Any, *args: Any, **kwargs: Any) -> Any:
         """Add a segment as MemoryOS does, and record it with its pages."""
-        return self._hins_stored(super().add_session, summary, details, (summary, details, *args), kwargs)
+        return self._hins_stored(super_of(self).add_session, summary, details, (summary, details, *args), kwargs)
 
     def insert_pages_into_session(
         self, summary_for_new_pages: Any, keywords_for_new_pages: Any, pages_to_insert: Any, *args: Any, **kwargs: Any
@@ -84,7 +63,7 @@ class AttachedMid(_WithFile):
         """Insert pages as MemoryOS does, and record them, with their segment if it is new."""
         given = (summary_for_new_pages, keywords_for_new_pages, pages_to_insert, *args)
         return self._hins_stored(
-            super().insert_pages_into_session, summary_for_new_pages, pages_to_insert, given, kwargs
+            super_of(self).insert_pages_into_session, summary_for_new_pages, pages_to_insert, given, kwargs
         )
 
     def _hins_stored(self, store: Any, summary: Any, pages: Sequence[Any], args: Any, kwargs: Any) -> Any:
@@ -102,14 +81,14 @@ class AttachedMid(_WithFile):
     def search_sessions(self, *args: Any, **kwargs: Any) -> Any:
         """Search as MemoryOS does."""
         with part_of(self).operation("query"):
-            return super().search_sessions(*args, **kwargs)
+            return super_of(self).search_sessions(*args, **kwargs)
 
     def evict_lfu(self) -> Any:
         """Evict a segment as MemoryOS does, and record that it is gone, with the pages that no other segment has."""
         memory = cast("Any", self)
         before = dict(memory.sessions)
         with part_of(self).operation("document"):
-            result = super().evict_lfu()
+            result = super_of(self).evict_lfu()
         evicted = [session for name, session in before.items() if name not in memory.sessions]
         kept = {page.get("page_id") for session in memory.sessions.values() for page in session.get("details") or ()}
         pages = [
@@ -127,7 +106,7 @@ class AttachedLong(_WithFile):
         part, memory = part_of(self), cast("Any", self)
         before = list(knowledge_deque)
         with part.operation("document"):
-            result = super().add_knowledge_entry(knowledge_text, knowledge_deque, *args, **kwargs)
+            result = super_of(self).add_knowledge_entry(knowledge_text, knowledge_deque, *args, **kwargs)
         after = list(knowledge_deque)
         if after and (not before or after[-1] is not before[-1]):
             part.recorder.learned(after[-1], "user" if knowledge_deque is memory.knowledge_base else "assistant")
@@ -136,20 +115,20 @@ class AttachedLong(_WithFile):
 
     def _search_knowledge_deque(self, *args: Any, **kwargs: Any) -> Any:
         with part_of(self).operation("query"):
-            return super()._search_knowledge_deque(*args, **kwargs)
+            return super_of(self)._search_knowledge_deque(*args, **kwargs)
 
 
-class AttachedUpdater(_Base):  # type: ignore[misc]  # see _Base
+class AttachedUpdater:
     """The updater, which finds its embedder at each call."""
 
     def _get_embedding_for_page(self, text: Any) -> Any:
         part = part_of(cast("Any", self).mid_term_memory)
         if not part.binding.version:
-            return super()._get_embedding_for_page(text)
+            return super_of(self)._get_embedding_for_page(text)
         return part.binding.encoder.encode([encodable(text)], role="document")[0]
 
 
-class AttachedRetriever(_Base):  # type: ignore[misc]  # see _Base
+class AttachedRetriever:
     """The retriever."""
 
     def retrieve_context(self, user_query: Any, *args: Any, **kwargs: Any) -> Any:
@@ -165,18 +144,18 @@ class AttachedRetriever(_Base):  # type: ignore[misc]  # see _Base
         if first.binding.version and isinstance(user_query, str):
             # MemoryOS searches in three threads; embedded here, the query comes out of the cache in each.
             first.binding.encoder.encode([encodable(user_query)], role="query")
-        found = super().retrieve_context(user_query, *args, **kwargs)
+        found = super_of(self).retrieve_context(user_query, *args, **kwargs)
         found["retrieval_id"] = first.recorder.searched(user_query, found, parts)
         return found
 
 
-class Attached(OutcomeMethods, _Base):  # type: ignore[misc]  # see _Base
+class Attached(OutcomeMethods):
     """The Memoryos itself."""
 
     def get_response(self, *args: Any, **kwargs: Any) -> Any:
         """Respond as MemoryOS does, and record the response as the outcome of what was retrieved for it."""
         with self.turn() as turn:
-            response = super().get_response(*args, **kwargs)
+            response = super_of(self).get_response(*args, **kwargs)
             turn.answered(response)
         return response
 
@@ -187,7 +166,7 @@ class Attached(OutcomeMethods, _Base):  # type: ignore[misc]  # see _Base
         session = memory.mid_term_memory.sessions.get(heap[0][1], {}) if heap else {}
         pages = [page for page in session.get("details") or () if not page.get("analyzed", False)]
         with self._hins_recorder.extracting(pages):
-            return super()._trigger_profile_and_knowledge_update_if_needed()
+            return super_of(self)._trigger_profile_and_knowledge_update_if_needed()
 
     @property
     def hins_encoder(self) -> TextEncoder:
@@ -198,4 +177,4 @@ class Attached(OutcomeMethods, _Base):  # type: ignore[misc]  # see _Base
         """Write waiting events to the interaction log and record nothing more; the memory itself can still be used."""
         attachment = attachment_of(self)
         if attachment is not None:
-            attachment.end_capture()
+            attachment.close(self)

@@ -19,7 +19,6 @@ from hins_adapter_memoryos.attached import (
     AttachedRetriever,
     AttachedShort,
     AttachedUpdater,
-    attached_class,
 )
 from hins_adapter_memoryos.compat import Shape, is_memoryos, shape_of
 from hins_adapter_memoryos.component import Part, PartKind
@@ -28,8 +27,13 @@ from hins_adapter_memoryos.events import scope_of
 from hins_adapter_memoryos.files import is_inside
 from hins_adapter_memoryos.recorder import MemoryosRecorder
 from hins_memory.errors import AgentError
-from hins_memory.sdk.attachment import ATTACHMENT_SLOT, Attachment, attachment_of, attachment_to_detach
-from hins_memory.sdk.captures import join_capture, leave_capture
+from hins_memory.sdk.attachment import (
+    ATTACHMENT_SLOT,
+    Attachment,
+    attached_class,
+    attachment_of,
+    attachment_to_detach,
+)
 from hins_memory.sdk.opening import record_framework_encoder, reembed
 from hins_memory.sdk.options import AttachOptions
 
@@ -62,13 +66,13 @@ class MemoryosAttachment(Attachment):
 
     def hook(self, memory: Any) -> None:
         """Change the classes of the memory's parts to attached ones, and store this in the memory."""
-        for name, (_, mixin) in _MEMORIES.items():
+        for name, (_, methods) in _MEMORIES.items():
             component = getattr(memory, name)
-            self.parts[name].install(component, attached_class(mixin, type(component)))
-        for name, mixin in _HELPERS.items():
+            self.parts[name].install(component, attached_class(type(component), methods))
+        for name, methods in _HELPERS.items():
             component = getattr(memory, name)
             self.helpers[name] = type(component)
-            component.__class__ = attached_class(mixin, type(component))
+            component.__class__ = attached_class(type(component), methods)
         embedding.install(self.shape.modules)
         # Also when the object is forgotten without being detached.
         self.restore_modules = weakref.finalize(memory, embedding.uninstall, self.shape.modules)
@@ -76,7 +80,7 @@ class MemoryosAttachment(Attachment):
 
     def unhook(self, memory: Any) -> None:
         """Restore the memory and its parts."""
-        self.end_capture()
+        self.close(memory)
         self.agent.leave(self.parts.values())
         self.restore_modules()
         for name, original in self.helpers.items():
@@ -86,12 +90,6 @@ class MemoryosAttachment(Attachment):
         del memory.__dict__[ATTACHMENT_SLOT]
         if self.original is not None:
             memory.__class__ = self.original
-
-    def end_capture(self) -> None:
-        """Write waiting events to the log and record nothing more."""
-        if self.recorder.capture is not None:
-            self.recorder.capture = None
-            leave_capture(self.settings, self.recorder)
 
 
 def attach(memory: Any, **options: Any) -> Any:
@@ -123,7 +121,7 @@ def attach_with(memory: Any, options: AttachOptions) -> Any:
     if known is not None:
         known.unhook(memory)
     install(memory, options, original)
-    memory.__class__ = attached_class(Attached, type(memory))
+    memory.__class__ = attached_class(type(memory), Attached)
     return memory
 
 
@@ -141,8 +139,7 @@ def install(memory: Any, options: AttachOptions, original: type | None) -> None:
         agent = open_agent(root, settings, own, options.model)
         missing = agent.choose_encoder(options.embedder, options.reembed)
         recorder = MemoryosRecorder(None, scope_of(memory.user_id, memory.assistant_id))
-        if options.capture and settings.capture:
-            recorder.capture = join_capture(settings, recorder)
+        recorder.join(settings, capture=options.capture)
         parts = {name: Part(getattr(memory, name), kind, agent, recorder) for name, (kind, _) in _MEMORIES.items()}
         attachment = MemoryosAttachment(
             settings=settings, recorder=recorder, original=original, agent=agent, parts=parts, shape=shape

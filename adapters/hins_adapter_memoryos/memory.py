@@ -8,15 +8,16 @@ from typing import Any
 
 import memoryos
 
-from hins_adapter_memoryos.attached import Attached, attached_class
+from hins_adapter_memoryos.attached import Attached
 from hins_adapter_memoryos.attaching import check_ids, install
 from hins_memory.config import Settings
+from hins_memory.sdk.attachment import attached_class
 from hins_memory.sdk.options import AttachOptions
 
 __all__ = ["Memoryos"]
 
 
-class Memoryos(attached_class(Attached, memoryos.Memoryos)):  # type: ignore[misc]  # made when this is imported
+class Memoryos(attached_class(memoryos.Memoryos, Attached)):  # type: ignore[misc]  # made when this is imported
     """`memoryos.Memoryos` that embeds with the project's encoder and records how it is used.
 
     Args:

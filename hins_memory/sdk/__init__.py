@@ -6,7 +6,15 @@ recorded events.
 
 from hins_memory.sdk.agent_base import AgentBase
 from hins_memory.sdk.agents import AgentTable
-from hins_memory.sdk.attachment import Attachment, OutcomeMethods, attachment_of, attachment_to_detach
+from hins_memory.sdk.attachment import (
+    Attachment,
+    BindingComponent,
+    OutcomeMethods,
+    attached_class,
+    attachment_of,
+    attachment_to_detach,
+    super_of,
+)
 from hins_memory.sdk.binding_agent import Binding
 from hins_memory.sdk.captures import join_capture, leave_capture
 from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
@@ -30,6 +38,7 @@ __all__ = [
     "AttachOptions",
     "Attachment",
     "Binding",
+    "BindingComponent",
     "DamagedFileError",
     "DualWriter",
     "Entry",
@@ -42,6 +51,7 @@ __all__ = [
     "TrackedIndex",
     "VectorFiles",
     "WriteTracker",
+    "attached_class",
     "attachment_of",
     "attachment_to_detach",
     "check_embedder",
@@ -57,6 +67,7 @@ __all__ = [
     "reembed",
     "set_aside",
     "settings_for",
+    "super_of",
     "with_retries",
     "write_json",
 ]

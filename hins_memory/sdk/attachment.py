@@ -1,4 +1,4 @@
-"""What hins-memory keeps in an attached object of a framework, and the methods that such an object gets."""
+"""What hins-memory keeps in an attached object of a framework, and the class and methods that such an object gets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ from hins_memory.config import Settings
 from hins_memory.errors import AgentError
 from hins_memory.sdk.recorder import AgentTurn, Recorder
 
-__all__ = ["ATTACHMENT_SLOT", "Attachment", "OutcomeMethods", "attachment_of", "attachment_to_detach"]
+__all__ = [
+    "ATTACHMENT_SLOT",
+    "Attachment",
+    "BindingComponent",
+    "OutcomeMethods",
+    "attached_class",
+    "attachment_of",
+    "attachment_to_detach",
+    "super_of",
+]
 
 #: The name under which an object's `__dict__` holds its attachment.
 ATTACHMENT_SLOT = "_hins"
+_MARK = "_hins_attached"
+_attached_classes: dict[tuple[type, type], type] = {}
 
 
 @dataclass(kw_only=True)
@@ -28,6 +39,35 @@ class Attachment:
     settings: Settings
     recorder: Recorder
     original: type | None = None
+
+    def close(self, memory: Any) -> None:
+        """Write waiting events to the log and record nothing more; a second call does nothing.
+
+        Args:
+            memory: the object.
+        """
+        self.recorder.leave(self.settings)
+
+
+def attached_class(original: type, methods: type) -> type:
+    """Return the subclass of one of a framework's classes with the methods of another class; one for each pair.
+
+    It has one base, and the methods are copied into it: Python lets an object change its class to such a subclass, but
+    not to any with a second base. In these methods `super_of` is what `super` is elsewhere.
+    """
+    key = (original, methods)
+    if key not in _attached_classes:
+        namespace: dict[str, Any] = {_MARK: True, "__doc__": original.__doc__, "__module__": methods.__module__}
+        for source in reversed(methods.__mro__[:-1]):
+            namespace |= {name: value for name, value in vars(source).items() if not name.startswith("__")}
+        _attached_classes[key] = type(f"Attached{original.__name__}", (original,), namespace)
+    return _attached_classes[key]
+
+
+def super_of(memory: Any) -> Any:
+    """Return `super()` for the methods of an attached class."""
+    attached = next(cls for cls in type(memory).__mro__ if _MARK in vars(cls))
+    return super(attached, memory)
 
 
 def attachment_of(memory: Any) -> Any:
@@ -86,3 +126,28 @@ class OutcomeMethods:
     def _hins_recorder(self) -> Any:
         attachment = attachment_of(self)
         return Recorder(None) if attachment is None else attachment.recorder
+
+
+class BindingComponent:
+    """An attribute of an attached object that comes from the running operation's binding.
+
+    While the attachment has no ``agent``, it is the framework's own.
+
+    Args:
+        field: what it is called in the agent's `Binding`.
+    """
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, memory: Any, owner: type | None = None) -> Any:
+        if memory is None:
+            return self
+        agent = getattr(attachment_of(memory), "agent", None)
+        return memory.__dict__.get(self._name) if agent is None else getattr(agent.binding, self._field)
+
+    def __set__(self, memory: Any, value: Any) -> None:
+        memory.__dict__[self._name] = value

@@ -8,9 +8,11 @@ from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
 
 from hins_memory.log.capture import make_feedback, never_raises
+from hins_memory.sdk.captures import join_capture, leave_capture
 from hins_memory.types import Answer, Event, Retrieval
 
 if TYPE_CHECKING:
+    from hins_memory.config import Settings
     from hins_memory.log.capture import Capture
 
 __all__ = ["AgentTurn", "Recorder"]
@@ -28,7 +30,7 @@ class Recorder:
         capture: where events go; None records nothing.
     """
 
-    def __init__(self, capture: Capture | None) -> None:
+    def __init__(self, capture: Capture | None = None) -> None:
         self.capture = capture
         #: how many calls named no owner or no memory, and were not recorded
         self.unnamed = 0
@@ -37,6 +39,17 @@ class Recorder:
     def on(self) -> bool:
         """Whether anything is recorded."""
         return self.capture is not None
+
+    def join(self, settings: Settings, *, capture: bool = True) -> None:
+        """Record into a project's log from now on, if both `capture` and the project's settings say so."""
+        if capture and settings.capture:
+            self.capture = join_capture(settings, self)
+
+    def leave(self, settings: Settings) -> None:
+        """Write what waits to be recorded, and record nothing more; to be called after `join`."""
+        if self.capture is not None:
+            self.capture = None
+            leave_capture(settings, self)
 
     def record(self, event: Event) -> None:
         """Put an event into the log's queue; does nothing when recording is off."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from hins_adapter_mem0.events import message_turns, result_events, result_items, retrieval_event, scope_of, search_scope
+from hins_adapter_mem0.events import result_events, result_items, retrieval_event, scope_of, search_scope
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hins_memory.sdk.messages import message_turns
 from hins_memory.types import Memory, Scope, Turn
 
 _JSON = st.recursive(
