@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langgraph.store.base import PutOp, SearchOp
 
@@ -12,9 +12,6 @@ from hins_memory.log.capture import never_raises
 from hins_memory.sdk.recorder import Recorder
 from hins_memory.types import Deletion, Memory, RankedMemory, Retrieval, Scope
 
-if TYPE_CHECKING:
-    from hins_memory.log.capture import Capture
-
 __all__ = ["StoreRecorder"]
 
 
@@ -22,12 +19,11 @@ class StoreRecorder(Recorder):
     """Records the operations on a store, in their order.
 
     Args:
-        capture: where events go; None records nothing.
         owner: returns whose data a namespace holds, None for what has no owner.
     """
 
-    def __init__(self, capture: Capture | None, owner: Callable[[tuple[str, ...]], Scope | None]) -> None:
-        super().__init__(capture)
+    def __init__(self, owner: Callable[[tuple[str, ...]], Scope | None]) -> None:
+        super().__init__()
         self._owner = owner
 
     def batch(self, store: Any, ops: Sequence[Any], results: Sequence[Any]) -> None:

@@ -11,7 +11,6 @@ from hins_adapter_langgraph.naming import Owners, item_id, owners_of
 from hins_adapter_langgraph.recorder import StoreRecorder
 from hins_memory.errors import AgentError
 from hins_memory.sdk.attachment import ATTACHMENT_SLOT, Attachment, OutcomeMethods
-from hins_memory.sdk.captures import join_capture, leave_capture
 from hins_memory.sdk.options import AttachOptions
 
 __all__ = ["HinsStore"]
@@ -47,9 +46,9 @@ class HinsStore(BaseStore, OutcomeMethods):  # type: ignore[misc]  # langgraph i
                 "A LangGraph store is not served by hins-memory yet, only recorded.",
                 "Give it HinsEmbeddings(...) in its index instead.",
             )
-        capture = join_capture(settings, self) if chosen.capture and settings.capture else None
-        attachment = Attachment(settings=settings, recorder=StoreRecorder(capture, owner), original=type(inner))
-        self.__dict__[ATTACHMENT_SLOT] = attachment
+        recorder = StoreRecorder(owner)
+        recorder.join(settings, capture=chosen.capture)
+        self.__dict__[ATTACHMENT_SLOT] = Attachment(settings=settings, recorder=recorder, original=type(inner))
 
     @property
     def supports_ttl(self) -> bool:
@@ -87,6 +86,4 @@ class HinsStore(BaseStore, OutcomeMethods):  # type: ignore[misc]  # langgraph i
 
     def close(self) -> None:
         """Write what waits to be recorded, and record nothing more; the inner store stays open."""
-        attachment = self.__dict__[ATTACHMENT_SLOT]
-        attachment.recorder.capture = None
-        leave_capture(attachment.settings, self)
+        self.__dict__[ATTACHMENT_SLOT].close(self)

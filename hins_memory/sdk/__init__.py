@@ -4,6 +4,7 @@ In: a framework's store as `TrackedIndex`es or `VectorFiles`, and its calls. Out
 recorded events.
 """
 
+from hins_memory.sdk.addresses import address_in
 from hins_memory.sdk.agent_base import AgentBase
 from hins_memory.sdk.agents import AgentTable
 from hins_memory.sdk.attachment import (
@@ -17,9 +18,12 @@ from hins_memory.sdk.attachment import (
 )
 from hins_memory.sdk.binding_agent import Binding
 from hins_memory.sdk.captures import join_capture, leave_capture
+from hins_memory.sdk.chroma_rows import ChromaRows
 from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
+from hins_memory.sdk.file_groups import FileGroup
 from hins_memory.sdk.in_place_agent import InPlaceAgent, LoadedVectors
 from hins_memory.sdk.json_files import DamagedFileError, read_json, set_aside, write_json
+from hins_memory.sdk.messages import message_turns
 from hins_memory.sdk.opening import check_stock, first_encoder, made_by, record_first, record_framework_encoder, reembed
 from hins_memory.sdk.options import AttachOptions, check_embedder, settings_for
 from hins_memory.sdk.paging import pages_of
@@ -27,6 +31,7 @@ from hins_memory.sdk.plugin import AdapterPlugin
 from hins_memory.sdk.recorder import AgentTurn, Recorder
 from hins_memory.sdk.retry import with_retries
 from hins_memory.sdk.rw_lock import FlipLock
+from hins_memory.sdk.shared_folders import SharedFolders, lock_folder
 from hins_memory.sdk.store_agent import StoreAgent
 from hins_memory.sdk.vector_files import Entry, VectorFiles
 
@@ -39,18 +44,22 @@ __all__ = [
     "Attachment",
     "Binding",
     "BindingComponent",
+    "ChromaRows",
     "DamagedFileError",
     "DualWriter",
     "Entry",
+    "FileGroup",
     "FlipLock",
     "InPlaceAgent",
     "LoadedVectors",
     "OutcomeMethods",
     "Recorder",
+    "SharedFolders",
     "StoreAgent",
     "TrackedIndex",
     "VectorFiles",
     "WriteTracker",
+    "address_in",
     "attached_class",
     "attachment_of",
     "attachment_to_detach",
@@ -59,7 +68,9 @@ __all__ = [
     "first_encoder",
     "join_capture",
     "leave_capture",
+    "lock_folder",
     "made_by",
+    "message_turns",
     "pages_of",
     "read_json",
     "record_first",

@@ -1,4 +1,4 @@
-"""Default members of an agent, for adapters that do not use `StoreAgent`."""
+"""Default members of an agent, for adapters that use neither `StoreAgent` nor `InPlaceAgent`."""
 
 from __future__ import annotations
 
