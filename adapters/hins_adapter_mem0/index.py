@@ -89,7 +89,7 @@ class StoreIndex:
 
     def is_empty(self) -> bool:
         """Return whether there is no record; every store can tell."""
-        return not _rows(self.store.list(filters=None, top_k=1))
+        return not self.sample(1)
 
     def dimension(self) -> int | None:
         """Return the length of the stored vectors, where the store can be asked for it."""

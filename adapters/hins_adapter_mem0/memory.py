@@ -13,7 +13,7 @@ from hins_adapter_mem0.agent import Mem0Agent
 from hins_adapter_mem0.attached import Mem0Attachment, attached_memory
 from hins_adapter_mem0.config import checked_config, complete_config, with_encoder
 from hins_adapter_mem0.embedding import PROVIDER
-from hins_adapter_mem0.opening import Embedder, open_agent, open_recording_agent
+from hins_adapter_mem0.opening import open_agent, open_recording_agent
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
 from hins_memory.sdk.options import check_embedder, settings_for
@@ -31,7 +31,7 @@ class _HinsMemory:
         self,
         config: Any = None,
         *,
-        embedder: Embedder | None = "hins",
+        embedder: str | None = "hins",
         project: str | None = None,
         settings: Settings | None = None,
         capture: bool = True,

@@ -25,16 +25,12 @@ from hins_memory.registry.registry import Registry
 from hins_memory.sdk.opening import check_stock, record_framework_encoder
 
 __all__ = [
-    "Embedder",
     "open_agent",
     "open_attached_agent",
     "open_own_agent",
     "open_recording_agent",
     "recorded_version",
 ]
-
-#: ``hins``: the project's encoder. ``stock``: the plain base, untrained.
-Embedder = str
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ class _Store:
         return AGENTS.get_or_open((settings.database_url, self.id, 0 if self.own is None else id(self.own)), make)
 
 
-def open_agent(config: Any, settings: Settings, embedder: Embedder, model: str | Path | None) -> Mem0Agent:
+def open_agent(config: Any, settings: Settings, embedder: str, model: str | Path | None) -> Mem0Agent:
     """Open the agent of a completed Mem0 configuration, or return the one that this process has.
 
     Raises:
@@ -120,7 +116,7 @@ def recorded_version(memory: Any, settings: Settings) -> str:
     return live.version if live is not None else ""
 
 
-def open_attached_agent(memory: Any, settings: Settings, embedder: Embedder, model: str | Path | None) -> Mem0Agent:
+def open_attached_agent(memory: Any, settings: Settings, embedder: str, model: str | Path | None) -> Mem0Agent:
     """Open the agent of a live memory's store, in collections of its own beside the memory's.
 
     Raises:
@@ -155,7 +151,7 @@ def open_recording_agent(memory: Any, settings: Settings) -> Mem0Agent | None:
     return open_own_agent(memory, settings) if opener.shared and not missing_feature(memory.vector_store) else None
 
 
-def _serve_first(agent: Mem0Agent, *, embedder: Embedder, in_place: bool) -> None:
+def _serve_first(agent: Mem0Agent, *, embedder: str, in_place: bool) -> None:
     """Serve from what the registry says is live; for a store it does not know, from a first index that is empty."""
 
     def suffix_of(encoder: Encoder, known: bool) -> str:
