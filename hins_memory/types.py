@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
+from urllib.parse import unquote
 
 __all__ = [
     "SYNTHETIC_TENANT",
@@ -143,6 +144,26 @@ class Scope:
             return self
         return Scope(user=self.user, agent=self.agent, tenant=self.tenant)
 
+    @classmethod
+    def from_key(cls, key: str) -> Scope:
+        """Return the scope that `key` was made from.
+
+        Raises:
+            ValueError: it was not made from a scope.
+        """
+        pairs = (part.split("=", 1) for part in key.split("&") if part)
+        try:
+            return cls(**{name: unquote(value) for name, value in pairs})
+        except TypeError as error:
+            raise ValueError(f"{key!r} does not name a scope") from error
+
+    @property
+    def levels(self) -> tuple[Scope, ...]:
+        """Whose own encoder may serve searches of this scope, nearest first: the owner, its user, its tenant."""
+        owner = self.owner
+        user = Scope(user=owner.user, tenant=owner.tenant) if owner.user else owner
+        return tuple(dict.fromkeys((owner, user, *([Scope(tenant=owner.tenant)] if owner.tenant else []))))
+
     @property
     def synthetic(self) -> bool:
         """Whether the data was synthesised, not captured."""
@@ -154,18 +175,9 @@ class Scope:
         parts = (("tenant", self.tenant), ("user", self.user), ("agent", self.agent), ("run", self.run))
         return "&".join(f"{name}={_escape(value)}" for name, value in parts if value)
 
-    @classmethod
-    def from_key(cls, key: str) -> Scope:
-        """Return the scope that has a `key`."""
-        return cls(**{name: _unescape(value) for name, value in (part.split("=") for part in key.split("&") if part)})
-
 
 def _escape(value: str) -> str:
     return value.replace("%", "%25").replace("&", "%26").replace("=", "%3D")
-
-
-def _unescape(value: str) -> str:
-    return value.replace("%3D", "=").replace("%26", "&").replace("%25", "%")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Any, cast
 import mem0
 
 from hins_adapter_mem0.agent import Mem0Agent
+from hins_adapter_mem0.events import search_scope
 from hins_adapter_mem0.recorder import (
     Mem0Recorder,
     Stored,
@@ -25,6 +26,7 @@ from hins_adapter_mem0.recorder import (
     stored_memories,
 )
 from hins_memory.config import Settings
+from hins_memory.log.capture import never_raises
 from hins_memory.sdk.attachment import (
     ATTACHMENT_SLOT,
     Attachment,
@@ -34,6 +36,7 @@ from hins_memory.sdk.attachment import (
     attachment_of,
     super_of,
 )
+from hins_memory.types import Scope
 
 __all__ = ["Mem0Attachment", "attached_memory"]
 
@@ -97,10 +100,10 @@ class _Common(OutcomeMethods):
         if attachment is not None:
             attachment.close(self)
 
-    def _hins_pin(self) -> contextlib.AbstractContextManager[Any]:
-        """Keep one embedder and its stores for one operation."""
+    def _hins_pin(self, scope: Scope | None) -> contextlib.AbstractContextManager[Any]:
+        """Keep one embedder and its stores for one operation; a search has the scope whose memories it asks for."""
         agent = self._hins_agent
-        return contextlib.nullcontext() if agent is None else agent.pin()
+        return contextlib.nullcontext() if agent is None else agent.pin(scope)
 
     @contextlib.contextmanager
     def _hins_recording(
@@ -165,6 +168,12 @@ def _with_retrieval_id(result: Any, retrieval_id: str) -> Any:
 _CALLS = ("add", "search", "get", "get_all", "update", "delete", "delete_all")
 
 
+@never_raises(None)
+def _searched_scope(call: str, options: Mapping[str, Any]) -> Scope | None:
+    """Return whose memories a call of Mem0 searches; None for other calls, and for a search across users."""
+    return search_scope(options.get("filters") or {}) if call == "search" else None
+
+
 def _not_recorded(call: str) -> contextlib.AbstractContextManager[Callable[[Any], Any] | None]:
     return contextlib.nullcontext((lambda result: _with_retrieval_id(result, "")) if call == "search" else None)
 
@@ -176,7 +185,7 @@ def _sync_call(name: str) -> Callable[..., Any]:
     def call(self: _Common, *arguments: Any, capture: bool = True, **options: Any) -> Any:
         recorded = capture and self._hins_recorder.on
         recording = self._hins_recording(name, arguments, options) if recorded else _not_recorded(name)
-        with self._hins_pin(), recording as convert:
+        with self._hins_pin(_searched_scope(name, options)), recording as convert:
             result = getattr(super_of(self), name)(*arguments, **options)
             return result if convert is None else convert(result)
 
@@ -193,7 +202,11 @@ def _async_call(name: str) -> Callable[..., Any]:
         agent = self._hins_agent
         if agent is not None and agent.refresh_due:
             await asyncio.to_thread(agent.refresh_if_due)
-        with self._hins_pin(), recording as convert:
+        scope = _searched_scope(name, options)
+        if agent is not None and scope is not None:
+            # It may read a file: not in the event loop.
+            await asyncio.to_thread(agent.load_scoped, scope)
+        with self._hins_pin(scope), recording as convert:
             result = await getattr(super_of(self), name)(*arguments, **options)
             return result if convert is None else await asyncio.to_thread(convert, result)
 

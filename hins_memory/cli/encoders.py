@@ -70,6 +70,7 @@ def _described(settings: Settings) -> tuple[list[dict[str, Any]], dict[str, str]
 
     registry = Registry(settings)
     current, indexes, listing = registry.current_id(), registry.indexes(), registry.listing()
+    serving = {one.version for one in registry.scoped_versions() if one.serves}
     rows = [
         {
             "id": version.id,
@@ -81,6 +82,8 @@ def _described(settings: Settings) -> tuple[list[dict[str, Any]], dict[str, str]
             "bytes": folder_bytes(version.path),
             "missing": not version.path.is_dir(),
             "current": version.id == current,
+            "scope": version.manifest.scope,
+            "serves_scope": version.id in serving,
             "agents": [{"agent": one.agent_key, "state": one.state} for one in indexes if one.version == version.id],
             "forced": any(one.forced for one in version.manifest.promotions),
         }
@@ -94,6 +97,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
     notes = [
         *(["current"] if row["current"] else []),
         *(["forced past the gate"] if row["forced"] else []),
+        *([f"for {row['scope']} alone"] if row["scope"] else []),
         *(["folder missing on this host"] if row["missing"] else []),
         *(["kept for rollback"] if any(one["state"] == "previous" for one in row["agents"]) else []),
     ]
@@ -104,7 +108,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
         row["base"],
         row["examples"],
         row["bytes"] / 2**20,
-        f"{serving} agents" if serving else None,
+        f"{serving} agents" if serving else row["scope"] if row["serves_scope"] else None,
         ", ".join(notes),
     )
 
@@ -141,6 +145,7 @@ def _shown(version: EncoderVersion, current: bool, users: list[dict[str, Any]]) 
             ("made (UTC)", _when(manifest.created)),
             ("base", manifest.base),
             ("mode", manifest.mode),
+            *([("for", f"{manifest.scope} alone")] if manifest.scope else []),
             ("files", len(manifest.files)),
             *((f"data: {name}", value) for name, value in _short(manifest.data)),
             *((f"metrics: {name}", value) for name, value in _short(manifest.metrics)),

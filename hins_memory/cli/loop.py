@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hins_memory.cli.options import AgentConfig, AgentName, opened_agent, settings_of
+from hins_memory.cli.options import (
+    AgentConfig,
+    AgentName,
+    OwnerName,
+    TenantName,
+    opened_agent,
+    scope_of,
+    settings_of,
+)
 from hins_memory.cli.scheduled import WhenOption, one_round
 from hins_memory.cli.screen import Bars, Result, command, table
 from hins_memory.cli.tables import gate_parts, mine_parts, status_parts, swap_parts
@@ -16,7 +24,9 @@ from hins_memory.errors import ConfigError, GateError, NotEnoughDataError
 
 if TYPE_CHECKING:
     from hins_memory.config import Settings
+    from hins_memory.loop.pipeline import Pipeline
     from hins_memory.loop.settings import LoopSettings
+    from hins_memory.types import Scope
 
 __all__ = ["gate", "mine", "rollback", "run", "status", "swap", "train"]
 
@@ -63,6 +73,14 @@ def _loop(
         return {name: value for name, value in (values or {}).items() if value is not None}
 
     return LoopSettings.from_file(settings.file(), base=base, seed=seed, mine=given(mine), train=given(train))
+
+
+def _pipeline(scope: Scope | None, *arguments: Any, **options: Any) -> Pipeline:
+    """Return the stages for everyone, or for one scope."""
+    from hins_memory.loop.pipeline import Pipeline
+    from hins_memory.loop.scoped import ScopedPipeline
+
+    return Pipeline(*arguments, **options) if scope is None else ScopedPipeline(scope, *arguments, **options)
 
 
 @command
@@ -124,22 +142,31 @@ def train(
         Path | None,
         typer.Option("--from", metavar="FILE", help="Learn from labelled questions (.csv, .jsonl, .parquet) instead."),
     ] = None,
+    owner: OwnerName = None,
+    tenant: TenantName = None,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page with the curves of the run.")
     ] = None,
 ) -> Result:
     """Train a new encoder version from the log. Nothing serves with it before `hins swap`.
 
+    With --owner or --tenant it is a tower from that scope's log alone, for its searches alone.
+
     Several processes: `torchrun --nproc-per-node 2 -m hins_memory train`, or `accelerate launch -m hins_memory train`.
     """
     from hins_memory.loop.labelled import train_version
-    from hins_memory.loop.pipeline import Pipeline
     from hins_memory.training.fit.processes import is_main
     from hins_memory.training.report import write_run_report
 
-    settings = settings_of(context)
+    settings, scope = settings_of(context), scope_of(owner, tenant)
     if resume:
-        _check_alone(context, ("base", "mode", "epochs", "negatives", "batch_size", "patience", "seed", "labelled"))
+        names = ("base", "mode", "epochs", "negatives", "batch_size", "patience", "seed", "labelled", "owner", "tenant")
+        _check_alone(context, names)
+    if scope is not None and (labelled is not None or mode not in (None, "tower")):
+        raise ConfigError(
+            "What serves one scope is a tower, from that scope's log: its memories keep their vectors.",
+            "Leave out --mode and --from, or --owner and --tenant.",
+        )
     # An explicit number of passes is used, however few steps that makes.
     given: dict[str, Any] = {"epochs": epochs, "min_steps": None if epochs is None else 1, "batch_size": batch_size}
     given |= {"mode": mode, "patience": patience}
@@ -149,7 +176,7 @@ def train(
         if labelled is not None:
             version = train_version(labelled, settings, loop, bars)
         else:
-            version = Pipeline(settings, loop=loop, progress=bars).train(resume=resume)
+            version = _pipeline(scope, settings, loop=loop, progress=bars).train(resume=resume)
     if not is_main():
         return Result(lines=())
     if report is not None:
@@ -157,10 +184,11 @@ def train(
     seconds = version.manifest.metrics.train_seconds
     examples = version.manifest.data.examples
     data = {"version": version.id, "path": version.path, "manifest": version.manifest.to_dict()}
+    whose = f" for {version.manifest.scope}" if version.manifest.scope else ""
     return Result(
         data,
         (
-            f"Trained {version.id} from {examples} examples in {seconds:.0f} seconds.",
+            f"Trained {version.id}{whose} from {examples} examples in {seconds:.0f} seconds.",
             "Next: `hins gate` judges it, `hins swap` makes an agent serve with it.",
         ),
     )
@@ -188,17 +216,17 @@ def gate(
         typer.Option("--agent", help="Judge as this framework serves: by its thresholds, and through its search."),
     ] = None,
     agent_config: AgentConfig = None,
+    owner: OwnerName = None,
+    tenant: TenantName = None,
 ) -> Result:
     """Judge a version against the encoder that serves, on conversations it never saw. Exit status 4 if refused."""
-    from hins_memory.loop.pipeline import Pipeline
-
-    settings = settings_of(context)
+    settings, scope = settings_of(context), scope_of(owner, tenant)
     if agent_config is not None and agent is None:
         raise ConfigError("--agent-config needs --agent.", "Name the framework, e.g. --agent mem0.")
     with Bars() as bars, contextlib.ExitStack() as stack:
         memory = stack.enter_context(opened_agent(settings, agent, agent_config, bars)) if agent else None
         bars.waiting("loading the encoders")
-        report = Pipeline(settings, memory, progress=bars).gate(version, page=page)
+        report = _pipeline(scope, settings, memory, progress=bars).gate(version, page=page)
     return Result(report.to_dict(), gate_parts(report), 0 if report.passed else GateError.exit_code)
 
 
@@ -211,15 +239,22 @@ def swap(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
     retire: Annotated[bool, typer.Option("--retire", help="Only drop the index that a rollback needs.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Swap although the gate refuses; this is recorded.")] = False,
+    owner: OwnerName = None,
+    tenant: TenantName = None,
 ) -> Result:
-    """Gate a version, re-embed the agent's store beside the live one, and flip. The old index stays for rollback."""
-    from hins_memory.loop.pipeline import Pipeline
+    """Gate a version, re-embed the agent's store beside the live one, and flip. The old index stays for rollback.
 
-    settings = settings_of(context)
+    With --owner or --tenant only that scope's searches change, and no vector does; --retire takes its tower from it.
+    """
+    settings, scope = settings_of(context), scope_of(owner, tenant)
     if dry_run + retire + force > 1 or (retire and version):
         raise ConfigError("--dry-run, --retire and --force exclude each other.", "--retire takes no version either.")
+    if scope is not None and retire:
+        retired = _pipeline(scope, settings).retire()
+        text = f"{scope.key} is served by the common encoder. `hins encoders prune` removes {', '.join(retired)}."
+        return Result({"retired": retired}, (text,))
     with Bars() as bars, opened_agent(settings, agent, agent_config, bars) as memory:
-        pipeline = Pipeline(settings, memory, progress=bars)
+        pipeline = _pipeline(scope, settings, memory, progress=bars)
         if retire:
             dropped = pipeline.retire()
             text = f"Dropped {', '.join(dropped)}." if dropped else "There was no old index to drop."
@@ -232,11 +267,23 @@ def swap(
 
 
 @command
-def rollback(context: typer.Context, agent: AgentName = "mem0", agent_config: AgentConfig = None) -> Result:
-    """Return an agent to the encoder and the index before the last swap, with the writes that came since."""
+def rollback(
+    context: typer.Context,
+    agent: AgentName = "mem0",
+    agent_config: AgentConfig = None,
+    owner: OwnerName = None,
+    tenant: TenantName = None,
+) -> Result:
+    """Return an agent to the encoder and the index before the last swap, with the writes that came since.
+
+    With --owner or --tenant, return that scope alone to what served it before.
+    """
     from hins_memory.loop.pipeline import Pipeline
 
-    settings = settings_of(context)
+    settings, scope = settings_of(context), scope_of(owner, tenant)
+    if scope is not None:
+        report = _pipeline(scope, settings).rollback()
+        return Result(report.to_dict(), swap_parts(report))
     with Bars() as bars, opened_agent(settings, agent, agent_config, bars) as memory:
         report = Pipeline(settings, memory, progress=bars).rollback()
     return Result(report.to_dict(), swap_parts(report))

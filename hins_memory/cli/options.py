@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +15,9 @@ from hins_memory.cli.screen import Bars
 from hins_memory.config import Settings
 from hins_memory.errors import AgentError, ConfigError
 from hins_memory.plugins.manager import broken_plugins, get_plugin_manager
+from hins_memory.types import Scope
 
-__all__ = ["AgentConfig", "AgentName", "Options", "opened_agent", "settings_of"]
+__all__ = ["AgentConfig", "AgentName", "Options", "OwnerName", "TenantName", "opened_agent", "scope_of", "settings_of"]
 
 AgentName = Annotated[str, typer.Option("--agent", help="The agent framework whose store is worked on.")]
 AgentConfig = Annotated[
@@ -27,6 +28,40 @@ AgentConfig = Annotated[
         help="The configuration that the agent is opened with; its store under the project's folder by default.",
     ),
 ]
+
+
+OwnerName = Annotated[
+    str | None,
+    typer.Option(
+        "--owner",
+        metavar="NAME",
+        help="Only this user's log and searches: a name, or a scope as `hins log show` has it (user=ann&agent=bot).",
+    ),
+]
+TenantName = Annotated[
+    str | None,
+    typer.Option("--tenant", metavar="NAME", help="Only this tenant; with --owner, the user of this tenant."),
+]
+
+
+def scope_of(owner: str | None, tenant: str | None) -> Scope | None:
+    """Return the scope that options name; None for everyone.
+
+    Raises:
+        ConfigError: they do not name one.
+    """
+    if owner is None and tenant is None:
+        return None
+    try:
+        scope = Scope.from_key(owner) if owner and "=" in owner else Scope(user=owner or "")
+        scope = replace(scope, tenant=tenant) if tenant else scope
+    except ValueError as error:
+        raise ConfigError(
+            f"{owner!r} is not an owner: {error}.", "Write a user's name, or user=ann&agent=bot."
+        ) from error
+    if scope.key != scope.owner.key or not scope.key:
+        raise ConfigError("No owner and no tenant is named.", "Write a user's name, or user=ann&agent=bot.")
+    return scope
 
 
 @dataclass(frozen=True)

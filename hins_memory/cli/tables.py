@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hins_memory.log.losses import CaptureLoss
     from hins_memory.loop.pipeline import Status
     from hins_memory.mining import MineReport
+    from hins_memory.registry.registry import ScopedVersion
     from hins_memory.swapping import SwapPlan, SwapReport
 
 __all__ = ["METRICS", "gate_parts", "mine_parts", "status_parts", "swap_parts"]
@@ -38,6 +39,7 @@ def status_parts(status: Status) -> tuple[Part, ...]:
         ("encoder versions", ", ".join(status.versions) or "none yet"),
         ("serving", status.current or f"no version yet; new stores begin with {default_base()!r}"),
     ]
+    rows += [(f"serving {one.scope}", _scoped(one)) for one in status.scoped]
     rows += [(f"unreadable: {name}", reason) for name, reason in status.unreadable.items()]
     rows += [(f"lost by process {loss.process}", _lost(loss)) for loss in status.losses]
     parts: list[Part] = [table(("", ""), rows)]
@@ -46,6 +48,12 @@ def status_parts(status: Status) -> tuple[Part, ...]:
     elif not log.answers + log.feedback:
         parts.append("No outcome is known yet: record answers with answered() and opinions with feedback().")
     return tuple(parts)
+
+
+def _scoped(one: ScopedVersion) -> str:
+    if one.serves or not one.version:
+        return one.version or "the common one"
+    return f"the common one, because {one.version} searches other vectors: train it again"
 
 
 def _lost(loss: CaptureLoss) -> str:

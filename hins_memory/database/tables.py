@@ -21,6 +21,7 @@ __all__ = [
     "retrieval_results",
     "retrievals",
     "rounds",
+    "scoped_versions",
     "turns",
 ]
 
@@ -134,6 +135,17 @@ agent_indexes = sa.Table(
     sa.Column("suffix", sa.Text, nullable=False),
     sa.Column("state", sa.String(8), nullable=False),
     sa.Column("created", sa.Float(53), nullable=False),
+    sa.Column("changed", sa.Float(53), nullable=False),
+)
+
+# Which version serves the searches of one scope, in the place of the common one. `scope` is its key; `version` is ""
+# after a rollback to the common one, `previous` is what a rollback returns to.
+scoped_versions = sa.Table(
+    "scoped_versions",
+    metadata,
+    sa.Column("scope", sa.Text, primary_key=True),
+    sa.Column("version", sa.String(64), nullable=False),
+    sa.Column("previous", sa.String(64), nullable=False),
     sa.Column("changed", sa.Float(53), nullable=False),
 )
 

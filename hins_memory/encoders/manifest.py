@@ -192,7 +192,9 @@ class Description(_Part):
         run: the run.
         versions: of the packages.
         document_space: names the space of the documents' vectors; "" for one of its own.
-        trained_conversations: digests of the conversations that were trained on.
+        scope: the key of the scope that it is for alone (`Scope.key`); "" for a version that may serve everyone.
+        trained_conversations: digests of the conversations that were trained on; of a version for one scope, of its
+            queries.
         other: what hins-memory does not know, as the caller that added the version gave it.
     """
 
@@ -210,6 +212,7 @@ class Description(_Part):
     run: RunRecord = field(default_factory=RunRecord)
     versions: Mapping[str, _Name | None] = field(default_factory=dict)
     document_space: _Name = ""
+    scope: _Name = ""
     trained_conversations: tuple[_Name, ...] = ()
     other: _Values = field(default_factory=dict)
 

@@ -154,7 +154,7 @@ def _conversations(connection: sa.Connection, person: _Person) -> set[tuple[Scop
     found = sa.union(
         *(sa.select(table.c.owner, table.c.conversation).where(person.owns(table)) for table in (turns, memories))
     )
-    return {(rows.owner_scope(row.owner), row.conversation) for row in connection.execute(found)}
+    return {(Scope.from_key(row.owner), row.conversation) for row in connection.execute(found)}
 
 
 def _purge(connection: sa.Connection, person: _Person) -> Counter[str]:

@@ -60,7 +60,7 @@ class LogReader:
         """Return the owners (scopes without their run) that the log holds anything of, in a fixed order."""
         with database_errors(self._engine.url), self._engine.connect() as connection:
             keys = connection.execute(_owner_keys()).scalars().all()
-        return sorted(rows.owner_scope(key) for key in keys)
+        return sorted(Scope.from_key(key) for key in keys)
 
     def scope_logs(self, owners: Collection[Scope] | None = None) -> Iterator[ScopeLog]:
         """Yield everything of one owner after the other, each as one snapshot.

@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from typing import Any
-from urllib.parse import unquote
 
 import sqlalchemy as sa
 
@@ -164,12 +163,6 @@ def feedback_row(feedback: Feedback) -> Row:
             "time": clean_time(feedback.time),
         }
     )
-
-
-def owner_scope(key: str) -> Scope:
-    """Return the scope that `Scope.owner.key` was made from."""
-    pairs = (part.split("=", 1) for part in key.split("&") if part)
-    return Scope(**{name: unquote(value) for name, value in pairs})
 
 
 def row_scope(row: sa.Row[Any]) -> Scope:

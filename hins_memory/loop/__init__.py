@@ -4,10 +4,12 @@ In: settings and, if there is one, a live agent. Out: a `RunReport`.
 """
 
 from hins_memory.loop.pipeline import LoopSettings, Pipeline, RunReport, Status
+from hins_memory.loop.scoped import ScopedPipeline
 
 __all__ = [
     "LoopSettings",
     "Pipeline",
     "RunReport",
+    "ScopedPipeline",
     "Status",
 ]

@@ -18,9 +18,10 @@ from hins_memory.loop.settings import LoopSettings
 from hins_memory.loop.split import (
     HeldOutSets,
     LabelledConversation,
-    conversation_digest,
+    Unit,
     labelled,
     latest,
+    trained_digests,
     without,
 )
 from hins_memory.mining import MineReport, mine_to_parquet
@@ -87,12 +88,18 @@ class LoopData:
         engine: the database of the log.
         loop: settings of every stage.
         progress: told after each owner whose log was read.
+        scope: a tenant, user or owner whose log alone is read; None reads everything.
     """
 
-    def __init__(self, engine: Engine, loop: LoopSettings, progress: Progress | None = None) -> None:
+    def __init__(
+        self, engine: Engine, loop: LoopSettings, progress: Progress | None = None, scope: Scope | None = None
+    ) -> None:
         self._engine = engine
         self._loop = loop
         self._progress = progress
+        self._scope = scope
+        #: what is held out as a whole
+        self.unit: Unit = "conversation" if scope is None else "query"
 
     def collect(self, store: EvidenceStore, owners: Sequence[Scope] | None = None) -> None:
         """Read the log once, one owner at a time, and keep the evidence of each.
@@ -104,7 +111,7 @@ class LoopData:
         flush_all()
         store.purges = purge_count(self._engine)
         reader = LogReader(self._engine)
-        wanted = reader.owners()
+        wanted = self._owners()
         if owners is not None:
             present = set(wanted)
             wanted = [owner for owner in dict.fromkeys(scope.owner for scope in owners) if owner in present]
@@ -113,6 +120,10 @@ class LoopData:
             store.add(log)
             if self._progress:
                 self._progress("read", done, len(wanted))
+
+    def _owners(self) -> list[Scope]:
+        """Return the owners whose log is read."""
+        return [one for one in LogReader(self._engine).owners() if self._scope is None or self._scope in one.levels]
 
     def mine(self, store: EvidenceStore, path: Path, stored: Path | None = None) -> MinedData:
         """Mine everything but the conversations held out for the gate, into the file that training reads.
@@ -136,7 +147,7 @@ class LoopData:
             rest = [one for one in conversations if one.digest not in digests]
             stopping = latest(rest, _STOPPING_SHARE, _STOPPING_QUERIES)
         heldout_queries, training_queries = QuerySampler(seed), QuerySampler(seed)
-        for one in HeldOutSets(store, [*held, *stopping]):
+        for one in HeldOutSets(store, [*held, *stopping], self.unit):
             heldout_queries.add((query.text for query in one.queries), one.documents.values())
         trained_on = [one.digest for one in stopping]
         left_out: dict[str, list[LabelledConversation]] = {}
@@ -148,8 +159,8 @@ class LoopData:
         def training_evidence() -> Iterator[OwnerEvidence]:
             for done, evidence in enumerate(store, 1):
                 with store.vector_folder().owner() as folder:
-                    left = without(evidence, left_out.get(evidence.scope.owner.key, ()), folder)
-                    trained_on.extend(sorted(conversation_digest(left.scope, name) for name in left.conversations))
+                    left = without(evidence, left_out.get(evidence.scope.owner.key, ()), folder, self.unit)
+                    trained_on.extend(trained_digests(left, self.unit))
                     if left.owner is not None:
                         training_queries.add((query.query for query in left.queries), left.owner.texts)
                     if writer is not None:
@@ -161,7 +172,7 @@ class LoopData:
         with writer or nullcontext():
             report = mine_to_parquet(training_evidence(), store.encoder, path, self._loop.mine, self.public_texts())
         mixed = mix_file(path, seed)
-        sets = HeldOutSets(store, stopping)
+        sets = HeldOutSets(store, stopping, self.unit)
         vectors = None if stored is None else StoredVectors(stored)
         return MinedData(report, mixed, tuple(trained_on), sets, training_queries, heldout_queries, vectors)
 
@@ -175,9 +186,14 @@ class LoopData:
         Raises:
             NotEnoughDataError: there are fewer than two, so that none can be held out.
         """
-        found = labelled(store)
+        found = labelled(store, self.unit)
         # Synthetic conversations are not held out, and are enough to train on.
-        has_synthetic = training and any(owner.synthetic for owner in LogReader(self._engine).owners())
+        has_synthetic = training and any(owner.synthetic for owner in self._owners())
+        if len(found) < 2 and self._scope is not None:
+            raise NotEnoughDataError(
+                f"{self._scope.key} has {len(found)} queries with a known positive.",
+                "Record answers with answered() and opinions with feedback(); the common encoder serves it meanwhile.",
+            )
         if len(found) < 2 and not has_synthetic:
             counts = LogReader(self._engine).counts()
             raise NotEnoughDataError(

@@ -14,7 +14,7 @@ from hins_memory.data.examples import read_examples
 from hins_memory.database.engine import open_database
 from hins_memory.encoders.manifest import Description
 from hins_memory.encoders.starter import default_base
-from hins_memory.errors import AgentError, GateError, NotEnoughDataError
+from hins_memory.errors import AgentError, ConfigError, GateError, NotEnoughDataError
 from hins_memory.evaluation.gate import GateReport, evaluate_gate
 from hins_memory.log.capture import flush_all
 from hins_memory.log.copies import work_folder, writing_copy
@@ -46,7 +46,7 @@ __all__ = ["LoopSettings", "Pipeline", "Progress", "RunReport", "Status", "publi
 
 
 class Pipeline:
-    """The stages over one project, and over one live agent where a stage needs it.
+    """The stages over one project, and over one live agent where a stage needs it. `ScopedPipeline` is for one scope.
 
     Args:
         settings: the project; None means the defaults of `Settings`.
@@ -57,6 +57,9 @@ class Pipeline:
 
     Every method raises a `HinsError` that says what is missing when it cannot do its work.
     """
+
+    # The key of the scope that is trained and served alone; "" for everyone.
+    _key = ""
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ class Pipeline:
             current=self.registry.current_id(),
             unreadable=listing.unreadable,
             losses=read_losses(self._engine),
+            scoped=tuple(self.registry.scoped_versions()),
             settings_file=str(self.settings.file().path or ""),
         )
 
@@ -205,6 +209,7 @@ class Pipeline:
                     trained.manifest,
                     ratio=about.ratio,
                     mix=about.mix,
+                    scope=about.scope,
                     trained_conversations=about.trained_conversations,
                     run=replace(trained.manifest.run, id=run.id),
                 )
@@ -233,7 +238,12 @@ class Pipeline:
         trained_on = frozenset(example.positive.query for example in read_examples(path))
         auxiliary = mined.auxiliary_data(trained_on)
         auxiliary = replace(auxiliary, general_loss=self.loop.gate.general_loss_in_training)
-        about = Description(ratio=mined.report.ratio, mix=mined.mix, trained_conversations=tuple(conversations))
+        about = Description(
+            ratio=mined.report.ratio,
+            mix=mined.mix,
+            scope=self._key,
+            trained_conversations=tuple(conversations),
+        )
         return RunContent(
             read_examples(path), settings, base, auxiliary, about, mined.report.to_dict(), evidence.purges
         )
@@ -282,7 +292,7 @@ class Pipeline:
         cutoffs = agent.score_thresholds if agent is not None else ()
         replay = search_replay(agent) if agent is not None else None
         candidate, incumbent = self._load(version.id), evidence.encoder
-        held_out = HeldOutSets(evidence, conversations)
+        held_out = HeldOutSets(evidence, conversations, self._data.unit)
         report = evaluate_gate(candidate, incumbent, held_out, load_general(), cutoffs, self.loop.gate, replay)
         self.registry.record_gate(version.id, {"forced": False, **report.verdict()})
         if page is not None:
@@ -304,7 +314,7 @@ class Pipeline:
         """
         agent = self._agent()
         version = self._version(version_id)
-        serving = agent.encoder_version
+        serving = self._replaced(agent)
         if serving != version.id:
             report = None if force else self.gate(version.id)
             if report is not None and not report.passed:
@@ -315,10 +325,18 @@ class Pipeline:
     def _swap(self, agent: Agent, version_id: str, replaces: str | None) -> SwapReport:
         """Swap to a version that the gate let replace another one, or (None) that was not judged."""
         encoder = self._load(version_id)
-        if replaces is None and (before := agent.encoder_version) != version_id:
+        if replaces is None and (before := self._replaced(agent)) != version_id:
             # Before the swap, so that a kill cannot leave a forced swap that is not recorded as forced.
             self.registry.record_gate(version_id, {"passed": None, "forced": True, "incumbent": before, "failures": []})
-        return swap_agent(agent, version_id, encoder, self.registry, replaces=replaces, progress=self._progress)
+        return self._flip(agent, encoder, replaces)
+
+    def _flip(self, agent: Agent, encoder: Encoder, replaces: str | None) -> SwapReport:
+        version = encoder.version
+        return swap_agent(agent, version, encoder, self.registry, replaces=replaces, progress=self._progress)
+
+    def _replaced(self, agent: Agent) -> str:
+        """Return the version that a swap would replace."""
+        return agent.encoder_version
 
     def plan(self, version_id: str | None = None) -> SwapPlan:
         """Return what a swap would take (dry run); nothing changes."""
@@ -336,13 +354,16 @@ class Pipeline:
         """Run the whole loop once: mine, train, gate, and swap when the gate lets the candidate pass."""
         agent = self._agent()
         flush_all()
-        with Rounds(self._engine).record(agent.name) as this, self._read_log() as evidence:
+        with Rounds(self._engine).record(self._round_name(agent)) as this, self._read_log() as evidence:
             version, mined = self._train(evidence=evidence)
-            serving = agent.encoder_version
+            serving = self._replaced(agent)
             report = self._gate(version, evidence)
             swapped = self._swap(agent, version.id, serving) if report.passed else None
             this.end(swapped is not None, version.id)
         return RunReport(mined, version.id, report, swapped)
+
+    def _round_name(self, agent: Agent) -> str:
+        return agent.name
 
     def _agent(self) -> Agent:
         if self._memory is None:
@@ -357,11 +378,19 @@ class Pipeline:
         return agent
 
     def _version(self, version_id: str | None) -> EncoderVersion:
+        """Return a version that was made for whom this is, by default the newest."""
         if version_id is not None:
-            return self.registry.get(version_id)
-        versions = self.registry.versions()
+            version = self.registry.get(version_id)
+            if (scope := version.manifest.scope) != self._key:
+                raise ConfigError(
+                    f"{version_id} was made for {scope or 'everyone'}, not for {self._key or 'everyone'}.",
+                    "Name its scope with --owner and --tenant, or leave them out.",
+                )
+            return version
+        versions = [one for one in self.registry.versions() if one.manifest.scope == self._key]
         if not versions:
-            raise NotEnoughDataError("No encoder was trained yet.", "Run `hins train` first.")
+            whose = f" for {self._key}" if self._key else ""
+            raise NotEnoughDataError(f"No encoder was trained{whose} yet.", "Run `hins train` first.")
         return self.registry.get(versions[-1].id)
 
     def _serving_version(self) -> str:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
-from hins_memory.errors import LogError
+from hins_memory.errors import EncoderError, LogError
 from hins_memory.log.capture import flush_all
 from hins_memory.log.copies import known_copies, work_folder
 from hins_memory.log.purge import ERASE_SECONDS, PurgedRows, erase_traces, purge_rows
 from hins_memory.loop.split import conversation_digest
+from hins_memory.registry.prune import remove_version
 from hins_memory.registry.registry import Registry
+from hins_memory.types import Scope
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -111,13 +113,30 @@ class _Purge:
                     what = f"a file that `{copy.kind}` wrote on {when:%Y-%m-%d %H:%M} UTC"
                     self.left.append(Left(what, str(path), "Delete it, or purge with --delete-copies."))
 
+    def towers(self, user: str, tenant: str | None) -> None:
+        """Delete the encoders that were made for the person alone."""
+        registry = Registry(self.settings, self.engine)
+        for one in registry.scoped_versions():
+            if _is_person(Scope.from_key(one.scope), user, tenant):
+                registry.retire_scope(Scope.from_key(one.scope))
+        for version in registry.versions():
+            if version.manifest.scope and _is_person(Scope.from_key(version.manifest.scope), user, tenant):
+                try:
+                    remove_version(registry, version)
+                    self.deleted.append(str(version.path))
+                except EncoderError as error:
+                    self.left.append(Left("an encoder that was made for them alone", version.id, error.problem))
+
     def versions(self, rows: PurgedRows) -> None:
+        owners = {owner for owner, _ in rows.conversations}
         gone = {conversation_digest(owner, conversation) for owner, conversation in rows.conversations}
         listing = Registry(self.settings, self.engine).listing()
         for id, problem in listing.unreadable.items():
             self.left.append(Left("an encoder version that cannot be read", id, f"Remove it: {problem}."))
         for version in listing.versions:
-            if gone.intersection(version.manifest.trained_conversations):
+            scope = Scope.from_key(version.manifest.scope) if version.manifest.scope else None
+            of_tenant = any(scope in owner.levels for owner in owners)
+            if of_tenant or gone.intersection(version.manifest.trained_conversations):
                 advice = "A version is not untrained: train and swap to a new one, then `hins encoders prune`."
                 self.left.append(Left("an encoder version trained on their conversations", version.id, advice))
 
@@ -178,9 +197,14 @@ def purge_person(
         purge.left.append(Left("copies of the removed rows", "the log's own files", problem))
     purge.trainings()
     purge.copies(delete_copies)
+    purge.towers(user, tenant)
     purge.versions(rows)
     purge.elsewhere(rows)
     return PurgeReport(user, tenant, rows.removed, tuple(purge.deleted), tuple(purge.left), problem)
+
+
+def _is_person(scope: Scope, user: str, tenant: str | None) -> bool:
+    return scope.user == user and tenant in (None, scope.tenant)
 
 
 def _is_mining(work: Path) -> bool:

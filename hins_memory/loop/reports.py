@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from hins_memory.evaluation.gate import GateReport
     from hins_memory.log.losses import CaptureLoss
     from hins_memory.log.reader import LogCounts
+    from hins_memory.registry.registry import ScopedVersion
     from hins_memory.swapping import SwapReport
 
 __all__ = ["RunReport", "Status"]
@@ -20,7 +21,8 @@ class Status:
 
     `current` is the id of the current version, "" while nothing was promoted; `unreadable` maps what is in the folder
     of versions and cannot be read as one to the reason; `losses` is what captures of any process lost within a month;
-    `settings_file` is the `hins.toml` that was read, "" if there is none.
+    `settings_file` is the `hins.toml` that was read, "" if there is none; `scoped` says which scopes have encoders of
+    their own.
     """
 
     project: str
@@ -32,6 +34,7 @@ class Status:
     unreadable: dict[str, str] = field(default_factory=dict)
     losses: tuple[CaptureLoss, ...] = ()
     settings_file: str = ""
+    scoped: tuple[ScopedVersion, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the status as JSON-able values."""

@@ -12,6 +12,7 @@ from hins_memory.encoders.encoder import DEFAULT_MODEL, Encoder, encoder_version
 from hins_memory.encoders.shared_weights import share_weights
 from hins_memory.encoders.starter import STARTER, default_base, starter_packaged
 from hins_memory.errors import AgentError, EncoderError, HinsError
+from hins_memory.registry.towers import ScopedTowers
 from hins_memory.types import Role
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class EncoderSource:
     def __init__(self, registry: Registry, model: str | Path | None = None) -> None:
         self.registry = registry
         self.model = model
+        #: the encoders of scopes that have one of their own
+        self.towers = ScopedTowers(registry, shared_encoder)
 
     def stock(self) -> Encoder:
         """Return the plain base: the model named by the user, else the stock model."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from hins_memory.errors import ConfigError, EncoderError
 from hins_memory.registry.registry import EncoderVersion, Registry
 
-__all__ = ["PruneReport", "folder_bytes", "prune"]
+__all__ = ["PruneReport", "folder_bytes", "prune", "remove_version"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,8 @@ def prune(registry: Registry, keep: int = 3, *, dry_run: bool = False) -> PruneR
     """Remove the encoder versions that nothing needs.
 
     Kept are the current version and the one that it came from, every version that an agent has an index of (what
-    serves, what a rollback returns to, what a swap is building, what is not dropped yet), and the `keep` newest.
+    serves, what a rollback returns to, what a swap is building, what is not dropped yet), what serves or served single
+    scopes and the newest of each, and the `keep` newest of the others.
     After a kill, every version is either complete or gone.
 
     Args:
@@ -69,7 +70,7 @@ def prune(registry: Registry, keep: int = 3, *, dry_run: bool = False) -> PruneR
     if not dry_run:
         for version in obsolete:
             try:
-                _remove(registry, version)
+                remove_version(registry, version)
                 removed.append(version.id)
             except EncoderError as error:
                 # An agent has begun to use it since the check.
@@ -106,12 +107,24 @@ def _reasons(registry: Registry, versions: Collection[EncoderVersion], keep: int
     for record in registry.indexes():
         if record.version in known:
             reasons.setdefault(record.version, f"{record.state} index of {record.agent_key}")
-    for version in list(known.values())[-keep:]:
+    for scoped in registry.scoped_versions():
+        for id in (scoped.version, scoped.previous):
+            if id in known:
+                reasons.setdefault(id, f"made for {scoped.scope}")
+    # The newest of a scope may not serve yet. Hundreds of scopes must not push out the common ones.
+    newest = {one.manifest.scope: one.id for one in versions if one.manifest.scope}
+    reasons |= {id: f"the newest of {scope}" for scope, id in newest.items() if id not in reasons}
+    for version in [one for one in versions if not one.manifest.scope][-keep:]:
         reasons.setdefault(version.id, f"one of the {keep} newest")
     return reasons
 
 
-def _remove(registry: Registry, version: EncoderVersion) -> None:
+def remove_version(registry: Registry, version: EncoderVersion) -> None:
+    """Remove a version from the registry, and its folder.
+
+    Raises:
+        EncoderError: it is needed, or its folder cannot be removed; it stays complete.
+    """
     obsolete = version.path.with_name(f"{_PRUNED}{version.id}")
     # Under the lock of the folder, so that no other process registers it again.
     with registry.folder_lock():

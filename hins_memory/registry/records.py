@@ -9,9 +9,18 @@ import sqlalchemy as sa
 from hins_memory.common.strict_json import parse_json
 from hins_memory.database.tables import encoder_versions
 from hins_memory.encoders.manifest import MANIFEST_BYTES, GateVerdict, Manifest, Promotion
-from hins_memory.errors import EncoderError
+from hins_memory.errors import EncoderError, SwapError
 
-__all__ = ["BROKEN_RECORD", "manifest_column", "manifest_of", "manifest_of_row", "record_in_manifest", "set_current"]
+__all__ = [
+    "BROKEN_RECORD",
+    "check_common",
+    "document_space",
+    "manifest_column",
+    "manifest_of",
+    "manifest_of_row",
+    "record_in_manifest",
+    "set_current",
+]
 
 #: What to do about a record that cannot be read.
 BROKEN_RECORD = "Delete its row from the table encoder_versions: its folder, if it is complete, is registered again."
@@ -49,6 +58,30 @@ def manifest_of(connection: sa.Connection, id: str) -> Manifest | None:
         return None if row is None else manifest_of_row(id, *row)
     except ValueError as error:
         raise EncoderError(f"The record of the encoder version {id} cannot be read: {error}.", BROKEN_RECORD) from error
+
+
+def check_common(connection: sa.Connection, version: str) -> None:
+    """Check that a version may serve everyone.
+
+    Raises:
+        SwapError: it was made from the traffic of one scope.
+    """
+    manifest = manifest_of(connection, version)
+    if manifest is not None and manifest.scope:
+        raise SwapError(
+            f"{version} was made from the traffic of {manifest.scope} alone, and serves nothing else.",
+            "Name the scope with --owner or --tenant, or use another version.",
+        )
+
+
+def document_space(connection: sa.Connection, version: str) -> str:
+    """Return the name of the space of a version's document vectors; see `Registry.document_space`."""
+    try:
+        manifest = manifest_of(connection, version)
+    except EncoderError:
+        # No other version is known to share its vectors.
+        return version
+    return (manifest.document_space if manifest else "") or version
 
 
 def set_current(connection: sa.Connection, version: str) -> None:

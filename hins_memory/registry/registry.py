@@ -16,12 +16,13 @@ from hins_memory.database.tables import agent_indexes, encoder_versions
 from hins_memory.encoders.manifest import Promotion, is_version_id
 from hins_memory.errors import EncoderError, SwapError
 from hins_memory.registry.changes import drop_changes, note_changes, read_changes
-from hins_memory.registry.records import manifest_of, record_in_manifest
+from hins_memory.registry.records import check_common, document_space, manifest_of, record_in_manifest
 from hins_memory.registry.records import set_current as _set_current
-from hins_memory.registry.versions import EncoderVersion, VersionStore
-from hins_memory.types import now
+from hins_memory.registry.scoped import ScopedVersion, ScopedVersionStore, nearest_version, scope_using
+from hins_memory.registry.versions import EncoderVersion
+from hins_memory.types import Scope, now
 
-__all__ = ["EncoderVersion", "IndexRecord", "IndexState", "Registry", "index_suffix"]
+__all__ = ["EncoderVersion", "IndexRecord", "IndexState", "Registry", "ScopedVersion", "index_suffix"]
 
 IndexState = Literal["live", "shadow", "previous", "retired"]
 
@@ -39,7 +40,7 @@ class IndexRecord:
     state: IndexState
 
 
-class Registry(VersionStore):
+class Registry(ScopedVersionStore):
     """A project's encoder versions and the state of its agents' indexes. Safe with several threads and processes.
 
     Args:
@@ -66,7 +67,11 @@ class Registry(VersionStore):
         It is the version's own name, unless its manifest says otherwise (``document_space``).
         """
         with self._snapshot() as connection:
-            return _document_space(connection, version)
+            return document_space(connection, version)
+
+    def scoped_version(self, scope: Scope, space: str) -> str:
+        """Return the version that embeds the searches of a scope over vectors of a space; "" for the common one."""
+        return nearest_version(scope, self.versions_by_scope(), lambda version: self.document_space(version) == space)
 
     def note_changes(self, agent_key: str, kind: str, ids: Sequence[str]) -> bool:
         """Note records that are about to be written, for a rollback; return whether there is an index to return to."""
@@ -98,9 +103,10 @@ class Registry(VersionStore):
         """Record what serves an agent when it is first opened; the same again is harmless.
 
         Raises:
-            SwapError: another version or suffix is recorded as live already.
+            SwapError: another version or suffix is recorded as live already, or the version is for one scope alone.
         """
         with self._fenced(agent_key) as connection:
+            check_common(connection, version)
             live = _rows(connection, agent_key, "live")
             if not live:
                 _insert_index(connection, IndexRecord(agent_key, version, suffix, "live"))
@@ -115,9 +121,10 @@ class Registry(VersionStore):
 
         Raises:
             SwapError: that suffix serves now or belongs to another version, another shadow is unfinished, or the
-                version is gone.
+                version is gone or for one scope alone.
         """
         with self._fenced(agent_key) as connection:
+            check_common(connection, version)
             for row in _rows(connection, agent_key):
                 if row.suffix == suffix and (row.state == "live" or not _same_space(connection, row.version, version)):
                     raise SwapError(
@@ -169,9 +176,11 @@ class Registry(VersionStore):
         Like `flip` in everything else; both generations have the same suffix then.
 
         Raises:
-            SwapError: nothing serves yet, the version's documents have other vectors, or it is gone.
+            SwapError: nothing serves yet, the version's documents have other vectors, or it is gone or for one scope
+                alone.
         """
         with self._fenced(agent_key) as connection:
+            check_common(connection, version)
             live = _rows(connection, agent_key, "live")
             if not live or not _same_space(connection, live[0].version, version):
                 raise SwapError(
@@ -231,12 +240,14 @@ class Registry(VersionStore):
         """Take a version out of the registry, so that nothing can begin to use it; its folder stays.
 
         Raises:
-            EncoderError: it is the current one, or an agent has an index of it; nothing was changed.
+            EncoderError: it is the current one, an agent has an index of it, or a scope uses it; nothing was changed.
         """
         with self._transaction() as connection:
             this = encoder_versions.c.id == id
             if connection.execute(sa.select(encoder_versions.c.current).where(this)).scalar():
                 raise EncoderError(f"{id} is the current encoder version.", "Swap to another one first.")
+            if (scope := scope_using(connection, id)) is not None:
+                raise EncoderError(f"{scope} is served by {id}, or was before.", "Retire it: `hins swap --retire`.")
             users = [row for row in _rows(connection) if row.version == id]
             if users:
                 raise EncoderError(
@@ -290,16 +301,7 @@ def index_suffix(version: str) -> str:
 
 def _same_space(connection: sa.Connection, one: str, other: str) -> bool:
     """Return whether two versions make the same vectors of documents."""
-    return one == other or _document_space(connection, one) == _document_space(connection, other)
-
-
-def _document_space(connection: sa.Connection, version: str) -> str:
-    try:
-        manifest = manifest_of(connection, version)
-    except EncoderError:
-        # No other version is known to share its vectors.
-        return version
-    return (manifest.document_space if manifest else "") or version
+    return one == other or document_space(connection, one) == document_space(connection, other)
 
 
 def _is_known(connection: sa.Connection, version: str) -> bool:

@@ -25,6 +25,7 @@ from hins_memory.errors import EncoderError
 from hins_memory.registry.folder import checked_files, move_durably
 from hins_memory.registry.records import (
     BROKEN_RECORD,
+    check_common,
     manifest_column,
     manifest_of_row,
     record_in_manifest,
@@ -252,9 +253,11 @@ class VersionStore:
 
         Raises:
             EncoderError: there is no such version, or its folder is missing.
+            SwapError: it is for one scope alone.
         """
         self.get(id)
         with self._transaction() as connection:
+            check_common(connection, id)
             set_current(connection, id)
             record_in_manifest(connection, id, Promotion(time=now(), forced=forced))
         logger.log(logging.WARNING if forced else logging.INFO, "Promoted %s%s", id, " by force" if forced else "")

@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from hins_memory.errors import AgentError, LogError
 from hins_memory.registry.registry import index_suffix
@@ -19,6 +19,7 @@ from hins_memory.sdk.opening import record_first
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.registry.loader import EncoderSource, TextEncoder
+    from hins_memory.types import Scope
 
 __all__ = ["REFRESH_SECONDS", "Binding", "BindingAgent"]
 
@@ -129,6 +130,12 @@ class BindingAgent(AgentBase, ABC, Generic[_B]):
                 self.refresh()
             except LogError as error:
                 logger.warning("Whether %s was swapped is not known now: %s", self.store_id, error)
+
+    def scoped(self, binding: _B, scope: Scope) -> _B:
+        """Return a binding with the encoder of a scope's own for its queries, where it has one over these vectors."""
+        # The framework's own encoder makes vectors that no encoder here knows.
+        encoder = self.encoders.towers.encoder_of(scope, cast("Encoder", binding.encoder)) if binding.version else None
+        return binding if encoder is None else cast("_B", binding.with_queries(encoder))
 
     def serve_live(self) -> bool:
         """Serve what the registry says is live and return True; False for the framework's own encoder, or for nothing.

@@ -20,6 +20,7 @@ from hins_memory.sdk.opening import first_encoder
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.registry.registry import IndexRecord, Registry
+    from hins_memory.types import Scope
 
 __all__ = ["StoreAgent"]
 
@@ -106,16 +107,24 @@ class StoreAgent(BindingAgent[_B]):
             self.encoders.registry.abandon_shadow(self.store_id)
 
     @contextmanager
-    def pin(self) -> Iterator[_B]:
-        """Use one binding inside the block, even if a flip happens meanwhile."""
+    def pin(self, scope: Scope | None = None) -> Iterator[_B]:
+        """Use one binding inside the block, even if a flip happens meanwhile.
+
+        Args:
+            scope: of a search: its queries are embedded by the scope's own encoder, where it has one (`load_scoped`).
+        """
         if id(self) not in _pinned.get({}):
             self.refresh_if_due()
-        binding = self.binding
+        binding = self.binding if scope is None else self.load_scoped(scope)
         token = _pinned.set({**_pinned.get({}), id(self): binding})
         try:
             yield binding
         finally:
             _pinned.reset(token)
+
+    def load_scoped(self, scope: Scope) -> _B:
+        """Return the binding of a scope's searches, after loading its own encoder where that was not used yet."""
+        return self.scoped(self.binding, scope)
 
     def serve(self, version: str, suffix: str) -> None:
         """Open the collections of a version and serve from them; for the first opening."""

@@ -4,6 +4,7 @@ In: an agent, an encoder version and the registry. Out: a `SwapReport`; the agen
 """
 
 from hins_memory.swapping.plan import IndexPlan, SwapPlan, plan_swap
+from hins_memory.swapping.scoped import roll_back_scope, serve_scope
 from hins_memory.swapping.swap import SwapReport, abandon_swap, retire_agent, rollback_agent, swap_agent
 from hins_memory.swapping.sync import IndexReport, Progress
 
@@ -16,6 +17,8 @@ __all__ = [
     "abandon_swap",
     "plan_swap",
     "retire_agent",
+    "roll_back_scope",
     "rollback_agent",
+    "serve_scope",
     "swap_agent",
 ]

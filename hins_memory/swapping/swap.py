@@ -119,6 +119,7 @@ def swap_agent(
             suffix = _begin_shadow(agent, version_id, registry)
             reports = _build(agent, version_id, suffix, _BuildSettings(encoder, batch_size, progress))
             flip_seconds = _flip(agent, version_id, suffix, registry, partial(registry.flip, agent.store_id, suffix))
+            _warn_of_idle_towers(registry)
         try:
             _drop_retired(agent, registry)
         except Exception:
@@ -179,6 +180,7 @@ def rollback_agent(
             reports = _build(agent, previous.version, previous.suffix, settings)
             record = partial(registry.flip, agent.store_id, previous.suffix)
             flip_seconds = _flip(agent, previous.version, previous.suffix, registry, record)
+            _warn_of_idle_towers(registry)
     seconds = time.perf_counter() - started
     return SwapReport(agent.store_id, previous.version, before, previous.suffix, True, reports, seconds, flip_seconds)
 
@@ -331,6 +333,18 @@ def _flip(agent: Agent, version: str, suffix: str, registry: Registry, record: C
             elif not recorded:
                 agent.stop_dual_write()
             raise
+
+
+def _warn_of_idle_towers(registry: Registry) -> None:
+    """Say which scopes have towers over vectors that are not stored any more, after a swap that re-embedded."""
+    idle = [one.scope for one in registry.scoped_versions() if one.version and not one.serves]
+    if idle:
+        logger.warning(
+            "The towers of %d scopes search vectors that no agent serves from, so that the common encoder serves "
+            "them: %s. Train them again, or roll back.",
+            len(idle),
+            ", ".join(idle[:5]) + (" ..." if len(idle) > 5 else ""),
+        )
 
 
 def _drop_retired(agent: Agent, registry: Registry) -> list[str]:

@@ -216,4 +216,10 @@ def test_migrations_are_part_of_the_package():
     folder = Path(database.__file__).parent / "migrations"
     assert (folder / "env.py").is_file()
     names = sorted(path.name for path in (folder / "versions").glob("*.py"))
-    assert names == ["0001_schema.py", "0002_leases_and_rounds.py", "0003_index_changes.py", "0004_capture_losses.py"]
+    assert names == [
+        "0001_schema.py",
+        "0002_leases_and_rounds.py",
+        "0003_index_changes.py",
+        "0004_capture_losses.py",
+        "0005_scoped_versions.py",
+    ]

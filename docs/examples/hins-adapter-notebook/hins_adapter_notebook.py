@@ -73,7 +73,7 @@ class NotebookAgent(StoreAgent[Binding]):
         return id_
 
     def search(self, query, limit=5):
-        with self.pin() as binding:
+        with self.pin(self.scope) as binding:
             (index,) = binding.indexes()
             found = index.table.nearest(binding.encoder.encode([query], role="query")[0], limit)
         results = tuple(RankedMemory(*row) for row in found)
