@@ -16,7 +16,7 @@ from pydantic import ValidationError as _Invalid
 
 from hins_memory.common.strict_json import check_json, parse_json, read_bounded
 from hins_memory.errors import EncoderError
-from hins_memory.types import Ratio
+from hins_memory.types import Ratio, Scope
 
 __all__ = [
     "MANIFEST_BYTES",
@@ -100,6 +100,12 @@ def _checked_id(id: str) -> str:
     if not is_version_id(id):
         raise ValueError("it is not the id of a version")
     return id
+
+
+def _checked_scope(key: str) -> str:
+    if Scope.from_key(key).key != key:
+        raise ValueError("it is not the key of a scope")
+    return key
 
 
 def _checked_files(files: Mapping[str, str]) -> Mapping[str, str]:
@@ -212,7 +218,7 @@ class Description(_Part):
     run: RunRecord = field(default_factory=RunRecord)
     versions: Mapping[str, _Name | None] = field(default_factory=dict)
     document_space: _Name = ""
-    scope: _Name = ""
+    scope: Annotated[_Name, AfterValidator(_checked_scope)] = ""
     trained_conversations: tuple[_Name, ...] = ()
     other: _Values = field(default_factory=dict)
 

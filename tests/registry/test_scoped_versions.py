@@ -93,6 +93,13 @@ def test_versions_in_use_are_not_pruned_and_scopes_take_no_place_of_common_ones(
     assert prune(registry, keep=1).removed == (one.id,)
 
 
+def test_a_version_is_for_nothing_that_is_not_a_scope(registry: Registry, tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "copy")
+    for wrong in ("nobody=1", "ann", "user=ann&tenant=acme"):
+        with pytest.raises(EncoderError, match="scope"):
+            registry.add(tmp_path / "copy", {"scope": wrong})
+
+
 def test_names_of_scopes_are_read_back() -> None:
     for scope in (Scope(user="a&b=c%"), Scope(tenant="t", agent="bot"), Scope(run="7")):
         assert Scope.from_key(scope.key) == scope
