@@ -168,7 +168,7 @@ def _with_retrieval_id(result: Any, retrieval_id: str) -> Any:
 _CALLS = ("add", "search", "get", "get_all", "update", "delete", "delete_all")
 
 
-@never_raises(None)
+@never_raises(cast("Scope | None", None))
 def _searched_scope(call: str, options: Mapping[str, Any]) -> Scope | None:
     """Return whose memories a call of Mem0 searches; None for other calls, and for a search across users."""
     return search_scope(options.get("filters") or {}) if call == "search" else None

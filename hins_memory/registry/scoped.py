@@ -44,10 +44,11 @@ class ScopedVersionStore(VersionStore):
             live = sa.select(agent_indexes.c.version).where(agent_indexes.c.state == "live")
             current = sa.select(encoder_versions.c.id).where(encoder_versions.c.current)
             spaces = {document_space(connection, one) for one in connection.execute(live.union(current)).scalars()}
-            return [
-                ScopedVersion(*row, serves=bool(row.version) and document_space(connection, row.version) in spaces)
-                for row in connection.execute(_columns().order_by(scoped_versions.c.scope)).all()
-            ]
+            found = []
+            for row in connection.execute(_columns().order_by(scoped_versions.c.scope)).all():
+                serves = bool(row.version) and document_space(connection, row.version) in spaces
+                found.append(ScopedVersion(row.scope, row.version, row.previous, serves))
+            return found
 
     def versions_by_scope(self) -> dict[str, str]:
         """Return the version of each scope that has one, by the scope's key."""

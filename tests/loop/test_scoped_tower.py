@@ -138,35 +138,45 @@ def test_towers_retire_when_the_vectors_change(
 
 
 def test_nothing_that_a_tower_is_trained_on_is_of_another_scope(
-    settings: Settings, memory: Any, loop: LoopSettings
+    settings: Settings, memory: Any, loop: LoopSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The user has two dozen questions.
+    monkeypatch.setattr("hins_memory.loop.data._STOPPING_QUERIES", 1)
     ann, *others = sample(3)
     # A search that found what is somebody else's, and the most that the settings share.
     memory.add("Zanzibar is a secret of all agents.", user_id="zoe", agent_id="bot", infer=False)
     found = memory.search("Zanzibar?", filters={"agent_id": "bot"})
     memory.answered(found["retrieval_id"], "Zanzibar is a secret of all agents.")
     loop = replace(loop, mine=replace(loop.mine, share_scopes=True), train=replace(loop.train, patience=2))
+    loop = replace(loop, gate=replace(loop.gate, held_out_share=0.1, min_queries=2))
+
+    read: set[str] = set()
+    owners: set[str] = set()
+    stored: list[int] = []
 
     def cut(stage: str, done: int, total: int) -> None:
-        if stage == "train":
-            raise KeyboardInterrupt
+        """Read everything that the training reads, and end it."""
+        if stage != "train":
+            return
+        (run,) = settings.training.glob("run-*")
+        for one in read_examples(run / "examples.parquet"):
+            owners.add(one.scope.owner.key)
+            read.update((one.positive.query, one.positive.text, *(negative.text for negative in one.negatives)))
+        for file in run.rglob("*.json*"):
+            for line in file.read_text(encoding="utf-8").splitlines():
+                read.update(strings(json.loads(line)))
+        stored.append(len(StoredVectors(run / "stored").vectors(384)))
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         ScopedPipeline(Scope(user=ann.id), settings, loop=loop, progress=cut).train()
-    (run,) = settings.training.glob("run-*")
-    examples = list(read_examples(run / "examples.parquet"))
-    assert {example.scope.owner.key for example in examples} == {f"user={ann.id}"}
-    read = {
-        text for one in examples for text in (one.positive.query, one.positive.text, *(n.text for n in one.negatives))
-    }
-    for file in (path for path in run.rglob("*.json*") if path.is_file()):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            read |= set(strings(json.loads(line)))
+    assert owners == {f"user={ann.id}"}
     said = {f"{turn.speaker}: {turn.text}" for one in others for turn in one.turns}
     said |= {question.question for one in others for question in one.questions}
     assert {text for text in read if text in said or "Zanzibar" in text} == set()
-    assert {question.question for question in ann.questions} <= read, "what is held out for early stopping was read too"
-    assert len(StoredVectors(run / "stored").vectors(384)) == len(ann.turns)
+    own = {question.question for question in ann.questions}
+    assert len(own & read) > len(own) / 2
+    assert stored == [len(ann.turns)]
 
 
 def strings(value: Any) -> Iterator[str]:

@@ -15,6 +15,8 @@ from hins_memory.loop.split import (
     conversation_digest,
     labelled,
     latest,
+    query_digest,
+    trained_digests,
     without,
 )
 from hins_memory.mining import MineSettings
@@ -158,3 +160,20 @@ def test_an_owner_that_came_first_is_judged_too():
     new = [conversation(10 + number, 100 + number, 10, "new") for number in range(8)]
     held = latest([*old, *new], 0.25, 20)
     assert [(one.owner, one.time) for one in held] == [("new", 107), ("new", 106), ("old", 3)]
+
+
+def test_of_one_scope_the_latest_queries_are_held_out_and_every_memory_stays(store):
+    units = labelled(store, "query")
+    held = latest(units, 0.2, 1)
+    last = ASKED["c2"][-1][0]
+    assert [one.digest for one in held] == [query_digest(Scope(user="u"), last)]
+    (evidence,) = store
+    with store.vector_folder().owner() as folder:
+        left = without(evidence, held, folder, "query")
+    assert [query.query for query in left.queries] == [ASKED["c1"][0][0], ASKED["c2"][0][0]]
+    assert left.owner.texts == evidence.owner.texts
+    assert left.content != evidence.content
+    assert not set(trained_digests(left, "query")) & {one.digest for one in held}
+    (one,) = HeldOutSets(store, held, "query")
+    assert [query.text for query in one.queries] == [last]
+    assert len(one.documents) == 6
