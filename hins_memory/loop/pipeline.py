@@ -238,12 +238,8 @@ class Pipeline:
         trained_on = frozenset(example.positive.query for example in read_examples(path))
         auxiliary = mined.auxiliary_data(trained_on)
         auxiliary = replace(auxiliary, general_loss=self.loop.gate.general_loss_in_training)
-        about = Description(
-            ratio=mined.report.ratio,
-            mix=mined.mix,
-            scope=self._key,
-            trained_conversations=tuple(conversations),
-        )
+        trained = tuple(conversations)
+        about = Description(ratio=mined.report.ratio, mix=mined.mix, scope=self._key, trained_conversations=trained)
         return RunContent(
             read_examples(path), settings, base, auxiliary, about, mined.report.to_dict(), evidence.purges
         )
