@@ -10,7 +10,7 @@ from langgraph.store.base import BaseStore
 from hins_adapter_langgraph.naming import Owners, item_id, owners_of
 from hins_adapter_langgraph.recorder import StoreRecorder
 from hins_memory.errors import AgentError
-from hins_memory.sdk.attachment import ATTACHMENT_SLOT, Attachment, OutcomeMethods
+from hins_memory.sdk.attachment import Attachment, OutcomeMethods, attachment_of
 from hins_memory.sdk.options import AttachOptions
 
 __all__ = ["HinsStore"]
@@ -46,9 +46,8 @@ class HinsStore(BaseStore, OutcomeMethods):  # type: ignore[misc]  # langgraph i
                 "A LangGraph store is not served by hins-memory yet, only recorded.",
                 "Give it HinsEmbeddings(...) in its index instead.",
             )
-        recorder = StoreRecorder(owner)
-        recorder.join(settings, capture=chosen.capture)
-        self.__dict__[ATTACHMENT_SLOT] = Attachment(settings=settings, recorder=recorder, original=type(inner))
+        recorder = StoreRecorder(owner).join(settings, capture=chosen.capture)
+        Attachment(settings=settings, recorder=recorder, original=type(inner)).install(self)
 
     @property
     def supports_ttl(self) -> bool:
@@ -86,4 +85,4 @@ class HinsStore(BaseStore, OutcomeMethods):  # type: ignore[misc]  # langgraph i
 
     def close(self) -> None:
         """Write what waits to be recorded, and record nothing more; the inner store stays open."""
-        self.__dict__[ATTACHMENT_SLOT].close(self)
+        attachment_of(self).close(self)

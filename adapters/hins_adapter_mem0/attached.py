@@ -18,17 +18,14 @@ import mem0
 from hins_adapter_mem0.agent import Mem0Agent
 from hins_adapter_mem0.events import search_scope
 from hins_adapter_mem0.recorder import (
-    Mem0Recorder,
     Stored,
     about_to_be_deleted,
     deleting,
     deletions,
     stored_memories,
 )
-from hins_memory.config import Settings
 from hins_memory.log.capture import never_raises
 from hins_memory.sdk.attachment import (
-    ATTACHMENT_SLOT,
     Attachment,
     BindingComponent,
     OutcomeMethods,
@@ -47,18 +44,9 @@ class Mem0Attachment(Attachment):
 
     agent: Mem0Agent | None = None
 
-    @classmethod
-    def of(
-        cls, settings: Settings, capture: bool, agent: Mem0Agent | None, original: type | None = None
-    ) -> Mem0Attachment:
-        """Return an attachment with a recorder into the project's log, if `capture` and the settings say so."""
-        recorder = Mem0Recorder()
-        recorder.join(settings, capture=capture)
-        return cls(settings=settings, recorder=recorder, original=original, agent=agent)
-
     def install(self, memory: Any) -> None:
         """Store this attachment in a memory."""
-        memory.__dict__[ATTACHMENT_SLOT] = self
+        super().install(memory)
         if self.agent is not None:
             self.agent.join(memory)
 

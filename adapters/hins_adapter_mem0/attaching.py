@@ -14,9 +14,10 @@ from hins_adapter_mem0.opening import (
     open_recording_agent,
     recorded_version,
 )
+from hins_adapter_mem0.recorder import Mem0Recorder
 from hins_memory.config import Settings
 from hins_memory.errors import AgentError
-from hins_memory.sdk.attachment import ATTACHMENT_SLOT, attachment_of, attachment_to_detach
+from hins_memory.sdk.attachment import attachment_of, attachment_to_detach
 from hins_memory.sdk.opening import first_encoder, reembed
 from hins_memory.sdk.options import AttachOptions
 
@@ -57,7 +58,8 @@ def attach_with(memory: Any, options: AttachOptions) -> Any:
     chosen = options.resolved_settings
     agent = _agent_for(memory, chosen, options)
     original = type(memory)
-    attachment = Mem0Attachment.of(chosen, options.capture, agent, original)
+    recorder = Mem0Recorder().join(chosen, capture=options.capture)
+    attachment = Mem0Attachment(settings=chosen, recorder=recorder, original=original, agent=agent)
     memory.__class__ = attached_memory(original)
     attachment.install(memory)
     return memory
@@ -87,8 +89,7 @@ def detach(memory: Any) -> Any:
     """
     attachment = attachment_to_detach(memory)
     attachment.close(memory)
-    memory.__class__ = attachment.original
-    del memory.__dict__[ATTACHMENT_SLOT]
+    attachment.uninstall(memory)
     return memory
 
 

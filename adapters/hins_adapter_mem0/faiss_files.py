@@ -10,32 +10,17 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hins_memory.errors import AgentError
 from hins_memory.sdk.file_groups import FileGroup
+from hins_memory.sdk.flat_faiss import stored_vectors
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-__all__ = ["finish_faiss", "forget_faiss", "prepare_faiss", "release_faiss", "start_faiss", "stored_vectors"]
+__all__ = ["finish_faiss", "forget_faiss", "prepare_faiss", "release_faiss", "start_faiss"]
 
 _ENDINGS = (".faiss", ".json")
 # The methods of a store that are replaced.
 _METHODS = ("_save", "update", "reset")
-
-
-def stored_vectors(index: Any) -> NDArray[np.float32]:
-    """Return the vectors of a flat faiss index as an array over its own memory, shape (ntotal, d)."""
-    import faiss
-    import numpy as np
-
-    if not index.ntotal:
-        return np.empty((0, index.d), dtype=np.float32)
-    pointer = index.get_xb()
-    array: NDArray[np.float32] = faiss.rev_swig_ptr(pointer, index.ntotal * index.d).reshape(index.ntotal, index.d)
-    return array
 
 
 def start_faiss(config: Any, collection: str) -> None:

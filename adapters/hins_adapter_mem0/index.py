@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from hins_adapter_mem0.stores import GuardedStore, provider_of
 from hins_memory.errors import AgentError
 from hins_memory.plugins.protocols import Record
 from hins_memory.sdk.dual_write import WriteTracker
-from hins_memory.sdk.retry import with_retries
+from hins_memory.sdk.qdrant_rows import QdrantRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,11 +20,6 @@ __all__ = ["QdrantIndex", "StoreIndex", "missing_feature"]
 
 # The limit that means "all" where a store can only list with a limit.
 _ALL = 10_000_000
-# Points that are fetched from Qdrant at a time: the embedded one sorts all of its ids each time.
-_SCROLL = 4096
-# From this many points on, changing how embedded Qdrant waits for the disk takes less time than it saves.
-_WAL_POINTS = 8
-
 
 # Why the rows of some of Mem0's stores cannot be copied: what their `list` does not do.
 _SEARCHES = "a complete list of its records: Mem0 lists it by a search, which ends after some thousands"
@@ -119,7 +111,7 @@ class StoreIndex:
         with self.guard:
             # Not every store replaces a row on insert; some would keep two vectors of one id.
             self.delete(record.id for record in self.get([record.id for record in records]))
-            self._insert(records, vectors)
+            self.insert(records, vectors)
 
     def delete(self, ids: Iterable[str]) -> None:
         """Delete records; ids that do not exist are ignored."""
@@ -137,12 +129,13 @@ class StoreIndex:
         """Delete the collection itself with everything in it."""
         self.store.drop()
 
-    def _insert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
+    def insert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
+        """Write new records with their vectors, of shape (len(records), dim), through Mem0's own store."""
         if records:
             self.store.raw.insert(
                 vectors=[vector.tolist() for vector in vectors],
                 payloads=[dict(record.payload) for record in records],
-                ids=[self._id(record.id) for record in records],
+                ids=[self.native_id(record.id) for record in records],
             )
 
     def _all(self) -> list[Any]:
@@ -153,7 +146,8 @@ class StoreIndex:
             )
         return _rows(self.store.list(filters=None, top_k=_ALL))
 
-    def _id(self, key: str) -> Any:
+    def native_id(self, key: str) -> Any:
+        """Return an id as the store takes it."""
         return key
 
     def _record(self, row: Any) -> Record:
@@ -172,102 +166,10 @@ def _rows(listed: Any) -> list[Any]:
     return list(listed or [])
 
 
-class QdrantIndex(StoreIndex):
-    """One Qdrant collection, with native paging and its vectors."""
-
-    def record_id(self, id_: Any) -> str:
-        """Return the one spelling of a point id: Qdrant accepts several for a UUID and returns the dashed one."""
-        text = str(id_)
-        try:
-            return text if isinstance(self._id(text), int) else str(uuid.UUID(text))
-        except ValueError:
-            return text
-
-    def count(self) -> int:
-        """Return the number of records."""
-        with self.guard:
-            return int(with_retries(lambda: self._client.count(self.name, exact=True)).count)
-
-    def dimension(self) -> int | None:
-        """Return the length of the stored vectors; None where they have names."""
-        size = getattr(self._client.get_collection(self.name).config.params.vectors, "size", None)
-        return None if size is None else int(size)
-
-    def pages(self, size: int) -> Iterator[list[Record]]:
-        """Yield all records in the order of their ids, at most `size` at a time."""
-        offset: Any = None
-        while True:
-            scroll = partial(self._client.scroll, self.name, limit=max(size, _SCROLL), offset=offset)
-            with self.guard:
-                points, offset = with_retries(partial(scroll, with_payload=True, with_vectors=False))
-            for start in range(0, len(points), size):
-                yield [self._record(point) for point in points[start : start + size]]
-            if offset is None:
-                return
-
-    def get(self, ids: Sequence[str]) -> list[Record]:
-        """Return the records of those ids that exist."""
-        return [self._record(point) for point in self._retrieve(ids, with_vectors=False)]
-
-    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """Return the stored unit vectors by id, each of shape (dim,); missing ids are left out."""
-        import numpy as np
-
-        found: dict[str, NDArray[np.float32]] = {}
-        for point in self._retrieve(ids, with_vectors=True):
-            # A point with a BM25 vector beside the dense one gives both by name; the dense one has no name.
-            vector = point.vector.get("") if isinstance(point.vector, dict) else point.vector
-            if vector is not None:
-                found[self.record_id(point.id)] = np.asarray(vector, dtype=np.float32)
-        return found
-
-    def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
-        """Write records with their vectors, of shape (len(records), dim); BM25 vectors follow from the payload."""
-        synced = self._one_disk_sync() if len(records) >= _WAL_POINTS else nullcontext()
-        with self.guard, synced:
-            with_retries(lambda: self._insert(records, vectors))
-
-    def delete(self, ids: Iterable[str]) -> None:
-        """Delete records; ids that do not exist are ignored."""
-        from qdrant_client.models import PointIdsList
-
-        points = [self._id(key) for key in ids]
-        if points:
-            chosen = PointIdsList(points=points)
-            with self.guard:
-                with_retries(lambda: self._client.delete(self.name, points_selector=chosen))
+class QdrantIndex(QdrantRows, StoreIndex):
+    """One Qdrant collection, with native paging and its vectors; BM25 vectors follow from the payload in `insert`."""
 
     @property
-    def _client(self) -> Any:
+    def client(self) -> Any:
+        """Qdrant's own client."""
         return self.store.raw.client
-
-    @contextmanager
-    def _one_disk_sync(self) -> Iterator[None]:
-        """Let embedded Qdrant wait for the disk once for all points instead of twice for each.
-
-        It commits each point to a SQLite file of its own. In WAL mode with normal synchronisation, commits survive a
-        kill as they are, and the disk is waited for when the mode is changed back.
-        """
-        collections = getattr(getattr(self._client, "_client", None), "collections", None) or {}
-        storage = getattr(getattr(collections.get(self.name), "storage", None), "storage", None)
-        if not isinstance(storage, sqlite3.Connection):
-            yield
-            return
-        storage.execute("PRAGMA journal_mode=WAL")
-        storage.execute("PRAGMA synchronous=NORMAL")
-        try:
-            yield
-        finally:
-            storage.execute("PRAGMA synchronous=FULL")
-            storage.execute("PRAGMA journal_mode=DELETE")
-
-    def _retrieve(self, ids: Sequence[str], *, with_vectors: bool) -> list[Any]:
-        if not ids:
-            return []
-        points = [self._id(key) for key in ids]
-        retrieve = partial(self._client.retrieve, self.name, ids=points, with_payload=True, with_vectors=with_vectors)
-        with self.guard:
-            return list(with_retries(retrieve))
-
-    def _id(self, key: str) -> Any:
-        return int(key) if key.isascii() and key.isdigit() and len(key) < 20 else key

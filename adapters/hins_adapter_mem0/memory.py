@@ -14,6 +14,7 @@ from hins_adapter_mem0.attached import Mem0Attachment, attached_memory
 from hins_adapter_mem0.config import checked_config, complete_config, with_encoder
 from hins_adapter_mem0.embedding import PROVIDER
 from hins_adapter_mem0.opening import open_agent, open_recording_agent
+from hins_adapter_mem0.recorder import Mem0Recorder
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
 from hins_memory.sdk.options import check_embedder, settings_for
@@ -47,7 +48,8 @@ class _HinsMemory:
             complete = complete_config(config, chosen)
             agent = open_agent(complete, chosen, embedder, model)
             self._hins_serve(complete, agent)
-        Mem0Attachment.of(chosen, capture, agent).install(self)
+        recorder = Mem0Recorder().join(chosen, capture=capture)
+        Mem0Attachment(settings=chosen, recorder=recorder, agent=agent).install(self)
 
     def _hins_init(self, config: Any) -> None:
         """Run Mem0's own constructor."""

@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hins_adapter_mem0.faiss_files import stored_vectors
 from hins_adapter_mem0.index import StoreIndex
 from hins_memory.sdk.chroma_rows import ChromaRows
+from hins_memory.sdk.flat_faiss import keep_places, stored_vectors
 from hins_memory.sdk.paging import pages_of
 from hins_memory.sdk.retry import with_retries
 
@@ -198,12 +198,8 @@ class FaissIndex(StoreIndex):
                 return
             gone = set(places.values())
             kept = [place for place in sorted(raw.index_to_id) if place not in gone]
-            vectors = stored_vectors(raw.index)[kept].copy()
-            names = [raw.index_to_id[place] for place in kept]
-            raw.index.reset()
-            if kept:
-                raw.index.add(vectors)
-            raw.index_to_id = dict(enumerate(names))
+            keep_places(raw.index, kept)
+            raw.index_to_id = dict(enumerate(raw.index_to_id[place] for place in kept))
             raw.docstore = {id_: payload for id_, payload in raw.docstore.items() if id_ not in places}
             raw._save()
 

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +94,24 @@ class _Store:
 
         return AGENTS.get_or_open((settings.database_url, self.id, 0 if self.own is None else id(self.own)), make)
 
+    def serving_agent(
+        self, settings: Settings, embedder: str, model: str | Path | None, *, in_place: bool
+    ) -> Mem0Agent:
+        """Return the agent, serving what the registry says is live; a store it does not know from an empty index.
+
+        Raises:
+            AgentError: see `agent`; or another encoder embedded what the store holds.
+        """
+
+        def serve(agent: Mem0Agent) -> None:
+            agent.serve_recorded(
+                embedder, lambda encoder, known: _first_suffix(agent, encoder, in_place=in_place and not known)
+            )
+
+        agent = self.agent(settings, model, serve)
+        check_stock(agent, agent.encoders, embedder)
+        return agent
+
 
 def open_agent(config: Any, settings: Settings, embedder: str, model: str | Path | None) -> Mem0Agent:
     """Open the agent of a completed Mem0 configuration, or return the one that this process has.
@@ -104,10 +121,7 @@ def open_agent(config: Any, settings: Settings, embedder: str, model: str | Path
     """
     store = config.vector_store
     given = getattr(store.config, "client", None)
-    first = partial(_serve_first, embedder=embedder, in_place=True)
-    agent = _Store(store.provider, store.config, given, given).agent(settings, model, first)
-    check_stock(agent, agent.encoders, embedder)
-    return agent
+    return _Store(store.provider, store.config, given, given).serving_agent(settings, embedder, model, in_place=True)
 
 
 def recorded_version(memory: Any, settings: Settings) -> str:
@@ -122,10 +136,7 @@ def open_attached_agent(memory: Any, settings: Settings, embedder: str, model: s
     Raises:
         AgentError: the store holds memories that another encoder embedded.
     """
-    first = partial(_serve_first, embedder=embedder, in_place=False)
-    agent = _Store.of_memory(memory).agent(settings, model, first)
-    check_stock(agent, agent.encoders, embedder)
-    return agent
+    return _Store.of_memory(memory).serving_agent(settings, embedder, model, in_place=False)
 
 
 def open_own_agent(memory: Any, settings: Settings, model: str | Path | None = None) -> Mem0Agent:
@@ -149,15 +160,6 @@ def open_recording_agent(memory: Any, settings: Settings) -> Mem0Agent | None:
     except AgentError:
         return None
     return open_own_agent(memory, settings) if opener.shared and not missing_feature(memory.vector_store) else None
-
-
-def _serve_first(agent: Mem0Agent, *, embedder: str, in_place: bool) -> None:
-    """Serve from what the registry says is live; for a store it does not know, from a first index that is empty."""
-
-    def suffix_of(encoder: Encoder, known: bool) -> str:
-        return _first_suffix(agent, encoder, in_place=in_place and not known)
-
-    agent.serve_recorded(embedder, suffix_of)
 
 
 def _first_suffix(agent: Mem0Agent, encoder: Encoder, *, in_place: bool) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mem0
 
+from hins_adapter_mem0.indexes import open_index
+
 if TYPE_CHECKING:
     from hins_adapter_mem0.stores import GuardedStore
     from hins_memory.types import Scope
@@ -59,9 +61,7 @@ class Mem0Ranking:
             return False
         from mem0.utils.spacy_models import get_nlp_full
 
-        listed = self._entities.list(filters=None, top_k=1)
-        rows = listed[0] if listed and isinstance(listed[0], (list, tuple)) else listed
-        return bool(rows) and get_nlp_full() is not None
+        return not open_index(self._entities, "entities").is_empty() and get_nlp_full() is not None
 
     def rank(self, owner: Scope, query: str, found: Sequence[Sequence[tuple[str, float]]]) -> list[list[str]]:
         """Return the ids that Mem0's search gives for each encoder's ids and cosines, best first."""

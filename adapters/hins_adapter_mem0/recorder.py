@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from hins_adapter_mem0.events import (
 from hins_adapter_mem0.indexes import open_index
 from hins_adapter_mem0.stores import GuardedStore
 from hins_memory.log.capture import never_raises
+from hins_memory.sdk.context import set_to
 from hins_memory.sdk.messages import message_turns
 from hins_memory.sdk.recorder import Recorder
 
@@ -108,15 +109,9 @@ def stored_memories(store: Any) -> list[Stored]:
 _deletions: ContextVar[list[Stored] | None] = ContextVar("hins_mem0_deletions", default=None)
 
 
-@contextmanager
-def deletions() -> Iterator[list[Stored]]:
+def deletions() -> AbstractContextManager[list[Stored]]:
     """Collect the memories that `deleting` notes inside the block."""
-    deleted_memories: list[Stored] = []
-    token = _deletions.set(deleted_memories)
-    try:
-        yield deleted_memories
-    finally:
-        _deletions.reset(token)
+    return set_to(_deletions, [])
 
 
 def about_to_be_deleted(memory: Any, memory_id: Any, existing: Any = None) -> Stored | None:

@@ -28,7 +28,6 @@ from hins_adapter_memoryos.files import is_inside
 from hins_adapter_memoryos.recorder import MemoryosRecorder
 from hins_memory.errors import AgentError
 from hins_memory.sdk.attachment import (
-    ATTACHMENT_SLOT,
     Attachment,
     attached_class,
     attachment_of,
@@ -76,7 +75,7 @@ class MemoryosAttachment(Attachment):
         embedding.install(self.shape.modules)
         # Also when the object is forgotten without being detached.
         self.restore_modules = weakref.finalize(memory, embedding.uninstall, self.shape.modules)
-        memory.__dict__[ATTACHMENT_SLOT] = self
+        self.install(memory)
 
     def unhook(self, memory: Any) -> None:
         """Restore the memory and its parts."""
@@ -87,9 +86,7 @@ class MemoryosAttachment(Attachment):
             getattr(memory, name).__class__ = original
         for name, part in self.parts.items():
             part.uninstall(getattr(memory, name))
-        del memory.__dict__[ATTACHMENT_SLOT]
-        if self.original is not None:
-            memory.__class__ = self.original
+        self.uninstall(memory)
 
 
 def attach(memory: Any, **options: Any) -> Any:
@@ -138,8 +135,8 @@ def install(memory: Any, options: AttachOptions, original: type | None) -> None:
     try:
         agent = open_agent(root, settings, own, options.model)
         missing = agent.choose_encoder(options.embedder, options.reembed)
-        recorder = MemoryosRecorder(None, scope_of(memory.user_id, memory.assistant_id))
-        recorder.join(settings, capture=options.capture)
+        scope = scope_of(memory.user_id, memory.assistant_id)
+        recorder = MemoryosRecorder(None, scope).join(settings, capture=options.capture)
         parts = {name: Part(getattr(memory, name), kind, agent, recorder) for name, (kind, _) in _MEMORIES.items()}
         attachment = MemoryosAttachment(
             settings=settings, recorder=recorder, original=original, agent=agent, parts=parts, shape=shape

@@ -8,8 +8,8 @@ object that is not attached, gets MemoryOS's own function.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import ModuleType
@@ -18,6 +18,7 @@ from typing import Any
 from hins_adapter_memoryos.encoders import FrameworkEncoder
 from hins_adapter_memoryos.files import encodable
 from hins_memory.registry.loader import TextEncoder
+from hins_memory.sdk.context import set_to
 from hins_memory.types import Role
 
 __all__ = ["Operation", "current_operation", "install", "running", "uninstall"]
@@ -43,14 +44,9 @@ def current_operation() -> Operation | None:
     return _operation.get()
 
 
-@contextmanager
-def running(operation: Operation) -> Iterator[None]:
-    """Make an operation the one that runs."""
-    token = _operation.set(operation)
-    try:
-        yield
-    finally:
-        _operation.reset(token)
+def running(operation: Operation) -> AbstractContextManager[Operation]:
+    """Make an operation the one that runs inside the block."""
+    return set_to(_operation, operation)
 
 
 def _replacement(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +17,7 @@ from hins_adapter_memoryos.events import (
     summary_memory,
 )
 from hins_memory.log.capture import never_raises
+from hins_memory.sdk.context import set_to
 from hins_memory.sdk.recorder import Recorder
 from hins_memory.types import Answer, Deletion, Event, Feedback, Role, Scope
 
@@ -140,14 +141,9 @@ class MemoryosRecorder(Recorder):
             for entry in unknown:
                 self._record_memory(knowledge_memory(entry, speaker, (), self.scope))
 
-    @contextmanager
-    def extracting(self, pages: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    def extracting(self, pages: Sequence[Mapping[str, Any]]) -> AbstractContextManager[object]:
         """Record these pages as the source of knowledge that is added inside the block."""
-        token = _sources.set(tuple(turn.id for page in pages for turn in page_turns(page, self.scope)))
-        try:
-            yield
-        finally:
-            _sources.reset(token)
+        return set_to(_sources, tuple(turn.id for page in pages for turn in page_turns(page, self.scope)))
 
     @never_raises(None)
     def answered(self, retrieval_id: str, text: str) -> None:

@@ -21,6 +21,7 @@ from hins_memory.sdk.captures import join_capture, leave_capture
 from hins_memory.sdk.chroma_rows import ChromaRows
 from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
 from hins_memory.sdk.file_groups import FileGroup
+from hins_memory.sdk.flat_faiss import keep_places, stored_vectors
 from hins_memory.sdk.in_place_agent import InPlaceAgent, LoadedVectors
 from hins_memory.sdk.json_files import DamagedFileError, read_json, set_aside, write_json
 from hins_memory.sdk.messages import message_turns
@@ -28,6 +29,7 @@ from hins_memory.sdk.opening import check_stock, first_encoder, made_by, record_
 from hins_memory.sdk.options import AttachOptions, check_embedder, settings_for
 from hins_memory.sdk.paging import pages_of
 from hins_memory.sdk.plugin import AdapterPlugin
+from hins_memory.sdk.qdrant_rows import QdrantRows
 from hins_memory.sdk.recorder import AgentTurn, Recorder
 from hins_memory.sdk.retry import with_retries
 from hins_memory.sdk.rw_lock import FlipLock
@@ -53,6 +55,7 @@ __all__ = [
     "InPlaceAgent",
     "LoadedVectors",
     "OutcomeMethods",
+    "QdrantRows",
     "Recorder",
     "SharedFolders",
     "StoreAgent",
@@ -67,6 +70,7 @@ __all__ = [
     "check_stock",
     "first_encoder",
     "join_capture",
+    "keep_places",
     "leave_capture",
     "lock_folder",
     "made_by",
@@ -78,6 +82,7 @@ __all__ = [
     "reembed",
     "set_aside",
     "settings_for",
+    "stored_vectors",
     "super_of",
     "with_retries",
     "write_json",

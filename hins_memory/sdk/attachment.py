@@ -40,6 +40,16 @@ class Attachment:
     recorder: Recorder
     original: type | None = None
 
+    def install(self, memory: Any) -> None:
+        """Store this in an object."""
+        memory.__dict__[ATTACHMENT_SLOT] = self
+
+    def uninstall(self, memory: Any) -> None:
+        """Remove this from an object, and give it back its class."""
+        del memory.__dict__[ATTACHMENT_SLOT]
+        if self.original is not None:
+            memory.__class__ = self.original
+
     def close(self, memory: Any) -> None:
         """Write waiting events to the log and record nothing more; a second call does nothing.
 

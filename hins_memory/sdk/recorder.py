@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hins_memory.log.capture import make_feedback, never_raises
 from hins_memory.sdk.captures import join_capture, leave_capture
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["AgentTurn", "Recorder"]
 
 logger = logging.getLogger(__name__)
+_Self = TypeVar("_Self", bound="Recorder")
 
 # The turn that each recorder's searches belong to, here and in the tasks started from here.
 _turns: ContextVar[Mapping[int, AgentTurn]] = ContextVar("hins_turns")
@@ -40,10 +41,11 @@ class Recorder:
         """Whether anything is recorded."""
         return self.capture is not None
 
-    def join(self, settings: Settings, *, capture: bool = True) -> None:
-        """Record into a project's log from now on, if both `capture` and the project's settings say so."""
+    def join(self: _Self, settings: Settings, *, capture: bool = True) -> _Self:
+        """Record into a project's log from now on, if both `capture` and the project's settings say so; return self."""
         if capture and settings.capture:
             self.capture = join_capture(settings, self)
+        return self
 
     def leave(self, settings: Settings) -> None:
         """Write what waits to be recorded, and record nothing more; to be called after `join`."""

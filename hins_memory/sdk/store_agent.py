@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from hins_memory.errors import AgentError
 from hins_memory.plugins.protocols import Index
 from hins_memory.sdk.binding_agent import Binding, BindingAgent
+from hins_memory.sdk.context import set_to
 from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
 from hins_memory.sdk.opening import first_encoder
 
@@ -116,11 +117,8 @@ class StoreAgent(BindingAgent[_B]):
         if id(self) not in _pinned.get({}):
             self.refresh_if_due()
         binding = self.binding if scope is None else self.load_scoped(scope)
-        token = _pinned.set({**_pinned.get({}), id(self): binding})
-        try:
+        with set_to(_pinned, {**_pinned.get({}), id(self): binding}):
             yield binding
-        finally:
-            _pinned.reset(token)
 
     def load_scoped(self, scope: Scope) -> _B:
         """Return the binding of a scope's searches, after loading its own encoder where that was not used yet."""
