@@ -18,13 +18,13 @@ import mem0
 from hins_adapter_mem0.agent import Mem0Agent
 from hins_adapter_mem0.events import search_scope
 from hins_adapter_mem0.recorder import (
-    Stored,
     about_to_be_deleted,
     deleting,
     deletions,
     stored_memories,
 )
 from hins_memory.log.capture import never_raises
+from hins_memory.plugins.protocols import Record
 from hins_memory.sdk.attachment import (
     Attachment,
     BindingComponent,
@@ -95,24 +95,24 @@ class _Common(OutcomeMethods):
 
     @contextlib.contextmanager
     def _hins_recording(
-        self, call: str, arguments: tuple[Any, ...], options: Mapping[str, Any]
+        self, call: str, arguments: tuple[Any, ...], options: Mapping[str, Any], capture: bool
     ) -> Iterator[Callable[[Any], Any] | None]:
         """Record a call of Mem0; yields a function from its result to what is returned, None for no change."""
-        recorder, first = self._hins_recorder, arguments[0] if arguments else None
-        if call == "add":
-            messages = options.get("messages") if first is None else first
+        recorder = self._hins_recorder
+        subject = arguments[0] if arguments else options.get(_SUBJECTS.get(call, ""))
+        if not (capture and recorder.on):
+            yield (lambda result: _with_retrieval_id(result, "")) if call == "search" else None
+        elif call == "add":
             rest = {name: value for name, value in options.items() if name != "messages"}
-            yield lambda result: recorder.added(self, messages, rest, result) or result
+            yield lambda result: recorder.added(self, subject, rest, result) or result
         elif call == "search":
-            query = options.get("query") if first is None else first
-            yield lambda result: self._hins_searched(query, options.get("filters"), result)
+            yield lambda result: self._hins_searched(subject, options.get("filters"), result)
         elif call == "update":
-            memory_id = options.get("memory_id") if first is None else first
             try:
-                yield lambda result: recorder.updated(self, memory_id) or result
+                yield lambda result: recorder.updated(self, subject) or result
             except Exception:
                 # Also after an error: Mem0's history may fail after the store has the new text.
-                recorder.updated(self, memory_id)
+                recorder.updated(self, subject)
                 raise
         elif call in ("delete", "delete_all"):
             with deletions() as deleted:
@@ -141,7 +141,7 @@ class _Common(OutcomeMethods):
         memory.db = SQLiteManager(memory.config.history_db_path)
         capture_event("mem0.reset", self, {"sync_type": kind})
 
-    def _hins_stored(self, capture: bool) -> list[Stored]:
+    def _hins_stored(self, capture: bool) -> list[Record]:
         """Return everything that is stored, before a `reset` deletes it."""
         return stored_memories(self.vector_store) if capture and self._hins_recorder.on else []
 
@@ -154,6 +154,8 @@ def _with_retrieval_id(result: Any, retrieval_id: str) -> Any:
 
 # The calls that keep one binding from their start to their end; each takes `capture=False` to leave it out of the log.
 _CALLS = ("add", "search", "get", "get_all", "update", "delete", "delete_all")
+# What the first argument of a call is called.
+_SUBJECTS = {"add": "messages", "search": "query", "update": "memory_id"}
 
 
 @never_raises(cast("Scope | None", None))
@@ -162,17 +164,12 @@ def _searched_scope(call: str, options: Mapping[str, Any]) -> Scope | None:
     return search_scope(options.get("filters") or {}) if call == "search" else None
 
 
-def _not_recorded(call: str) -> contextlib.AbstractContextManager[Callable[[Any], Any] | None]:
-    return contextlib.nullcontext((lambda result: _with_retrieval_id(result, "")) if call == "search" else None)
-
-
 def _sync_call(name: str) -> Callable[..., Any]:
     """Return Mem0's method with one binding and a record of it; a search's result also carries ``retrieval_id``."""
 
     @functools.wraps(getattr(mem0.Memory, name))
     def call(self: _Common, *arguments: Any, capture: bool = True, **options: Any) -> Any:
-        recorded = capture and self._hins_recorder.on
-        recording = self._hins_recording(name, arguments, options) if recorded else _not_recorded(name)
+        recording = self._hins_recording(name, arguments, options, capture)
         with self._hins_pin(_searched_scope(name, options)), recording as convert:
             result = getattr(super_of(self), name)(*arguments, **options)
             return result if convert is None else convert(result)
@@ -185,8 +182,7 @@ def _async_call(name: str) -> Callable[..., Any]:
 
     @functools.wraps(getattr(mem0.AsyncMemory, name))
     async def call(self: _Common, *arguments: Any, capture: bool = True, **options: Any) -> Any:
-        recorded = capture and self._hins_recorder.on
-        recording = self._hins_recording(name, arguments, options) if recorded else _not_recorded(name)
+        recording = self._hins_recording(name, arguments, options, capture)
         agent = self._hins_agent
         if agent is not None and agent.refresh_due:
             await asyncio.to_thread(agent.refresh_if_due)

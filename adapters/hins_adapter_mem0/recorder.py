@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 from hins_adapter_mem0.events import (
     deletion_event,
@@ -20,11 +20,12 @@ from hins_adapter_mem0.events import (
 from hins_adapter_mem0.indexes import open_index
 from hins_adapter_mem0.stores import GuardedStore
 from hins_memory.log.capture import never_raises
+from hins_memory.plugins.protocols import Record
 from hins_memory.sdk.context import set_to
 from hins_memory.sdk.messages import message_turns
 from hins_memory.sdk.recorder import Recorder
 
-__all__ = ["Mem0Recorder", "Stored", "about_to_be_deleted", "deleting", "deletions", "stored_memories"]
+__all__ = ["Mem0Recorder", "about_to_be_deleted", "deleting", "deletions", "stored_memories"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,20 +68,13 @@ class Mem0Recorder(Recorder):
             self.left_out()
 
     @never_raises(None)
-    def deleted(self, deleted_memories: Iterable[Stored]) -> None:
+    def deleted(self, deleted_memories: Iterable[Record]) -> None:
         """Record what was deleted, one memory at a time: the log may hold more of the same scope than this store."""
         for stored in deleted_memories:
             self.record(deletion_event(stored.id, stored.payload))
 
 
-class Stored(NamedTuple):
-    """A memory as it is stored: its id in the store's own spelling, and its payload."""
-
-    id: str
-    payload: Mapping[str, Any]
-
-
-def stored_memory(memory: Any, memory_id: Any) -> Stored | None:
+def stored_memory(memory: Any, memory_id: Any) -> Record | None:
     """Return what a memory's store holds under an id; None when there is nothing, or it cannot be read."""
     try:
         row = memory.vector_store.get(vector_id=memory_id)
@@ -91,30 +85,31 @@ def stored_memory(memory: Any, memory_id: Any) -> Stored | None:
     return None if row is None else _stored(row)
 
 
-def _stored(row: Any) -> Stored:
-    return Stored(str(row.id), dict(row.payload or {}))
+def _stored(row: Any) -> Record:
+    payload = dict(row.payload or {})
+    return Record(str(row.id), str(payload.get("data", "")), payload)
 
 
-def stored_memories(store: Any) -> list[Stored]:
+def stored_memories(store: Any) -> list[Record]:
     """Return every memory in a store; [] when it cannot be read."""
     try:
         index = open_index(store if isinstance(store, GuardedStore) else GuardedStore(store, None), "memories")
-        return [Stored(record.id, record.payload) for page in index.pages(1000) for record in page]
+        return [record for page in index.pages(1000) for record in page]
     except Exception:
         logger.warning("What a store holds could not be read", exc_info=True)
         return []
 
 
 # What the running call has deleted so far, also in tasks that it started.
-_deletions: ContextVar[list[Stored] | None] = ContextVar("hins_mem0_deletions", default=None)
+_deletions: ContextVar[list[Record] | None] = ContextVar("hins_mem0_deletions", default=None)
 
 
-def deletions() -> AbstractContextManager[list[Stored]]:
+def deletions() -> AbstractContextManager[list[Record]]:
     """Collect the memories that `deleting` notes inside the block."""
     return set_to(_deletions, [])
 
 
-def about_to_be_deleted(memory: Any, memory_id: Any, existing: Any = None) -> Stored | None:
+def about_to_be_deleted(memory: Any, memory_id: Any, existing: Any = None) -> Record | None:
     """Return the stored memory before it is deleted, None if that is not recorded; `existing` is its row, if known."""
     if _deletions.get() is None:
         return None
@@ -122,7 +117,7 @@ def about_to_be_deleted(memory: Any, memory_id: Any, existing: Any = None) -> St
 
 
 @contextmanager
-def deleting(memory: Any, stored: Stored | None) -> Iterator[None]:
+def deleting(memory: Any, stored: Record | None) -> Iterator[None]:
     """Around the deletion of one memory: note it when it is done.
 
     An error after the store has deleted it, e.g. of Mem0's history, does not bring it back.
