@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from hins_adapter_memoryos.agent import MemoryosAgent
     from hins_adapter_memoryos.recorder import MemoryosRecorder
+    from hins_memory.sdk.binding_agent import Binding
 
 __all__ = ["Part", "PartKind", "part_of"]
 
@@ -71,9 +72,15 @@ class Part:
         del component.__dict__[_SLOT]
 
     @property
+    def searching(self) -> Binding:
+        """What searches use: queries are embedded by the user's own encoder, where there is one over these vectors."""
+        owner = self.recorder.owner
+        return self.binding if owner is None else self.agent.scoped(self.binding, owner)
+
+    @property
     def version(self) -> str:
-        """The encoder version of its vectors; "" for MemoryOS's own encoder."""
-        return self.binding.version
+        """The encoder version that embeds its queries; "" for MemoryOS's own encoder."""
+        return self.searching.version
 
     @contextmanager
     def operation(self, role: Role) -> Iterator[None]:
@@ -85,12 +92,14 @@ class Part:
         else:
             if outer is None:
                 self.agent.refresh_if_due()
-            with self.lock.shared(), running(Operation(self, self.binding.encoder, role)):
-                yield
+            with self.lock.shared():
+                binding = self.searching if role == "query" else self.binding
+                with running(Operation(self, binding.encoder, role)):
+                    yield
 
     def embed(self, text: str) -> NDArray[np.float32]:
         """Return the unit vector of a query with the part's encoder, shape (dim,)."""
-        encoder = self.binding.encoder
+        encoder = self.searching.encoder
         if isinstance(encoder, FrameworkEncoder):
             return encoder.embed(text)
         vector: NDArray[np.float32] = encoder.encode([encodable(text)], role="query")[0]

@@ -41,7 +41,7 @@ class SearchedPart(Protocol):
 
     @property
     def version(self) -> str:
-        """The encoder version of its vectors; "" for MemoryOS's own encoder."""
+        """The encoder version that embeds its queries; "" for MemoryOS's own encoder."""
 
     def operation(self, role: Role) -> AbstractContextManager[None]:
         """Do something with one encoder from its start to its end."""
@@ -67,6 +67,11 @@ class MemoryosRecorder(Recorder):
         self._has_owner = scope is not None
         # Ids of memories that were recorded here. Memories that were stored before are recorded when first retrieved.
         self._known: set[str] = set()
+
+    @property
+    def owner(self) -> Scope | None:
+        """The user and the assistant; None where they cannot be the name of an owner."""
+        return self.scope if self._has_owner else None
 
     @never_raises(None)
     def said(self, pair: Mapping[str, Any]) -> None:

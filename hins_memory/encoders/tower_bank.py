@@ -21,6 +21,8 @@ from hins_memory.errors import EncoderError
 from hins_memory.types import Role
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
@@ -58,14 +60,32 @@ class TowerBank:
         self._linear = {name for name, one in self._transformer.named_modules() if type(one) is torch.nn.Linear}
         for name in self._linear:
             self._transformer.get_submodule(name).register_forward_hook(partial(self._add_update, name))
+        # Matrices that are large and short-lived would leave holes between the small ones that are kept.
+        largest = max((self._transformer.get_submodule(name).weight.numel() for name in self._linear), default=0)
+        self._scratch = [torch.empty(largest, device=documents.model.device) for _ in range(2)]
         self._updates: _Updates = {}
         self._turn = threading.RLock()
 
+    def load(self, folder: Path) -> Encoder:
+        """Return what `tower` returns of a version's folder.
+
+        Raises:
+            EncoderError: it cannot be loaded, or is not a tower of these documents.
+        """
+        whole = Encoder.load(folder)
+        try:
+            return self.tower(whole)
+        finally:
+            # Its objects refer to one another, so that the garbage collector frees them some time; weights go now.
+            for side in (_QUERIES, _DOCUMENTS):
+                for weight in _modules_of(whole.model, side)[0].parameters():
+                    weight.data = weight.data.new_empty(0)
+
     def tower(self, whole: Encoder) -> Encoder:
-        """Return an encoder with the queries of a tower; the tower itself need not stay loaded.
+        """Return an encoder with the queries of a tower, which itself need not stay loaded; one thread at a time.
 
         Args:
-            whole: the tower as a version's folder holds it.
+            whole: the tower as a version's folder holds it, with weights of its own.
 
         Raises:
             EncoderError: it differs from the documents' encoder by more than a tower does.
@@ -85,7 +105,7 @@ class TowerBank:
                 layer = name.removesuffix(".weight")
                 if layer not in self._linear:
                     raise _no_tower(whole)
-                updates[layer] = _factors((weight - weights[name]).float())
+                updates[layer] = self._factors(weight, weights[name])
         model = with_modules(whole.model, [self._transformer, *modules[1:]])
         return _Tower(model, whole.version, updates, self)
 
@@ -102,6 +122,28 @@ class TowerBank:
     def _add_update(self, name: str, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         found = self._updates.get(name)
         return output if found is None else output + (inputs[0] @ found[0].T) @ found[1].T
+
+    def _factors(self, tuned: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (down, up) of shapes (rank, columns) and (rows, rank), whose product up @ down is what was tuned.
+
+        The rank is the lowest of 16, 32, 64 and so on that is enough, found by a randomised range finder
+        (https://arxiv.org/abs/0909.4061), which is exact where the rank is.
+        """
+        import torch
+
+        update, product = (one[: weight.numel()].view_as(weight) for one in self._scratch)
+        torch.sub(tuned, weight, out=update)
+        draw = torch.Generator().manual_seed(0)
+        rank = _FIRST_RANK
+        while True:
+            rank = min(rank, *update.shape)
+            probe = torch.randn(update.shape[1], rank, generator=draw).to(update.device)
+            up, _ = torch.linalg.qr(update @ (update.T @ (update @ probe)))
+            down = up.T @ update
+            lost = torch.matmul(up, down, out=product).sub_(update).norm()
+            if rank == min(update.shape) or lost <= _ROUNDING * update.norm():
+                return down, up
+            rank *= 2
 
 
 class _Tower(Encoder):
@@ -124,26 +166,6 @@ def _modules_of(model: SentenceTransformer, side: int) -> list[Any]:
     """Return the modules that queries (0) or documents (1) go through, the transformer first."""
     sides = sides_of(model)
     return list(model.children()) if sides is None else sides[side]
-
-
-def _factors(update: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (down, up) of shapes (rank, columns) and (rows, rank), whose product up @ down is the update.
-
-    The rank is the lowest of 16, 32, 64 and so on that is enough, found by a randomised range finder
-    (https://arxiv.org/abs/0909.4061), which is exact where the rank is.
-    """
-    import torch
-
-    draw = torch.Generator().manual_seed(0)
-    rank = _FIRST_RANK
-    while True:
-        rank = min(rank, *update.shape)
-        probe = torch.randn(update.shape[1], rank, generator=draw).to(update.device)
-        up, _ = torch.linalg.qr(update @ (update.T @ (update @ probe)))
-        down = up.T @ update
-        if rank == min(update.shape) or (update - up @ down).norm() <= _ROUNDING * update.norm():
-            return down, up
-        rank *= 2
 
 
 def _no_tower(encoder: Encoder) -> EncoderError:

@@ -67,7 +67,7 @@ class EncoderSource:
         self.registry = registry
         self.model = model
         #: the encoders of scopes that have one of their own
-        self.towers = ScopedTowers(registry, shared_encoder)
+        self.towers = ScopedTowers(registry)
 
     def stock(self) -> Encoder:
         """Return the plain base: the model named by the user, else the stock model."""

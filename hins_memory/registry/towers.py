@@ -6,8 +6,6 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hins_memory.encoders.tower_bank import TowerBank
@@ -37,12 +35,10 @@ class ScopedTowers:
 
     Args:
         registry: the project's registry.
-        load: loads the encoder of a version's folder.
     """
 
-    def __init__(self, registry: Registry, load: Callable[[Path], Encoder]) -> None:
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._load_whole = load
         self._versions: dict[str, str] = {}
         self._read_at = float("-inf")
         self._spaces: dict[str, str] = {}
@@ -93,7 +89,7 @@ class ScopedTowers:
                 if self._bank is None or self._bank.documents is not common:
                     self._bank, self._loaded = TowerBank(common), OrderedDict()
                 bank = self._bank
-            tower = bank.tower(self._load_whole(self._registry.get(version).path))
+            tower = bank.load(self._registry.get(version).path)
         except Exception:
             # A search must not fail for what is only an improvement of it.
             logger.exception("%s cannot be loaded here, so the common encoder serves its scope", version)

@@ -71,6 +71,19 @@ def test_each_tower_embeds_as_its_folder_does_also_when_they_take_turns(
     assert {one.data_ptr() for one in towers[0].model[0].parameters()} <= held
 
 
+def test_a_folder_gives_the_same_and_is_not_held(
+    documents: Encoder, whole_tower: Callable[..., Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = whole_tower(1)
+    loaded: list[Encoder] = []
+    original = Encoder.load
+    monkeypatch.setattr(Encoder, "load", lambda folder: loaded.append(original(folder)) or loaded[-1])
+    tower = TowerBank(documents).load(tmp_path / "tower-1")
+    assert np.allclose(tower.encode(TEXTS, role="query"), whole.encode(TEXTS, role="query"), atol=1e-5)
+    # but for the last layers, which are the tower's own
+    assert sum(one.numel() for one in loaded[0].model.parameters()) == documents.dim * (documents.dim + 1)
+
+
 def test_the_documents_may_be_those_of_a_common_tower(documents: Encoder, whole_tower: Callable[..., Encoder]) -> None:
     common, own = whole_tower(1), whole_tower(2)
     tower = TowerBank(common).tower(own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,17 @@ import pytest
 from hins_adapter_memoryos import Memoryos
 from llm_server import LLMServer
 from memoryos_world import PAIRS, agent_of, ask, assert_in_one_space, options, pages, talk
+from towers import write_tower
 
 from hins_memory.config import Settings
+from hins_memory.database.engine import open_database
 from hins_memory.encoders.encoder import Encoder
+from hins_memory.log.capture import flush_all
+from hins_memory.log.reader import LogReader
 from hins_memory.loop.pipeline import Pipeline
 from hins_memory.registry.registry import EncoderVersion, Registry
 from hins_memory.swapping import retire_agent, swap_agent
+from hins_memory.types import Scope
 
 pytestmark = pytest.mark.slow
 
@@ -89,3 +95,31 @@ def test_a_restart_and_the_vectors_before_the_swap(
     assert_in_one_space(again, tiny)
     retire_agent(agent_of(again), registry)
     assert_in_one_space(again, tiny)
+
+
+def test_a_users_own_tower_embeds_that_users_searches(
+    settings: Settings, llm: LLMServer, tmp_path: Path, tiny_version: EncoderVersion
+) -> None:
+    tiny = Encoder.load(tiny_version.path)
+    memory = _memory(llm, tmp_path / "store", settings)
+    talk(memory)
+    agent = agent_of(memory)
+    registry = Registry(settings)
+    swap_agent(agent, tiny_version.id, tiny, registry)
+    write_tower(tiny_version.path, tmp_path / "tower", shift=0.3)
+    own = registry.add(tmp_path / "tower", {"mode": "tower", "document_space": tiny.space, "scope": "user=ann"})
+    registry.serve_scope(own.id)
+    time.sleep(0.5)
+    ask(memory, PAIRS[0][0])
+    flush_all()
+    (log,) = LogReader(open_database(settings.database_url)).scope_logs()
+    assert max(log.retrievals, key=lambda one: one.time).encoder_version == own.id
+    part = next(part for part in agent.parts if part.kind == "mid")
+    whole = Encoder.load(own.path)
+    assert np.allclose(part.embed(PAIRS[0][0]), whole.encode([PAIRS[0][0]], role="query")[0], atol=1e-5)
+    assert part.binding.version == tiny_version.id
+    assert_in_one_space(memory, tiny)
+    registry.roll_back_scope(Scope(user="ann"))
+    time.sleep(0.5)
+    assert part.version == tiny_version.id
+    memory.close()
