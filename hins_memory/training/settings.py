@@ -12,14 +12,14 @@ from hins_memory.errors import ConfigError
 __all__ = ["DOCUMENTS_STAY", "Mode", "TrainSettings"]
 
 #: `full` tunes all weights; `lora` tunes a low-rank update of every linear layer (merged on save); `tower` tunes such
-#: an update of a copy of the encoder that embeds queries only, against stored vectors that stay as they are; `query`
-#: tunes a small map that is applied to queries only, after an encoder that stays as it is.
+#: an update in the upper half of a copy of the encoder that embeds queries only, against stored vectors that stay as
+#: they are; `query` tunes a small map that is applied to queries only, after an encoder that stays as it is.
 Mode = Literal["full", "lora", "tower", "query"]
 #: Modes in which documents keep their vectors.
 DOCUMENTS_STAY = frozenset({"tower", "query"})
 
 # For an encoder of MiniLM's size; `full` at twice as much forgets, and a larger encoder wants less.
-_DEFAULT_RATE = {"full": 1.5e-4, "lora": 6e-4, "tower": 3e-4, "query": 5e-3}
+_DEFAULT_RATE = {"full": 1.5e-4, "lora": 6e-4, "tower": 5e-4, "query": 5e-3}
 # A step of the query mode works on vectors: it takes milliseconds, and a large batch costs nothing.
 _LEAST_STEPS = {"full": 0, "lora": 0, "tower": 0, "query": 60}
 _BATCHES = {"full": 1, "lora": 1, "tower": 1, "query": 16}
@@ -41,7 +41,7 @@ class TrainSettings:
         min_steps: at least this many steps, by more passes over few examples: a handful teaches nothing.
         batch_size: queries per step, over all processes; their positives and negatives are candidates for each other.
             `query` mode takes sixteen times as many, because it works on vectors.
-        learning_rate: peak rate of AdamW; 0 means the mode's default (1.5e-4 for full, 6e-4 for lora, 3e-4
+        learning_rate: peak rate of AdamW; 0 means the mode's default (1.5e-4 for full, 6e-4 for lora, 5e-4
             for tower, 5e-3 for query).
         temperature: what cosine similarities are divided by in the loss.
         lora_rank: rank of the update in the modes `lora` and `tower`; its alpha is twice the rank.

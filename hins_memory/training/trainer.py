@@ -201,7 +201,8 @@ def _make_trainable(model: SentenceTransformer, settings: TrainSettings) -> Call
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(settings.seed)
-    config = LoraConfig(r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, target_modules="all-linear")
+    targets = _upper_half(model[0].auto_model) if settings.mode == "tower" else "all-linear"
+    config = LoraConfig(r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, target_modules=targets)
     # peft changes the layers of the transformer itself, so that the model works without the wrapper.
     adapted = get_peft_model(model[0].auto_model, config)
     # A low-rank update does not overfit the way full tuning does; dropout only costs it accuracy.
@@ -210,6 +211,23 @@ def _make_trainable(model: SentenceTransformer, settings: TrainSettings) -> Call
             module.p = 0.0
     merge: Callable[[], Any] = adapted.merge_and_unload
     return merge
+
+
+def _upper_half(transformer: nn.Module) -> list[str] | str:
+    """Return the names of the linear layers in the upper half of a transformer's blocks; all where it has none."""
+    import torch
+
+    stacks = [(name, one) for name, one in transformer.named_modules() if isinstance(one, torch.nn.ModuleList)]
+    if not stacks:
+        return "all-linear"
+    stack, blocks = max(stacks, key=lambda pair: len(pair[1]))
+    names = [
+        f"{stack}.{number}.{name}"
+        for number in range(len(blocks) // 2, len(blocks))
+        for name, module in blocks[number].named_modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
+    return names or "all-linear"
 
 
 def _check_finite(model: SentenceTransformer) -> None:

@@ -78,6 +78,18 @@ def test_queries_learn_and_documents_keep_their_vectors(tmp_path, tiny_folder, e
     assert len(manifest.metrics.loss) == manifest.settings["steps"] == 12
 
 
+def test_only_the_upper_half_of_the_layers_is_tuned(tmp_path, stock_encoder):
+    result = train_encoder(examples(), tmp_path / "model", base="stock", settings=settings(min_steps=3, epochs=0.1))
+    before = stock_encoder.model.state_dict()
+    after = {
+        name.removeprefix("0.sub_modules.query."): weight
+        for name, weight in SentenceTransformer(str(result.folder)).state_dict().items()
+        if name.startswith("0.sub_modules.query.")
+    }
+    changed = {name for name, weight in after.items() if name in before and not torch.equal(weight, before[name])}
+    assert {int(name.split(".layer.")[1].split(".")[0]) for name in changed} == {3, 4, 5}
+
+
 def test_another_round_starts_from_the_documents_encoder(tmp_path, tiny_folder):
     base = Encoder.load(tiny_folder)
     first = train_encoder(examples(), tmp_path / "one", base=tiny_folder, settings=settings())
