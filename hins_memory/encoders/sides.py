@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoders.layers import layers
@@ -11,7 +10,7 @@ from hins_memory.encoders.score_offset import with_modules
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["sides_of", "two_sided", "with_sides"]
+__all__ = ["sides_of", "two_sided"]
 
 
 def two_sided(queries: SentenceTransformer, documents: SentenceTransformer) -> SentenceTransformer:
@@ -24,14 +23,9 @@ def two_sided(queries: SentenceTransformer, documents: SentenceTransformer) -> S
         queries: embeds queries.
         documents: embeds documents; its prompts are kept.
     """
-    return with_sides(list(queries.children()), documents)
-
-
-def with_sides(queries: Sequence[Any], documents: SentenceTransformer) -> SentenceTransformer:
-    """Return the same as `two_sided`, of the modules of the queries."""
     Router = layers().Router
 
-    sides = {"query": list(queries), "document": list(documents.children())}
+    sides = {"query": list(queries.children()), "document": list(documents.children())}
     return with_modules(documents, [Router(sides, default_route="document")])
 
 

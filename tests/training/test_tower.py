@@ -13,12 +13,16 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Normalize
 from train_world import examples, quick
 
+from hins_memory.config import Settings
 from hins_memory.data.stored_vectors import StoredQuery, StoredVectors, StoredVectorsWriter
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.score_offset import with_score_offset
 from hins_memory.encoders.sides import two_sided
 from hins_memory.errors import NotEnoughDataError, TrainingError
 from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder
+from hins_memory.registry.delta import export_delta, import_delta
+from hins_memory.registry.loader import EncoderSource
+from hins_memory.registry.registry import Registry
 from hins_memory.training import AuxiliaryData, RunContent, TrainSettings, open_run, train_encoder
 from hins_memory.training.postprocess.calibration import shares_above
 from hins_memory.training.query_samples import QuerySample, SampleVectors
@@ -318,3 +322,19 @@ def test_a_run_keeps_the_stored_vectors_with_its_checkpoints(tmp_path, tiny_fold
         assert len(list(kept.queries())) == 24
         folder = kept.folder
     assert not folder.exists()
+
+
+def test_a_trained_tower_is_a_delta_of_its_rank(tmp_path, tiny_folder, monkeypatch):
+    monkeypatch.setenv("HINS_BASE", str(tiny_folder))
+    # With a part of the update taken back, and a last layer.
+    auxiliary = AuxiliaryData(general=everything(), general_loss=0.0)
+    result = train_encoder(
+        examples(), tmp_path / "model", base=tiny_folder, settings=settings(cutoffs=(0.99,)), auxiliary=auxiliary
+    )
+    registry = Registry(Settings(home=tmp_path, project="test"))
+    version = registry.add(result.folder, result.manifest)
+    export_delta(version, tmp_path / "tower.safetensors", EncoderSource(registry))
+    again = import_delta(tmp_path / "tower.safetensors", registry, EncoderSource(registry))
+    for role, apart in (("query", 2e-3), ("document", 0.0)):
+        found, expected = (Encoder.load(one.path).encode(TEXTS, role=role) for one in (again, version))
+        assert np.abs(found - expected).max() <= apart
