@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +24,7 @@ from hins_memory.loop.data import LoopSettings
 from hins_memory.loop.pipeline import Pipeline
 from hins_memory.loop.purge import PurgeReport, purge_person
 from hins_memory.loop.split import conversation_digest
+from hins_memory.registry.registry import Registry
 from hins_memory.training import TrainSettings
 from hins_memory.types import Answer, Event, Feedback, Memory, RankedMemory, Retrieval, Scope, Turn
 
@@ -162,6 +164,26 @@ def test_mining_in_which_the_log_is_purged_leaves_no_file(project: Settings, loo
     assert _holding(project.root) == []
     Pipeline(project, loop=loop).mine_to(path)
     assert path.exists()
+
+
+def test_a_purge_deletes_towers_of_the_person_and_names_those_of_the_tenant(
+    project: Settings, tiny_folder: Path, tmp_path: Path
+) -> None:
+    dan, acme = Scope(user="dan", tenant="acme"), Scope(tenant="acme")
+    LogWriter(open_database(project.database_url)).write(_talk(dan, "harmless", "c0", 0.0))
+    registry = Registry(project)
+    made = {}
+    for scope in (dan, Scope(user="dan", agent="bot", tenant="acme"), acme, Scope(user="dan"), Scope(tenant="other")):
+        shutil.copytree(tiny_folder, tmp_path / scope.key)
+        made[scope] = registry.add(tmp_path / scope.key, {"mode": "tower", "document_space": "s", "scope": scope.key})
+    registry.serve_scope(made[dan].id)
+    registry.serve_scope(made[acme].id)
+    report = purge_person(project, "dan", "acme")
+    gone = [made[dan], made[Scope(user="dan", agent="bot", tenant="acme")]]
+    assert sorted(report.deleted) == sorted(str(one.path) for one in gone)
+    assert _where(report, "encoder version trained") == [made[acme].id]
+    assert registry.versions_by_scope() == {acme.key: made[acme].id}
+    assert {one.id for one in registry.versions()} == {one.id for one in made.values()} - {one.id for one in gone}
 
 
 def test_a_purge_that_finds_nobody_stops_no_training(project: Settings, loop: LoopSettings) -> None:
