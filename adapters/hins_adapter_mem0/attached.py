@@ -88,7 +88,7 @@ class _Common(OutcomeMethods):
         if attachment is not None:
             attachment.close(self)
 
-    def _hins_pin(self, scope: Scope | None) -> contextlib.AbstractContextManager[Any]:
+    def _hins_pin(self, scope: Scope | None = None) -> contextlib.AbstractContextManager[Any]:
         """Keep one embedder and its stores for one operation; a search has the scope whose memories it asks for."""
         agent = self._hins_agent
         return contextlib.nullcontext() if agent is None else agent.pin(scope)
