@@ -59,6 +59,8 @@ bench: setup
 	@for script in benchmarks/[a-z]*.py; do \
 		echo "== $$script"; \
 		data=(); \
+		if [[ "$$script" == */fusion.py ]] && ! $(BIN)/python -c "import fastembed, spacy" 2> /dev/null; then \
+			echo "skipped: it needs \`pip install -e .[hybrid]\`"; continue; fi; \
 		if [[ -n "$(LOCOMO)" ]] && $(BIN)/python "$$script" --help | grep -q -- --data; then data=(--data "$(LOCOMO)"); fi; \
 		if $(BIN)/python "$$script" --help | grep -q -- --corpus; then \
 			if [[ -z "$(CORPUS)" ]]; then echo "skipped: CORPUS=FILE.csv names persona chats"; continue; fi; \

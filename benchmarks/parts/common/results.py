@@ -51,7 +51,8 @@ def write_result(
 
 
 def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
+    # The name alone: results are published, and where a file lay says something of the machine.
+    return value.name if isinstance(value, Path) else value
 
 
 def code_versions() -> dict[str, str]:

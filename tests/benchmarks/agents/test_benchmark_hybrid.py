@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import fusion
 import locomo
 import pytest
 from hins_adapter_mem0 import Memory
@@ -57,6 +58,13 @@ def test_the_benchmark_scores_what_mem0_fuses_beside_the_encoder_alone(tiny_file
     assert figures["stock_fused_searches"] > 80
     assert figures["stock_ndcg10"] != figures["stock_alone_ndcg10"]
     assert figures["stock_alone_recall10"] > 50
+    # What replays Mem0's sum from cosines and BM25 has the same figures.
+    replay = ["--encoders", "stock", "--data", str(tiny_file), "--quick", "--folds", "2", "--json", str(result)]
+    assert fusion.main(replay) == 0
+    replayed = json.loads(result.read_text(encoding="utf-8"))["figures"]
+    for served, name in (("stock", "stock_mem0"), ("stock_alone", "stock_alone")):
+        assert replayed[f"{name}_ndcg10"] == pytest.approx(figures[f"{served}_ndcg10"])
+        assert replayed[f"{name}_recall10"] == pytest.approx(figures[f"{served}_recall10"])
     # As they are kept, a second run is the same without playing anything.
     assert locomo.main([*arguments, "--json", str(result)]) == 0
     assert json.loads(result.read_text(encoding="utf-8"))["figures"] == figures

@@ -58,7 +58,7 @@ def test_the_result_has_its_four_parts(tmp_path):
     path = tmp_path / "folder" / "result.json"
     path.parent.mkdir()
     path.write_text("the result of an earlier run")
-    result = write_result(path, {"gain": 1.5}, [{"category": "1"}], {"data": Path("x.json"), "seed": 3})
+    result = write_result(path, {"gain": 1.5}, [{"category": "1"}], {"data": Path("/home/ann/x.json"), "seed": 3})
     assert json.loads(path.read_text(encoding="utf-8")) == result
     assert result["figures"] == {"gain": 1.5}
     assert result["rows"] == [{"category": "1"}]
