@@ -195,7 +195,7 @@ def fitted(
     for members in held_out:
         others = [place for place in range(len(pools)) if place not in members]
         mean = {number: float(_joined([each[number][place] for place in others]).ndcg10.mean()) for number in grid}
-        chosen.append(max(grid, key=lambda number, mean=mean: mean[number]))
+        chosen.append(max(mean, key=mean.__getitem__))
         scores |= {place: each[chosen[-1]][place] for place in members}
     return _joined([scores[place] for place in range(len(pools))]), chosen
 
