@@ -118,7 +118,10 @@ def run_demo(
         # These people are invented, so their texts may be each other's easy negatives. The packaged texts, which are
         # used otherwise, hold the held-out conversations too.
         loop = LoopSettings(
-            mine=MineSettings(seed=seed, share_scopes=True), train=training or TrainSettings(seed=seed), base="stock"
+            mine=MineSettings(seed=seed, share_scopes=True),
+            train=training or TrainSettings(seed=seed),
+            base="stock",
+            deep="never",
         )
         pipeline = Pipeline(settings, memory, loop=loop, progress=progress)
         run = pipeline.run()

@@ -188,8 +188,12 @@ def test_the_command_line_reads_the_file(tmp_path: Path) -> None:
 def test_options_of_the_command_line_win(tmp_path: Path) -> None:
     from hins_memory.cli.loop import _loop
 
-    written(tmp_path, "seed = 4\n[mine]\nnegatives = 5\n[train]\nmode = 'full'\nepochs = 3")
-    loop = _loop(settings(tmp_path), seed=2, mine={"negatives": None}, train={"mode": "query", "epochs": None})
+    written(tmp_path, "seed = 4\ndeep = 'auto'\n[mine]\nnegatives = 5\n[train]\nmode = 'full'\nepochs = 3")
+    assert _loop(settings(tmp_path)).deep == "auto"
+    loop = _loop(
+        settings(tmp_path), seed=2, mine={"negatives": None}, train={"mode": "query", "epochs": None}, deep="never"
+    )
+    assert loop.deep == "never"
     assert (loop.mine.negatives, loop.mine.seed, loop.train.mode, loop.train.epochs) == (5, 2, "query", 3.0)
 
 

@@ -19,6 +19,7 @@ _END = "<!-- end of tables -->\n"
 _ARGUMENT = re.compile(r"^ {4}(\w+): ", re.MULTILINE)
 # Not of a table: the project itself, and what stands before the tables.
 _WITHOUT = {"capture": {"home", "project"}, "mine": {"seed"}, "train": {"seed"}}
+_CHOICES = {"Mode": "`full`, `lora`, `tower` or `query`", "Deep": "`advise`, `auto` or `never`"}
 _TITLES = {
     "": "Before the tables",
     "capture": "`[capture]`: what is recorded, and where",
@@ -56,7 +57,7 @@ def tables() -> Iterator[str]:
                 continue
             if one.default is MISSING and one.default_factory is MISSING:
                 raise ValueError(f"{one.name} has no default")
-            kind = str(one.type).replace("|", "or").replace("Mode", "`full`, `lora` or `query`")
+            kind = _CHOICES.get(str(one.type), str(one.type).replace("|", "or"))
             meaning = said[one.name].replace("``", "`").replace("|", "\\|")
             yield f"| `{one.name}` | {kind} | {_shown(getattr(default, one.name))} | {meaning} |\n"
 

@@ -18,8 +18,8 @@ from hins_memory.cli.options import (
     settings_of,
 )
 from hins_memory.cli.scheduled import WhenOption, one_round
-from hins_memory.cli.screen import Bars, Result, command, table
-from hins_memory.cli.tables import gate_parts, mine_parts, status_parts, swap_parts
+from hins_memory.cli.screen import Bars, Result, command
+from hins_memory.cli.tables import gate_parts, mine_parts, run_parts, status_parts, swap_parts
 from hins_memory.errors import ConfigError, GateError, NotEnoughDataError
 
 if TYPE_CHECKING:
@@ -64,7 +64,12 @@ _Version = Annotated[
 
 
 def _loop(
-    settings: Settings, base: str | None = None, seed: int | None = None, mine: Any = None, train: Any = None
+    settings: Settings,
+    base: str | None = None,
+    seed: int | None = None,
+    mine: Any = None,
+    train: Any = None,
+    deep: str | None = None,
 ) -> LoopSettings:
     """Return the settings of the stages: the options that were given, else the project's file, else the defaults."""
     from hins_memory.loop.settings import LoopSettings
@@ -72,7 +77,9 @@ def _loop(
     def given(values: dict[str, Any] | None) -> dict[str, Any]:
         return {name: value for name, value in (values or {}).items() if value is not None}
 
-    return LoopSettings.from_file(settings.file(), base=base, seed=seed, mine=given(mine), train=given(train))
+    return LoopSettings.from_file(
+        settings.file(), base=base, seed=seed, deep=deep, mine=given(mine), train=given(train)
+    )
 
 
 def _pipeline(scope: Scope | None, *arguments: Any, **options: Any) -> Pipeline:
@@ -298,12 +305,20 @@ def run(
     base: _Base = None,
     mode: _ModeName = None,
     seed: _Seed = None,
+    deep: Annotated[
+        str | None,
+        typer.Option(
+            "--deep",
+            help="After a round that re-embeds nothing: advise (say whether a round that does would gain enough; "
+            "default), auto (take it if so), or never.",
+        ),
+    ] = None,
 ) -> Result:
     """Run the whole loop once: mine, train, gate, and swap if the gate lets the version pass (else exit status 4)."""
     from hins_memory.loop.pipeline import Pipeline
 
     settings = settings_of(context)
-    loop = _loop(settings, base, seed, train={"mode": mode})
+    loop = _loop(settings, base, seed, train={"mode": mode}, deep=deep)
     with one_round(settings, when, agent) as decision:
         if decision is not None and not decision.due:
             return Result({"ran": False, "schedule": decision.to_dict()}, (f"No new round: {decision.why}",))
@@ -316,11 +331,9 @@ def run(
             # A schedule asks again later; that it is too early is not an error.
             data = {"ran": False, "schedule": decision.to_dict(), "problem": error.problem}
             return Result(data, (f"No new round: {error}",))
-    parts = [table(("trained", "examples"), [(report.version, report.mine["examples"])]), *gate_parts(report.gate)]
+    parts = [*run_parts(report)]
     if decision is not None:
         parts.insert(0, f"A new round was due: {decision.why}")
-    if report.swap is not None:
-        parts += swap_parts(report.swap)
     schedule = {} if decision is None else {"schedule": decision.to_dict()}
     data = {"ran": True, **schedule, **report.to_dict()}
     return Result(data, tuple(parts), 0 if report.swapped else GateError.exit_code)

@@ -11,12 +11,13 @@ from hins_memory.encoders.starter import default_base
 if TYPE_CHECKING:
     from hins_memory.evaluation.gate import GateReport, GateRule
     from hins_memory.log.losses import CaptureLoss
-    from hins_memory.loop.pipeline import Status
+    from hins_memory.loop.deep import DeepAdvice
+    from hins_memory.loop.pipeline import RunReport, Status
     from hins_memory.mining import MineReport
     from hins_memory.registry.registry import ScopedVersion
     from hins_memory.swapping import SwapPlan, SwapReport
 
-__all__ = ["METRICS", "gate_parts", "mine_parts", "status_parts", "swap_parts"]
+__all__ = ["METRICS", "gate_parts", "mine_parts", "run_parts", "status_parts", "swap_parts"]
 
 #: The metrics of an evaluation that are printed, in this order.
 METRICS = ("ndcg@10", "recall@1", "recall@10", "mrr")
@@ -137,3 +138,27 @@ def swap_parts(report: SwapPlan | SwapReport) -> tuple[Part, ...]:
         f"({report.seconds:.1f} seconds). `hins rollback` returns to that.",
         table(("index", "name", "records", "encoded", "reused", "vectors checked"), rebuilt),
     )
+
+
+def run_parts(report: RunReport) -> tuple[Part, ...]:
+    """Return what a round did, what it advises, and the deep round that followed."""
+    parts: list[Part] = [table(("trained", "examples"), [(report.version, report.mine["examples"])])]
+    parts += gate_parts(report.gate)
+    if report.swap is not None:
+        parts += swap_parts(report.swap)
+    if report.advice is not None:
+        parts.append(_advice(report.advice, taken=report.deep is not None))
+    if report.deep is not None:
+        parts += run_parts(report.deep)
+    return tuple(parts)
+
+
+def _advice(advice: DeepAdvice, taken: bool) -> str:
+    if not advice.advised:
+        return advice.why
+    training = "" if advice.train_seconds is None else f"about {advice.train_seconds / 3600:.1f} hours of training, "
+    takes = (
+        f"It takes {training}{advice.records} records embedded again in about {advice.embed_seconds / 3600:.1f} hours "
+        f"while the agent serves, and {advice.disk_bytes / 2**20:.0f} MiB of disk."
+    )
+    return f"{advice.why} {takes} {'It was taken:' if taken else 'Take it with `hins run --mode lora`.'}"

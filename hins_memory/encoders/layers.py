@@ -23,10 +23,10 @@ def layers() -> Any:
 
 
 def affine_layer(weight: Tensor, bias: Tensor) -> Any:
-    """Return a `Dense` layer x -> weight x + bias, of shapes (dim, dim) and (dim,)."""
+    """Return a `Dense` layer x -> weight x + bias, of shapes (out, in) and (out,)."""
     import torch
 
-    dense = layers().Dense(len(bias), len(bias), bias=True, activation_function=torch.nn.Identity())
+    dense = layers().Dense(weight.shape[1], len(bias), bias=True, activation_function=torch.nn.Identity())
     with torch.no_grad():
         dense.linear.weight.copy_(weight)
         dense.linear.bias.copy_(bias)

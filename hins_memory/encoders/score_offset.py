@@ -61,6 +61,9 @@ def score_offset_of(model: SentenceTransformer) -> tuple[float, Tensor] | None:
     if [type(module) for module in modules[-3:]] != [Normalize, Dense, Normalize]:
         return None
     bias, weight = (value.detach() for value in (modules[-2].linear.bias, modules[-2].linear.weight))
+    if weight.shape != (len(bias), len(bias)):
+        # It leads into another space.
+        return None
     direction = torch.nn.functional.normalize(bias, dim=0)
     projection = torch.eye(len(direction), device=direction.device) - torch.outer(direction, direction)
     return (float(bias.square().sum()), direction) if torch.allclose(weight, projection, atol=1e-4) else None

@@ -73,7 +73,7 @@ def train_encoder(
     data: Rows,
     folder: str | Path,
     *,
-    base: str | Path = "starter",
+    base: str | Path | Encoder = "starter",
     settings: TrainSettings | None = None,
     mining: MineSettings | None = None,
     progress: Progress | None = None,
@@ -86,7 +86,8 @@ def train_encoder(
             tiers of HiNS come from these: without a conversation all other texts are easy negatives. A row
             without a query is a text that can be found.
         folder: where the model is written; must not exist or be empty.
-        base: the encoder to start from: ``starter``, ``stock`` (all-MiniLM-L6-v2), or a sentence-transformers folder.
+        base: the encoder to start from: ``starter``, ``stock`` (all-MiniLM-L6-v2), a sentence-transformers folder, or
+            an encoder that is loaded.
         settings: how to train.
         mining: how negatives are chosen.
         progress: called as (``train``, steps done, steps in all).
@@ -112,17 +113,18 @@ def train_encoder(
 def _train(
     data: Rows,
     folder: Path,
-    base: str | Path,
+    base: str | Path | Encoder,
     settings: tuple[TrainSettings | None, MineSettings | None, float],
     progress: Progress | None,
 ) -> TrainResult:
     """Train on labelled questions; the settings are the trainer's, the miner's and the allowed general loss."""
+    from hins_memory.encoders.encoder import Encoder
     from hins_memory.evaluation.general import load_general
     from hins_memory.registry.loader import shared_encoder
     from hins_memory.training import AuxiliaryData, train_encoder
 
     training, mining, general_loss = settings
-    start = shared_encoder(base)
+    start = base if isinstance(base, Encoder) else shared_encoder(base)
     with tempfile.TemporaryDirectory(prefix="hins-stored-") as scratch:
         tower = training is not None and training.mode == "tower"
         stored = StoredVectors(Path(scratch) / "stored") if tower else None

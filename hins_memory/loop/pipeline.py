@@ -18,23 +18,21 @@ from hins_memory.errors import AgentError, ConfigError, GateError, NotEnoughData
 from hins_memory.evaluation.gate import GateReport, evaluate_gate
 from hins_memory.log.capture import flush_all
 from hins_memory.log.copies import work_folder, writing_copy
-from hins_memory.log.losses import read_losses
 from hins_memory.log.purge import PurgedError, purge_count
-from hins_memory.log.reader import LogReader
 from hins_memory.loop.data import LoopData, Progress, public_texts
-from hins_memory.loop.reports import RunReport, Status
+from hins_memory.loop.deep import DeepTrial, deep_settings
+from hins_memory.loop.reports import RunReport, Status, read_status
 from hins_memory.loop.schedule import Rounds
 from hins_memory.loop.settings import LoopSettings
 from hins_memory.loop.split import HeldOutSets, search_replay
 from hins_memory.loop.stored_memories import stored_memories
 from hins_memory.mining import MineReport, MineResult
 from hins_memory.mining.storage.evidence import EvidenceStore
-from hins_memory.plugins.manager import get_plugin_manager
-from hins_memory.plugins.protocols import check_agent
+from hins_memory.plugins.manager import agent_of
 from hins_memory.registry.loader import EncoderSource, shared_encoder
 from hins_memory.registry.registry import EncoderVersion, Registry
 from hins_memory.swapping import SwapPlan, SwapReport, plan_swap, retire_agent, rollback_agent, swap_agent
-from hins_memory.training.settings import DOCUMENTS_STAY
+from hins_memory.training.settings import DOCUMENTS_STAY, TrainSettings
 from hins_memory.types import Scope
 
 if TYPE_CHECKING:
@@ -82,19 +80,7 @@ class Pipeline:
     def status(self) -> Status:
         """Return what the log and the registry hold."""
         flush_all()
-        listing = self.registry.listing()
-        return Status(
-            project=self.settings.project,
-            root=str(self.settings.root),
-            database=self._engine.url.render_as_string(hide_password=True),
-            log=LogReader(self._engine).counts(),
-            versions=tuple(version.id for version in listing.versions),
-            current=self.registry.current_id(),
-            unreadable=listing.unreadable,
-            losses=read_losses(self._engine),
-            scoped=tuple(self.registry.scoped_versions()),
-            settings_file=str(self.settings.file().path or ""),
-        )
+        return read_status(self.settings, self._engine, self.registry)
 
     def mine(self, owners: Sequence[Scope] | None = None) -> MineResult:
         """Mine what training would use now: everything but the conversations held out for the gate.
@@ -165,23 +151,25 @@ class Pipeline:
             TrainingError: training failed, or there is none to continue.
             PurgedError: the log was purged since it was read; there is no version.
         """
-        return self._train(resume)[0]
+        return self._train(resume=resume)[0]
 
     def _train(
-        self, resume: bool = False, evidence: EvidenceStore | None = None
+        self, settings: TrainSettings | None = None, evidence: EvidenceStore | None = None, *, resume: bool = False
     ) -> tuple[EncoderVersion, dict[str, Any]]:
         from hins_memory.training import discard_runs
         from hins_memory.training.fit.processes import is_main
 
         try:
-            return self._train_run(resume, evidence)
+            return self._train_run(settings or self.loop.train, evidence, resume)
         except PurgedError:
             # The run's examples still hold what was purged, so that it must not be continued.
             if is_main():
                 discard_runs(self.settings.training)
             raise
 
-    def _train_run(self, resume: bool, evidence: EvidenceStore | None) -> tuple[EncoderVersion, dict[str, Any]]:
+    def _train_run(
+        self, settings: TrainSettings, evidence: EvidenceStore | None, resume: bool
+    ) -> tuple[EncoderVersion, dict[str, Any]]:
         from hins_memory.evaluation.general import load_general
         from hins_memory.training import open_run, train_encoder
         from hins_memory.training.fit.processes import from_main
@@ -189,7 +177,7 @@ class Pipeline:
         with contextlib.ExitStack() as stack:
 
             def make() -> RunContent:
-                return self._training_content(evidence or stack.enter_context(self._read_log()))
+                return self._training_content(evidence or stack.enter_context(self._read_log()), settings)
 
             run = stack.enter_context(open_run(self.settings.training, None if resume else make))
             # The run may have been killed after its version was registered.
@@ -216,11 +204,10 @@ class Pipeline:
                 name = from_main(lambda: self._register(run, trained.folder, manifest))
         return self.registry.get(name), run.content.mined
 
-    def _training_content(self, evidence: EvidenceStore) -> RunContent:
+    def _training_content(self, evidence: EvidenceStore, settings: TrainSettings) -> RunContent:
         from hins_memory.training import RunContent
 
         path = evidence.folder / "examples.parquet"
-        settings = self.loop.train
         stored = evidence.folder / "stored" if settings.mode == "tower" else None
         mined = self._data.mine(evidence, path, stored)
         conversations = list(mined.conversations)
@@ -287,7 +274,8 @@ class Pipeline:
         agent = self._agent() if self._memory is not None else None
         cutoffs = agent.score_thresholds if agent is not None else ()
         replay = search_replay(agent) if agent is not None else None
-        candidate, incumbent = self._load(version.id), evidence.encoder
+        # Not that of the evidence: in a round of two swaps, the first has changed what serves.
+        candidate, incumbent = self._load(version.id), self._load(self._serving_version())
         held_out = HeldOutSets(evidence, conversations, self._data.unit)
         report = evaluate_gate(candidate, incumbent, held_out, load_general(), cutoffs, self.loop.gate, replay)
         self.registry.record_gate(version.id, {"forced": False, **report.verdict()})
@@ -347,15 +335,32 @@ class Pipeline:
         return retire_agent(self._agent(), self.registry)
 
     def run(self) -> RunReport:
-        """Run the whole loop once: mine, train, gate, and swap when the gate lets the candidate pass."""
+        """Run the whole loop once: mine, train, gate, and swap when the gate lets the candidate pass.
+
+        A round that re-embeds nothing then asks whether a deep one would gain enough (`LoopSettings.deep`), and with
+        ``auto`` takes it; meanwhile the agent serves with what the first part swapped to.
+        """
         agent = self._agent()
         flush_all()
         with Rounds(self._engine).record(self._round_name(agent)) as this, self._read_log() as evidence:
-            version, mined = self._train(evidence=evidence)
-            serving = self._replaced(agent)
-            report = self._gate(version, evidence)
-            swapped = self._swap(agent, version.id, serving) if report.passed else None
-            this.end(swapped is not None, version.id)
+            report = self._round(agent, evidence, self.loop.train)
+            this.end(report.swapped, report.version)
+            if self.loop.train.mode not in DOCUMENTS_STAY or self.loop.deep == "never":
+                return report
+            trial = DeepTrial(evidence, self.loop, self._data, self._source, self._progress)
+            version, encoder = self.registry.get(report.version), self._load(report.version)
+            report = replace(report, advice=trial.advice(agent, version, encoder, report.mine["examples"]))
+            if self.loop.deep == "auto" and report.advice is not None and report.advice.advised:
+                deep = self._round(agent, evidence, deep_settings(self.loop.train))
+                report = replace(report, deep=deep)
+                this.end(report.swapped, deep.version if deep.swapped else report.version)
+        return report
+
+    def _round(self, agent: Agent, evidence: EvidenceStore, settings: TrainSettings) -> RunReport:
+        version, mined = self._train(settings, evidence)
+        serving = self._replaced(agent)
+        report = self._gate(version, evidence)
+        swapped = self._swap(agent, version.id, serving) if report.passed else None
         return RunReport(mined, version.id, report, swapped)
 
     def _round_name(self, agent: Agent) -> str:
@@ -364,14 +369,7 @@ class Pipeline:
     def _agent(self) -> Agent:
         if self._memory is None:
             raise AgentError("No agent was given.", "Pass the live memory object: Pipeline(settings, memory).")
-        agent: Agent | None = get_plugin_manager().hook.hins_agent(memory=self._memory)
-        if agent is None:
-            raise AgentError(
-                f"hins is not attached to this {type(self._memory).__name__} as its embedder.",
-                'Use hins_memory.attach(memory, embedder="hins") first.',
-            )
-        check_agent(agent)
-        return agent
+        return agent_of(self._memory)
 
     def _version(self, version_id: str | None) -> EncoderVersion:
         """Return a version that was made for whom this is, by default the newest."""

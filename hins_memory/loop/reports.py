@@ -5,14 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.log.losses import read_losses
+from hins_memory.log.reader import LogReader
+
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from hins_memory.config import Settings
     from hins_memory.evaluation.gate import GateReport
     from hins_memory.log.losses import CaptureLoss
     from hins_memory.log.reader import LogCounts
-    from hins_memory.registry.registry import ScopedVersion
+    from hins_memory.loop.deep import DeepAdvice
+    from hins_memory.registry.registry import Registry, ScopedVersion
     from hins_memory.swapping import SwapReport
 
-__all__ = ["RunReport", "Status"]
+__all__ = ["RunReport", "Status", "read_status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +48,47 @@ class Status:
         return asdict(self)
 
 
+def read_status(settings: Settings, engine: Engine, registry: Registry) -> Status:
+    """Return what a project's log and registry hold."""
+    listing = registry.listing()
+    return Status(
+        project=settings.project,
+        root=str(settings.root),
+        database=engine.url.render_as_string(hide_password=True),
+        log=LogReader(engine).counts(),
+        versions=tuple(version.id for version in listing.versions),
+        current=registry.current_id(),
+        unreadable=listing.unreadable,
+        losses=read_losses(engine),
+        scoped=tuple(registry.scoped_versions()),
+        settings_file=str(settings.file().path or ""),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What one round of the loop did; `swap` is None when the gate refused the candidate."""
+    """What one round of the loop did.
+
+    Attributes:
+        mine: what the miner found.
+        version: the version that was trained.
+        gate: the gate's verdict on it.
+        swap: what the swap did; None when the gate refused.
+        advice: whether a deep round is worth it; None where that was not asked.
+        deep: the deep round that followed at once, of a version of its own; None when there was none.
+    """
 
     mine: dict[str, Any]
     version: str
     gate: GateReport
     swap: SwapReport | None
+    advice: DeepAdvice | None = None
+    deep: RunReport | None = None
 
     @property
     def swapped(self) -> bool:
-        """Whether the agent serves with the new version now."""
-        return self.swap is not None
+        """Whether the agent serves with a new version now."""
+        return self.swap is not None or (self.deep is not None and self.deep.swapped)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-able values."""
@@ -63,4 +98,6 @@ class RunReport:
             "gate": self.gate.to_dict(),
             "swap": self.swap.to_dict() if self.swap else None,
             "swapped": self.swapped,
+            "advice": self.advice.to_dict() if self.advice else None,
+            "deep": self.deep.to_dict() if self.deep else None,
         }

@@ -49,7 +49,7 @@ class ScopedPipeline(Pipeline):
         super().__init__(settings, memory, loop=loop, progress=progress)
         self.scope = scope
         self._key = scope.key
-        self.loop = replace(self.loop, train=replace(self.loop.train, mode="tower"))
+        self.loop = replace(self.loop, train=replace(self.loop.train, mode="tower"), deep="never")
         self._data = LoopData(self._engine, self.loop, progress, scope)
 
     def plan(self, version_id: str | None = None) -> SwapPlan:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from hins_memory.config import SettingsFile
+from hins_memory.errors import ConfigError
 from hins_memory.evaluation.gate import GateSettings
 from hins_memory.mining import MineSettings
 from hins_memory.training.settings import TrainSettings
 
-__all__ = ["LoopSettings", "TopLevel"]
+__all__ = ["Deep", "LoopSettings", "TopLevel"]
+
+#: What a round that re-embeds nothing does about a deep one, which re-embeds everything: measures whether it would gain
+#: enough and says so, takes it at once where it would, or does not look.
+Deep = Literal["advise", "auto", "never"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +27,19 @@ class TopLevel:
         base: the encoder that training starts from: a folder, a name, ``stock`` or ``starter``. Left out, it is what
             the serving encoder was trained from, or is itself, and the packaged starter in a new project.
         seed: of everything that mining and training sample.
+        deep: what `hins run` does about a deep round, which re-embeds everything, after a round of the modes `tower`
+            and `query`: `advise` measures whether it would gain enough, `auto` takes it if so, `never` does not look.
+        deep_gain: how much nDCG@10 a deep round has to gain over one that re-embeds nothing, -1 to 1 (0.02 is two
+            points); the lower end of the 95% interval counts.
     """
 
     base: str | None = None
     seed: int = 0
+    deep: Deep = "advise"
+    deep_gain: float = 0.02
+
+    def __post_init__(self) -> None:
+        _check(self.deep, self.deep_gain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +52,22 @@ class LoopSettings:
         gate: what the candidate has to show.
         base: the encoder that training starts from, as for `Encoder.load`; None stands for what the serving encoder
             was trained from, or is itself, and for the packaged starter in a new project.
+        deep: what a round that re-embeds nothing does about a deep one: ``advise``, ``auto`` or ``never``.
+        deep_gain: what a deep round has to gain, see `TopLevel`.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     mine: MineSettings = field(default_factory=MineSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     gate: GateSettings = field(default_factory=GateSettings)
     base: str | None = None
+    deep: Deep = "advise"
+    deep_gain: float = 0.02
+
+    def __post_init__(self) -> None:
+        _check(self.deep, self.deep_gain)
 
     @classmethod
     def from_file(
@@ -52,6 +76,7 @@ class LoopSettings:
         *,
         base: str | None = None,
         seed: int | None = None,
+        deep: Any = None,
         mine: Mapping[str, Any] | None = None,
         train: Mapping[str, Any] | None = None,
     ) -> LoopSettings:
@@ -61,6 +86,7 @@ class LoopSettings:
             file: what the file holds; an empty one gives the defaults.
             base: instead of the file's.
             seed: of mining and training, instead of the file's.
+            deep: instead of the file's.
             mine: names and values of `MineSettings`, instead of the file's.
             train: names and values of `TrainSettings`, instead of the file's.
 
@@ -74,4 +100,13 @@ class LoopSettings:
             train=replace(file.build("train", TrainSettings, without=("seed",)), seed=chosen, **(train or {})),
             gate=file.build("gate", GateSettings),
             base=top.base if base is None else base,
+            deep=top.deep if deep is None else deep,
+            deep_gain=top.deep_gain,
         )
+
+
+def _check(deep: str, deep_gain: float) -> None:
+    if deep not in get_args(Deep):
+        raise ConfigError(f"deep is {deep!r}.", f"Use one of {', '.join(get_args(Deep))}.")
+    if not -1 <= deep_gain <= 1:
+        raise ConfigError(f"deep_gain is {deep_gain}.", "Use -1 to 1; 0.02 is two points of nDCG@10.")

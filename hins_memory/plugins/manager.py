@@ -5,14 +5,19 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import logging
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
 
+from hins_memory.errors import AgentError
 from hins_memory.plugins import hookspecs
+from hins_memory.plugins.protocols import check_agent
 from hins_memory.types import Event
 
-__all__ = ["RedactionError", "broken_plugins", "get_plugin_manager", "plugin_packages", "redact", "redacts"]
+if TYPE_CHECKING:
+    from hins_memory.plugins.protocols import Agent
+
+__all__ = ["RedactionError", "agent_of", "broken_plugins", "get_plugin_manager", "plugin_packages", "redact", "redacts"]
 
 ENTRY_POINT_GROUP = "hins_memory"
 logger = logging.getLogger(__name__)
@@ -36,6 +41,22 @@ def get_plugin_manager() -> pluggy.PluginManager:
             _broken[entry_point.name] = f"{type(error).__name__}: {error}"
             logger.warning("The plugin %r could not be loaded: %s", entry_point.name, error)
     return manager
+
+
+def agent_of(memory: Any) -> Agent:
+    """Return the agent that a plugin has for a live object.
+
+    Raises:
+        AgentError: hins is not attached to the object, or the agent lacks a member.
+    """
+    agent: Agent | None = get_plugin_manager().hook.hins_agent(memory=memory)
+    if agent is None:
+        raise AgentError(
+            f"hins is not attached to this {type(memory).__name__} as its embedder.",
+            'Use hins_memory.attach(memory, embedder="hins") first.',
+        )
+    check_agent(agent)
+    return agent
 
 
 def broken_plugins() -> dict[str, str]:

@@ -10,6 +10,7 @@ from hins_memory.training.query_samples import QuerySample
 from hins_memory.training.run import RunContent, TrainingRun, discard_runs, open_run
 from hins_memory.training.settings import TrainSettings
 from hins_memory.training.trainer import TrainResult, train_encoder
+from hins_memory.training.unknown_space import encoder_of_space
 
 __all__ = [
     "AuxiliaryData",
@@ -19,6 +20,7 @@ __all__ = [
     "TrainSettings",
     "TrainingRun",
     "discard_runs",
+    "encoder_of_space",
     "open_run",
     "train_encoder",
 ]

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 #: A gate that lets everything pass: what is learned in few steps is not the point here.
 OPEN = GateSettings(held_out_share=0.2, min_queries=5, max_general_loss=1.0, max_cutoff_shift=10.0)
-TOWER = replace(QUICK, train=replace(QUICK.train, mode="tower", min_steps=20), gate=OPEN)
+TOWER = replace(QUICK, train=replace(QUICK.train, mode="tower", min_steps=20), gate=OPEN, deep="never")
 
 
 def stored(memory: Any) -> dict[str, list[float]]:
