@@ -28,6 +28,9 @@ _SHRINKS = [step / 10 for step in range(16)]
 _FINER = 3
 # Of the documents' spread, what counts as spread along every direction, so that noise does not decide.
 _RIDGE = 0.1
+# Shares may differ by this much, relative to what they were; the gate allows 5%. The last of it would cost most: a
+# longer vector moves general retrieval.
+_TOLERANCE = 0.03
 # A query may get this much longer for a thousandth nearer to the shares, so that rankings change as little as needed.
 _COST = 1e-3
 
@@ -44,8 +47,8 @@ def calibrate_tower(
         cutoffs: the cosines that matter.
 
     Returns:
-        The model, with a last layer where one is needed, and ``{"cutoffs": {"0.5": [share under the base, without
-        that layer, with it]}}``.
+        The model, with a last layer where shares differ by more than 3% without one, and ``{"cutoffs": {"0.5": [share
+        under the base, without that layer, with it]}}``.
     """
     import torch
 
@@ -102,7 +105,7 @@ class _Sample:
 
         def cost(lengths: tuple[float, float]) -> float:
             difference = max_share_difference(wanted, shares_above(self.scores(*lengths), cutoffs))
-            return difference + _COST * (abs(lengths[0]) + lengths[1])
+            return max(0.0, difference - _TOLERANCE) + _COST * (abs(lengths[0]) + lengths[1])
 
         best = min(((raised, shrunk) for raised in _RAISES for shrunk in _SHRINKS), key=cost)
         step = 0.1

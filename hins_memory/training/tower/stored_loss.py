@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["StoredVectorsLoss"]
 
 # Enough that calibration meets the thresholds afterwards; more costs accuracy.
-_DRIFT_WEIGHT = 30.0
+_DRIFT_WEIGHT = 60.0
 
 
 class StoredVectorsLoss(nn.Module):
