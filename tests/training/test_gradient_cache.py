@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
-from hins_memory.training.loss.gradient_cache import micro_batches
-from hins_memory.training.loss.loss import TieredInfoNCELoss, text_keys
+from hins_memory.training.loss.gradient_cache import embed, micro_batches, text_keys
+from hins_memory.training.loss.loss import TieredInfoNCELoss
 
 QUERIES = [f"What did {name} say about day {day}?" for name in ("Ann", "Bo", "Cid") for day in range(4)]
 POSITIVES = [f"Bo: on day {day} it rained {'and rained ' * day}" for day in range(12)]
@@ -70,7 +70,7 @@ def held(model: SentenceTransformer, repeat: int, cache: bool) -> int:
             nonlocal alive
             alive -= self.size
 
-    batch = columns(model, QUERIES * repeat, POSITIVES * repeat)
+    batch = columns(model, *([f"{n} {text}" for n in range(repeat) for text in part] for part in (QUERIES, POSITIVES)))
     loss = TieredInfoNCELoss(model, micro_batch_size=6, gradient_cache=cache)
     with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
         loss(batch).backward()
@@ -126,16 +126,33 @@ def test_texts_share_a_key_when_their_tokens_are_the_same(rows, left, extra):
 @settings(max_examples=50)
 @given(texts, texts, st.booleans(), st.booleans(), st.integers(1, 5))
 def test_micro_batches_hold_every_text_once_and_in_its_own_tokens(first, second, left, prompted, size):
-    batches = micro_batches(
+    split = micro_batches(
         [padded(first, left, 1), {**padded(second, False, 2), **({"task": "document"} if prompted else {})}], size
     )
     found = {}
-    for batch in batches:
+    for batch in split.batches:
         assert len(batch.rows) <= size
         for row, ids, mask in zip(
             batch.rows.tolist(), batch.features["input_ids"], batch.features["attention_mask"], strict=True
         ):
             assert row not in found
-            found[row] = ids[mask.bool()].tolist()
-            assert batch.features.get("task") == ("document" if prompted and row >= len(first) else None)
-    assert [found[row] for row in range(len(found))] == [*first, *second]
+            found[row] = (ids[mask.bool()].tolist(), batch.features.get("task"))
+    expected = [*((row, None) for row in first), *((row, "document" if prompted else None) for row in second)]
+    assert [found[place] for place in split.places.tolist()] == expected
+    assert len(found) == len({(tuple(row), task) for row, task in expected})
+
+
+def test_a_repeated_text_is_embedded_once_with_the_gradient_of_all_its_places(model):
+    model.eval()
+    texts = [[*QUERIES, *QUERIES[:3]], [QUERIES[5], *NEGATIVES, NEGATIVES[0], NEGATIVES[0]]]
+    together = micro_batches(columns(model, *texts), 5)
+    assert sum(len(batch.rows) for batch in together.batches) == len(set(texts[0] + texts[1])) == 24
+    alone = [micro_batches(columns(model, [text]), 1) for text in texts[0] + texts[1]]
+    weights = torch.randn(len(alone), 32, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for vectors in (embed(model, together), torch.cat([embed(model, one) for one in alone])):
+        model.zero_grad()
+        (vectors * weights).sum().backward()
+        gradients.append({name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None})
+    for name, gradient in gradients[1].items():
+        assert torch.allclose(gradients[0][name], gradient, atol=1e-4), name

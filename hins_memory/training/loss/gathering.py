@@ -8,16 +8,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["gathered", "process_rank"]
+__all__ = ["gathered", "process_rank", "several_processes"]
 
 
-def _several() -> bool:
+def several_processes() -> bool:
+    """Tell whether several processes train together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def process_rank() -> int:
     """Return the number of this process, 0 for the first or only one."""
-    return dist.get_rank() if _several() else 0
+    return dist.get_rank() if several_processes() else 0
 
 
 def gathered(tensor: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ def gathered(tensor: Tensor) -> Tensor:
         Tensor of shape (n, processes * m, ...). Its gradient reaches every process: each gets the sum of all processes'
         gradients of its part.
     """
-    if not _several():
+    if not several_processes():
         return tensor
     if not tensor.requires_grad:
         return torch.cat(_all(tensor), dim=1)

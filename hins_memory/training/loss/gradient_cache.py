@@ -12,9 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["MicroBatch", "cached_loss", "embed", "micro_batches"]
+from hins_memory.training.loss.gathering import several_processes
+
+__all__ = ["MicroBatch", "MicroBatches", "cached_loss", "embed", "micro_batches", "text_keys"]
 
 Column = dict[str, Any]
+
+# Odd multipliers of splitmix64, as signed numbers: keys are sums of products modulo 2**64.
+_GOLDEN, _MIX = -7046029254386353131, -4658895280553007687
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +27,7 @@ class MicroBatch:
     """Texts of about the same length that go through the model together.
 
     Attributes:
-        rows: the texts' positions among all texts of the columns, of shape (n,).
+        rows: the texts' numbers among the distinct ones, of shape (n,).
         features: their tokens, each tensor of shape (n, length), and the model's other inputs.
     """
 
@@ -30,8 +35,39 @@ class MicroBatch:
     features: Column
 
 
-def micro_batches(columns: Sequence[Column], size: int) -> list[MicroBatch]:
-    """Sort the texts of several columns by length and split them, so that little is padded.
+@dataclass(frozen=True, slots=True)
+class MicroBatches:
+    """The distinct texts of some columns, split for the model.
+
+    Attributes:
+        batches: together their rows are 0 ... number of distinct texts - 1.
+        places: which of the distinct texts each text of the columns is, of shape (sum of n_i,).
+    """
+
+    batches: list[MicroBatch]
+    places: Tensor
+
+
+def text_keys(column: dict[str, Any]) -> Tensor:
+    """Return a hash of each text's tokens, independent of the padding: int64 of shape (n,).
+
+    Two different texts have the same hash with a probability of the order of 2**-46 (multilinear hashing).
+    """
+    mask = column["attention_mask"].long()
+    # (n, length): 1 for the first token of the text, 2 for the second ...
+    position = mask.cumsum(dim=1)
+    factors = position * _GOLDEN
+    factors = (factors ^ (factors >> 29)) * _MIX
+    factors = (factors ^ (factors >> 32)) | 1
+    keys: Tensor = (mask * (column["input_ids"].long() + 1) * factors).sum(dim=1) + mask.sum(dim=1)
+    return keys
+
+
+def micro_batches(columns: Sequence[Column], size: int) -> MicroBatches:
+    """Sort the distinct texts of several columns by length and split them, so that little is padded.
+
+    A text that occurs several times, in one column or in several, goes through the model once. Where several processes
+    train together every occurrence does, because all of them have to make equally many passes.
 
     Args:
         columns: tokenised columns, each with ``input_ids`` and ``attention_mask`` of shape (n_i, length_i), padded on
@@ -39,7 +75,7 @@ def micro_batches(columns: Sequence[Column], size: int) -> list[MicroBatch]:
         size: texts per micro-batch.
 
     Returns:
-        The micro-batches, shortest texts first; together their rows are 0 ... sum of n_i - 1.
+        The micro-batches, shortest texts first.
     """
     starts = torch.tensor([0, *(len(column["input_ids"]) for column in columns)]).cumsum(0).tolist()
     # Columns that the model treats differently (prompts, routes) do not share a forward pass.
@@ -48,17 +84,26 @@ def micro_batches(columns: Sequence[Column], size: int) -> list[MicroBatch]:
         options = tuple(sorted((name, value) for name, value in column.items() if not isinstance(value, Tensor)))
         kinds.setdefault(options, []).append(i)
     batches: list[MicroBatch] = []
+    places = torch.empty(starts[-1], dtype=torch.long, device=columns[0]["input_ids"].device)
+    known = 0
     for options, indexes in kinds.items():
-        device = columns[indexes[0]]["input_ids"].device
-        rows = torch.cat([torch.arange(starts[i], starts[i + 1], device=device) for i in indexes])
+        rows = torch.cat([torch.arange(starts[i], starts[i + 1], device=places.device) for i in indexes])
         merged = _merged([_padded_right(columns[i]) for i in indexes])
-        lengths = merged["attention_mask"].sum(dim=1)
+        numbers = torch.arange(len(rows), device=places.device)
+        if not several_processes():
+            numbers = torch.unique(text_keys(merged), return_inverse=True)[1]
+        count = int(numbers.max()) + 1
+        places[rows] = known + numbers
+        # (count,): where each distinct text occurs, in whichever of its rows
+        occurs = torch.empty_like(numbers[:count]).scatter_(0, numbers, torch.arange(len(rows), device=places.device))
+        lengths = merged["attention_mask"].sum(dim=1)[occurs]
         for chosen in torch.split(torch.argsort(lengths, stable=True), size):
             # A text without tokens still needs one column.
             length = max(1, int(lengths[chosen].max()))
-            features = {name: tensor[chosen, :length] for name, tensor in merged.items()}
-            batches.append(MicroBatch(rows[chosen], {**features, **dict(options)}))
-    return batches
+            features = {name: tensor[occurs[chosen], :length] for name, tensor in merged.items()}
+            batches.append(MicroBatch(known + chosen, {**features, **dict(options)}))
+        known += count
+    return MicroBatches(batches, places)
 
 
 def _padded_right(column: Column) -> dict[str, Tensor]:
@@ -90,37 +135,37 @@ def _in_order(vectors: list[Tensor], batches: Sequence[MicroBatch]) -> Tensor:
     return torch.cat(vectors)[torch.argsort(order)]
 
 
-def embed(model: nn.Module, batches: Sequence[MicroBatch]) -> Tensor:
-    """Return the unit vectors of all texts, of shape (texts, dim) in the order of their rows, float32."""
-    return _in_order([_vectors(model, batch) for batch in batches], batches)
+def embed(model: nn.Module, texts: MicroBatches) -> Tensor:
+    """Return the unit vectors of all texts, of shape (texts, dim) in the order of the columns, float32."""
+    return _in_order([_vectors(model, batch) for batch in texts.batches], texts.batches)[texts.places]
 
 
-def cached_loss(model: nn.Module, batches: Sequence[MicroBatch], loss_of: Callable[[Tensor], Tensor]) -> Tensor:
+def cached_loss(model: nn.Module, texts: MicroBatches, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
     """Return a loss whose gradient is computed one micro-batch at a time (GradCache, arXiv 2101.06983).
 
     The texts are embedded without a graph; the loss is taken back to the vectors; when `backward` is called, each
     micro-batch is embedded again, with the random numbers of its first pass, and the gradient of its vectors goes
-    back to the weights. Loss and gradients equal those of `loss_of(embed(model, batches))`; the activations of one
+    back to the weights. Loss and gradients equal those of `loss_of(embed(model, texts))`; the activations of one
     micro-batch are held at a time, for about half more time.
 
     Args:
         model: a sentence-transformers model, possibly wrapped for several processes.
-        batches: what `micro_batches` returned.
+        texts: what `micro_batches` returned.
         loss_of: takes the unit vectors of shape (texts, dim) and returns a scalar.
     """
     states: list[_RandomState] = []
     parts: list[Tensor] = []
     with torch.no_grad():
-        for batch in batches:
+        for batch in texts.batches:
             states.append(_RandomState(batch.rows.device))
             parts.append(_vectors(model, batch))
-    vectors = _in_order(parts, batches).requires_grad_()
+    vectors = _in_order(parts, texts.batches).requires_grad_()
     with torch.enable_grad():
-        loss = loss_of(vectors)
+        loss = loss_of(vectors[texts.places])
         (gradient,) = torch.autograd.grad(loss, vectors)
     result = loss.detach().requires_grad_()
     result.register_hook(  # type: ignore[no-untyped-call]
-        partial(_backward, model=model, batches=batches, states=states, gradient=gradient)
+        partial(_backward, model=model, batches=texts.batches, states=states, gradient=gradient)
     )
     return result
 

@@ -9,18 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from hins_memory.training.loss.gathering import gathered, process_rank
-from hins_memory.training.loss.gradient_cache import cached_loss, embed, micro_batches
+from hins_memory.training.loss.gradient_cache import cached_loss, embed, micro_batches, text_keys
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["TieredInfoNCELoss", "embed_sorted", "text_keys"]
+__all__ = ["TieredInfoNCELoss", "embed_sorted"]
 
 #: From this many texts a step (in a process) on, or from this many forward passes on, gradients are cached, unless the
 #: caller says otherwise. A small micro-batch says that memory is short.
 CACHE_FROM, CACHE_FROM_PASSES = 1024, 64
-# Odd multipliers of splitmix64, as signed numbers: keys are sums of products modulo 2**64.
-_GOLDEN, _MIX = -7046029254386353131, -4658895280553007687
 
 
 def embed_sorted(model: nn.Module, columns: list[dict[str, Any]], micro_batch_size: int) -> Tensor:
@@ -35,21 +33,6 @@ def embed_sorted(model: nn.Module, columns: list[dict[str, Any]], micro_batch_si
         Unit vectors of shape (sum of n_i, dim), in the order of the columns, float32.
     """
     return embed(model, micro_batches(columns, micro_batch_size))
-
-
-def text_keys(column: dict[str, Any]) -> Tensor:
-    """Return a hash of each text's tokens, independent of the padding: int64 of shape (n,).
-
-    Two different texts have the same hash with a probability of the order of 2**-46 (multilinear hashing).
-    """
-    mask = column["attention_mask"].long()
-    # (n, length): 1 for the first token of the text, 2 for the second ...
-    position = mask.cumsum(dim=1)
-    factors = position * _GOLDEN
-    factors = (factors ^ (factors >> 29)) * _MIX
-    factors = (factors ^ (factors >> 32)) | 1
-    keys: Tensor = (mask * (column["input_ids"].long() + 1) * factors).sum(dim=1) + mask.sum(dim=1)
-    return keys
 
 
 class TieredInfoNCELoss(nn.Module):
@@ -112,7 +95,7 @@ class TieredInfoNCELoss(nn.Module):
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
         """Return the mean loss of this process's part of a batch, a scalar; the trainer passes no labels."""
         columns = list(sentence_features)
-        batches = micro_batches(columns, self.micro_batch_size)
+        texts = micro_batches(columns, self.micro_batch_size)
         # (columns, batch_size)
         keys = torch.stack([text_keys(column) for column in columns])
         count = keys.shape[1]
@@ -128,8 +111,8 @@ class TieredInfoNCELoss(nn.Module):
             return nn.functional.cross_entropy(scores, target)
 
         if torch.is_grad_enabled() and self._caches(keys.numel()):
-            return cached_loss(self.model, batches, loss_of)
-        return loss_of(embed(self.model, batches))
+            return cached_loss(self.model, texts, loss_of)
+        return loss_of(embed(self.model, texts))
 
     def _caches(self, texts: int) -> bool:
         limit = min(CACHE_FROM, CACHE_FROM_PASSES * self.micro_batch_size)
