@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,8 @@ Column = dict[str, Any]
 
 # Odd multipliers of splitmix64, as signed numbers: keys are sums of products modulo 2**64.
 _GOLDEN, _MIX = -7046029254386353131, -4658895280553007687
+# On a CPU a pass with more padding than this many tokens takes longer than two passes.
+_MAX_PADDING = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +88,42 @@ def micro_batches(columns: Sequence[Column], size: int) -> MicroBatches:
         kinds.setdefault(options, []).append(i)
     batches: list[MicroBatch] = []
     places = torch.empty(starts[-1], dtype=torch.long, device=columns[0]["input_ids"].device)
-    known = 0
+    known, together = 0, several_processes()
     for options, indexes in kinds.items():
         rows = torch.cat([torch.arange(starts[i], starts[i + 1], device=places.device) for i in indexes])
         merged = _merged([_padded_right(columns[i]) for i in indexes])
         numbers = torch.arange(len(rows), device=places.device)
-        if not several_processes():
+        if not together:
             numbers = torch.unique(text_keys(merged), return_inverse=True)[1]
         count = int(numbers.max()) + 1
         places[rows] = known + numbers
         # (count,): where each distinct text occurs, in whichever of its rows
         occurs = torch.empty_like(numbers[:count]).scatter_(0, numbers, torch.arange(len(rows), device=places.device))
         lengths = merged["attention_mask"].sum(dim=1)[occurs]
-        for chosen in torch.split(torch.argsort(lengths, stable=True), size):
+        order = torch.argsort(lengths, stable=True)
+        padding = math.inf if together or order.device.type != "cpu" else _MAX_PADDING
+        for chosen in torch.split(order, _pass_sizes(lengths[order].tolist(), size, padding)):
             # A text without tokens still needs one column.
             length = max(1, int(lengths[chosen].max()))
             features = {name: tensor[occurs[chosen], :length] for name, tensor in merged.items()}
             batches.append(MicroBatch(known + chosen, {**features, **dict(options)}))
         known += count
     return MicroBatches(batches, places)
+
+
+def _pass_sizes(lengths: Sequence[int], most: int, padding: float) -> list[int]:
+    """Split texts, shortest first, into passes of at most `most` texts and about `padding` padding tokens."""
+    sizes: list[int] = []
+    # From the longest text on: what a pass is padded to is known when it begins.
+    count = wasted = longest = 0
+    for length in reversed(lengths):
+        wasted += longest - length
+        if not count or count == most or wasted > padding:
+            sizes.append(0)
+            count, wasted, longest = 0, 0, length
+        count += 1
+        sizes[-1] = count
+    return sizes[::-1]
 
 
 def _padded_right(column: Column) -> dict[str, Tensor]:
