@@ -12,7 +12,7 @@ from hins_memory.training import TrainSettings
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("shallow_base")
+@pytest.mark.usefixtures("shallow_stock")
 def test_the_demo_scores_only_what_was_not_trained_on(settings: Settings) -> None:
     played = load_sample()[:4]
     seen: list[str] = []

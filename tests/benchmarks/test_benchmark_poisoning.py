@@ -45,6 +45,7 @@ def test_settings_of_the_miner_are_read_from_a_row():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow_stock")
 def test_a_small_run_gives_a_table_and_goes_on_where_it_was(tiny_file, tmp_path):
     options = ["--data", str(tiny_file), "--work", str(tmp_path), "--quick", "--mode", "query", "--attacks", "far"]
     options += ["--doses", "none", "tenth", "--json", str(tmp_path / "result.json")]

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from hins_memory.database.engine import open_database
 from hins_memory.log.reader import LogReader
-from hins_memory.log.rows import owner_scope
 from hins_memory.log.writer import LogWriter
 from hins_memory.types import Answer, Deletion, Event, Feedback, Memory, RankedMemory, Retrieval, Scope, ScopeLog, Turn
 
@@ -157,4 +156,4 @@ def _as_sets(log: ScopeLog) -> tuple[object, ...]:
 
 @given(st.builds(Scope, *[st.text(st.characters(exclude_categories=["Cs"]), max_size=8)] * 4))
 def test_an_owner_key_is_read_back_as_the_owner(scope):
-    assert owner_scope(scope.owner.key) == scope.owner
+    assert Scope.from_key(scope.owner.key) == scope.owner

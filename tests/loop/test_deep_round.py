@@ -71,6 +71,7 @@ def test_what_is_no_choice_is_said() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # four trainings
 def test_searches_are_served_by_the_tower_while_the_deep_version_is_built(
     settings: Settings, shallow_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,7 +85,7 @@ def test_searches_are_served_by_the_tower_while_the_deep_version_is_built(
     monkeypatch.setattr(training, "train_encoder", noting)
     served: set[str] = set()
     with contextlib.closing(Memory(embedder="hins", model=str(shallow_folder), settings=settings)) as memory:
-        for conversation in sample(8):
+        for conversation in sample(6):
             play(memory, conversation)
         asked, user = "Who plays an instrument?", sample(1)[0].id
 
