@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "score_offset_of",
     "shift_of",
+    "with_affine",
     "with_modules",
     "with_score_offset",
     "with_shift",
@@ -73,11 +74,22 @@ def with_shift(model: SentenceTransformer, shift: Tensor) -> SentenceTransformer
     """Return the model with a vector of shape (dim,) added to its unit vectors, which are unit vectors again."""
     import torch
 
+    return with_affine(model, torch.eye(len(shift)), shift)
+
+
+def with_affine(model: SentenceTransformer, weight: Tensor, bias: Tensor) -> SentenceTransformer:
+    """Return the model with an affine map behind its unit vectors, whose results are unit vectors again.
+
+    Args:
+        model: a model of sentence-transformers' modules.
+        weight: of shape (new dim, dim).
+        bias: of shape (new dim,).
+    """
     Normalize = layers().Normalize
     modules = list(model.children())
     if not isinstance(modules[-1], Normalize):
         modules.append(Normalize())
-    return with_modules(model, [*modules, affine_layer(torch.eye(len(shift)), shift), Normalize()])
+    return with_modules(model, [*modules, affine_layer(weight, bias), Normalize()])
 
 
 def shift_of(added: Sequence[Any]) -> Tensor | None:

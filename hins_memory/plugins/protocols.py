@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hins_memory.types import Scope
 
-__all__ = ["Agent", "Index", "Ranking", "Record", "check_agent", "ranking_of", "same_record"]
+__all__ = ["Agent", "Index", "Ranking", "Record", "check_agent", "ranking_of", "same_record", "sample_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +179,13 @@ def ranking_of(agent: Agent) -> Ranking | None:
     """Return how an agent's framework ranks; None where it ranks by cosine alone, or does not say."""
     ranking: Ranking | None = getattr(agent, "ranking", None)
     return ranking
+
+
+def sample_of(index: Index, count: int) -> list[Record]:
+    """Return at most `count` records of an index: by its own `sample` where it has one, else its first page."""
+    some = getattr(index, "sample", None)
+    found: list[Record] = next(index.pages(count), []) if some is None else some(count)
+    return found
 
 
 def same_record(one: Record | None, other: Record | None) -> bool:

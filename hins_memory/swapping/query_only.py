@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hins_memory.errors import SwapError
+from hins_memory.plugins.protocols import sample_of
 from hins_memory.swapping.sync import compare_vectors
 
 if TYPE_CHECKING:
@@ -50,9 +51,7 @@ def sample_vectors(index: Index, encoder: Encoder) -> tuple[int, int]:
     Returns:
         How many were compared, 0 if the store returns none; and how many of them are others.
     """
-    # Some stores list everything, or nothing, where they are asked for a page.
-    some = getattr(index, "sample", None)
-    sample = next(index.pages(_SAMPLE), []) if some is None else some(_SAMPLE)
+    sample = sample_of(index, _SAMPLE)
     return compare_vectors(sample, index.vectors([record.id for record in sample]), encoder)
 
 

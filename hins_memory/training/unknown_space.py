@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoders.encoder import Encoder
-from hins_memory.encoders.layers import affine_layer, layers
-from hins_memory.encoders.score_offset import with_modules
+from hins_memory.encoders.score_offset import with_affine
 from hins_memory.errors import NotEnoughDataError, TrainingError
 from hins_memory.training.postprocess.weights import without_added_layers
 from hins_memory.types import Role
@@ -106,11 +105,7 @@ def encoder_of_space(
     local = Encoder(without_added_layers(encoder), encoder.version, cache_size=0)
     weight, shift = _ridge(local.encode([texts[row] for row in chosen]), stored[chosen])
     digest = hashlib.sha256(weight.numpy().tobytes() + shift.numpy().tobytes()).hexdigest()[:8]
-    modules = list(local.model.children())
-    Normalize = layers().Normalize
-    if not isinstance(modules[-1], Normalize):
-        modules.append(Normalize())
-    model = with_modules(local.model, [*modules, affine_layer(weight, shift), Normalize()])
+    model = with_affine(local.model, weight, shift)
     return _MappedEncoder(Encoder(model, encoder.version), texts, stored, space, digest)
 
 
