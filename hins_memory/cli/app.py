@@ -15,6 +15,7 @@ from hins_memory.cli.evaluate import evaluate
 from hins_memory.cli.log import log
 from hins_memory.cli.options import Options
 from hins_memory.cli.screen import say_version
+from hins_memory.cli.serve import serve
 from hins_memory.cli.synthesize import synthesize
 from hins_memory.cli.terminal import set_up_logging
 
@@ -66,6 +67,7 @@ app.command()(evaluate)
 app.command()(loop.swap)
 app.command()(loop.rollback)
 app.command()(loop.run)
+app.command()(serve)
 app.add_typer(encoders, name="encoders")
 app.add_typer(log, name="log")
 app.command()(synthesize)

@@ -1,0 +1,40 @@
+"""The application: routers from the room's modules, behind the middleware that bounds and counts everything."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+import hins_memory
+from hins_memory.config import Settings
+from hins_memory.server import embeddings, health, metrics
+from hins_memory.server.middleware import Gatekeeper, Journal
+from hins_memory.server.problems import add_handlers
+from hins_memory.server.settings import ServeSettings
+from hins_memory.server.state import ServerState
+
+__all__ = ["create_app"]
+
+# Every module here has a `router`; what it needs of the server it gets by `state_of(request)`.
+_MODULES = (health, metrics, embeddings)
+
+
+def create_app(settings: Settings, options: ServeSettings | None = None) -> FastAPI:
+    """Return the application that serves a project.
+
+    Args:
+        settings: the project.
+        options: bounds and keys; None stands for the defaults, which let in everybody on this machine.
+
+    Raises:
+        LogError: the project's database cannot be opened.
+    """
+    state = ServerState(settings, options or ServeSettings())
+    app = FastAPI(title="hins-memory", version=hins_memory.__version__)
+    app.state.server = state
+    add_handlers(app)
+    for module in _MODULES:
+        app.include_router(module.router)
+    # The last one added is the first to see a request.
+    app.add_middleware(Gatekeeper, options=state.options)
+    app.add_middleware(Journal, metrics=state.metrics)
+    return app
