@@ -28,17 +28,18 @@ class Models:
         self.cache_folder: Path = arguments.cache or Settings().home / "benchmarks" / "replies"
 
     @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the options about readers and language models."""
+    def add_arguments(parser: argparse.ArgumentParser, *, reader: bool = True) -> None:
+        """Add the options about readers and language models; without `reader` those about an endpoint's use alone."""
         group = parser.add_argument_group("language models", "the key is read from $OPENAI_API_KEY")
         add = group.add_argument
-        add(
-            "--reader",
-            default="none",
-            help=f"none (default), extractive[:DIR_OR_NAME] ({DEFAULT_EXTRACTIVE}) or openai:MODEL",
-        )
-        add("--base-url", default=os.environ.get("OPENAI_BASE_URL", ""), metavar="URL",
-            help="an OpenAI-compatible endpoint (default $OPENAI_BASE_URL, else OpenAI's)")  # fmt: skip
+        if reader:
+            add(
+                "--reader",
+                default="none",
+                help=f"none (default), extractive[:DIR_OR_NAME] ({DEFAULT_EXTRACTIVE}) or openai:MODEL",
+            )
+            add("--base-url", default=os.environ.get("OPENAI_BASE_URL", ""), metavar="URL",
+                help="an OpenAI-compatible endpoint (default $OPENAI_BASE_URL, else OpenAI's)")  # fmt: skip
         add("--workers", type=int, default=8, help="questions asked at once (default 8)")
         add("--timeout", type=float, default=60.0, metavar="SECONDS", help="until a request is given up (default 60)")
         add("--tries", type=int, default=5, help="tries of a request (default 5)")
