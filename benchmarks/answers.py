@@ -174,8 +174,8 @@ def _about(settings: dict[str, Any]) -> list[str]:
         f"Written by `benchmarks/answers.py`. A model answers questions of LoCoMo's categories 1-4, drawn with seed "
         f"{settings['seed']} from {', '.join(settings['conversations'])}, from the memories that Mem0's search "
         f"({search}) finds among the turns. *nothing* shows no memory, *evidence* the turns that hold the answer, as "
-        "if the retrieval were perfect. A table's questions are those that were answered from every source when the run "
-        "was stopped; their order was drawn beforehand."
+        "if the retrieval were perfect. A table's questions are those that were answered from every source when the "
+        "run was stopped; their order was drawn beforehand."
     )
     how = (
         f"Temperature 0, at most {settings['max_tokens']} tokens. The instruction begins every prompt; the memories, "
