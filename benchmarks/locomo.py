@@ -5,6 +5,7 @@
     python benchmarks/locomo.py --agent mem0 --train-data ONE.json --eval-data ANOTHER.json
     python benchmarks/locomo.py --agent memoryos --llm-url http://localhost:8000/v1 --llm-model NAME
     python benchmarks/locomo.py --encoders stock,starter,hins --hybrid
+    python benchmarks/locomo.py --agent none --encoders stock,bm25,starter,DIR
     python benchmarks/locomo.py --encoders stock,hins --reader openai:MODEL --base-url URL --report FILE.html
 
 Protocols score the retrieval in two ways: the encoder alone (cosine over the question's own conversation) and the
@@ -32,6 +33,7 @@ from typing import get_args
 from hins_memory.errors import AgentError, ConfigError
 from hins_memory.llm import Usage
 from hins_memory.training.settings import Mode, TrainSettings
+from parts.agents.alone import BM25
 from parts.agents.hybrid import enable_hybrid
 from parts.agents.llm_proxy import LlmProxy
 from parts.agents.mem0 import fused_parts
@@ -61,7 +63,12 @@ _SECRETS = ("json", "llm_key")
 
 def _parser() -> argparse.ArgumentParser:
     parser = base_parser("LoCoMo: retrieval of a memory agent, and a reader's answers, with one encoder or another.")
-    parser.add_argument("--agent", choices=["mem0", "memoryos"], default="mem0", help="the memory agent (default mem0)")
+    parser.add_argument(
+        "--agent",
+        choices=["mem0", "memoryos", "none"],
+        default="mem0",
+        help="the memory agent; none: encoders alone, side by side",
+    )
     parser.add_argument("--data", type=Path, metavar="FILE", help="locomo10.json, a file of its format, or sample")
     parser.add_argument("--memories", choices=["turns", "facts"], default="turns", help="what is stored")
     parser.add_argument("--protocol", choices=["stock", "deployment"], help="without training (default), or with")
@@ -82,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--audited", action="store_true", help="leave out questions with known label errors")
     LLM.add_arguments(parser)
     group = parser.add_argument_group("side by side")
-    group.add_argument("--encoders", metavar="NAME,...", help="stock, hins (trained here), folders or names of the hub")
+    group.add_argument(
+        "--encoders", metavar="NAME,...", help="stock, hins (trained here), folders, names of the hub, bm25"
+    )
     group.add_argument("--hybrid", action="store_true", help="Mem0 searches with BM25 and entities beside cosines")
     group.add_argument("--infer", action="store_true", help="Mem0 extracts memories with --llm-model at --base-url")
     group.add_argument("--infer-turns", type=int, default=2, metavar="N", help="turns a call of Mem0 sees (default 2)")
@@ -111,7 +120,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--report, --infer, --judge and --fresh need --encoders or --reader": not side_by_side
         and bool(given.report or given.infer or given.judge or given.fresh),
         "--judge needs --reader": given.judge is not None and given.reader == "none",
-        "--hybrid is for Mem0: MemoryOS has a search of its own": given.hybrid and given.agent != "mem0",
+        "--hybrid is for Mem0": given.hybrid and given.agent != "mem0",
+        "--agent none needs --encoders or --reader": given.agent == "none" and not side_by_side,
+        "bm25 is no encoder that an agent embeds with: use --agent none": BM25 in given.encoders
+        and given.agent != "none",
         "--infer is for Mem0 and replaces --memories": given.infer
         and (given.agent != "mem0" or given.memories != "turns"),
         "--infer-turns is at least 1": given.infer_turns < 1,
@@ -152,6 +164,7 @@ def _run(arguments: argparse.Namespace) -> None:
             save=arguments.save_encoder,
             llm=None,
             mode=arguments.mode,
+            alone=arguments.agent == "none",
         )
         settings = {name: value for name, value in vars(arguments).items() if name not in _SECRETS}
         if arguments.hybrid:
@@ -197,7 +210,7 @@ def _side_by_side(arguments: argparse.Namespace, plan: Plan, settings: dict[str,
             else:
                 plan = replace(plan, llm=LLM(proxy.base_url, arguments.llm_model, "none"), memories="facts")
                 settings["memories"] = "pages"
-        if plan.llm is None:
+        if plan.agent == "mem0":
             settings |= fused_parts()
         data = _load(arguments.data, plan)
         errors = known_errors() if arguments.audited else {}

@@ -3,4 +3,4 @@
 In: conversations or histories, an encoder, settings. Out: what each search found, best first; the log, if recorded.
 """
 
-__all__ = ["histories", "llm_proxy", "mem0", "mem0_extraction", "memoryos"]
+__all__ = ["alone", "histories", "llm_proxy", "mem0", "mem0_extraction", "memoryos"]

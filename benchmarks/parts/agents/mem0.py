@@ -7,10 +7,8 @@ from importlib.util import find_spec
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hins_memory.errors import AgentError
-from hins_memory.evaluation.evaluate import TIE_DECIMALS
+from parts.agents.alone import TOP_K, rank_alone
 from parts.datasets.locomo import Conversation, Document, Memories, documents
 
 if TYPE_CHECKING:
@@ -22,10 +20,8 @@ if TYPE_CHECKING:
     from hins_memory.config import Settings
     from hins_memory.encoders.encoder import Encoder
 
-__all__ = ["REFUSAL", "TOP_K", "Mem0Player", "OpenMem0", "fused_parts"]
+__all__ = ["REFUSAL", "Mem0Player", "OpenMem0", "fused_parts"]
 
-#: How many memories a search asks for: Mem0's default.
-TOP_K = 20
 #: What the agent answers to a trap question (category 5), which has no answer.
 REFUSAL = "I don't know, that was not mentioned."
 
@@ -96,7 +92,7 @@ class Mem0Player(OpenMem0):
         document_of = self._store(conversation)
         stored = time.perf_counter()
         rankings = self._ask(conversation, document_of)
-        self.alone = self._rank_alone([question.text for question in conversation.questions])
+        self.alone = rank_alone(self.encoder, self.stored, [question.text for question in conversation.questions])
         self.add_seconds += stored - started
         self.search_seconds += time.perf_counter() - stored
         return rankings
@@ -128,14 +124,3 @@ class Mem0Player(OpenMem0):
             answerable = question.category != 5 and question.answer
             self._memory.answered(found["retrieval_id"], question.answer if answerable else REFUSAL)
         return rankings
-
-    def _rank_alone(self, questions: list[str]) -> list[list[str]]:
-        """Return the ids of the documents with the best cosines for each question, as an evaluation ranks them."""
-        if not self.stored:
-            return [[] for _ in questions]
-        rows = sorted(self.stored, key=lambda one: one.id)
-        vectors = self.encoder.encode([one.text for one in rows], role="document")
-        # (questions, documents)
-        cosines = np.round(self.encoder.encode(questions, role="query") @ vectors.T, TIE_DECIMALS)
-        best = np.argsort(-cosines, axis=1, kind="stable")[:, :TOP_K]
-        return [[rows[column].id for column in row] for row in best]

@@ -13,7 +13,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.errors import AgentError
-from parts.agents.mem0 import REFUSAL, TOP_K
+from parts.agents.alone import TOP_K
+from parts.agents.mem0 import REFUSAL
 from parts.datasets.locomo import Conversation, Fact, Turn
 
 if TYPE_CHECKING:

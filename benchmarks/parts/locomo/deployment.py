@@ -48,7 +48,8 @@ _QUICK_EXAMPLES = 64
 class Plan:
     """What one run does: what is stored, which encoder it starts from, and where its files may go.
 
-    `hybrid` says what serves Mem0's hybrid search where it is on (`enable_hybrid`).
+    `hybrid` says what serves Mem0's hybrid search where it is on (`enable_hybrid`). With `alone`, encoders are put
+    side by side without an agent.
     """
 
     memories: Memories
@@ -61,10 +62,13 @@ class Plan:
     extraction: Extraction | None = None
     mode: Mode = TrainSettings().mode
     hybrid: Mapping[str, str] | None = None
+    alone: bool = False
 
     @property
     def agent(self) -> str:
         """The agent's name."""
+        if self.alone:
+            return "none"
         return "mem0" if self.llm is None else "memoryos"
 
 

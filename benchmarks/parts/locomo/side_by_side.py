@@ -7,7 +7,7 @@ that was interrupted goes on where it was and a second one costs nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.evaluation import ndcg, recall
 from hins_memory.llm import ReplyCache, Usage
+from parts.agents.alone import BM25, TOP_K, AlonePlayer, bm25_version
 from parts.agents.hybrid import is_fused
-from parts.agents.mem0 import TOP_K, Mem0Player
+from parts.agents.mem0 import Mem0Player
 from parts.agents.mem0_extraction import InferPlayer
 from parts.agents.memoryos import MemoryosPlayer
 from parts.common.results import code_versions
@@ -116,7 +117,8 @@ class Retriever:
         if name == "hins":
             # In a folder of its own when fresh, so that nothing that is kept is overwritten half-way.
             keep = self._plan.work / "encoders" if self._fresh else self._folder / "encoders"
-            return trained_encoders(data, split_folds(data, folds, self._plan.seed), self._plan, keep)
+            plan = replace(self._plan, alone=False)  # what trains is an agent's traffic
+            return trained_encoders(data, split_folds(data, folds, plan.seed), plan, keep)
         return {one.id: name for one in data}
 
     def retrieve(self, name: str, data: Sequence[Conversation], models: Mapping[str, str]) -> list[Asked]:
@@ -127,7 +129,8 @@ class Retriever:
             by_model.setdefault(models[one.id], []).append(one)
         self.lost[name] = 0
         for number, (model, conversations) in enumerate(by_model.items()):
-            keys = {one.id: self._key(one, Encoder.load(model).version) for one in conversations}
+            version = bm25_version() if model == BM25 else Encoder.load(model).version
+            keys = {one.id: self._key(one, version) for one in conversations}
             kept = {one.id: self._kept(keys[one.id], one) for one in conversations}
             missing = [one for one in conversations if kept[one.id] is None]
             for one, player in self._players(name, number, model, missing):
@@ -148,7 +151,7 @@ class Retriever:
 
     def _players(
         self, name: str, number: int, model: str, conversations: Sequence[Conversation]
-    ) -> Iterator[tuple[Conversation, Mem0Player | MemoryosPlayer]]:
+    ) -> Iterator[tuple[Conversation, Mem0Player | MemoryosPlayer | AlonePlayer]]:
         """Yield each conversation with the agent to play it through, opened only where there is one to play.
 
         BM25 weighs words by how rare they are in the whole store. With hybrid search every conversation has a store of
@@ -158,6 +161,10 @@ class Retriever:
         if not conversations:
             return
         shown = progress(conversations, f"{plan.agent} with {name}")
+        if plan.alone:
+            alone = AlonePlayer(None if model == BM25 else Encoder.load(model), plan.memories)
+            yield from ((one, alone) for one in shown)
+            return
         groups: Iterable[Iterable[Conversation]] = ([one] for one in shown) if plan.hybrid else [shown]
         for part, group in enumerate(groups):
             with player_of(model, plan, settings_of(plan, f"{_plain(name)}-{number}-{part}")) as player:

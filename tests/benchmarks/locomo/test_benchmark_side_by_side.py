@@ -9,10 +9,13 @@ import pytest
 from llm_server import LLMServer, Raw
 from stand_in import RULES
 
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.evaluation import evaluate_encoder, score_rankings
 from hins_memory.llm import ChatClient, LlmSettings
+from parts.agents.alone import AlonePlayer
 from parts.agents.llm_proxy import LlmProxy
 from parts.agents.mem0_extraction import _chunks
-from parts.datasets.locomo import load_locomo
+from parts.datasets.locomo import eval_set, load_locomo, relevant
 from parts.locomo.side_by_side import shown
 
 pytest.importorskip("nltk")
@@ -47,6 +50,7 @@ def run(tmp_path, *argv):
     [
         (["--encoders", "stock,stock"], "twice"),
         (["--encoders", "stock,"], "or none"),
+        (["--encoders", "stock,bm25"], "use --agent none"),
         (["--encoders", "stock", "--protocol", "stock"], "replace"),
         (["--reader", "extractive", "--save-encoder", "x"], "replace"),
         (["--report", "x.html"], "need --encoders"),
@@ -189,3 +193,20 @@ def test_the_packaged_sample_is_a_data_set_too(home, tmp_path):
     found = run(tmp_path, "--data", "sample", "--encoders", "stock", "--quick")
     assert found["figures"]["stock_recall10"] > 30
     assert "stock_official_f1" not in found["figures"]
+
+
+def test_encoders_and_bm25_stand_side_by_side_without_an_agent(small_file, shallow_folder, home, tmp_path):
+    argv = ["--agent", "none", "--data", str(small_file), "--encoders", f"{shallow_folder},bm25"]
+    first = run(tmp_path, *argv)
+    rows = {row["encoder"]: row for row in first["rows"] if row.get("slice") == "categories 1-4"}
+    # the tiny questions repeat the words of their evidence
+    assert rows["bm25"]["recall5"] > 50
+    assert rows["bm25"]["ndcg10"] == pytest.approx(first["figures"]["bm25_ndcg10"])
+    assert first["figures"]["bm25_ndcg10_gain_ci_low"] < first["figures"]["bm25_ndcg10_gain"]
+    # the encoder's ranking is the one that the agent's own report calls "alone"
+    (conversation, *_) = load_locomo(small_file)
+    scores = evaluate_encoder(Encoder.load(shallow_folder), [eval_set(conversation, "turns")])
+    found = AlonePlayer(Encoder.load(shallow_folder), "turns").play(conversation)
+    asked = [ids for ids, gold in zip(found, relevant(conversation, "turns"), strict=True) if gold]
+    same = score_rankings([eval_set(conversation, "turns")], asked)
+    assert same.ndcg[10] == pytest.approx(scores.ndcg[10])
