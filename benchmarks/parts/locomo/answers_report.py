@@ -37,7 +37,8 @@ def answer_rows(cell: Cell, answers: Answers, base: str, seed: int) -> list[dict
                 result = paired_bootstrap(100 * scores[name], 100 * answers.scores[base][name], seed=seed)
                 row |= {f"{name}_gain": result.difference, f"{name}_low": result.low, f"{name}_high": result.high}
             if source not in ENDS and EVIDENCE in answers.scores:
-                room = _room(*(answers.scores[name][_MAIN] for name in (source, base, EVIDENCE)), seed)
+                found, start, best = (answers.scores[name][_MAIN] for name in (source, base, EVIDENCE))
+                room = _room(found, start, best, seed)
                 row |= dict(zip(("room", "room_low", "room_high"), room, strict=True))
         rows.append(row)
     return rows
