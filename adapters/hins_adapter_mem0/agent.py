@@ -6,12 +6,14 @@ import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hins_adapter_mem0.embedding import FrameworkEncoder, HinsEmbedding
 from hins_adapter_mem0.faiss_files import prepare_faiss, release_faiss
 from hins_adapter_mem0.index import StoreIndex
 from hins_adapter_mem0.indexes import open_index
+from hins_adapter_mem0.keywords import WeightedStore
 from hins_adapter_mem0.ranking import Mem0Ranking
 from hins_adapter_mem0.stores import GuardedStore, StoreOpener, entity_collection
 from hins_memory.registry.loader import EncoderSource
@@ -27,11 +29,20 @@ __all__ = ["AGENTS", "Mem0Agent", "Mem0Binding"]
 
 @dataclass(frozen=True, kw_only=True)
 class Mem0Binding(Binding):
-    """An embedder with the stores that hold its vectors; `version` is "" for Mem0's own embedder."""
+    """An embedder with the stores that hold its vectors; `version` is "" for Mem0's own embedder.
+
+    `searched` is what Mem0 works on: `memories`, with the keyword weight of the encoder where it has one.
+    """
 
     embedding: Any
     memories: GuardedStore
     entities: GuardedStore
+
+    @cached_property
+    def searched(self) -> GuardedStore | WeightedStore:
+        """The memories as Mem0 is to search them."""
+        weight = getattr(self.encoder, "keyword_weight", None)
+        return self.memories if weight is None else WeightedStore(self.memories, weight)
 
     def indexes(self) -> Sequence[StoreIndex]:
         """Return the memories and the entities as indexes."""

@@ -71,7 +71,7 @@ class _Common(OutcomeMethods):
         return attachment.agent if attachment is not None else None
 
     embedding_model = BindingComponent("embedding")
-    vector_store = BindingComponent("memories")
+    vector_store = BindingComponent("searched")
     # Mem0 reads this to find out whether there is an entity store yet.
     _entity_store = BindingComponent("entities")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import mem0
 
 from hins_adapter_mem0.indexes import open_index
+from hins_adapter_mem0.keywords import with_weight
 
 if TYPE_CHECKING:
     from hins_adapter_mem0.stores import GuardedStore
@@ -36,6 +37,7 @@ class Mem0Ranking:
     """
 
     candidates = _CANDIDATES
+    takes_keyword_weight = True
 
     def __init__(self, embedding: Any, memories: GuardedStore, entities: GuardedStore) -> None:
         self._embedding = embedding
@@ -63,8 +65,14 @@ class Mem0Ranking:
 
         return not open_index(self._entities, "entities").is_empty() and get_nlp_full() is not None
 
-    def rank(self, owner: Scope, query: str, found: Sequence[Sequence[tuple[str, float]]]) -> list[list[str]]:
-        """Return the ids that Mem0's search gives for each encoder's ids and cosines, best first."""
+    def rank(
+        self,
+        owner: Scope,
+        query: str,
+        found: Sequence[Sequence[tuple[str, float]]],
+        weights: Sequence[float | None] | None = None,
+    ) -> list[list[str]]:
+        """Return the ids that Mem0's search gives for each encoder's ids, cosines and keyword weight, best first."""
         ids = {"user_id": owner.user, "agent_id": owner.agent, "run_id": owner.run}
         filters = {name: value for name, value in ids.items() if value}
         store = _GivenCosines(self._memories)
@@ -73,8 +81,8 @@ class Mem0Ranking:
         memory.vector_store = store
         memory._entity_store = self._entities
         rankings = []
-        for one in found:
-            store.found = one
+        for one, weight in zip(found, weights or [None] * len(found), strict=True):
+            store.found, store.weight = one, weight
             results = memory._search_vector_store(query, filters, _DEFAULTS["top_k"], _DEFAULTS["threshold"])
             rankings.append([str(result["id"]) for result in results])
         return rankings
@@ -89,12 +97,16 @@ class _Found(NamedTuple):
 
 
 class _GivenCosines:
-    """A store whose search by vector gives what it was told, and whose search by keyword is a live store's."""
+    """A store whose search by vector gives what it was told, and whose search by keyword is a live store's.
+
+    `weight` is how much keywords count, None for Mem0's own sum.
+    """
 
     def __init__(self, live: GuardedStore) -> None:
         self._live = live
         self._keywords: list[Any] = []
         self.found: Sequence[tuple[str, float]] = ()
+        self.weight: float | None = None
 
     def search(self, query: str, vectors: Any, top_k: int, filters: Any = None) -> list[_Found]:
         # Mem0 leaves out rows without a text; the text itself is not read.
@@ -104,7 +116,8 @@ class _GivenCosines:
         # Asked once a query: it is the same for every encoder.
         if not self._keywords:
             self._keywords.append(self._live.keyword_search(query=query, top_k=top_k, filters=filters))
-        return self._keywords[0]
+        found = self._keywords[0]
+        return found if found is None or self.weight is None else with_weight(query, found, self.weight)
 
 
 class _EntityEmbedding:

@@ -203,7 +203,13 @@ class Encoder:
     """
 
     def __init__(
-        self, model: SentenceTransformer, version: str, *, cache_size: int = _CACHE_TEXTS, space: str = ""
+        self,
+        model: SentenceTransformer,
+        version: str,
+        *,
+        cache_size: int = _CACHE_TEXTS,
+        space: str = "",
+        keyword_weight: float | None = None,
     ) -> None:
         self.model = model
         _keep_dense_exact(model)
@@ -211,6 +217,8 @@ class Encoder:
         self.version = version
         #: names the space of the documents' vectors: encoders of one space search each other's stored vectors
         self.space = space or version
+        #: how much keywords count beside its cosines (`Description.keyword_weight`); None for a framework's own sum
+        self.keyword_weight = keyword_weight
         self._cache: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
         self._cache_size = cache_size
         self._cache_lock = threading.Lock()
@@ -230,8 +238,8 @@ class Encoder:
         if str(name_or_dir) == STARTER:
             return cls.starter(device=device)
         source = resolve_model(name_or_dir)
-        version, space = _version_of(source, str(name_or_dir))
-        return cls(_load_model(source, device), version, space=space)
+        version, space, weight = _version_of(source, str(name_or_dir))
+        return cls(_load_model(source, device), version, space=space, keyword_weight=weight)
 
     @classmethod
     def starter(cls, *, device: str | None = None) -> Encoder:
@@ -323,21 +331,24 @@ class Encoder:
                 self._cache.popitem(last=False)
 
 
-def _version_of(source: str, asked: str) -> tuple[str, str]:
-    """Return the version id from the folder's manifest, else a name with the digest of the weights; and the space."""
+def _version_of(source: str, asked: str) -> tuple[str, str, float | None]:
+    """Return the version id from the folder's manifest, else a name with the digest of the weights.
+
+    With it come the name of the space, and the keyword weight.
+    """
     folder = Path(source)
     # A link that leads nowhere is a manifest that cannot be read, too.
     if os.path.lexists(folder / MANIFEST_NAME):
         return _verified_version(folder)
     weights = folder / "model.safetensors"
     if not weights.is_file():
-        return asked, asked
+        return asked, asked, None
     name = DEFAULT_MODEL if asked in _DEFAULT_ALIASES else folder.name
     version = f"{name}@{file_digest(weights)[:8]}"
-    return version, version
+    return version, version, None
 
 
-def _verified_version(folder: Path) -> tuple[str, str]:
+def _verified_version(folder: Path) -> tuple[str, str, float | None]:
     manifest = read_manifest(folder)
     for name, digest in manifest.files.items():
         path = folder / name
@@ -356,4 +367,4 @@ def _verified_version(folder: Path) -> tuple[str, str]:
             f"{folder} holds {extra[0]!r}, which is not in the manifest of {manifest.id}.",
             "Look where it comes from; remove it, or restore the version.",
         )
-    return manifest.id, manifest.document_space or manifest.id
+    return manifest.id, manifest.document_space or manifest.id, manifest.keyword_weight

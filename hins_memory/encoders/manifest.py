@@ -198,6 +198,8 @@ class Description(_Part):
         run: the run.
         versions: of the packages.
         document_space: names the space of the documents' vectors; "" for one of its own.
+        keyword_weight: how much keywords count beside its cosines where a framework lets that be set: what the best
+            result of a search by keyword adds to its cosine, 0 to 1; None for the framework's own sum.
         scope: the key of the scope that it is for alone (`Scope.key`); "" for a version that may serve everyone.
         trained_conversations: digests of the conversations that were trained on; of a version for one scope, of its
             queries.
@@ -218,6 +220,7 @@ class Description(_Part):
     run: RunRecord = field(default_factory=RunRecord)
     versions: Mapping[str, _Name | None] = field(default_factory=dict)
     document_space: _Name = ""
+    keyword_weight: Annotated[_Number, Field(ge=0, le=1)] | None = None
     scope: Annotated[_Name, AfterValidator(_checked_scope)] = ""
     trained_conversations: tuple[_Name, ...] = ()
     other: _Values = field(default_factory=dict)

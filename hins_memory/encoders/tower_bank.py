@@ -107,7 +107,7 @@ class TowerBank:
                     raise _no_tower(whole)
                 updates[layer] = self._factors(weight, weights[name])
         model = with_modules(whole.model, [self._transformer, *modules[1:]])
-        return _Tower(model, whole.version, updates, self)
+        return _Tower(model, whole, updates, self)
 
     @contextlib.contextmanager
     def updated(self, updates: _Updates) -> Iterator[None]:
@@ -149,8 +149,14 @@ class TowerBank:
 class _Tower(Encoder):
     """One tower of a bank. Its documents are those of the encoder that the bank is of."""
 
-    def __init__(self, model: SentenceTransformer, version: str, updates: _Updates, bank: TowerBank) -> None:
-        super().__init__(model, version, cache_size=_CACHED_QUERIES, space=bank.documents.space)
+    def __init__(self, model: SentenceTransformer, whole: Encoder, updates: _Updates, bank: TowerBank) -> None:
+        super().__init__(
+            model,
+            whole.version,
+            cache_size=_CACHED_QUERIES,
+            space=bank.documents.space,
+            keyword_weight=whole.keyword_weight,
+        )
         self._updates = updates
         self._bank = bank
 

@@ -212,7 +212,8 @@ def evaluate_gate(
     gain = _gain(new, old)
     served, served_gain = {}, None
     if replay is not None:
-        served_new, served_old = score_as_served(replay, held_out, (new, old), ks=ks)
+        weights = [encoder.keyword_weight for encoder in (candidate, incumbent)]
+        served_new, served_old = score_as_served(replay, held_out, (new, old), weights, ks=ks)
         served = {"candidate": served_new.mean(), "incumbent": served_old.mean()}
         served_gain = _gain(served_new, served_old)
     rules = [_gain_rule(gain), _served_rule(served_gain, replay), _scope_rule(new, old)]

@@ -186,7 +186,8 @@ def search_replay(agent: Agent) -> SearchReplay | None:
         agent.name,
         ranking.signals,
         ranking.candidates,
-        lambda group, query, found: ranking.rank(Scope.from_key(group), query, found),
+        ranking.takes_keyword_weight,
+        lambda group, query, found, weights: ranking.rank(Scope.from_key(group), query, found, weights),
     )
 
 

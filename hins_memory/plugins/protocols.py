@@ -83,13 +83,27 @@ class Ranking(Protocol):
     def candidates(self) -> int:
         """How many memories with the best cosines a search needs at most."""
 
-    def rank(self, owner: Scope, query: str, found: Sequence[Sequence[tuple[str, float]]]) -> Sequence[Sequence[str]]:
+    @property
+    def takes_keyword_weight(self) -> bool:
+        """Whether an encoder version may say how much keywords count beside its cosines; see `rank`."""
+
+    def rank(
+        self,
+        owner: Scope,
+        query: str,
+        found: Sequence[Sequence[tuple[str, float]]],
+        weights: Sequence[float | None] | None = None,
+    ) -> Sequence[Sequence[str]]:
         """Rank what several encoders find for one query.
 
         Args:
             owner: whose memories are searched.
             query: what is asked.
             found: for each encoder, the ids and cosines of at most `candidates` memories, best first.
+            weights: for each encoder, what the best result of the search by keyword adds to its cosine, 0 to 1, the
+                others in proportion to their scores (`hins_memory.sdk.weighted_keywords`); None leaves an encoder the
+                framework's own sum, and in the place of the list all of them. Numbers are given only where
+                `takes_keyword_weight` is true.
 
         Returns:
             For each encoder, the ids that the framework's search would return, best first.

@@ -24,6 +24,7 @@ from hins_memory.sdk.file_groups import FileGroup
 from hins_memory.sdk.flat_faiss import keep_places, stored_vectors
 from hins_memory.sdk.in_place_agent import InPlaceAgent, LoadedVectors
 from hins_memory.sdk.json_files import DamagedFileError, read_json, set_aside, write_json
+from hins_memory.sdk.keyword_weight import weighted_keywords
 from hins_memory.sdk.messages import message_turns
 from hins_memory.sdk.opening import check_stock, first_encoder, made_by, record_first, record_framework_encoder, reembed
 from hins_memory.sdk.options import AttachOptions, check_embedder, settings_for
@@ -84,6 +85,7 @@ __all__ = [
     "settings_for",
     "stored_vectors",
     "super_of",
+    "weighted_keywords",
     "with_retries",
     "write_json",
 ]

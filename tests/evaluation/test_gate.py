@@ -130,7 +130,7 @@ def test_without_a_general_set_the_rule_is_skipped_and_says_so(stock_encoder, br
 
 def replayed(order):
     """A search that gives what an encoder finds in another order; no framework is as odd as that, but as strict."""
-    return SearchReplay("odd", ("age",), 10, lambda group, query, found: [list(order(one)) for one in found])
+    return SearchReplay("odd", ("age",), 10, False, lambda group, query, found, _: [list(order(one)) for one in found])
 
 
 def names_printed(report):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hins_adapter_mem0 import Memory
@@ -14,7 +16,7 @@ from pipeline_world import QUICK, play, sample
 from hins_memory.config import Settings
 from hins_memory.loop.pipeline import Pipeline
 from hins_memory.plugins import Ranking, ranking_of
-from hins_memory.registry.registry import EncoderVersion
+from hins_memory.registry.registry import EncoderVersion, Registry
 from hins_memory.types import Scope
 
 
@@ -25,6 +27,45 @@ def test_a_store_that_searches_by_cosine_alone_has_no_ranking_of_its_own(setting
         agent = agent_of(memory)
         assert agent is not None
         assert ranking_of(agent) is None
+
+
+def _counted(memory: Any, query: str) -> dict[str, float]:
+    """What keywords added to each result's cosine, by its id."""
+    found = memory.search(query, filters=ANN, threshold=0.0, explain=True)["results"]
+    return {one["id"]: one["score_details"]["bm25_score"] for one in found}
+
+
+@pytest.mark.usefixtures("shallow_base")
+def test_a_version_says_how_much_keywords_count_until_a_rollback(
+    settings: Settings, tiny_folder: Path, tmp_path: Path, postgresql_server: str
+) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "tiny")
+    version = Registry(settings).add(tmp_path / "tiny", {"base": "tiny", "keyword_weight": 0.25})
+    store = {"provider": "pgvector", "config": {"connection_string": postgresql_server, "collection_name": "weighted"}}
+    facts = ("Ann sails.", "Ann sails and sails and sails.", "Emil repairs wooden boats.")
+    with contextlib.closing(Memory({"vector_store": store}, settings=settings)) as memory:
+        once, often, _ = fill(memory, facts=facts)
+        own = _counted(memory, "sails")
+        assert own[once] == pytest.approx(own[often], rel=0.3)
+        pipeline = Pipeline(settings, memory, loop=QUICK)
+        pipeline.swap(version.id, force=True)
+        served = _counted(memory, "sails")
+        assert served[often] == pytest.approx(0.25)
+        # In proportion to PostgreSQL's ranks.
+        ranks = {one.id: one.score for one in memory.vector_store.store.keyword_search(query="sails", filters=ANN)}
+        assert served[once] == pytest.approx(0.25 * ranks[once] / ranks[often])
+        assert served[once] < 0.2
+        # The replay follows the weight that it is given.
+        agent = agent_of(memory)
+        assert agent is not None
+        ranking = ranking_of(agent)
+        assert ranking is not None
+        found = [(once, 0.5), (often, 0.4)]
+        ranked = ranking.rank(Scope(user="ann"), "sails", [found, found, found], [0.25, 0.05, None])
+        assert ranked == [[often, once], [once, often], [once, often]]
+        assert memory.search("wood", filters=ANN, threshold=0.0)["results"]
+        pipeline.rollback()
+        assert _counted(memory, "sails") == own
 
 
 @pytest.mark.slow
