@@ -32,7 +32,7 @@ from typing import get_args
 
 from hins_memory.errors import AgentError, ConfigError
 from hins_memory.llm import Usage
-from hins_memory.training.settings import Mode, TrainSettings
+from hins_memory.training.settings import Mode
 from parts.agents.alone import BM25
 from parts.agents.hybrid import enable_hybrid
 from parts.agents.llm_proxy import LlmProxy
@@ -75,7 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folds", type=int, default=5, help="folds by conversation, where an encoder is trained")
     parser.add_argument("--base", default="stock", metavar="DIR_OR_NAME", help="the encoder to start from")
     parser.add_argument(
-        "--mode", choices=get_args(Mode), default=TrainSettings().mode, help="how an encoder is trained (default lora)"
+        "--mode",
+        choices=[one for one in get_args(Mode) if one != "auto"],
+        default="lora",
+        help="how an encoder is trained (default lora)",
     )
     parser.add_argument(
         "--save-encoder",

@@ -19,7 +19,7 @@ from hins_memory.cli.options import (
 )
 from hins_memory.cli.scheduled import WhenOption, one_round
 from hins_memory.cli.screen import Bars, Result, command
-from hins_memory.cli.tables import gate_parts, mine_parts, run_parts, status_parts, swap_parts
+from hins_memory.cli.tables import gate_parts, mine_parts, run_parts, status_parts, swap_parts, swap_takes
 from hins_memory.errors import ConfigError, GateError, NotEnoughDataError
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ _ModeName = Annotated[
     str | None,
     typer.Option(
         "--mode",
-        help="What is trained: lora (a low-rank update; default), full, tower (queries against stored vectors), or "
-        "query (a query map).",
+        help="What is trained: auto (default: tower where it can be, else lora), tower (queries against the stored "
+        "vectors, which stay), lora (a low-rank update; the swap embeds everything again), full, or query (a map).",
     ),
 ]
 _Negatives = Annotated[int | None, typer.Option("--negatives", metavar="N", help="Negatives a query; default 3.")]
@@ -169,7 +169,7 @@ def train(
     if resume:
         names = ("base", "mode", "epochs", "negatives", "batch_size", "patience", "seed", "labelled", "owner", "tenant")
         _check_alone(context, names)
-    if scope is not None and (labelled is not None or mode not in (None, "tower")):
+    if scope is not None and (labelled is not None or mode not in (None, "auto", "tower")):
         raise ConfigError(
             "What serves one scope is a tower, from that scope's log: its memories keep their vectors.",
             "Leave out --mode and --from, or --owner and --tenant.",
@@ -195,8 +195,10 @@ def train(
     return Result(
         data,
         (
-            f"Trained {version.id}{whose} from {examples} examples in {seconds:.0f} seconds.",
-            "Next: `hins gate` judges it, `hins swap` makes an agent serve with it.",
+            f"Trained {version.id}{whose} from {examples} examples in {seconds:.0f} seconds (mode "
+            f"{version.manifest.mode}).",
+            "Next: `hins gate` judges it, `hins swap` makes an agent serve with it"
+            f"{swap_takes(version.manifest.mode)}.",
         ),
     )
 
@@ -250,6 +252,8 @@ def swap(
     tenant: TenantName = None,
 ) -> Result:
     """Gate a version, re-embed the agent's store beside the live one, and flip. The old index stays for rollback.
+
+    A version whose documents have the vectors that are stored (mode tower) changes queries alone: nothing is embedded.
 
     With --owner or --tenant only that scope's searches change, and no vector does; --retire takes its tower from it.
     """
@@ -314,7 +318,11 @@ def run(
         ),
     ] = None,
 ) -> Result:
-    """Run the whole loop once: mine, train, gate, and swap if the gate lets the version pass (else exit status 4)."""
+    """Run the whole loop once: mine, train, gate, and swap if the gate lets the version pass (else exit status 4).
+
+    By default a tower for the queries is trained: the swap touches no stored vector. Then it says what a round that
+    embeds everything again would gain and cost, and how to take it.
+    """
     from hins_memory.loop.pipeline import Pipeline
 
     settings = settings_of(context)

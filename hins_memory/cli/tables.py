@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hins_memory.cli.screen import Part, table
 from hins_memory.common.printable import moment
 from hins_memory.encoders.starter import default_base
+from hins_memory.training.settings import DOCUMENTS_STAY
 
 if TYPE_CHECKING:
     from hins_memory.evaluation.gate import GateReport, GateRule
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from hins_memory.registry.registry import ScopedVersion
     from hins_memory.swapping import SwapPlan, SwapReport
 
-__all__ = ["METRICS", "gate_parts", "mine_parts", "run_parts", "status_parts", "swap_parts"]
+__all__ = ["METRICS", "gate_parts", "mine_parts", "run_parts", "status_parts", "swap_parts", "swap_takes"]
 
 #: The metrics of an evaluation that are printed, in this order.
 METRICS = ("ndcg@10", "recall@1", "recall@10", "mrr")
@@ -136,13 +137,22 @@ def swap_parts(report: SwapPlan | SwapReport) -> tuple[Part, ...]:
     return (
         f"{report.agent_key} is served by {report.version} now, before by {report.previous or 'its own encoder'} "
         f"({report.seconds:.1f} seconds). `hins rollback` returns to that.",
-        table(("index", "name", "records", "encoded", "reused", "vectors checked"), rebuilt),
+        table(("index", "name", "records", "encoded", "reused", "vectors checked"), rebuilt)
+        if rebuilt
+        else "No stored vector was touched: the two make the same vectors of memories, and queries alone changed.",
     )
+
+
+def swap_takes(mode: str) -> str:
+    """Return what a swap to a version of a mode means for the stored vectors, to follow a sentence."""
+    return "; no stored vector changes" if mode in DOCUMENTS_STAY else "; the swap embeds all memories again"
 
 
 def run_parts(report: RunReport) -> tuple[Part, ...]:
     """Return what a round did, what it advises, and the deep round that followed."""
-    parts: list[Part] = [table(("trained", "examples"), [(report.version, report.mine["examples"])])]
+    parts: list[Part] = [
+        table(("trained", "mode", "examples"), [(report.version, report.mode, report.mine["examples"])])
+    ]
     parts += gate_parts(report.gate)
     if report.swap is not None:
         parts += swap_parts(report.swap)
@@ -154,11 +164,10 @@ def run_parts(report: RunReport) -> tuple[Part, ...]:
 
 
 def _advice(advice: DeepAdvice, taken: bool) -> str:
-    if not advice.advised:
-        return advice.why
     training = "" if advice.train_seconds is None else f"about {advice.train_seconds / 3600:.1f} hours of training, "
     takes = (
         f"It takes {training}{advice.records} records embedded again in about {advice.embed_seconds / 3600:.1f} hours "
         f"while the agent serves, and {advice.disk_bytes / 2**20:.0f} MiB of disk."
     )
-    return f"{advice.why} {takes} {'It was taken:' if taken else 'Take it with `hins run --mode lora`.'}"
+    how = "Take it" if advice.advised else "It could be taken all the same"
+    return f"{advice.why} {takes} {'It was taken:' if taken else f'{how} with `hins run --mode lora`.'}"

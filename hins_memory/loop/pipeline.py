@@ -21,6 +21,7 @@ from hins_memory.log.copies import work_folder, writing_copy
 from hins_memory.log.purge import PurgedError, purge_count
 from hins_memory.loop.data import LoopData, Progress, public_texts
 from hins_memory.loop.deep import DeepTrial, deep_settings
+from hins_memory.loop.mode import chosen_mode, training_base
 from hins_memory.loop.reports import RunReport, Status, read_status
 from hins_memory.loop.schedule import Rounds
 from hins_memory.loop.settings import LoopSettings
@@ -207,21 +208,15 @@ class Pipeline:
     def _training_content(self, evidence: EvidenceStore, settings: TrainSettings) -> RunContent:
         from hins_memory.training import RunContent
 
+        serving, version = evidence.encoder, self._serving_version()
+        settings = replace(settings, mode=chosen_mode(settings.mode, self._source, serving, version))
         path = evidence.folder / "examples.parquet"
         stored = evidence.folder / "stored" if settings.mode == "tower" else None
         mined = self._data.mine(evidence, path, stored)
-        conversations = list(mined.conversations)
         if self._memory is not None and (cutoffs := self._agent().score_thresholds):
             settings = replace(settings, cutoffs=cutoffs)
-        base = str(self.loop.base or self._source.trained_from(self._serving_version()))
-        if settings.mode in DOCUMENTS_STAY:
-            # The stored vectors stay, so queries are trained on the encoder that made them; conversations that this
-            # encoder was trained on cannot be held out.
-            serving = evidence.encoder
-            version = serving.space if settings.mode == "tower" else serving.version
-            base = str(self._source.source(version) or self._source.source(serving.version) or base)
-            parents = [one.manifest for one in self.registry.versions() if one.id == version]
-            conversations += [digest for parent in parents for digest in parent.trained_conversations]
+        base, known = training_base(settings.mode, self._source, serving, version)
+        conversations = [*mined.conversations, *known]
         trained_on = frozenset(example.positive.query for example in read_examples(path))
         auxiliary = mined.auxiliary_data(trained_on)
         auxiliary = replace(auxiliary, general_loss=self.loop.gate.general_loss_in_training)
@@ -345,7 +340,7 @@ class Pipeline:
         with Rounds(self._engine).record(self._round_name(agent)) as this, self._read_log() as evidence:
             report = self._round(agent, evidence, self.loop.train)
             this.end(report.swapped, report.version)
-            if self.loop.train.mode not in DOCUMENTS_STAY or self.loop.deep == "never":
+            if report.mode not in DOCUMENTS_STAY or self.loop.deep == "never":
                 return report
             trial = DeepTrial(evidence, self.loop, self._data, self._source, self._progress)
             version, encoder = self.registry.get(report.version), self._load(report.version)
@@ -361,7 +356,7 @@ class Pipeline:
         serving = self._replaced(agent)
         report = self._gate(version, evidence)
         swapped = self._swap(agent, version.id, serving) if report.passed else None
-        return RunReport(mined, version.id, report, swapped)
+        return RunReport(mined, version.id, report, swapped, mode=version.manifest.mode)
 
     def _round_name(self, agent: Agent) -> str:
         return agent.name

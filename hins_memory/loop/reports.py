@@ -76,6 +76,7 @@ class RunReport:
         swap: what the swap did; None when the gate refused.
         advice: whether a deep round is worth it; None where that was not asked.
         deep: the deep round that followed at once, of a version of its own; None when there was none.
+        mode: how the version was trained, see `hins_memory.training.TrainSettings`.
     """
 
     mine: dict[str, Any]
@@ -84,6 +85,7 @@ class RunReport:
     swap: SwapReport | None
     advice: DeepAdvice | None = None
     deep: RunReport | None = None
+    mode: str = ""
 
     @property
     def swapped(self) -> bool:
@@ -95,6 +97,7 @@ class RunReport:
         return {
             "mine": self.mine,
             "version": self.version,
+            "mode": self.mode,
             "gate": self.gate.to_dict(),
             "swap": self.swap.to_dict() if self.swap else None,
             "swapped": self.swapped,

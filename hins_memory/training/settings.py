@@ -11,20 +11,22 @@ from hins_memory.errors import ConfigError
 
 __all__ = ["DOCUMENTS_STAY", "Mode", "TrainSettings"]
 
+#: `auto` is `tower` where memories are stored that an encoder at hand has embedded, and `lora` elsewhere;
 #: `full` tunes all weights; `lora` tunes a low-rank update of every linear layer (merged on save); `tower` tunes such
 #: an update in the upper half of a copy of the encoder that embeds queries only, against stored vectors that stay as
 #: they are; `query` tunes a small map that is applied to queries only, after an encoder that stays as it is.
-Mode = Literal["full", "lora", "tower", "query"]
+Mode = Literal["auto", "full", "lora", "tower", "query"]
 #: Modes in which documents keep their vectors.
 DOCUMENTS_STAY = frozenset({"tower", "query"})
 
 # For an encoder of MiniLM's size; `full` at twice as much forgets, and a larger encoder wants less.
-_DEFAULT_RATE = {"full": 1.5e-4, "lora": 6e-4, "tower": 5e-4, "query": 5e-3}
+# Where nothing is stored, `auto` is `lora`.
+_DEFAULT_RATE = {"auto": 6e-4, "full": 1.5e-4, "lora": 6e-4, "tower": 5e-4, "query": 5e-3}
 # A step of the query mode works on vectors: it takes milliseconds, and a large batch costs nothing.
-_LEAST_STEPS = {"full": 0, "lora": 0, "tower": 0, "query": 60}
-_BATCHES = {"full": 1, "lora": 1, "tower": 1, "query": 16}
+_LEAST_STEPS = {"auto": 0, "full": 0, "lora": 0, "tower": 0, "query": 60}
+_BATCHES = {"auto": 1, "full": 1, "lora": 1, "tower": 1, "query": 16}
 # A step of the tower mode embeds short queries only: it goes through them more often.
-_PASSES = {"full": 1, "lora": 1, "tower": 2, "query": 1}
+_PASSES = {"auto": 1, "full": 1, "lora": 1, "tower": 2, "query": 1}
 # Early stopping scores the held-out traffic this many times in a run.
 _EVALUATIONS = 8
 # The rate rises to its peak over this share of the steps, the usual one.
@@ -36,7 +38,8 @@ class TrainSettings:
     """How an encoder is trained from tiered examples.
 
     Args:
-        mode: which weights are trained.
+        mode: which weights are trained. ``auto`` is decided where the stored memories are known: a round of the loop
+            trains a tower, which leaves them as they are, and what has no store (`train_encoder`) trains in `lora`.
         epochs: passes over the examples; may be a fraction. `tower` mode makes twice as many, over their queries.
         min_steps: at least this many steps, by more passes over few examples: a handful teaches nothing.
         batch_size: queries per step, over all processes; their positives and negatives are candidates for each other.
@@ -65,7 +68,7 @@ class TrainSettings:
         ConfigError: a value is out of range.
     """
 
-    mode: Mode = "lora"
+    mode: Mode = "auto"
     epochs: float = 2.0
     min_steps: int = 24
     batch_size: int = 32

@@ -73,7 +73,7 @@ def train_encoder(
         examples: what to learn from; their order does not matter beyond the seed.
         folder: where the trained model is written; must not exist or be empty.
         base: the encoder to start from, as for `Encoder.load`, or one that is loaded; it stays as it is.
-        settings: how to train; None means the defaults.
+        settings: how to train; None means the defaults. Nothing is stored here, so that the mode `auto` is `lora`.
         progress: called as (``train``, steps done, steps in all).
         auxiliary: what training uses beside the examples: queries for score calibration, held-out sets for early
             stopping, a general-retrieval set for the limit on forgetting.
@@ -90,6 +90,8 @@ def train_encoder(
         EncoderError: the base cannot be loaded.
     """
     settings = settings or TrainSettings()
+    if settings.mode == "auto":
+        settings = replace(settings, mode="lora")
     auxiliary = _renamed(renamed, auxiliary) or AuxiliaryData()
     _check(examples, folder, settings, auxiliary)
     encoder = base if isinstance(base, Encoder) else Encoder.load(base)

@@ -305,7 +305,8 @@ def test_the_loop_on_a_real_mem0(hins: Hins, settings: Settings) -> None:
         play(memory, conversation)
     memory.close()
     # What is learnt is not the point here.
-    (settings.root / "hins.toml").write_text("[train]\nmin_steps = 4\nmax_tokens = 32\n", encoding="utf-8")
+    quick = '[train]\nmode = "lora"\nmin_steps = 4\nmax_tokens = 32\n'
+    (settings.root / "hins.toml").write_text(quick, encoding="utf-8")
 
     assert hins.json("status")["log"]["conversations"] == 3
     mined = hins.json("mine")

@@ -1,4 +1,4 @@
-"""A round of the mode `tower` on a real Mem0: trained, gated and swapped without a stored vector being touched."""
+"""A round by default on a real Mem0, of a tower: trained, gated and swapped without a stored vector being touched."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 #: A gate that lets everything pass: what is learned in few steps is not the point here.
 OPEN = GateSettings(held_out_share=0.2, min_queries=5, max_general_loss=1.0, max_cutoff_shift=10.0)
-TOWER = replace(QUICK, train=replace(QUICK.train, mode="tower", min_steps=20), gate=OPEN, deep="never")
+TOWER = replace(QUICK, train=replace(QUICK.train, mode="auto", min_steps=20), gate=OPEN, deep="never")
 
 
 def stored(memory: Any) -> dict[str, list[float]]:
@@ -50,6 +50,7 @@ def test_two_rounds_touch_no_stored_vector_and_both_can_be_taken_back(settings: 
             assert swapped.indexes == ()
             assert memory.embedding_model.encoder.version == report.version
             assert stored(memory) == before
+            assert report.mode == "tower"
             rounds.append(pipeline.registry.get(report.version).manifest)
         first, second = rounds
         assert (first.mode, first.document_space) == ("tower", base.space)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hins_memory.data.stored_vectors import StoredVectors, StoredVectorsWriter
 from hins_memory.errors import ConfigError
-from hins_memory.training.settings import Mode, TrainSettings
+from hins_memory.training.settings import Mode
 from parts.agents.mem0 import Mem0Player
 from parts.agents.mem0_extraction import Extraction, InferPlayer
 from parts.agents.memoryos import LLM, MemoryosPlayer
@@ -60,7 +60,7 @@ class Plan:
     save: Path | None
     llm: LLM | None
     extraction: Extraction | None = None
-    mode: Mode = TrainSettings().mode
+    mode: Mode = "lora"
     hybrid: Mapping[str, str] | None = None
     alone: bool = False
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["TwoSides", "document_side"]
+__all__ = ["TwoSides", "document_side", "one_sided"]
 
 
 class TwoSides(Encoder):
@@ -36,6 +36,11 @@ class TwoSides(Encoder):
         if role == "document":
             return self._documents.encode(texts, role=role, batch_size=batch_size)
         return super().encode(texts, role=role, batch_size=batch_size)
+
+
+def one_sided(model: SentenceTransformer) -> bool:
+    """Return whether a model can have a tower: it has one side, or two of which `document_side` returns one."""
+    return not any(type(module).__name__ == "Router" for module in document_side(model).modules())
 
 
 def document_side(model: SentenceTransformer) -> SentenceTransformer:

@@ -17,7 +17,7 @@ from hins_memory.training.postprocess.weight_averaging import average_weights
 from hins_memory.training.query_samples import SampleVectors
 from hins_memory.training.settings import TrainSettings
 from hins_memory.training.tower.calibration import calibrate_tower
-from hins_memory.training.tower.model import TwoSides, document_side
+from hins_memory.training.tower.model import TwoSides, document_side, one_sided
 from hins_memory.training.tower.targets import Targets
 from hins_memory.types import TieredExample
 
@@ -57,7 +57,7 @@ class Tower:
         settings: TrainSettings,
     ) -> None:
         side = document_side(encoder.model)
-        if any(type(module).__name__ == "Router" for module in side.modules()):
+        if not one_sided(side):
             raise TrainingError(
                 "The encoder treats queries and documents differently already: a tower has nothing to begin as.",
                 "Train it in the mode 'lora' or 'full', or start from another base.",
