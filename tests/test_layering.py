@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
     "config": set(),
+    "client": set(),
     "common": set(),
     "plugins": set(),
     "data": set(),

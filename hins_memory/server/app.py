@@ -7,6 +7,7 @@ from fastapi import FastAPI
 import hins_memory
 from hins_memory.config import Settings
 from hins_memory.server import embeddings, health, metrics
+from hins_memory.server.capture import routes as capture
 from hins_memory.server.middleware import Gatekeeper, Journal
 from hins_memory.server.problems import add_handlers
 from hins_memory.server.settings import ServeSettings
@@ -15,7 +16,7 @@ from hins_memory.server.state import ServerState
 __all__ = ["create_app"]
 
 # Every module here has a `router`; what it needs of the server it gets by `state_of(request)`.
-_MODULES = (health, metrics, embeddings)
+_MODULES = (health, metrics, embeddings, capture)
 
 
 def create_app(settings: Settings, options: ServeSettings | None = None) -> FastAPI:

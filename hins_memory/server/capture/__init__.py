@@ -1,0 +1,1 @@
+"""Capture over HTTP: what agents in other processes and languages search, store, say and answer, into the log."""
