@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+from enum import Enum
 from typing import Annotated
 
 import typer
 
 from hins_memory.cli.options import settings_of
 from hins_memory.cli.screen import Result, command
+from hins_memory.common.json_log import JsonFormatter
 from hins_memory.errors import ConfigError
 
 __all__ = ["serve"]
 
 
+class _LogFormat(str, Enum):
+    TEXT = "text"
+    JSON = "json"
+
+
 @command
 def serve(
     context: typer.Context,
-    host: Annotated[str, typer.Option("--host", help="The address; other than loopback needs a key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port.")] = 8620,
+    host: Annotated[str, typer.Option("--host", help="The address; other than loopback needs HINS_API_KEY.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes any that is free.")] = 8620,
+    log_format: Annotated[
+        _LogFormat, typer.Option("--log-format", help="How requests and errors are logged on stderr.")
+    ] = _LogFormat.TEXT,
 ) -> Result:
     """Serve the project's encoders over HTTP, as OpenAI's and TEI's clients speak it, until SIGTERM or SIGINT."""
     try:
         from hins_memory.server.run import run_server
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed.", 'pip install "hins-memory[serve]"') from error
-
+    if log_format is _LogFormat.JSON:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter())
+        logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in ("hins_memory", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.INFO)
     run_server(settings_of(context), host, port)
     return Result()

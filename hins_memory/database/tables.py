@@ -149,6 +149,16 @@ scoped_versions = sa.Table(
     sa.Column("changed", sa.Float(53), nullable=False),
 )
 
+# Versions that clients of `hins serve` have vectors of, as far as is known: they are kept and served until they are
+# released. `released` is null until then.
+http_versions = sa.Table(
+    "http_versions",
+    metadata,
+    sa.Column("version", sa.String(64), primary_key=True),
+    sa.Column("first_used", sa.Float(53), nullable=False),
+    sa.Column("released", sa.Float(53), nullable=True),
+)
+
 # Records that were written since the last swap of an agent; see changes.py. kind "*": the records are not known.
 index_changes = sa.Table(
     "index_changes",

@@ -302,14 +302,21 @@ class Encoder:
             self._remember(list(missing), role, fresh)
         return vectors
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens of each text the model reads, without those of a prompt."""
+        tokenizer, most = self.model.tokenizer, self.model.max_seq_length
+        # A tokenizer remembers how it cuts texts: no two threads may use it at a time.
+        with self._model_lock:
+            found = tokenizer(_tokenizable(texts), truncation=most is not None, max_length=most)
+        return [len(ids) for ids in found["input_ids"]]
+
     def _forward(self, texts: list[str], role: Role, batch_size: int) -> NDArray[np.float32]:
         import numpy as np
         import torch
 
         encode = self.model.encode_query if role == "query" else self.model.encode_document
         device = self.model.device.type
-        # Half of a surrogate pair, as broken JSON leaves them, is not a character that a tokenizer takes.
-        texts = [_LONE_SURROGATE.sub("\ufffd", text) for text in texts]
+        texts = _tokenizable(texts)
         quick = len(texts) >= _BF16_MIN_TEXTS and bf16_supported(device)
         with self._model_lock, torch.autocast(device, torch.bfloat16, enabled=quick):
             # (n, dim)
@@ -329,6 +336,11 @@ class Encoder:
                     self._cache[(role, text)] = vector.copy()
             while len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
+
+
+def _tokenizable(texts: Sequence[str]) -> list[str]:
+    # Half of a surrogate pair, as broken JSON leaves them, is not a character that a tokenizer takes.
+    return [_LONE_SURROGATE.sub("\ufffd", text) for text in texts]
 
 
 def _version_of(source: str, asked: str) -> tuple[str, str, float | None]:

@@ -167,6 +167,10 @@ class _Tower(Encoder):
         with self._bank.updated(self._updates):
             return super().encode(texts, role=role, batch_size=batch_size)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count as `Encoder.count_tokens`; the tokenizer is the documents'."""
+        return self._bank.documents.count_tokens(texts)
+
 
 def _modules_of(model: SentenceTransformer, side: int) -> list[Any]:
     """Return the modules that queries (0) or documents (1) go through, the transformer first."""

@@ -7,11 +7,12 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hins_memory.errors import ConfigError, EncoderError
+from hins_memory.registry.http_versions import HttpVersions
 from hins_memory.registry.registry import EncoderVersion, Registry
 
 __all__ = ["PruneReport", "folder_bytes", "prune", "remove_version"]
@@ -48,7 +49,8 @@ def prune(registry: Registry, keep: int = 3, *, dry_run: bool = False) -> PruneR
 
     Kept are the current version and the one that it came from, every version that an agent has an index of (what
     serves, what a rollback returns to, what a swap is building, what is not dropped yet), what serves or served single
-    scopes and the newest of each, and the `keep` newest of the others.
+    scopes and the newest of each, what clients of `hins serve` asked for and was not released, and the `keep` newest of
+    the others.
     After a kill, every version is either complete or gone.
 
     Args:
@@ -107,16 +109,25 @@ def _reasons(registry: Registry, versions: Collection[EncoderVersion], keep: int
     for record in registry.indexes():
         if record.version in known:
             reasons.setdefault(record.version, f"{record.state} index of {record.agent_key}")
-    for scoped in registry.scoped_versions():
-        for id in (scoped.version, scoped.previous):
-            if id in known:
-                reasons.setdefault(id, f"made for {scoped.scope}")
+    for id, reason in _outside(registry):
+        if id in known:
+            reasons.setdefault(id, reason)
     # The newest of a scope may not serve yet. Hundreds of scopes must not push out the common ones.
     newest = {one.manifest.scope: one.id for one in versions if one.manifest.scope}
     reasons |= {id: f"the newest of {scope}" for scope, id in newest.items() if id not in reasons}
     for version in [one for one in versions if not one.manifest.scope][-keep:]:
         reasons.setdefault(version.id, f"one of the {keep} newest")
     return reasons
+
+
+def _outside(registry: Registry) -> Iterator[tuple[str, str]]:
+    """Yield what single scopes, and clients of `hins serve`, need."""
+    for scoped in registry.scoped_versions():
+        yield scoped.version, f"made for {scoped.scope}"
+        yield scoped.previous, f"made for {scoped.scope}"
+    for id, released in HttpVersions(registry.settings).read().items():
+        if not released:
+            yield id, "asked for over HTTP; `hins encoders release` lets it go"
 
 
 def remove_version(registry: Registry, version: EncoderVersion) -> None:

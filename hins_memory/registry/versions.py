@@ -205,6 +205,10 @@ class VersionStore:
             )
         return found
 
+    def ids(self) -> list[str]:
+        """Return the ids of all registered versions by number, in one read that looks at no folder and no manifest."""
+        return self._ids()
+
     def versions(self) -> list[EncoderVersion]:
         """Return all versions that can be read, oldest first."""
         return self.listing().versions

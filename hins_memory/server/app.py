@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+
 from fastapi import FastAPI
 
 import hins_memory
 from hins_memory.config import Settings
-from hins_memory.server import embeddings, health, metrics
+from hins_memory.server import embeddings, health, metrics, tei
 from hins_memory.server.capture import routes as capture
 from hins_memory.server.middleware import Gatekeeper, Journal
 from hins_memory.server.problems import add_handlers
@@ -15,8 +18,9 @@ from hins_memory.server.state import ServerState
 
 __all__ = ["create_app"]
 
-# Every module here has a `router`; what it needs of the server it gets by `state_of(request)`.
-_MODULES = (health, metrics, embeddings, capture)
+# Every module here has a `router`; what it needs of the server it gets by `state_of(request)`. One with a `background`,
+# a coroutine function of the state, has it run as long as the server does.
+_MODULES = (health, metrics, embeddings, tei, capture)
 
 
 def create_app(settings: Settings, options: ServeSettings | None = None) -> FastAPI:
@@ -30,7 +34,13 @@ def create_app(settings: Settings, options: ServeSettings | None = None) -> Fast
         LogError: the project's database cannot be opened.
     """
     state = ServerState(settings, options or ServeSettings())
-    app = FastAPI(title="hins-memory", version=hins_memory.__version__)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with state.running([module.background(state) for module in _MODULES if hasattr(module, "background")]):
+            yield
+
+    app = FastAPI(title="hins-memory", version=hins_memory.__version__, lifespan=lifespan)
     app.state.server = state
     add_handlers(app)
     for module in _MODULES:

@@ -1,24 +1,44 @@
-"""What the routes of one server share."""
+"""What the routes of one server share: its models, what embeds with them, and the metrics."""
 
 from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
 
 from fastapi import Request
 
 from hins_memory.config import Settings
-from hins_memory.registry.loader import EncoderSource
+from hins_memory.errors import HinsError
 from hins_memory.registry.registry import Registry
+from hins_memory.server.batching import Batcher, Embedded, QueueClosed, QueueFull
+from hins_memory.server.catalog import Catalog
 from hins_memory.server.metrics import Metrics
+from hins_memory.server.pool import EncoderPool
+from hins_memory.server.problems import ApiError
+from hins_memory.server.roles import SCOPE_HEADER, Target, Targets
 from hins_memory.server.settings import ServeSettings
+from hins_memory.types import Role
 
 __all__ = ["ServerState", "state_of"]
 
+logger = logging.getLogger(__name__)
+
+_FOLLOW_SECONDS = 0.5
+
 
 class ServerState:
-    """What the routes of one server share: the project, its registry, its encoders and the metrics.
+    """What the routes of one server share.
 
     Args:
         settings: the project.
         options: the server's bounds and keys.
+
+    Raises:
+        LogError: the project's database cannot be opened.
     """
 
     def __init__(self, settings: Settings, options: ServeSettings) -> None:
@@ -26,10 +46,126 @@ class ServerState:
         self.options = options
         self.metrics = Metrics()
         self.registry = Registry(settings)
-        self.source = EncoderSource(self.registry)
+        self.catalog = Catalog(self.registry)
+        self.targets = Targets(self.catalog, self.registry)
+        self.pool = EncoderPool(self.catalog, options, self.metrics)
+        self._failed = ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the version that serves is loaded, so that requests are answered at once."""
+        return self.pool.is_loaded(self.catalog.current)
+
+    async def target(self, name: str, role: Role | None, header: Callable[[str], str]) -> Target:
+        """Return what embeds a request; see `Targets.find`. What other processes changed is known within a second."""
+        await self.refreshed()
+        if not header(SCOPE_HEADER):
+            return self.targets.find(name, role, header)
+        # Which scopes have a tower is read from the database.
+        return await asyncio.to_thread(self.targets.find, name, role, header)
+
+    async def refreshed(self) -> None:
+        """Have the catalog look what other processes changed, if it did not just now."""
+        if self.catalog.stale:
+            await asyncio.to_thread(self.catalog.refresh)
+
+    async def embed(self, request: Request, target: Target, texts: Sequence[str]) -> Embedded:
+        """Embed the texts of a request.
+
+        Raises:
+            ApiError: too many texts wait, or the client went away.
+            EncoderError: the encoder cannot be loaded.
+        """
+        started = time.perf_counter()
+        async with _while_connected(request) as wait:
+            embedded: Embedded | None = await wait(self._embedded(target, texts))
+        if embedded is None:
+            self.metrics.cancelled.inc()
+            raise ApiError(499, "The client went away.", code="cancelled")
+        if not self.catalog.is_noted(target.model):
+            await asyncio.to_thread(self.catalog.note, target.model)
+        self.metrics.embedding_seconds.observe(time.perf_counter() - started)
+        self.metrics.texts.labels(target.model.version, target.role).inc(len(texts))
+        return embedded
+
+    async def _embedded(self, target: Target, texts: Sequence[str]) -> Embedded:
+        while True:
+            found = self.pool.get(target.model)
+            batcher = found if isinstance(found, Batcher) else await asyncio.shield(asyncio.wrap_future(found))
+            try:
+                future = batcher.submit(texts, target.role)
+            except QueueClosed:
+                # It was unloaded in between, to make room.
+                continue
+            except QueueFull as error:
+                message = f"Too many texts wait for {target.model.id}: try again in {error.seconds} seconds."
+                raise ApiError(429, message, headers={"Retry-After": str(error.seconds)}) from error
+            return await asyncio.wrap_future(future)
+
+    @contextlib.asynccontextmanager
+    async def running(self, tasks: Sequence[Coroutine[Any, Any, None]] = ()) -> AsyncIterator[None]:
+        """Follow other processes' swaps inside the block, and run tasks beside; unload everything at the end."""
+        running = [asyncio.create_task(one) for one in (self._follow(), *tasks)]
+        try:
+            yield
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await asyncio.to_thread(self.pool.close)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self._step()
+            except Exception:
+                logger.exception("What other processes changed could not be followed")
+            await asyncio.sleep(_FOLLOW_SECONDS)
+
+    async def _step(self) -> None:
+        await asyncio.to_thread(self.catalog.refresh)
+        current = self.catalog.version(self.catalog.current)
+        models = self.catalog.models()
+        self.pool.retain({one.version for one in models})
+        for model in models:
+            self.metrics.serving.labels(model.version).set(float(model is current))
+        if current is None or self.pool.is_loaded(current.version) or self._failed == current.version:
+            return
+        # Before the first request asks for it.
+        found = self.pool.get(current)
+        try:
+            if not isinstance(found, Batcher):
+                await asyncio.shield(asyncio.wrap_future(found))
+        except HinsError as error:
+            logger.error("%s serves and cannot be loaded: %s", current.version, error)
+            self._failed = current.version
 
 
 def state_of(request: Request) -> ServerState:
     """Return the state of the server that a request came to."""
     state: ServerState = request.app.state.server
     return state
+
+
+@contextlib.asynccontextmanager
+async def _while_connected(request: Request) -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """Yield a function that waits for a coroutine, and cancels it and returns None when the client goes away."""
+    gone = asyncio.create_task(_disconnected(request))
+
+    async def wait(work: Coroutine[Any, Any, Any]) -> Any:
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            task.cancel()
+
+    try:
+        yield wait
+    finally:
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
