@@ -2,57 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-# A server that has imported what all need forks each child; nothing of the test's own process is in it.
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["sentence_transformers", "hins_adapter_mem0.memory", "hins_memory.training"])
-_SECONDS = 240.0
+from hins_memory.testing.processes import SECONDS, Child, children, context
 
+__all__ = ["Child", "children", "run_python"]
 
-class Child:
-    """A process that runs `work(channel, *arguments)`; a module-level function, which says and hears by the channel."""
-
-    def __init__(self, work: Callable[..., None], *arguments: Any) -> None:
-        self._channel, theirs = _context.Pipe()
-        self._process = _context.Process(target=work, args=(theirs, *arguments))
-        self._process.start()
-        theirs.close()
-
-    def read(self) -> Any:
-        """Return the next thing that it says; it is an error if it ends instead."""
-        if not self._channel.poll(_SECONDS):
-            raise AssertionError("the child says nothing")
-        try:
-            return self._channel.recv()
-        except EOFError:
-            self._process.join(_SECONDS)
-            raise AssertionError(f"the child ended with {self._process.exitcode}") from None
-
-    def tell(self, value: Any = None) -> None:
-        self._channel.send(value)
-
-    def wait(self, status: int = 0) -> None:
-        """Wait for its end, which must have this exit status."""
-        self._process.join(_SECONDS)
-        assert self._process.exitcode == status
-
-    def killed(self) -> None:
-        """Wait until it has killed itself."""
-        self.wait(-signal.SIGKILL)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.join(_SECONDS)
+context.set_forkserver_preload(["sentence_transformers", "hins_adapter_mem0.memory", "hins_memory.training"])
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -61,9 +21,9 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     Functions that are registered with atexit are not called: a test of those starts a Python of its own.
     """
     with tempfile.TemporaryDirectory(prefix="hins-child-") as folder:
-        process = _context.Process(target=_run, args=(folder, code, arguments, dict(os.environ)))
+        process = context.Process(target=_run, args=(folder, code, arguments, dict(os.environ)))
         process.start()
-        process.join(_SECONDS)
+        process.join(SECONDS)
         if process.is_alive():
             process.kill()
             raise AssertionError("the child does not end")
@@ -78,13 +38,3 @@ def _run(folder: str, code: str, arguments: tuple[str, ...], environment: dict[s
     os.environ.update(environment)
     sys.argv = ["-c", *arguments]
     exec(compile(code, "<child>", "exec"), {"__name__": "__main__"})
-
-
-@contextmanager
-def children(*started: Child) -> Iterator[tuple[Child, ...]]:
-    """End processes whatever happens."""
-    try:
-        yield started
-    finally:
-        for child in started:
-            child.kill()

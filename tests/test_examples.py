@@ -44,7 +44,7 @@ settings = hins_memory.Settings(home=home, project="test", log_url="")
 def unused(texts):
     raise AssertionError("the notebook embeds by itself")
 def opened():
-    return hins_memory.attach(Notebook(str(home / "notes.db"), "ann", unused), settings=settings)
+    return hins_memory.attach(Notebook(str(home / "notes.db"), "ann", unused), embedder="hins", settings=settings)
 book = opened()
 assert isinstance(book.hins, Agent) and isinstance(book.hins.live_indexes()[0], Index)
 stock = book.hins.encoder_version
@@ -68,7 +68,7 @@ for one in load_sample()[:2]:
     for turn in one.turns:
         book.add(f"{turn.speaker}: {turn.text}", one.id)
     for asked in one.questions:
-        with book.hins.recorder.turn() as turn:
+        with book.hins.turn() as turn:
             book.search(asked.question, 20)
             turn.answered(asked.answer)
 loop = LoopSettings(

@@ -34,6 +34,10 @@ ALLOWED: dict[str, set[str]] = {
     "swapping": {"encoders", "plugins", "registry"},
     # for adapters
     "sdk": {"common", "encoders", "log", "plugins", "registry", "swapping"},
+    # the contract suite, for the tests of adapters
+    "testing": {
+        *("common", "data", "database", "encoders", "log", "plugins", "registry", "sdk", "swapping"),
+    },
     # what joins the stages
     "loop": {
         *("data", "database", "encoders", "evaluation", "log", "mining", "plugins", "registry", "swapping", "training"),

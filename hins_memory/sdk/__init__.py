@@ -23,13 +23,15 @@ from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
 from hins_memory.sdk.file_groups import FileGroup
 from hins_memory.sdk.flat_faiss import keep_places, stored_vectors
 from hins_memory.sdk.in_place_agent import InPlaceAgent, LoadedVectors
+from hins_memory.sdk.index_base import IndexBase
 from hins_memory.sdk.json_files import DamagedFileError, read_json, set_aside, write_json
 from hins_memory.sdk.keyword_weight import weighted_keywords
 from hins_memory.sdk.messages import message_turns
+from hins_memory.sdk.object_agent import ObjectAgent, ObjectPlugin, OwnEncoder
 from hins_memory.sdk.opening import check_stock, first_encoder, made_by, record_first, record_framework_encoder, reembed
 from hins_memory.sdk.options import AttachOptions, check_embedder, settings_for
 from hins_memory.sdk.paging import pages_of
-from hins_memory.sdk.plugin import AdapterPlugin
+from hins_memory.sdk.plugin import AdapterPlugin, Capability
 from hins_memory.sdk.qdrant_rows import QdrantRows
 from hins_memory.sdk.recorder import AgentTurn, Recorder
 from hins_memory.sdk.retry import with_retries
@@ -47,6 +49,7 @@ __all__ = [
     "Attachment",
     "Binding",
     "BindingComponent",
+    "Capability",
     "ChromaRows",
     "DamagedFileError",
     "DualWriter",
@@ -54,8 +57,12 @@ __all__ = [
     "FileGroup",
     "FlipLock",
     "InPlaceAgent",
+    "IndexBase",
     "LoadedVectors",
+    "ObjectAgent",
+    "ObjectPlugin",
     "OutcomeMethods",
+    "OwnEncoder",
     "QdrantRows",
     "Recorder",
     "SharedFolders",

@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from hins_memory.errors import AgentError, LogError
 from hins_memory.registry.registry import index_suffix
@@ -45,6 +45,12 @@ class Binding:
     def space(self) -> str:
         """The name of the space of its vectors, which versions may share; "" for the framework's own encoder."""
         return str(getattr(self.encoder, "space", self.version)) if self.version else ""
+
+    @property
+    def index(self) -> Any:
+        """The only index of a store that has one."""
+        (index,) = self.indexes()
+        return index
 
     def indexes(self) -> Sequence[TrackedIndex]:
         """Return the indexes, the same kinds in the same order for every binding of an agent."""

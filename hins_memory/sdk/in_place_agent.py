@@ -174,7 +174,7 @@ class InPlaceAgent(BindingAgent[Binding]):
                         self.files.write(path, document, binding.space)
 
     def refresh(self) -> None:
-        """Serve the version that another process swapped to.
+        """Serve the version that another process swapped to, and write to the shadow that another one builds.
 
         Raises:
             AgentError: the encoder that serves by now cannot be loaded here.
@@ -182,9 +182,13 @@ class InPlaceAgent(BindingAgent[Binding]):
         """
         with self._lock:
             self._refreshed_at = time.monotonic()
-            live = self.encoders.registry.live_index(self.store_id)
+            states = {record.state: record for record in self.encoders.registry.generations(self.store_id)}
+            live, shadow = states.get("live"), states.get("shadow")
             if live is not None and live.version and live.version != self.current.version:
                 self.serve(live.version, live.suffix)
+            if not self._building:
+                # What was saved before, the process that builds finds in the files.
+                self._shadow = None if shadow is None else self._open_or_reuse(shadow.version, shadow.suffix)
 
     def refresh_if_due(self) -> None:
         """Call `refresh` if it is due; to be called between operations, because the flip waits for those that run."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from hins_memory.errors import AgentError
 from hins_memory.plugins.hookspecs import hookimpl
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from hins_memory.config import Settings
     from hins_memory.plugins.protocols import Agent
 
-__all__ = ["AdapterPlugin", "AttachingModule"]
+__all__ = ["AdapterPlugin", "AttachingModule", "Capability"]
+
+#: What an adapter can do: record a framework's use; embed with the project's encoder; change the encoder of queries
+#: only, over the stored vectors as they are; change the stored vectors too.
+Capability = Literal["capture", "serve", "tower", "swap"]
 
 
 class AttachingModule(Protocol):
@@ -46,6 +50,8 @@ class AdapterPlugin:
     install = install_needed = ""
     #: the module with the functions of `AttachingModule`, imported when one is needed
     attaching = ""
+    #: what the adapter can do; `hins_memory.testing` checks each that is named here
+    capabilities: frozenset[Capability] = frozenset({"capture", "serve", "tower", "swap"})
 
     def is_ours(self, memory: Any) -> bool:
         """Return whether an object is one of the framework's."""

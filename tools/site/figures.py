@@ -25,7 +25,7 @@ ROOMS = (
     (("cli", "server", "demo"), "the face"),
     (("loop",), "the only room that knows all the stages"),
     (("mining", "training", "synthesis", "swapping"), "none imports another"),
-    (("sdk",), "base classes for adapters"),
+    (("sdk", "testing"), "base classes for adapters, and their contract suite"),
     (
         ("registry", "evaluation", "log", "encoders"),
         "versions and what serves; metrics and gate; events; texts to vectors",

@@ -134,25 +134,6 @@ def test_a_turn_answers_every_search_of_its_block(settings: Settings) -> None:
     assert not {before, fourth, after} & set(answers)
 
 
-def test_turns_of_concurrent_coroutines_stay_apart(settings: Settings) -> None:
-    memory = AsyncMemory(settings=settings)
-
-    async def agent(user: str) -> tuple[str, str]:
-        await memory.add(f"{user} likes tea", user_id=user, infer=False)
-        with memory.turn() as turn:
-            found = await memory.search("What does one like?", filters={"user_id": user})
-            await asyncio.sleep(0)
-            turn.answered(f"tea, {user}")
-            return found["retrieval_id"], f"tea, {user}"
-
-    async def all_agents() -> list[tuple[str, str]]:
-        return list(await asyncio.gather(*(agent(f"u{number}") for number in range(5))))
-
-    expected = asyncio.run(all_agents())
-    memory.close()
-    assert {(answer.retrieval_id, answer.text) for log in logged(settings) for answer in log.answers} == set(expected)
-
-
 def test_opting_out_of_calls(settings: Settings) -> None:
     memory = Memory(settings=settings)
     (item,) = memory.add(FACTS[0], user_id="ann", infer=False, capture=False)["results"]

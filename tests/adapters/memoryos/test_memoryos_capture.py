@@ -62,19 +62,6 @@ def test_what_is_said_and_stored_is_in_the_log(settings: Settings, llm: LLMServe
     assert [turns[one] for one in known["- Plays the cello"].turn_ids] == [text for pair in PAIRS[:2] for text in pair]
 
 
-def test_a_turn_records_its_answer_for_the_retrievals_inside(
-    settings: Settings, llm: LLMServer, tmp_path: Path
-) -> None:
-    memory = Memoryos(**options(llm, tmp_path), settings=settings)
-    talk(memory)
-    ask(memory, QUERY)
-    with memory.turn() as turn:
-        found = ask(memory, QUERY)
-        turn.answered("The cello.")
-    memory.close()
-    assert [(one.retrieval_id, one.text) for one in _log(settings).answers] == [(found["retrieval_id"], "The cello.")]
-
-
 def test_a_retrieval_with_its_lists_scores_and_answer(
     settings: Settings, llm: LLMServer, tmp_path: Path, stock_encoder: Encoder
 ) -> None:

@@ -36,16 +36,9 @@ def _memory(llm: LLMServer, root: Path, settings: Settings) -> Any:
     return Memoryos(**options(llm, root, "ann", mid_term_heat_threshold=2.9), settings=settings)
 
 
-@pytest.mark.parametrize("mode", ["query", "tower"])
 def test_only_the_queries_change(
-    settings: Settings,
-    llm: LLMServer,
-    tmp_path: Path,
-    tiny_version: EncoderVersion,
-    request: pytest.FixtureRequest,
-    mode: str,
+    settings: Settings, llm: LLMServer, tmp_path: Path, tiny_version: EncoderVersion, query_version: EncoderVersion
 ) -> None:
-    query_version = request.getfixturevalue(f"{mode}_version")
     root, tiny = tmp_path / "store", Encoder.load(tiny_version.path)
     memory = _memory(llm, root, settings)
     talk(memory)

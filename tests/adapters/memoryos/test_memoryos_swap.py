@@ -214,7 +214,7 @@ from hins_adapter_memoryos.plugin import plugin
 home, root, version, moment = sys.argv[1:]
 settings = Settings(home=Path(home), project="test", log_url="")
 agent = plugin.hins_open_agent("memoryos", settings, {"data_storage_path": root}).agent
-convert, left = MemoryosAgent.convert_file, [999 if moment == "build" else int(moment)]
+convert, left = MemoryosAgent.convert_file, [int(moment)]
 
 def dying(self, *args):
     if not left[0]:
@@ -222,34 +222,15 @@ def dying(self, *args):
     left[0] -= 1
     convert(self, *args)
 
-def building(what, done, total):
-    if moment == "build" and what == "build pages":
-        os.kill(os.getpid(), signal.SIGKILL)
-
 MemoryosAgent.convert_file = dying
 registry = Registry(settings)
-swap_agent(agent, version, Encoder.load(registry.get(version).path), registry, batch_size=3, progress=building)
+swap_agent(agent, version, Encoder.load(registry.get(version).path), registry, batch_size=3)
 """
 
 
 def _killed(settings: Settings, root: Path, version: str, moment: str) -> None:
     ended = run_python(_SWAP_AND_DIE, str(settings.home), str(root), version, moment)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
-
-
-def test_a_build_that_was_killed_resumes(
-    settings: Settings, llm: LLMServer, tmp_path: Path, tiny_version: EncoderVersion, stock_encoder: Encoder
-) -> None:
-    root = tmp_path / "store"
-    ann, _ = _world(llm, root, settings)
-    _killed(settings, root, tiny_version.id, "build")
-    again = Memoryos(**options(llm, root), settings=settings)
-    assert_in_one_space(again, stock_encoder)
-    report = _swap(agent_of(again), tiny_version, settings)
-    # All summaries, and the pages of one batch, were there already.
-    assert {one.kind: one.reused for one in report.indexes} == {"summaries": 3, "pages": 3, "knowledge": 0}
-    for user in (ann, again):
-        assert_in_one_space(user, Encoder.load(tiny_version.path))
 
 
 @pytest.mark.parametrize("moment", [0, 2])
@@ -316,42 +297,3 @@ def test_a_flip_that_fails_changes_nothing(
     vectors.unlink()
     _swap(agent_of(ann), tiny_version, settings)
     assert_in_one_space(ann, Encoder.load(tiny_version.path))
-
-
-def test_a_process_follows_the_swap_of_another_one(
-    settings: Settings, llm: LLMServer, tmp_path: Path, tiny_version: EncoderVersion
-) -> None:
-    root = tmp_path / "store"
-    ann, _ = _world(llm, root, settings)
-    ended = run_python(_SWAP_AND_DIE, str(settings.home), str(root), tiny_version.id, "999")
-    assert ended.returncode == 0, ended.stderr
-    assert pages(ask(ann, PAIRS[0][0]))[0] == PAIRS[0][0]
-    assert agent_of(ann).encoder_version == tiny_version.id
-    dan = Memoryos(**options(llm, root, "dan"), settings=settings)
-    for user in (ann, dan):
-        assert_in_one_space(user, Encoder.load(tiny_version.path))
-    assert pages(ask(ann, PAIRS[0][0]))[0] == PAIRS[0][0]
-
-
-_OPEN_AND_ASK = """
-import sys
-from pathlib import Path
-from hins_memory.config import Settings
-from hins_adapter_memoryos import Memoryos
-
-home, root, url, question = sys.argv[1:]
-settings = Settings(home=Path(home), project="test", log_url="")
-memory = Memoryos("ann", "loopback", root, openai_base_url=url, settings=settings)
-found = memory.retriever.retrieve_context(question, user_id="ann")
-print("FOUND", memory._hins.agent.encoder_version, found["retrieved_pages"][0]["user_input"])
-"""
-
-
-def test_a_new_process_serves_what_was_swapped(
-    settings: Settings, llm: LLMServer, tmp_path: Path, tiny_version: EncoderVersion
-) -> None:
-    root = tmp_path / "store"
-    ann, _ = _world(llm, root, settings)
-    _swap(agent_of(ann), tiny_version, settings)
-    ended = run_python(_OPEN_AND_ASK, str(settings.home), str(root), llm.base_url, PAIRS[3][0])
-    assert f"FOUND {tiny_version.id} {PAIRS[3][0]}" in ended.stdout, ended.stderr

@@ -1,0 +1,72 @@
+"""What an index of rows with ids has in common, for adapters whose store has calls for some ids at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hins_memory.sdk.dual_write import WriteTracker
+from hins_memory.sdk.paging import pages_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hins_memory.plugins.protocols import Record
+
+__all__ = ["IndexBase"]
+
+
+class IndexBase(ABC):
+    """A `TrackedIndex` over a store that can name its rows, and reads and writes them by their ids.
+
+    Args:
+        name: the name under which the framework's store knows it.
+        kind: what it holds; pairs a live index with its shadow.
+    """
+
+    def __init__(self, name: str, kind: str = "memories") -> None:
+        self.name = name
+        self.kind = kind
+        self.writes = WriteTracker(name)
+
+    @abstractmethod
+    def ids(self) -> list[str]:
+        """Return the ids of all rows."""
+
+    @abstractmethod
+    def get(self, ids: Sequence[str]) -> list[Record]:
+        """Return the records of those ids that exist, in any order."""
+
+    @abstractmethod
+    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Return the stored unit vectors by id, each of shape (dim,); missing ids are left out."""
+
+    @abstractmethod
+    def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
+        """Write records with their vectors, of shape (len(records), dim)."""
+
+    @abstractmethod
+    def delete(self, ids: Iterable[str]) -> None:
+        """Delete records; ids that do not exist are ignored."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Delete the index itself with everything in it."""
+
+    def record_id(self, id_: Any) -> str:
+        """Return the one spelling of an id under which records are known here."""
+        return str(id_)
+
+    def count(self) -> int:
+        """Return the number of records."""
+        return len(self.ids())
+
+    def pages(self, size: int) -> Iterator[list[Record]]:
+        """Yield all records, at most `size` at a time, as they are when this begins."""
+        return pages_of(self.ids(), self.get, size)
+
+    def clear(self) -> None:
+        """Delete every record."""
+        self.delete(self.ids())

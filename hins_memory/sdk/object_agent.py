@@ -1,0 +1,157 @@
+"""An adapter in its shortest form: an agent that takes the place of some methods of one object."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hins_memory.errors import AgentError
+from hins_memory.registry.loader import EncoderSource
+from hins_memory.registry.registry import Registry
+from hins_memory.sdk.attachment import OutcomeMethods
+from hins_memory.sdk.binding_agent import Binding
+from hins_memory.sdk.opening import check_stock, first_encoder, record_framework_encoder, reembed
+from hins_memory.sdk.options import AttachOptions
+from hins_memory.sdk.plugin import AdapterPlugin
+from hins_memory.sdk.recorder import Recorder
+from hins_memory.sdk.store_agent import StoreAgent
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hins_memory.registry.loader import TextEncoder
+    from hins_memory.sdk.dual_write import TrackedIndex
+    from hins_memory.types import Role
+
+__all__ = ["ObjectAgent", "ObjectPlugin", "OwnEncoder"]
+
+_SLOT = "hins"
+
+
+class OwnEncoder:
+    """A framework's own encoder, as a binding has it.
+
+    Args:
+        embed: texts -> unit vectors, of shape (len(texts), dim), the same of queries and documents.
+    """
+
+    def __init__(self, embed: Callable[[Sequence[str]], Any]) -> None:
+        self._embed = embed
+
+    def encode(self, texts: Sequence[str], *, role: Role = "document") -> NDArray[np.float32]:
+        """Return the vectors of texts, of shape (len(texts), dim)."""
+        import numpy as np
+
+        return np.asarray(self._embed(list(texts)), dtype=np.float32)
+
+
+class ObjectAgent(StoreAgent[Binding], OutcomeMethods):
+    """The agent of one object of a framework; its methods that `methods` names are called in the place of the object's.
+
+    An adapter implements `store_of`, `own`, `index` and these methods. They use ``self.memory``, ``self.recorder`` and
+    the binding that `pin` gives.
+
+    Args:
+        memory: the object.
+        options: how it is attached.
+
+    Raises:
+        AgentError: the store has vectors of the framework's own encoder, is to be served by another one, and is not
+            to be re-embedded; or the encoder that serves it cannot be loaded.
+    """
+
+    #: the methods that take the place of the object's own
+    methods: ClassVar[tuple[str, ...]] = ("add", "search")
+
+    def __init__(self, memory: Any, options: AttachOptions) -> None:
+        self.settings = options.resolved_settings
+        super().__init__(self.store_of(memory), EncoderSource(Registry(self.settings), options.model), shared=True)
+        self.memory = memory
+        self._open(options)
+        #: records what the object does
+        self.recorder = Recorder().join(self.settings, capture=options.capture)
+
+    @abstractmethod
+    def store_of(self, memory: Any) -> str:
+        """Return what identifies the object's store in every process, without secrets, e.g. ``notebook:/notes.db``."""
+
+    @abstractmethod
+    def own(self) -> tuple[TextEncoder, TrackedIndex]:
+        """Return the framework's own encoder (see `OwnEncoder`), and its store as an index."""
+
+    @abstractmethod
+    def index(self, suffix: str) -> TrackedIndex:
+        """Open the index beside the framework's own whose name ends with `suffix`, creating what is missing."""
+
+    def bind(self, version: str, suffix: str) -> Binding:
+        """Open the index of a version, creating what is missing."""
+        return Binding(self.encoders.by_version(version), version, suffix, (self.index(suffix),))
+
+    def _open(self, options: AttachOptions) -> None:
+        """Serve with what is recorded, or as the options say."""
+        if self.serve_live():
+            check_stock(self, self.encoders, options.embedder)
+            return
+        encoder, index = self.own()
+        if options.embedder is not None and not index.count():
+            self.serve_recorded(options.embedder)
+            return
+        if options.embedder is not None and not options.reembed:
+            raise AgentError(
+                f"{self.store_id} holds {index.count()} memories of another encoder.",
+                f'Re-embed them with hins_memory.attach(memory, embedder="{options.embedder}", reembed=True).',
+            )
+        self.serve_framework_encoder(Binding(encoder, "", "", (index,)))
+        if options.embedder is not None:
+            reembed(self, first_encoder(self.encoders, options.embedder), self.encoders.registry)
+
+    @property
+    def _hins_recorder(self) -> Recorder:
+        return self.recorder
+
+
+class ObjectPlugin(AdapterPlugin):
+    """The plugin of an adapter whose agent is an `ObjectAgent`: an attached object has it as ``memory.hins``."""
+
+    #: the framework's class
+    memory_type: type = object
+    #: the class of the agents
+    agent_type: type[ObjectAgent]
+
+    def is_ours(self, memory: Any) -> bool:
+        """Return whether an object is one of the framework's."""
+        return isinstance(memory, self.memory_type)
+
+    def attach(self, memory: Any, options: AttachOptions) -> Any:
+        """Let the agent's methods take the place of the object's; attaching again replaces the options."""
+        if self.agent_of(memory) is not None:
+            self.detach(memory)
+        agent = self.agent_type(memory, options)
+        vars(memory).update({name: getattr(agent, name) for name in agent.methods}, **{_SLOT: agent})
+        return memory
+
+    def detach(self, memory: Any) -> Any:
+        """Restore an object exactly as it was, and return it.
+
+        What was stored while the project's encoder served stays in an index of its own, and is there again when the
+        object is attached again.
+
+        Raises:
+            AgentError: it is not attached.
+        """
+        agent: ObjectAgent | None = vars(memory).get(_SLOT)
+        if agent is None:
+            raise AgentError(f"This {type(memory).__name__} is not attached.", "There is nothing to undo.")
+        agent.recorder.leave(agent.settings)
+        for name in (*agent.methods, _SLOT):
+            del vars(memory)[name]
+        return memory
+
+    def agent_of(self, memory: Any) -> ObjectAgent | None:
+        """Return the agent of an attached object; None where it is not attached."""
+        agent: ObjectAgent | None = vars(memory).get(_SLOT)
+        if agent is not None:
+            record_framework_encoder(agent, agent.encoders.registry)
+        return agent

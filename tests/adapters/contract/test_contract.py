@@ -1,0 +1,17 @@
+"""Every adapter passes the contract suite, on its real framework."""
+
+from __future__ import annotations
+
+import child_process  # noqa: F401  # the processes of the suite import what those of other tests do
+import pytest
+from drivers import Mem0Driver, MemoryosDriver, NotebookDriver
+
+from hins_memory.testing import AdapterContract
+
+pytest.importorskip("mem0", reason="needs mem0ai")
+
+
+class TestContract(AdapterContract):
+    """The adapters of this project, and the example of the documentation."""
+
+    drivers = (Mem0Driver, MemoryosDriver, NotebookDriver)
