@@ -27,6 +27,7 @@ _T = TypeVar("_T")
 _UNSET: Any = object()
 _DEFAULTS: dict[str, Any] = {
     "log_url": "",
+    "store": "",
     "capture": True,
     "queue_bytes": 128 * 2**20,
 }
@@ -190,6 +191,8 @@ def _environment() -> dict[str, Any]:
     found: dict[str, Any] = {}
     if url := os.environ.get("HINS_LOG_URL"):
         found["log_url"] = url
+    if store := os.environ.get("HINS_STORE"):
+        found["store"] = store
     if capture := os.environ.get("HINS_CAPTURE"):
         found["capture"] = capture not in ("0", "false", "no")
     return found
@@ -207,6 +210,8 @@ class Settings:
         project: the project's name, a folder under `home` (environment: ``HINS_PROJECT``, default ``default``).
         log_url: SQLAlchemy URL of the interaction log; empty means SQLite under the project's folder
             (environment: ``HINS_LOG_URL``).
+        store: fsspec URL of the place where all hosts of the project find its encoder versions, e.g.
+            ``s3://bucket/folder``; empty means this host's disk alone (environment: ``HINS_STORE``).
         capture: whether interactions are recorded at all (environment: ``HINS_CAPTURE=0`` turns it off).
         queue_bytes: how many bytes of events may wait; see `Capture`.
 
@@ -219,6 +224,7 @@ class Settings:
     project: str = field(default_factory=_default_project)
     # Not shown: it may hold a password.
     log_url: str = field(default=_UNSET, repr=False)
+    store: str = field(default=_UNSET, repr=False)
     capture: bool = _UNSET
     queue_bytes: int = _UNSET
 
@@ -242,6 +248,10 @@ class Settings:
             raise (file.error("capture", error) if wrong else error) from error
 
     def _check(self) -> None:
+        if self.store and "://" not in self.store:
+            raise ConfigError(
+                f"store is {self.store!r}, which is not a URL.", "Use e.g. s3://bucket/folder or file:///mnt/share."
+            )
         if self.queue_bytes < 1:
             raise ConfigError(f"queue_bytes is {self.queue_bytes}.", "Use at least 1.")
 

@@ -1,19 +1,23 @@
-"""Checks of an encoder version's folder, and its durable move into place."""
+"""Checks of an encoder version's folder, a place to unpack one, and its durable move into place."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
-from hins_memory.common.files import file_digest
+from hins_memory.common.files import file_digest, file_lock
 from hins_memory.encoders.contents import check_contents, check_kinds, file_names
 from hins_memory.encoders.manifest import MANIFEST_NAME
 from hins_memory.errors import EncoderError
 
-__all__ = ["checked_files", "move_durably"]
+__all__ = ["checked_files", "move_durably", "unpacking"]
+
+_UNPACKING = ".import-"
 
 
 def checked_files(folder: Path) -> dict[str, str]:
@@ -51,6 +55,22 @@ def move_durably(folder: Path, target: Path, manifest: bytes) -> None:
         raise
     if source != folder:
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def unpacking(encoders: Path, lock: Path) -> Iterator[Path]:
+    """Yield a private folder beside the versions; removed at the end, after a kill by the next call."""
+    with file_lock(lock):
+        # We hold the lock, so the process that left one has ended.
+        for left in encoders.glob(f"{_UNPACKING}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        encoders.mkdir(parents=True, exist_ok=True)
+        folder = encoders / f"{_UNPACKING}{uuid.uuid4().hex}"
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fsync(path: Path) -> None:

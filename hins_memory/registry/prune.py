@@ -80,6 +80,8 @@ def prune(registry: Registry, keep: int = 3, *, dry_run: bool = False) -> PruneR
                 size -= folder_bytes(version.path)
         for path in (*left, *registry.settings.encoders.glob(f"{_PRUNED}*")):
             shutil.rmtree(path, ignore_errors=True)
+        if registry.remote is not None:
+            registry.remote.keep_only(registry.ids)
     names = tuple(version.id for version in obsolete) if dry_run else tuple(removed)
     order = {version.id: i for i, version in enumerate(versions)}
     kept = dict(sorted(kept.items(), key=lambda item: order[item[0]]))
@@ -147,7 +149,10 @@ def remove_version(registry: Registry, version: EncoderVersion) -> None:
         except OSError as error:
             # It stays complete, and the next listing of versions registers it again.
             raise EncoderError(f"{version.path} could not be removed: {error}.") from error
+        registry.published(version.id).unlink(missing_ok=True)
     shutil.rmtree(obsolete, ignore_errors=True)
+    if registry.remote is not None:
+        registry.remote.keep_only(registry.ids)
     logger.info("Pruned the encoder version %s", version.id)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from hins_memory.config import Settings
-from hins_memory.database.leases import Lease, LeaseHeldError, Leases
+from hins_memory.database.leases import Lease, LeaseHeldError
 from hins_memory.database.tables import agent_indexes, encoder_versions
 from hins_memory.encoders.manifest import Promotion, is_version_id
 from hins_memory.errors import EncoderError, SwapError
@@ -53,7 +53,6 @@ class Registry(ScopedVersionStore):
 
     def __init__(self, settings: Settings, engine: sa.Engine | None = None) -> None:
         super().__init__(settings, engine)
-        self._leases = Leases(self._engine, self._locks)
         self._swap_leases: dict[str, Lease] = {}
 
     def generations(self, agent_key: str) -> list[IndexRecord]:

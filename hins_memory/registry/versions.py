@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,11 @@ import sqlalchemy as sa
 from hins_memory.common.files import file_lock
 from hins_memory.config import Settings
 from hins_memory.database.engine import database_errors, open_database, reading
+from hins_memory.database.leases import Leases
 from hins_memory.database.tables import encoder_versions
 from hins_memory.encoders.manifest import Description, GateVerdict, Manifest, Promotion, is_version_id, read_manifest
 from hins_memory.errors import EncoderError
-from hins_memory.registry.folder import checked_files, move_durably
+from hins_memory.registry.folder import checked_files, move_durably, unpacking
 from hins_memory.registry.records import (
     BROKEN_RECORD,
     check_common,
@@ -31,13 +31,13 @@ from hins_memory.registry.records import (
     record_in_manifest,
     set_current,
 )
+from hins_memory.registry.remote import RemoteVersions
 from hins_memory.types import now
 
 __all__ = ["EncoderVersion", "Listing", "VersionStore"]
 
 logger = logging.getLogger(__name__)
 
-_UNPACKING = ".import-"
 # The largest number that an id has room for; versions from elsewhere may not use up what is left.
 _LAST_NUMBER = 99_999_999
 _LAST_FOREIGN_NUMBER = 9_999_999
@@ -78,6 +78,9 @@ class VersionStore:
         self.settings = settings
         self._locks = settings.root / "locks"
         self._engine = engine or open_database(settings.database_url)
+        self._leases = Leases(self._engine, self._locks)
+        #: the versions in the store that all hosts reach, if the project has one
+        self.remote = RemoteVersions(settings, self._leases) if settings.store else None
 
     def add(self, folder: Path, description: Description | Mapping[str, Any]) -> EncoderVersion:
         """Take over a finished sentence-transformers folder as a new version.
@@ -109,7 +112,7 @@ class VersionStore:
             id = f"v{number:04}-{hashlib.sha256(identity).hexdigest()[:8]}"
             manifest = Manifest.given({**values, "id": id, "files": files})
             target = self._move(folder, id, manifest.to_json().encode())
-            self._insert(manifest)
+            self._publish(manifest)
         logger.info("Added the encoder version %s", id)
         return EncoderVersion(id, target, manifest)
 
@@ -142,7 +145,7 @@ class VersionStore:
             # It was private until it was checked.
             shutil.copymode(self.settings.encoders, folder)
             self._move(folder, id, content)
-            self._insert(manifest)
+            self._publish(manifest)
         return self.get(id)
 
     def check_new(self, manifest: Manifest) -> EncoderVersion | None:
@@ -197,17 +200,31 @@ class VersionStore:
             reason = listing.unreadable.get(id, "it was removed meanwhile")
             raise EncoderError(f"The record of the encoder version {id} cannot be read: {reason}.", BROKEN_RECORD)
         found = listing.versions[0]
-        if not found.path.is_dir():
+        if not found.path.is_dir() and not self._fetch(found):
             raise EncoderError(
                 f"The folder of the encoder version {id} is missing: {found.path}.",
                 "If another host has it, `hins encoders export` there and `hins encoders import` here; else restore "
-                "it from a backup or train again.",
+                "it from a backup or train again. With HINS_STORE all hosts find every version.",
             )
         return found
 
-    def ids(self) -> list[str]:
-        """Return the ids of all registered versions by number, in one read that looks at no folder and no manifest."""
-        return self._ids()
+    def _fetch(self, version: EncoderVersion) -> bool:
+        """Copy a version from the project's store; return whether it is there."""
+        if self.remote is None:
+            return False
+        with self.unpacking() as folder:
+            # Another process of this host may have fetched it while this one waited for the lock.
+            if version.path.is_dir():
+                return True
+            content = self.remote.download(version.manifest, folder)
+            if content is None:
+                return False
+            with self.folder_lock():
+                shutil.copymode(self.settings.encoders, folder)
+                self._move(folder, version.id, content)
+                self.published(version.id).touch()
+        logger.info("Fetched the encoder version %s", version.id)
+        return True
 
     def versions(self) -> list[EncoderVersion]:
         """Return all versions that can be read, oldest first."""
@@ -218,10 +235,10 @@ class VersionStore:
 
         A broken folder or record is listed with the reason; everything else works.
         """
-        known = set(self._ids())
+        known = set(self.ids())
         unreadable: dict[str, str] = {}
         for path in self._folders():
-            if path.name not in known and (reason := self._register_folder(path.name)):
+            if path.name not in known and (reason := self._register_folder(path.name)) not in ("", "unknown"):
                 unreadable[_printable(path.name)] = reason
         listing = self._read(sa.true())
         return Listing(listing.versions, unreadable | listing.unreadable)
@@ -246,7 +263,7 @@ class VersionStore:
 
     def current_id(self) -> str:
         """Return the id of the current version, whether its folder is there or not; "" while nothing was promoted."""
-        return next(iter(self._ids(encoder_versions.c.current)), "")
+        return next(iter(self.ids(encoder_versions.c.current)), "")
 
     def promote(self, id: str, forced: bool = False) -> None:
         """Make a version the current one, in one transaction; when and whether by force is kept in its manifest.
@@ -276,20 +293,9 @@ class VersionStore:
         with self._transaction() as connection:
             record_in_manifest(connection, id, GateVerdict(**{"time": now(), **verdict}))
 
-    @contextlib.contextmanager
-    def unpacking(self) -> Iterator[Path]:
-        """Yield a folder beside the versions to unpack one in; removed at the end, after a kill by the next call."""
-        with file_lock(self._locks / "import.lock"):
-            # We hold the lock, so the process that left one has ended.
-            for left in self.settings.encoders.glob(f"{_UNPACKING}*"):
-                shutil.rmtree(left, ignore_errors=True)
-            self.settings.encoders.mkdir(parents=True, exist_ok=True)
-            folder = self.settings.encoders / f"{_UNPACKING}{uuid.uuid4().hex}"
-            folder.mkdir(mode=0o700)
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+    def unpacking(self) -> contextlib.AbstractContextManager[Path]:
+        """Return a folder beside the versions to unpack one in; removed at the end, after a kill by the next call."""
+        return unpacking(self.settings.encoders, self._locks / "import.lock")
 
     def folder_lock(self) -> contextlib.AbstractContextManager[object]:
         """Return the lock of this host that is held while a version's folder is moved in or out."""
@@ -310,8 +316,8 @@ class VersionStore:
         with database_errors(self._engine.url), reading(self._engine).connect() as connection:
             yield connection
 
-    def _ids(self, condition: Any = None) -> list[str]:
-        """Return the ids in the table, by number, not by time: a clock may jump."""
+    def ids(self, condition: Any = None) -> list[str]:
+        """Return the ids in the table by number, not by time (a clock may jump); no folder and no manifest is read."""
         query = sa.select(encoder_versions.c.id).where(sa.true() if condition is None else condition)
         with self._snapshot() as connection:
             return sorted(connection.execute(query).scalars(), key=_order)
@@ -332,8 +338,20 @@ class VersionStore:
 
     def _numbers(self) -> list[int]:
         """Return the numbers that are taken, in the table or on disk."""
-        names = [*self._ids(), *(path.name for path in self._folders())]
+        names = [*self.ids(), *(path.name for path in self._folders())]
         return [_number(name) for name in names if is_version_id(name)]
+
+    def _publish(self, manifest: Manifest) -> None:
+        """Upload a complete folder, where all hosts share a store, and then let every process find it."""
+        if self.remote is None:
+            self._insert(manifest)
+        else:
+            self.remote.upload(self.settings.encoders / manifest.id, manifest, lambda: self._insert(manifest))
+            self.published(manifest.id).touch()
+
+    def published(self, id: str) -> Path:
+        """Return a file beside a folder that all hosts had: if the table does not know it, one of them removed it."""
+        return self.settings.encoders / f".published-{id}"
 
     def _insert(self, manifest: Manifest) -> None:
         values = {"id": manifest.id, "manifest": manifest.to_dict(), "created": manifest.created}
@@ -354,10 +372,14 @@ class VersionStore:
             with self.folder_lock():
                 if not os.path.lexists(path):
                     return ""
+                if self.published(name).exists():
+                    shutil.rmtree(path)
+                    self.published(name).unlink()
+                    return "unknown"
                 manifest = read_manifest(path)
                 if manifest.id != name:
                     return f"its manifest is that of {manifest.id}"
-                self._insert(manifest)
+                self._publish(manifest)
         except EncoderError as error:
             return error.problem
         except (OSError, ValueError) as error:

@@ -1,0 +1,46 @@
+"""Two hosts, one database, one store of versions: a swap reaches the other host, which has no copy of the version."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from child_process import Child, children
+from postgresql import postgresql_schema
+from store_child import work
+from store_world import BATCH, agent, assert_in_one_space, fill
+
+from hins_memory.registry.registry import Registry
+from hins_memory.swapping import swap_agent
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def settings(postgresql_server: str, tmp_path: Any, settings: Any) -> Any:
+    """A project whose log is in PostgreSQL and whose versions are in a store."""
+    url = postgresql_schema(postgresql_server, "hosts")
+    return replace(settings, log_url=url, store=f"file://{tmp_path / 'versions'}")
+
+
+@pytest.mark.parametrize("world", ["pgvector"], indirect=True)
+def test_a_version_made_on_one_host_serves_on_the_other_at_once(world: Any, tiny_version: Any, tmp_path: Any) -> None:
+    memory = world.open()
+    fill(memory, 12)
+    other = replace(world, settings=replace(world.settings, home=tmp_path / "other"))
+    with children(Child(work, other, "bob")) as (worker,):
+        assert worker.read() == agent(memory).encoder_version
+        swap_agent(
+            agent(memory), tiny_version.id, world.load(tiny_version.id), Registry(world.settings), batch_size=BATCH
+        )
+        flipped = time.time()
+        assert worker.read() == tiny_version.id
+        worker.tell("end")
+        result = worker.read()
+        worker.wait()
+    assert result["failures"] == []
+    assert min(began for version, began in result["seen"] if version == tiny_version.id) - flipped < 2
+    assert (other.settings.encoders / tiny_version.id).is_dir()
+    assert_in_one_space(memory)
