@@ -80,7 +80,7 @@ _ELEMENTS = {
 _ATTRIBUTES = {
     *("lang", "charset", "http-equiv", "content", "name", "rel", "href", "scope", "class", "style", "role"),
     *("aria-label", "viewBox", "width", "height", "font-size", "fill", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy"),
-    *("r", "points", "stroke", "stroke-width", "text-anchor"),
+    *("r", "points", "stroke", "stroke-width", "tabindex", "text-anchor"),
 }
 _BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 _UNSEEN = set("\u200b\u200e\u200f\u061c\u2060\ufeff\u00ad")

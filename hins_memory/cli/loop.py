@@ -91,11 +91,22 @@ def _pipeline(scope: Scope | None, *arguments: Any, **options: Any) -> Pipeline:
 
 
 @command
-def status(context: typer.Context) -> Result:
-    """Show what the log holds, which encoder versions there are, and which one serves."""
+def status(
+    context: typer.Context,
+    judge: Annotated[
+        bool,
+        typer.Option("--judge", help="Judge the latest searches by their outcomes first; this loads the encoder."),
+    ] = False,
+) -> Result:
+    """Show what the log holds, which encoder versions there are, which one serves, and how well, if that was judged."""
     from hins_memory.loop.pipeline import Pipeline
 
-    found = Pipeline(settings_of(context)).status()
+    pipeline = Pipeline(settings_of(context))
+    if judge:
+        with Bars() as bars:
+            bars.waiting("judging the latest searches")
+            pipeline.judge()
+    found = pipeline.status()
     return Result(found.to_dict(), status_parts(found))
 
 

@@ -17,7 +17,17 @@ from hins_memory.errors import AgentError, ConfigError
 from hins_memory.plugins.manager import broken_plugins, get_plugin_manager
 from hins_memory.types import Scope
 
-__all__ = ["AgentConfig", "AgentName", "Options", "OwnerName", "TenantName", "opened_agent", "scope_of", "settings_of"]
+__all__ = [
+    "AgentConfig",
+    "AgentName",
+    "Options",
+    "OwnerName",
+    "TenantName",
+    "check_agent",
+    "opened_agent",
+    "scope_of",
+    "settings_of",
+]
 
 AgentName = Annotated[str, typer.Option("--agent", help="The agent framework whose store is worked on.")]
 AgentConfig = Annotated[
@@ -98,9 +108,7 @@ def opened_agent(settings: Settings, name: str, config: Path | None, bars: Bars)
         AgentError: the plugin cannot open it.
     """
     content = _read_config(config)
-    names = sorted(known for found in get_plugin_manager().hook.hins_agent_names() for known in found)
-    if name not in names:
-        raise _unknown_agent(name, names)
+    check_agent(name)
     bars.waiting(f"opening {name}")
     memory = get_plugin_manager().hook.hins_open_agent(name=name, settings=settings, config=content)
     if memory is None:
@@ -111,6 +119,17 @@ def opened_agent(settings: Settings, name: str, config: Path | None, bars: Bars)
         close = getattr(memory, "close", None)
         if callable(close):
             close()
+
+
+def check_agent(name: str) -> None:
+    """Check that a plugin knows a framework by its name.
+
+    Raises:
+        ConfigError: none does.
+    """
+    names = sorted(known for found in get_plugin_manager().hook.hins_agent_names() for known in found)
+    if name not in names:
+        raise _unknown_agent(name, names)
 
 
 def _read_config(path: Path | None) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from hins_memory.cli.options import settings_of
+from hins_memory.cli.options import AgentConfig, check_agent, settings_of
 from hins_memory.cli.screen import Result, command
 from hins_memory.common.json_log import JsonFormatter
 from hins_memory.errors import ConfigError
@@ -32,9 +32,21 @@ def serve(
     log_format: Annotated[
         _LogFormat, typer.Option("--log-format", help="How requests and errors are logged on stderr.")
     ] = _LogFormat.TEXT,
+    show_text: Annotated[
+        bool, typer.Option("--show-text", help="Show memories, and reports that hold queries, on the page.")
+    ] = False,
+    agent: Annotated[
+        str, typer.Option("--agent", help="The framework whose store the page may swap and roll back; needs a key.")
+    ] = "",
+    agent_config: AgentConfig = None,
+    auto_rollback: Annotated[
+        bool,
+        typer.Option("--auto-rollback", help="Roll the agent back when searches go worse than the gate measured."),
+    ] = False,
 ) -> Result:
     """Serve the project's encoders over HTTP, as OpenAI's and TEI's clients speak it, until SIGTERM or SIGINT."""
     try:
+        from hins_memory.server.page.settings import PageSettings
         from hins_memory.server.run import run_server
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed.", 'pip install "hins-memory[serve]"') from error
@@ -44,5 +56,8 @@ def serve(
         logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in ("hins_memory", "uvicorn"):
         logging.getLogger(name).setLevel(logging.INFO)
-    run_server(settings_of(context), host, port)
+    if agent:
+        check_agent(agent)
+    page = PageSettings(show_text, agent, agent_config, auto_rollback)
+    run_server(settings_of(context), host, port, page)
     return Result()

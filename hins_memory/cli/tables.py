@@ -44,6 +44,8 @@ def status_parts(status: Status) -> tuple[Part, ...]:
     rows += [(f"serving {one.scope}", _scoped(one)) for one in status.scoped]
     rows += [(f"unreadable: {name}", reason) for name, reason in status.unreadable.items()]
     rows += [(f"lost by process {loss.process}", _lost(loss)) for loss in status.losses]
+    if status.quality is not None:
+        rows.append((f"judged {moment(status.quality.made, seconds=False)}", status.quality.sentence))
     parts: list[Part] = [table(("", ""), rows)]
     if not log.retrievals:
         parts.append('Nothing was searched yet: use Memory(embedder="hins"), or attach(memory), and it is recorded.')

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup as Html
 
 from hins_memory.common.printable import printable
@@ -29,6 +29,7 @@ __all__ = [
     "page",
     "paragraph",
     "table",
+    "templates",
     "write_page",
 ]
 
@@ -58,9 +59,14 @@ class Series:
 
 
 @functools.cache
-def _templates() -> Environment:
+def templates(package: str = "hins_memory.common") -> Environment:
+    """Return the templates of a package, beside those here: every value is escaped, and shown as `printable` does.
+
+    Args:
+        package: with a folder ``templates``.
+    """
     return Environment(
-        loader=PackageLoader("hins_memory.common"),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("hins_memory.common")]),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,
@@ -70,7 +76,7 @@ def _templates() -> Environment:
 
 
 def _rendered(template: str, values: Mapping[str, Any]) -> Html:
-    return Html(_templates().get_template(template).render(values))
+    return Html(templates().get_template(template).render(values))
 
 
 def page(title: str, sections: Sequence[Section]) -> str:

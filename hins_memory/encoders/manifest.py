@@ -160,7 +160,11 @@ class RunRecord(_Part):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateVerdict(_Part):
-    """One verdict of this project's gate. `passed` is None where the gate was not asked, because of `forced`."""
+    """One verdict of this project's gate. `passed` is None where the gate was not asked, because of `forced`.
+
+    `ndcg` is nDCG@10 of the candidate on the `queries` held-out searches: as the agent's search ranks where that was
+    replayed, else by the encoder alone.
+    """
 
     time: _Time
     passed: _Flag | None = None
@@ -168,6 +172,8 @@ class GateVerdict(_Part):
     incumbent: _Name = ""
     gain: _Number | None = None
     failures: tuple[_Name, ...] = ()
+    ndcg: _Number | None = None
+    queries: _Count = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,6 +162,8 @@ class GateReport:
             "incumbent": self.incumbent,
             "gain": self.gain.difference,
             "failures": [rule.name for rule in self.failures],
+            "ndcg": (self.served or self.held_out)["candidate"][f"ndcg@{K}"],
+            "queries": self.gain.queries,
         }
 
     def to_dict(self) -> dict[str, Any]:

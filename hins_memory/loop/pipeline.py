@@ -22,6 +22,7 @@ from hins_memory.log.purge import PurgedError, purge_count
 from hins_memory.loop.data import LoopData, Progress, public_texts
 from hins_memory.loop.deep import DeepTrial, deep_settings
 from hins_memory.loop.mode import chosen_mode, training_base
+from hins_memory.loop.quality import Quality, judge_project
 from hins_memory.loop.reports import RunReport, Status, read_status
 from hins_memory.loop.schedule import Rounds
 from hins_memory.loop.settings import LoopSettings
@@ -82,6 +83,11 @@ class Pipeline:
         """Return what the log and the registry hold."""
         flush_all()
         return read_status(self.settings, self._engine, self.registry)
+
+    def judge(self) -> Quality:
+        """Judge the latest searches by their outcomes, beside what the gate measured of the version that serves."""
+        flush_all()
+        return judge_project(self.settings, self.registry, self._load(self._serving_version()))
 
     def mine(self, owners: Sequence[Scope] | None = None) -> MineResult:
         """Mine what training would use now: everything but the conversations held out for the gate.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hins_memory.log.losses import read_losses
 from hins_memory.log.reader import LogReader
+from hins_memory.loop.quality import Quality, read_quality
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -29,7 +30,7 @@ class Status:
     `current` is the id of the current version, "" while nothing was promoted; `unreadable` maps what is in the folder
     of versions and cannot be read as one to the reason; `losses` is what captures of any process lost within a month;
     `settings_file` is the `hins.toml` that was read, "" if there is none; `scoped` says which scopes have encoders of
-    their own.
+    their own; `quality` is what the latest searches' outcomes said when they were judged last, None if they never were.
     """
 
     project: str
@@ -42,10 +43,11 @@ class Status:
     losses: tuple[CaptureLoss, ...] = ()
     settings_file: str = ""
     scoped: tuple[ScopedVersion, ...] = ()
+    quality: Quality | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the status as JSON-able values."""
-        return asdict(self)
+        return {**asdict(self), "quality": self.quality and self.quality.to_dict()}
 
 
 def read_status(settings: Settings, engine: Engine, registry: Registry) -> Status:
@@ -62,6 +64,7 @@ def read_status(settings: Settings, engine: Engine, registry: Registry) -> Statu
         losses=read_losses(engine),
         scoped=tuple(registry.scoped_versions()),
         settings_file=str(settings.file().path or ""),
+        quality=read_quality(settings.root),
     )
 
 

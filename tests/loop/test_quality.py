@@ -1,0 +1,74 @@
+"""Recent searches are judged by their outcomes, beside what the gate measured of the version that serves."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from hins_memory.cli import app
+from hins_memory.config import Settings
+from hins_memory.database.engine import open_database
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.log.writer import LogWriter
+from hins_memory.loop.pipeline import Pipeline
+from hins_memory.loop.quality import MIN_SEARCHES, judge_project, read_quality
+from hins_memory.registry.registry import Registry
+from hins_memory.types import Event, Feedback, Memory, RankedMemory, Retrieval, Scope
+
+ANN = Scope(user="ann")
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(home=tmp_path / "home", project="p")
+
+
+def searches(version: str, count: int, place: int, start: int = 0) -> list[Event]:
+    """Searches that return ten memories, of which the one at a place, from 0, is liked."""
+    names = [f"m{n}" for n in range(10)]
+    events: list[Event] = [Memory(name, ANN, "c", f"Fact {name}", time=1.0) for name in names]
+    for number in range(start, start + count):
+        results = tuple(RankedMemory(name, f"Fact {name}", 0.5) for name in names)
+        events.append(Retrieval(ANN, f"Question {number}?", results, version, float(number), f"s{number}"))
+        events.append(Feedback(f"m{place}", "POSITIVE", f"s{number}", float(number)))
+    return events
+
+
+def test_quality_is_that_of_what_serves_beside_what_the_gate_measured(settings, tiny_folder, tmp_path):
+
+    registry, log = Registry(settings), LogWriter(open_database(settings.database_url))
+    folder = shutil.copytree(tiny_folder, tmp_path / "copy")
+    version = registry.add(folder, {"base": "tiny"})
+    registry.promote(version.id)
+    encoder = Encoder.load(version.path)
+    log.write(searches("an older one", 5, 0))
+    log.write(searches(version.id, MIN_SEARCHES - 1, 9, start=5))
+    log.write([Retrieval(ANN, "Without an outcome", (), version.id)])
+    found = judge_project(settings, registry, encoder)
+    assert (found.searches, found.mean, found.below) == (MIN_SEARCHES - 1, None, False)
+    assert f"{MIN_SEARCHES} are needed" in found.sentence
+
+    log.write(searches(version.id, 1, 0, start=100))
+    registry.record_gate(version.id, {"passed": True, "ndcg": 0.3, "queries": 40})
+    found = judge_project(settings, registry, encoder)
+    assert {one.ndcg for one in found.judged if one.version != version.id} == {1.0}
+    # One at the first place, and 49 at the tenth, which counts 1 / log2(11).
+    assert found.mean == pytest.approx((1 + 49 / 3.4594) / 50, abs=1e-4)
+    assert found.low < found.mean < found.high
+    assert (found.promise, found.promise_queries, found.below) == (0.3, 40, False)
+
+    registry.record_gate(version.id, {"passed": True, "ndcg": 0.6, "queries": 40})
+    assert Pipeline(settings).judge().below
+    assert read_quality(settings.root).below
+    shown = CliRunner().invoke(app, ["--home", str(settings.home), "--project", "p", "status"])
+    assert "which is below the 60.0 that the gate measured" in " ".join(shown.output.replace("│", "").split())
+
+
+def test_nothing_judged_is_nothing_said(settings, tiny_folder):
+    assert Pipeline(settings).status().quality is None
+    found = judge_project(settings, Registry(settings), Encoder.load(tiny_folder))
+    assert (found.mean, found.judged) == (None, ())
+    (settings.root / "quality.json").write_text("{", encoding="utf-8")
+    assert read_quality(settings.root) is None
