@@ -17,6 +17,7 @@ from hins_memory.errors import EncoderError, LogError
 from hins_memory.log.capture import flush_all
 from hins_memory.log.copies import known_copies, work_folder
 from hins_memory.log.purge import ERASE_SECONDS, PurgedRows, erase_traces, purge_rows
+from hins_memory.loop.quality import quality_file
 from hins_memory.loop.split import conversation_digest
 from hins_memory.registry.prune import remove_version
 from hins_memory.registry.registry import Registry
@@ -86,6 +87,11 @@ class _Purge:
             self.deleted.append(str(path))
         except OSError as error:
             self.left.append(Left("a file that could not be deleted", str(path), f"Delete it: {error.strerror}."))
+
+    def judgement(self) -> None:
+        """Delete the last judgement of recent searches, which holds the times of the person's."""
+        if (path := quality_file(self.settings.root)).exists():
+            self.delete(path)
 
     def trainings(self) -> None:
         from hins_memory.training import discard_runs
@@ -195,6 +201,7 @@ def purge_person(
     except LogError as error:
         problem = str(error)
         purge.left.append(Left("copies of the removed rows", "the log's own files", problem))
+    purge.judgement()
     purge.trainings()
     purge.copies(delete_copies)
     purge.towers(user, tenant)

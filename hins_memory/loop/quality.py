@@ -15,6 +15,7 @@ from hins_memory.database.engine import database_errors, open_database, reading
 from hins_memory.database.tables import answers, feedback, memories, retrievals
 from hins_memory.errors import LogError
 from hins_memory.evaluation.gate import K
+from hins_memory.log.purge import purge_count
 from hins_memory.log.reader import LogReader
 from hins_memory.loop.settings import LoopSettings
 from hins_memory.types import Scope, now
@@ -27,7 +28,16 @@ if TYPE_CHECKING:
     from hins_memory.registry.registry import Registry
     from hins_memory.types import ScopeLog
 
-__all__ = ["MIN_SEARCHES", "JudgedSearch", "Quality", "judge_project", "judge_searches", "promise_of", "read_quality"]
+__all__ = [
+    "MIN_SEARCHES",
+    "JudgedSearch",
+    "Quality",
+    "judge_project",
+    "judge_searches",
+    "promise_of",
+    "quality_file",
+    "read_quality",
+]
 
 #: With fewer judged searches of the serving version nothing is said about it.
 MIN_SEARCHES = 50
@@ -196,12 +206,14 @@ def judge_project(settings: Settings, registry: Registry, encoder: Encoder, sear
         LogError: the log cannot be read, or the project's folder cannot be written.
     """
     engine = open_database(settings.database_url)
+    before = purge_count(engine)
     judged, without = judge_searches(engine, encoder, LoopSettings.from_file(settings.file()), searches)
     gates = [version.manifest.gates for version in registry.versions() if version.id == encoder.version]
     promise, queries = promise_of(gates[0] if gates else ())
     mean, low, high, count = _interval([one.ndcg for one in judged if one.version == encoder.version])
     found = Quality(now(), encoder.version, mean, low, high, count, promise, queries, without, tuple(judged))
-    _keep(settings.root / _NAME, json.dumps(asdict(found)))
+    if purge_count(engine) == before:
+        _keep(settings.root / _NAME, json.dumps(asdict(found)))
     return found
 
 
@@ -223,6 +235,11 @@ def _interval(values: Sequence[float]) -> tuple[float | None, float | None, floa
         return None, None, None, len(values)
     result = paired_bootstrap(values, [0.0] * len(values))
     return result.difference, result.low, result.high, len(values)
+
+
+def quality_file(root: Path) -> Path:
+    """Return the file that a project's last judgement is kept in; it holds the times of searches."""
+    return root / _NAME
 
 
 def read_quality(root: Path) -> Quality | None:

@@ -13,6 +13,7 @@ from hins_memory.database.engine import open_database
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.log.writer import LogWriter
 from hins_memory.loop.pipeline import Pipeline
+from hins_memory.loop.purge import purge_person
 from hins_memory.loop.quality import MIN_SEARCHES, judge_project, read_quality
 from hins_memory.registry.registry import Registry
 from hins_memory.types import Event, Feedback, Memory, RankedMemory, Retrieval, Scope
@@ -64,6 +65,10 @@ def test_quality_is_that_of_what_serves_beside_what_the_gate_measured(settings, 
     assert read_quality(settings.root).below
     shown = CliRunner().invoke(app, ["--home", str(settings.home), "--project", "p", "status"])
     assert "which is below the 60.0 that the gate measured" in " ".join(shown.output.replace("│", "").split())
+
+    # It holds the times of a person's searches.
+    assert str(settings.root / "quality.json") in purge_person(settings, "ann").deleted
+    assert read_quality(settings.root) is None
 
 
 def test_nothing_judged_is_nothing_said(settings, tiny_folder):

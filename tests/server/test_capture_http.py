@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 from fastapi.testclient import TestClient
+from postgresql import postgresql_schema
 
 from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
@@ -64,13 +66,16 @@ def test_every_kind_of_event_arrives(client: TestClient, settings: Settings) -> 
     assert next(one for one in found if one["type"] == "turn")["time"] == 7
 
 
-@pytest.mark.parametrize("written", [False, True], ids=["in the queue", "on disk"])
-def test_an_id_is_one_event(settings: Settings, written: bool) -> None:
+@pytest.mark.parametrize("where", ["in the queue", "on disk", "in PostgreSQL"])
+def test_an_id_is_one_event(settings: Settings, where: str, request: pytest.FixtureRequest) -> None:
+    if where == "in PostgreSQL":
+        server = request.getfixturevalue("postgresql_server")
+        settings = replace(settings, log_url=postgresql_schema(server, "capture_http"))
     client = TestClient(create_app(settings), base_url="http://localhost")
     assert client.post("/v1/retrievals", json=SEARCH).json()["recorded"] == 1
     answer = {"type": "answer", "retrieval_id": "s1", "text": "The oboe."}
     assert client.post("/v1/outcomes", json=answer).json()["recorded"] == 1
-    if written:
+    if where != "in the queue":
         assert flush_all()
         # As another process, which knows only what is on disk.
         client = TestClient(create_app(settings), base_url="http://localhost")
