@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "mining": {"common", "data", "encoders"},
     "training": {"common", "data", "encoders", "evaluation"},
     "synthesis": {"common", "data", "encoders", "llm"},
-    "swapping": {"encoders", "plugins", "registry"},
+    "swapping": {"common", "encoders", "plugins", "registry"},
     # for adapters
     "sdk": {"common", "encoders", "log", "plugins", "registry", "swapping"},
     # the contract suite, for the tests of adapters

@@ -1,4 +1,4 @@
-"""`hins encoders list|show|diff|export|import|prune`: the project's encoder versions, and their export."""
+"""`hins encoders list|show|diff|export|import|release|prune`: the project's encoder versions, and their export."""
 
 from __future__ import annotations
 
@@ -275,12 +275,36 @@ def import_(
 
 @encoders.command()
 @command
+def release(
+    context: typer.Context,
+    version: _Version,
+    undo: Annotated[bool, typer.Option("--undo", help="Serve it over HTTP again.")] = False,
+) -> Result:
+    """Say that no store of a client of `hins serve` holds vectors of a version: it is not served, nor kept for that."""
+    from hins_memory.registry.http_versions import HttpVersions
+
+    registry = _registry(context)
+    if version not in registry.ids():
+        # For its message, which names those that there are; a version without a folder can be released.
+        registry.get(version)
+    asked = HttpVersions(registry.settings)
+    if undo:
+        asked.restore(version)
+        text = f"{version} is served over HTTP, and kept."
+    else:
+        asked.release(version)
+        text = f"{version} is not served over HTTP any more, within a second. `hins encoders prune` may remove it."
+    return Result({"version": version, "released": not undo}, (text,))
+
+
+@encoders.command()
+@command
 def prune(
     context: typer.Context,
     keep: Annotated[int, typer.Option("--keep", help="How many of the newest versions stay in any case.")] = 3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> Result:
-    """Remove versions that nothing needs: not current, used by no agent, nor needed for a rollback."""
+    """Remove versions that nothing needs: not current, used by no agent nor client, nor needed for a rollback."""
     from hins_memory.registry.prune import prune as prune_versions
 
     report = prune_versions(_registry(context), keep, dry_run=dry_run)

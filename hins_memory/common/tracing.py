@@ -7,10 +7,14 @@ The program that hins-memory runs in decides where spans go (`opentelemetry.trac
 from __future__ import annotations
 
 import contextlib
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["span"]
+__all__ = ["span", "traced"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 @lru_cache(maxsize=1)
@@ -33,6 +37,20 @@ def span(name: str, **attributes: str | int | float | bool) -> contextlib.Abstra
     if trace is None:
         return contextlib.nullcontext()
     return _span(trace, name, {f"hins.{key}": value for key, value in attributes.items()})
+
+
+def traced(name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Return a decorator that makes each call of a function a span."""
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        @wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            with span(name):
+                return function(*args, **kwargs)
+
+        return call
+
+    return decorate
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from hins_memory.common.files import file_digest
+from hins_memory.common.tracing import span
 from hins_memory.encoders.contents import file_names
 from hins_memory.encoders.layers import layers
 from hins_memory.encoders.manifest import MANIFEST_NAME, read_manifest
@@ -318,7 +319,8 @@ class Encoder:
         device = self.model.device.type
         texts = _tokenizable(texts)
         quick = len(texts) >= _BF16_MIN_TEXTS and bf16_supported(device)
-        with self._model_lock, torch.autocast(device, torch.bfloat16, enabled=quick):
+        traced = span("hins.encode", version=self.version, role=role, texts=len(texts))
+        with traced, self._model_lock, torch.autocast(device, torch.bfloat16, enabled=quick):
             # (n, dim)
             vectors = encode(
                 texts,

@@ -6,11 +6,12 @@ import logging
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from hins_memory.common.tracing import span
 from hins_memory.errors import AgentError
 from hins_memory.plugins.protocols import Index
 from hins_memory.sdk.binding_agent import Binding, BindingAgent
@@ -117,7 +118,8 @@ class StoreAgent(BindingAgent[_B]):
         if id(self) not in _pinned.get({}):
             self.refresh_if_due()
         binding = self.binding if scope is None else self.load_scoped(scope)
-        with set_to(_pinned, {**_pinned.get({}), id(self): binding}):
+        searching = nullcontext() if scope is None else span("hins.search", store=self.store_id)
+        with searching, set_to(_pinned, {**_pinned.get({}), id(self): binding}):
             yield binding
 
     def load_scoped(self, scope: Scope) -> _B:

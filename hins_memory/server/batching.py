@@ -12,7 +12,6 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from hins_memory.common.tracing import span
 from hins_memory.errors import EncoderError
 from hins_memory.types import Role
 
@@ -203,9 +202,8 @@ class Batcher:
         texts = [text for _, some in parts for text in some]
         if not texts:
             return
-        with span("hins.encode", version=self.encoder.version, role=role, texts=len(texts)):
-            vectors = self.encoder.encode(texts, role=role, batch_size=_PADDED_TOGETHER)
-            tokens = self.encoder.count_tokens(texts)
+        vectors = self.encoder.encode(texts, role=role, batch_size=_PADDED_TOGETHER)
+        tokens = self.encoder.count_tokens(texts)
         if not np.isfinite(vectors).all():
             raise EncoderError(f"{self.encoder.version} gave a vector that is not finite.", "Restore the version.")
         start = 0

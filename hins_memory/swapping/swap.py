@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.common.tracing import traced
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError, SwapError
 from hins_memory.registry.registry import index_suffix
@@ -58,6 +59,7 @@ class SwapReport:
         return asdict(self)
 
 
+@traced("hins.swap")
 def swap_agent(
     agent: Agent,
     version_id: str,
@@ -129,6 +131,7 @@ def swap_agent(
     return SwapReport(agent.store_id, version_id, before, suffix, True, reports, seconds, flip_seconds)
 
 
+@traced("hins.rollback")
 def rollback_agent(
     agent: Agent,
     registry: Registry,

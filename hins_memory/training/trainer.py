@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.common.tracing import traced
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.manifest import DataSummary, Description, RunRecord, TrainingMetrics
 from hins_memory.errors import NotEnoughDataError, TrainingError
@@ -53,6 +54,7 @@ class TrainResult:
     manifest: Description
 
 
+@traced("hins.train")
 def train_encoder(
     examples: Sequence[TieredExample],
     folder: Path,
