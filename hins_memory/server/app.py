@@ -52,6 +52,6 @@ def create_app(settings: Settings, options: ServeSettings | None = None) -> Fast
         if hasattr(module, "router"):
             app.include_router(module.router)
     # The last one added is the first to see a request.
-    app.add_middleware(Gatekeeper, options=state.options)
+    app.add_middleware(Gatekeeper, options=state.options, metrics=state.metrics)
     app.add_middleware(Journal, metrics=state.metrics)
     return app

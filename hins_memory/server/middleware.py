@@ -15,7 +15,8 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import MutableMapping
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -88,9 +89,10 @@ class Gatekeeper:
     its own that leads here (DNS rebinding), and bodies have to be JSON, which a page of another origin may not send.
     """
 
-    def __init__(self, app: ASGIApp, options: ServeSettings) -> None:
+    def __init__(self, app: ASGIApp, options: ServeSettings, metrics: Metrics) -> None:
         self._app = app
         self._options = options
+        self._metrics = metrics
         # Digests are of one length, whatever the keys are.
         self._keys = [hashlib.sha256(key.encode()).digest() for key in options.keys]
         self._held = 0
@@ -102,7 +104,7 @@ class Gatekeeper:
             return
         headers = Headers(scope=scope)
         if refusal := self._refusal(scope, headers):
-            await _refuse(send, *refusal)
+            await self._refuse(send, *refusal)
             return
         await self._bounded(scope, headers, receive, send)
 
@@ -125,7 +127,7 @@ class Gatekeeper:
     async def _bounded(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         limit, held = self._options.max_body_bytes, 0
         if (length := headers.get("content-length", "")).isdecimal() and int(length[:20]) > limit:
-            await _refuse(send, 413, _too_long(limit))
+            await self._refuse(send, 413, _too_long(limit))
             return
         body: list[bytes] = []
         more = True
@@ -139,19 +141,26 @@ class Gatekeeper:
                 self._held += len(body[-1])
                 more = message.get("more_body", False)
                 if held > limit:
-                    await _refuse(send, 413, _too_long(limit))
+                    await self._refuse(send, 413, _too_long(limit))
                     return
                 if self._held > self._options.max_bodies_bytes:
-                    await _refuse(send, 429, "Too many requests at a time: try again.", {"Retry-After": "1"})
+                    await self._refuse(send, 429, "Too many requests at a time: try again.", {"Retry-After": "1"})
                     return
             if body and held and not self._keys and "json" not in headers.get("content-type", ""):
-                await _refuse(send, 415, "Send JSON, with `Content-Type: application/json`.")
+                await self._refuse(send, 415, "Send JSON, with `Content-Type: application/json`.")
                 return
             await self._app(scope, _replayed(b"".join(body), receive), send)
         except asyncio.TimeoutError:
-            await _refuse(send, 408, f"Nothing of the body came for {_BODY_SECONDS:.0f} seconds.")
+            await self._refuse(send, 408, f"Nothing of the body came for {_BODY_SECONDS:.0f} seconds.")
         finally:
             self._held -= held
+
+    async def _refuse(
+        self, send: Send, status: int, message: str, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        error = error_body(status, message)
+        self._metrics.refused.labels(error["error"]["code"]).inc()
+        await _send_refusal(send, status, error, headers)
 
 
 def is_loopback(host: str) -> bool:
@@ -202,9 +211,9 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _refuse(send: Send, status: int, message: str, headers: MutableMapping[str, str] | None = None) -> None:
-    body = json.dumps(error_body(status, message)).encode()
-    sent = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
+async def _send_refusal(send: Send, status: int, error: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+    body = json.dumps(error).encode()
+    sent = {"content-type": "application/json", "content-length": str(len(body)), **headers}
     if status == 401:
         sent["www-authenticate"] = 'Basic realm="hins", charset="UTF-8"'
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in sent.items()]

@@ -68,6 +68,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> JSONResponse:
+        request.app.state.server.metrics.refused.labels(error.code).inc()
         body = error_body(error.status, error.message, error.param, error.code)
         return JSONResponse(body, status_code=error.status, headers=error.headers)
 
