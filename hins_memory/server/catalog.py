@@ -78,6 +78,7 @@ class Catalog:
         self._state = _State()
         self._bases: dict[str, Model] = {}
         self._missing: set[str] = set()
+        self._failing = False
         self._read_at = float("-inf")
         self._refreshing = threading.Lock()
 
@@ -98,8 +99,11 @@ class Catalog:
                 return
             try:
                 self._read()
+                self._failing = False
             except (LogError, EncoderError) as error:
-                logger.warning("Whether another version serves is not known now: %s", error)
+                if not self._failing:
+                    logger.warning("Whether another version serves is not known now: %s", error)
+                self._failing = True
             self._read_at = time.monotonic()
 
     def models(self) -> list[Model]:

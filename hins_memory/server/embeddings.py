@@ -16,7 +16,7 @@ from hins_memory.encoders.model_files import truncated_dims
 from hins_memory.server.bodies import json_object, texts_in
 from hins_memory.server.catalog import Model
 from hins_memory.server.problems import ApiError
-from hins_memory.server.roles import role_of
+from hins_memory.server.roles import role_of, split_role
 from hins_memory.server.state import state_of
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ async def model(request: Request, name: str) -> dict[str, Any]:
     """Describe one model."""
     state = state_of(request)
     await state.refreshed()
-    return _described(state.catalog.find(name))
+    return _described(state.catalog.find(split_role(name)[0]))
 
 
 def header_of(request: Request, name: str) -> str:

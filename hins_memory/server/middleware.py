@@ -34,8 +34,9 @@ logger = logging.getLogger("hins_memory.server.requests")
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 _ID_HEADER = "X-Request-ID"
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-# A client that sends nothing for so long is not waited for.
-_BODY_SECONDS = 30.0
+# A body has to come within so many seconds.
+_BODY_SECONDS = 60.0
+_FORBIDDEN = "A page of another origin asked: this server answers pages of its own only."
 
 
 class Journal:
@@ -54,7 +55,7 @@ class Journal:
         request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
         noted: dict[str, Any] = scope.setdefault("state", {})
         noted["request_id"] = request_id
-        started, status = time.perf_counter(), 500
+        started, status = time.perf_counter(), 0
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -65,6 +66,13 @@ class Journal:
 
         try:
             await self._app(scope, receive, answer)
+        except Exception:
+            logger.exception("The request %s failed", request_id, extra={"details": {"request_id": request_id}})
+            if status:
+                # What was sent of the response cannot be taken back: the connection is closed.
+                raise
+            error = error_body(500, f"The server failed; its log says why, under the request id {request_id}.")
+            await _send_refusal(answer, 500, error, {})
         finally:
             self._note(scope, status, time.perf_counter() - started)
 
@@ -85,7 +93,8 @@ class Journal:
 class Gatekeeper:
     """Lets in who has a key, and bodies that are not too long, not too many at a time, and not too slow.
 
-    Without keys only requests to a loopback name are let in, so that a page in a browser cannot ask through a name of
+    Pages of other origins are refused, whose requests a browser sends with the password that it knows. Without keys
+    only requests to a loopback name are let in, so that a page in a browser cannot ask through a name of
     its own that leads here (DNS rebinding), and bodies have to be JSON, which a page of another origin may not send.
     """
 
@@ -111,6 +120,8 @@ class Gatekeeper:
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         if scope["path"] in OPEN_PATHS:
             return None
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _from_elsewhere(headers):
+            return 403, _FORBIDDEN
         if self._keys:
             if not self._known(headers.get("authorization", "")):
                 return 401, "No valid key: send one of HINS_API_KEY as `Authorization: Bearer KEY`."
@@ -130,10 +141,10 @@ class Gatekeeper:
             await self._refuse(send, 413, _too_long(limit))
             return
         body: list[bytes] = []
-        more = True
+        more, deadline = True, time.monotonic() + _BODY_SECONDS
         try:
             while more:
-                message = await asyncio.wait_for(receive(), _BODY_SECONDS)
+                message = await asyncio.wait_for(receive(), max(0.0, deadline - time.monotonic()))
                 if message["type"] == "http.disconnect":
                     return
                 body.append(message.get("body", b""))
@@ -146,12 +157,12 @@ class Gatekeeper:
                 if self._held > self._options.max_bodies_bytes:
                     await self._refuse(send, 429, "Too many requests at a time: try again.", {"Retry-After": "1"})
                     return
-            if body and held and not self._keys and "json" not in headers.get("content-type", ""):
+            if held and not self._keys and not _is_json(headers.get("content-type", "")):
                 await self._refuse(send, 415, "Send JSON, with `Content-Type: application/json`.")
                 return
             await self._app(scope, _replayed(b"".join(body), receive), send)
         except asyncio.TimeoutError:
-            await self._refuse(send, 408, f"Nothing of the body came for {_BODY_SECONDS:.0f} seconds.")
+            await self._refuse(send, 408, f"The body did not come within {_BODY_SECONDS:.0f} seconds.")
         finally:
             self._held -= held
 
@@ -176,6 +187,19 @@ def is_loopback(host: str) -> bool:
 def _host_of(header: str) -> str:
     """Return the host of a ``Host`` header, without the port."""
     return header.rpartition("]")[0] + "]" if header.startswith("[") else header.partition(":")[0]
+
+
+def _from_elsewhere(headers: Headers) -> bool:
+    """Tell whether a browser says that a page of another origin asks; it sends the password of its user along."""
+    if site := headers.get("sec-fetch-site", ""):
+        return site not in ("same-origin", "none")
+    origin = headers.get("origin", "")
+    return bool(origin) and origin.partition("://")[2] != headers.get("host", "")
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
 
 
 def _key_in(authorization: str) -> bytes:

@@ -78,10 +78,6 @@ class EncoderPool:
                 self._loading[model.version] = self._loader.submit(self._load, model)
             return self._loading[model.version]
 
-    def is_loaded(self, version: str) -> bool:
-        """Tell whether a version is in memory."""
-        return version in self._loaded or version in self._towers
-
     def retain(self, versions: Collection[str]) -> None:
         """Unload what is not among these: it was removed or released. Texts that wait are still embedded."""
         gone = [one for one in (*self._loaded, *self._towers) if one not in versions]

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 _CODES = {
     401: "invalid_api_key",
+    403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
     408: "timeout",
@@ -64,7 +65,7 @@ def _refused(status: int, message: str, param: str | None = None, code: str = ""
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Have every error of an app answered in this form."""
+    """Have every error of an app answered in this form; what nobody expected, the middleware answers."""
 
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> JSONResponse:
@@ -90,8 +91,3 @@ def add_handlers(app: FastAPI) -> None:
             return _refused(400, str(error))
         logger.error("%s could not be answered: %s", request.url.path, error)
         return _refused(503, str(error), code="unavailable")
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        # Starlette logs it with its traceback.
-        return _refused(500, "The server failed; its log says why, beside the X-Request-ID of this response.")

@@ -11,7 +11,7 @@ from hins_memory.server.catalog import PREFIX, Catalog, Model
 from hins_memory.server.problems import ApiError
 from hins_memory.types import Role, Scope
 
-__all__ = ["SCOPE_HEADER", "STORE_HEADER", "Target", "Targets", "role_of"]
+__all__ = ["SCOPE_HEADER", "STORE_HEADER", "Target", "Targets", "role_of", "split_role"]
 
 CURRENT = f"{PREFIX}current"
 #: A header that names a store that hins swaps, as `hins encoders show` writes it.
@@ -37,11 +37,13 @@ class Target:
     Attributes:
         model: the encoder.
         role: of the texts.
+        stored: the model whose vectors the client stores, as far as is known: it is kept until it is released.
         headers: what the response says beside the vectors.
     """
 
     model: Model
     role: Role
+    stored: Model | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -57,6 +59,12 @@ def role_of(value: object, param: str = "input_type") -> Role | None:
         names = ", ".join(_ROLES)
         raise ApiError(400, f"{param} has to be one of {names}.", param=param)
     return _ROLES[value]
+
+
+def split_role(name: str) -> tuple[str, Role | None]:
+    """Return the id of a model without the role that may stand after it, and the role."""
+    plain, _, suffix = name.rpartition(":")
+    return (plain, role_of(suffix)) if plain and suffix in ("query", "document") else (name, None)
 
 
 class Targets:
@@ -82,12 +90,10 @@ class Targets:
         Raises:
             ApiError: there is no such model, or it cannot be asked so.
         """
-        plain, _, suffix = name.rpartition(":")
-        if plain and suffix in ("query", "document"):
-            named = role_of(suffix)
-            if role is not None and role != named:
-                raise ApiError(400, f"The id says {suffix}, and input_type {role}.", param="input_type")
-            name, role = plain, named
+        name, named = split_role(name)
+        if role and named and role != named:
+            raise ApiError(400, f"The id says {named}, and input_type {role}.", param="input_type")
+        role = role or named
         if name == CURRENT:
             return self._of_store(role, header(STORE_HEADER))
         if name.startswith(f"{CURRENT}@"):
@@ -98,7 +104,7 @@ class Targets:
         model = self._catalog.find(name)
         if role is None and model.needs_role:
             raise _without_role(model.id)
-        return Target(model, role or "document")
+        return Target(model, role or "document", model)
 
     def _of_store(self, role: Role | None, store: str) -> Target:
         live = self._catalog.live(store) if store else None
@@ -123,19 +129,19 @@ class Targets:
                 param="input_type",
                 code="role_required",
             )
-        return Target(model, "query", {"X-Hins-Index": live[1]})
+        return Target(model, "query", headers={"X-Hins-Index": live[1]})
 
     def _newest(self, documents: Model, role: Role | None, scope: str) -> Target:
         if role is None:
             raise _without_role(f"{CURRENT}@{documents.version}")
         if role == "document":
-            return Target(documents, role)
+            return Target(documents, role, documents)
         version = self._of_scope(scope, documents.space) if scope else ""
         found = self._catalog.version(version) or self._catalog.version(self._catalog.current)
         # Never an encoder of other vectors than those that the client stored.
         if found is None or found.space != documents.space or (found.scope and found.version != version):
             found = documents
-        return Target(found, role)
+        return Target(found, role, documents)
 
     def _of_scope(self, key: str, space: str) -> str:
         try:

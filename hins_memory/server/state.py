@@ -7,16 +7,17 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from fastapi import Request
 
 from hins_memory.config import Settings
-from hins_memory.errors import HinsError
 from hins_memory.registry.registry import Registry
 from hins_memory.server.batching import Batcher, Embedded, QueueClosed, QueueFull
 from hins_memory.server.capture.recording import Recording
-from hins_memory.server.catalog import Catalog
+from hins_memory.server.catalog import Catalog, Model
 from hins_memory.server.metrics import Metrics
 from hins_memory.server.page.page_state import PageState
 from hins_memory.server.pool import EncoderPool
@@ -53,16 +54,26 @@ class ServerState:
         self.catalog = Catalog(self.registry)
         self.targets = Targets(self.catalog, self.registry)
         self.pool = EncoderPool(self.catalog, options, self.metrics)
-        self._failed = ""
-
-    @property
-    def ready(self) -> bool:
-        """Whether the version that serves is loaded, so that requests are answered at once."""
-        return self.pool.is_loaded(self.catalog.current)
+        #: whether a version that serves was loaded, so that requests are answered at once
+        self.ready = False
+        # The version that was loaded when it began to serve, and the one that could not be.
+        self._begun = self._failed = ""
 
     async def target(self, name: str, role: Role | None, header: Callable[[str], str]) -> Target:
         """Return what embeds a request; see `Targets.find`. What other processes changed is known within a second."""
-        await self.refreshed()
+        if not self.catalog.current:
+            # The first request may come before the first look.
+            await self.refreshed()
+        try:
+            return await self._target(name, role, header)
+        except ApiError as error:
+            if error.status != 404 or not self.catalog.stale:
+                raise
+            # It may be newer than what is known.
+            await self.refreshed()
+            return await self._target(name, role, header)
+
+    async def _target(self, name: str, role: Role | None, header: Callable[[str], str]) -> Target:
         if not header(SCOPE_HEADER):
             return self.targets.find(name, role, header)
         # Which scopes have a tower is read from the database.
@@ -86,8 +97,8 @@ class ServerState:
         if embedded is None:
             self.metrics.cancelled.inc()
             raise ApiError(499, "The client went away.", code="cancelled")
-        if not self.catalog.is_noted(target.model):
-            await asyncio.to_thread(self.catalog.note, target.model)
+        if target.stored is not None and not self.catalog.is_noted(target.stored):
+            await asyncio.to_thread(self.catalog.note, target.stored)
         self.metrics.embedding_seconds.observe(time.perf_counter() - started)
         self.metrics.texts.labels(target.model.version, target.role).inc(len(texts))
         return embedded
@@ -134,16 +145,22 @@ class ServerState:
         self.pool.retain({one.version for one in models})
         for model in models:
             self.metrics.serving.labels(model.version).set(float(model is current))
-        if current is None or self.pool.is_loaded(current.version) or self._failed == current.version:
-            return
-        # Before the first request asks for it.
-        found = self.pool.get(current)
-        try:
-            if not isinstance(found, Batcher):
-                await asyncio.shield(asyncio.wrap_future(found))
-        except HinsError as error:
-            logger.error("%s serves and cannot be loaded: %s", current.version, error)
-            self._failed = current.version
+        if current is not None and self._begun != current.version:
+            self._begin(current)
+
+    def _begin(self, model: Model) -> None:
+        """Load a version that serves from now on, before the first request asks for it; called until that is done."""
+        found = self.pool.get(model)
+        if isinstance(found, Batcher):
+            self._begun, self.ready = model.version, True
+        else:
+            found.add_done_callback(partial(self._note_failure, model.version))
+
+    def _note_failure(self, version: str, loading: Future[Batcher]) -> None:
+        error = None if loading.cancelled() else loading.exception()
+        if error is not None and self._failed != version:
+            self._failed = version
+            logger.error("%s serves and cannot be loaded: %s", version, error)
 
 
 def state_of(request: Request) -> ServerState:

@@ -15,7 +15,7 @@ import hins_memory
 from hins_memory.server.bodies import json_object, texts_in
 from hins_memory.server.embeddings import header_of, write_vectors
 from hins_memory.server.problems import ApiError
-from hins_memory.server.roles import role_of
+from hins_memory.server.roles import role_of, split_role
 from hins_memory.server.state import state_of
 
 __all__ = ["router"]
@@ -44,7 +44,7 @@ async def info(request: Request, name: str) -> dict[str, Any]:
     """Describe the model of a base URL."""
     state = state_of(request)
     await state.refreshed()
-    model = state.catalog.find(name.removesuffix(":query").removesuffix(":document"))
+    model = state.catalog.find(split_role(name)[0])
     return {
         "model_id": model.id,
         "model_sha": model.version,

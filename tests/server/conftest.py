@@ -20,7 +20,7 @@ Client = Any
 MakeClient = Callable[..., Client]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def tiny_base(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the tiny encoder what the projects of these tests start from."""
     monkeypatch.setenv("HINS_BASE", str(tiny_folder))
@@ -28,7 +28,7 @@ def tiny_base(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def client(settings: Settings) -> Iterator[MakeClient]:
+def client(settings: Settings, tiny_base: None) -> Iterator[MakeClient]:
     """Makes test clients of the project's application, which runs until the end of the test."""
     from fastapi.testclient import TestClient
 
@@ -45,7 +45,7 @@ def client(settings: Settings) -> Iterator[MakeClient]:
 
 
 @pytest.fixture
-def running(settings: Settings) -> Iterator[Callable[..., str]]:
+def running(settings: Settings, tiny_base: None) -> Iterator[Callable[..., str]]:
     """Runs real servers on loopback until the end of the test; returns their URLs."""
     import uvicorn
 

@@ -58,7 +58,7 @@ def test_a_large_request_does_not_hold_up_small_ones(slow: Slow, batcher: Batche
     slow.go.set()
     wait([large, *small], 10)
     # Both are in the first batch after the one that was being computed, 16 texts of the large one before them.
-    assert slow.batches[1] == ["large"] * 30 + ["small 0"]
+    assert slow.batches[1] == ["large"] * 16 + ["small 0"] + ["large"] * 14
     assert slow.batches[2] == ["small 1"]
     assert large.result().vectors.shape == (90, 1)
     assert large.result().tokens == 90

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,9 @@ def test_hostile_bodies_are_refused(client: Callable[..., Any], tiny_version: En
     assert asked.post("/v1/embeddings", content=chunks, headers=headers).status_code == 413
     # A page of another origin can send plain text to a server without a key, but no JSON; or come by a name of its own.
     assert asked.post("/v1/embeddings", content=b"{}", headers={"Content-Type": "text/plain"}).status_code == 415
+    assert asked.post("/v1/embeddings", content=b"{}", headers={"Content-Type": "text/plain; json"}).status_code == 415
+    assert asked.post("/v1/embeddings", json={}, headers={"Origin": "http://evil.example"}).status_code == 403
+    assert asked.post("/v1/embeddings", json={}, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
     assert asked.get("/v1/models", headers={"Host": "evil.example"}).status_code == 421
     found = post(asked, model=f"hins-{tiny_version.id}", input=TEXTS)
     np.testing.assert_allclose(vectors_of(found), Encoder.load(tiny_version.path).encode(TEXTS), atol=1e-6)
@@ -164,9 +168,7 @@ def test_current_queries_improve_over_documents_that_stay(
     registry.promote(tiny_version.id)
     for version, encoder in ((tiny_version, tiny), (tower_version, tower)):
         registry.promote(version.id)
-        import time
-
-        time.sleep(0.5)
+        time.sleep(1)
         found = post(asked, model=f"{pinned}:query", input=TEXTS)
         assert found.json()["model"] == f"hins-{version.id}"
         np.testing.assert_allclose(vectors_of(found), encoder.encode(TEXTS, role="query"), atol=1e-6)
@@ -175,7 +177,7 @@ def test_current_queries_improve_over_documents_that_stay(
     assert post(asked, model=pinned, input="x").json()["error"]["code"] == "role_required"
     # Of a store that hins swaps, the live index says what embeds queries; documents go through its adapter.
     registry.record_live("store of Ann", tower_version.id, "_tower")
-    time.sleep(0.5)
+    time.sleep(1)
     headers = {"X-Hins-Store": "store of Ann"}
     found = asked.post("/v1/embeddings", json={"model": "hins-current:query", "input": "x"}, headers=headers)
     assert (found.headers["X-Hins-Version"], found.headers["X-Hins-Index"]) == (tower_version.id, "_tower")

@@ -121,22 +121,26 @@ def test_released_versions_are_not_served_and_may_be_pruned(
     options = ["--home", str(settings.home), "--project", settings.project, "encoders", "release", tiny_version.id]
     for undo, status in (([], 404), (["--undo"], 200), ([], 404)):
         assert CliRunner().invoke(app, [*options, *undo]).exit_code == 0
-        time.sleep(0.5)
+        time.sleep(1)
         found = asked.post("/v1/embeddings", json=body)
         assert found.status_code == status
     assert found.json()["error"]["code"] == "model_released"
     assert prune(registry, 1).removed == (tiny_version.id,)
 
 
-def test_the_server_without_a_key_is_not_bound_where_others_reach_it(settings: Settings):
+def test_the_server_without_a_key_is_not_bound_where_others_reach_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
     from hins_memory.errors import ConfigError
     from hins_memory.server.run import run_server
 
+    monkeypatch.delenv("HINS_API_KEY", raising=False)
     for host in ("0.0.0.0", "::", "192.168.1.5", "example.org", ""):
         with pytest.raises(ConfigError, match="HINS_API_KEY"):
             run_server(settings, host, 0)
 
 
+@pytest.mark.usefixtures("tiny_base")
 def test_sigterm_answers_what_was_asked_and_ends(settings: Settings, tiny_version: EncoderVersion, tmp_path: Path):
     command = [sys.executable, "-m", "hins_memory", "--home", str(settings.home), "--project", settings.project]
     environment = {**os.environ, "HINS_API_KEY": "key", "PYTHONUNBUFFERED": "1"}
