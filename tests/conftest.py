@@ -19,7 +19,15 @@ os.environ["HINS_BASE"] = "stock"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tests run many small batches: more threads than this only wait for one another. A worker of pytest-xdist has a core.
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
-for _name in ("HINS_PROJECT", "HINS_CONFIG", "HINS_LOG_URL", "HINS_CAPTURE", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+for _name in (
+    "HINS_PROJECT",
+    "HINS_CONFIG",
+    "HINS_LOG_URL",
+    "HINS_CAPTURE",
+    "HINS_API_KEY",
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+):
     os.environ.pop(_name, None)
 
 import pytest  # noqa: E402
