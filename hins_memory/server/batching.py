@@ -82,22 +82,32 @@ class _Job:
 
 
 class Batcher:
-    """Computes vectors for many requests with one thread and one encoder.
+    """Computes vectors for many requests with one thread and one encoder, which the thread loads first.
 
     Requests that wait take turns, so that one with thousands of texts does not hold up those with one. A request
-    whose future is cancelled leaves the queue at once.
+    whose future is cancelled leaves the queue at once. Where the encoder cannot be loaded, all get the error.
 
     Args:
-        encoder: the encoder; nothing else should keep it busy.
+        name: of the encoder version.
+        load: loads the encoder; nothing else should keep it busy.
         max_waiting: texts that may wait.
         max_batch: texts of a batch.
         on_batch: called with the number of texts of every batch.
     """
 
     def __init__(
-        self, encoder: ServedEncoder, *, max_waiting: int, max_batch: int, on_batch: Callable[[int], object]
+        self,
+        name: str,
+        load: Callable[[], ServedEncoder],
+        *,
+        max_waiting: int,
+        max_batch: int,
+        on_batch: Callable[[int], object],
     ) -> None:
-        self.encoder = encoder
+        self.name = name
+        #: the encoder, as soon as it is loaded
+        self.loaded: Future[ServedEncoder] = Future()
+        self._load = load
         self._max_waiting, self._max_batch = max_waiting, max_batch
         self._on_batch = on_batch
         self._jobs: deque[_Job] = deque()
@@ -106,7 +116,7 @@ class Batcher:
         self._closing = False
         # Texts a second, as a moving average.
         self._rate = 100.0
-        self._thread = threading.Thread(target=self._run, name=f"hins-encode-{encoder.version}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"hins-encode-{name}", daemon=True)
         self._thread.start()
 
     @property
@@ -148,12 +158,28 @@ class Batcher:
                 self._waiting -= len(job.texts) - job.taken
 
     def _run(self) -> None:
+        try:
+            encoder = self._load()
+        except Exception as error:
+            self._fail(error)
+            return
+        self.loaded.set_result(encoder)
         while batch := self._take():
             started = time.perf_counter()
-            self._compute(batch)
+            self._compute(encoder, batch)
             count = sum(len(texts) for _, texts in batch)
             self._on_batch(count)
             self._rate += 0.2 * (count / max(time.perf_counter() - started, 1e-6) - self._rate)
+
+    def _fail(self, error: Exception) -> None:
+        self.loaded.set_exception(error)
+        with self._changed:
+            self._closing = True
+            jobs, self._waiting = list(self._jobs), 0
+            self._jobs.clear()
+        for job in jobs:
+            with contextlib.suppress(InvalidStateError):
+                job.future.set_exception(error)
 
     def _take(self) -> list[tuple[_Job, Sequence[str]]]:
         """Wait for texts, and return a batch of them; an empty one at the end."""
@@ -177,44 +203,45 @@ class Batcher:
                     self._jobs.append(job)
         return batch
 
-    def _compute(self, batch: list[tuple[_Job, Sequence[str]]]) -> None:
+    def _compute(self, encoder: ServedEncoder, batch: list[tuple[_Job, Sequence[str]]]) -> None:
         for role in dict.fromkeys(job.role for job, _ in batch):
             parts = [(job, texts) for job, texts in batch if job.role == role and not job.future.done()]
             try:
-                self._embed(role, parts)
+                _embed(encoder, role, parts)
             except Exception:
                 # One text that cannot be embedded must not fail the requests of others.
                 for part in parts:
-                    self._embed_alone(role, part)
+                    self._embed_alone(encoder, role, part)
 
-    def _embed_alone(self, role: Role, part: tuple[_Job, Sequence[str]]) -> None:
+    def _embed_alone(self, encoder: ServedEncoder, role: Role, part: tuple[_Job, Sequence[str]]) -> None:
         try:
-            self._embed(role, [part])
+            _embed(encoder, role, [part])
         except Exception as error:
-            logger.exception("%s could not embed %d texts", self.encoder.version, len(part[1]))
+            logger.exception("%s could not embed %d texts", self.name, len(part[1]))
             with contextlib.suppress(InvalidStateError):
                 part[0].future.set_exception(error)
             self._leave(part[0])
 
-    def _embed(self, role: Role, parts: list[tuple[_Job, Sequence[str]]]) -> None:
-        import numpy as np
 
-        texts = [text for _, some in parts for text in some]
-        if not texts:
-            return
-        vectors = self.encoder.encode(texts, role=role, batch_size=_PADDED_TOGETHER)
-        tokens = self.encoder.count_tokens(texts)
-        if not np.isfinite(vectors).all():
-            raise EncoderError(f"{self.encoder.version} gave a vector that is not finite.", "Restore the version.")
-        start = 0
-        for job, some in parts:
-            end = start + len(some)
-            job.parts.append(vectors[start:end])
-            job.tokens += sum(tokens[start:end])
-            start = end
-            if sum(map(len, job.parts)) == len(job.texts):
-                with contextlib.suppress(InvalidStateError):
-                    job.future.set_result(Embedded(np.concatenate(job.parts), job.tokens))
+def _embed(encoder: ServedEncoder, role: Role, parts: list[tuple[_Job, Sequence[str]]]) -> None:
+    import numpy as np
+
+    texts = [text for _, some in parts for text in some]
+    if not texts:
+        return
+    vectors = encoder.encode(texts, role=role, batch_size=_PADDED_TOGETHER)
+    tokens = encoder.count_tokens(texts)
+    if not np.isfinite(vectors).all():
+        raise EncoderError(f"{encoder.version} gave a vector that is not finite.", "Restore the version.")
+    start = 0
+    for job, some in parts:
+        end = start + len(some)
+        job.parts.append(vectors[start:end])
+        job.tokens += sum(tokens[start:end])
+        start = end
+        if sum(map(len, job.parts)) == len(job.texts):
+            with contextlib.suppress(InvalidStateError):
+                job.future.set_result(Embedded(np.concatenate(job.parts), job.tokens))
 
 
 def _cost(text: str) -> int:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Collection
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -43,6 +43,9 @@ def load_encoder(model: Model) -> ServedEncoder:
 class EncoderPool:
     """Loads encoders when they are asked for, one at a time, and unloads those that were not for the longest.
 
+    Texts wait for an encoder while it is loaded, and what waits is embedded before it is unloaded: every request is
+    answered, however many versions are asked for in turns.
+
     Args:
         catalog: finds the encoder that a tower's documents are embedded with.
         options: the bounds.
@@ -51,79 +54,81 @@ class EncoderPool:
 
     def __init__(self, catalog: Catalog, options: ServeSettings, metrics: Metrics) -> None:
         self._catalog, self._options, self._metrics = catalog, options, metrics
-        self._loaded: OrderedDict[str, Batcher] = OrderedDict()
-        self._towers: OrderedDict[str, Batcher] = OrderedDict()
-        # The bank of towers of each encoder of documents.
+        # Loaded or not, the one that was asked for last at the end.
+        self._batchers: OrderedDict[str, Batcher] = OrderedDict()
+        # Versions that are in memory whole, and towers as updates of one of those: what it is an update of.
+        self._whole: set[str] = set()
+        self._towers: dict[str, str] = {}
         self._banks: dict[str, TowerBank] = {}
-        self._loading: dict[str, Future[Batcher]] = {}
         self._failed: dict[str, tuple[float, HinsError]] = {}
         self._lock = Lock()
-        self._loader = ThreadPoolExecutor(1, "hins-load")
+        # Held by the thread that makes room and loads.
+        self._loading = Lock()
         metrics.waiting.set_function(lambda: float(sum(one.waiting for one in self._all())))
-        metrics.loaded.set_function(lambda: float(len(self._all())))
+        metrics.loaded.set_function(lambda: float(len(self._whole) + len(self._towers)))
 
-    def get(self, model: Model) -> Batcher | Future[Batcher]:
-        """Return what embeds for a model, or what will when it is loaded.
-
-        The future raises what `load_encoder` raises.
-        """
+    def get(self, model: Model) -> Batcher:
+        """Return what embeds for a model, as soon as it is loaded; its requests fail where it cannot be."""
         with self._lock:
-            for kind in (self._loaded, self._towers):
-                if (known := kind.get(model.version)) is not None:
-                    kind.move_to_end(model.version)
-                    if kind is self._towers and model.space in self._loaded:
-                        self._loaded.move_to_end(model.space)
-                    return known
-            if model.version not in self._loading:
-                self._loading[model.version] = self._loader.submit(self._load, model)
-            return self._loading[model.version]
+            batcher = self._batchers.get(model.version)
+            if batcher is None:
+                batcher = self._batchers[model.version] = Batcher(
+                    model.version,
+                    partial(self._load, model),
+                    max_waiting=self._options.max_waiting,
+                    max_batch=self._options.max_batch,
+                    on_batch=self._metrics.batch_texts.observe,
+                )
+            self._batchers.move_to_end(model.version)
+            if (documents := self._towers.get(model.version)) in self._batchers:
+                self._batchers.move_to_end(str(documents))
+            return batcher
 
     def retain(self, versions: Collection[str]) -> None:
         """Unload what is not among these: it was removed or released. Texts that wait are still embedded."""
-        gone = [one for one in (*self._loaded, *self._towers) if one not in versions]
-        for version in gone:
-            self._loader.submit(self._unload, version)
+        with self._loading:
+            for version in (self._whole | self._towers.keys()) - set(versions):
+                self._unload(version)
 
     def close(self) -> None:
         """Embed what waits, and unload everything."""
-        self._loader.shutdown(cancel_futures=True)
-        for version in (*self._towers, *self._loaded):
-            self._unload(version)
+        for batcher in self._all():
+            batcher.close()
 
     def _all(self) -> list[Batcher]:
         with self._lock:
-            return [*self._loaded.values(), *self._towers.values()]
+            return list(self._batchers.values())
 
-    def _load(self, model: Model) -> Batcher:
-        # In the one thread of the loader.
+    def _load(self, model: Model) -> ServedEncoder:
+        # In the thread of the model's batcher.
         try:
-            if (failed := self._failed.get(model.version)) and time.monotonic() - failed[0] < _FAILED_SECONDS:
+            failed = self._failed.get(model.version)
+            if failed is not None and time.monotonic() - failed[0] < _FAILED_SECONDS:
                 raise failed[1]
-            started = time.perf_counter()
-            batcher = self._tower(model) if model.scope else None
-            if batcher is None:
-                batcher = self._common(model)
-            logger.info("Loaded %s in %.1f seconds", model.version, time.perf_counter() - started)
-            return batcher
+            return (self._tower(model) if model.scope else None) or self._common(model)
         except HinsError as error:
-            self._failed[model.version] = (time.monotonic(), error)
+            if failed is None or failed[1] is not error:
+                logger.error("%s cannot be loaded: %s", model.version, error)
+                self._failed[model.version] = (time.monotonic(), error)
             raise
         finally:
             with self._lock:
-                self._loading.pop(model.version, None)
+                if model.version not in self._whole and model.version not in self._towers:
+                    self._batchers.pop(model.version, None)
 
-    def _common(self, model: Model) -> Batcher:
-        if (known := self._loaded.get(model.version)) is not None:
-            return known
-        # Room first: there are never more in memory than may be.
-        while len(self._loaded) >= self._options.max_loaded:
-            self._unload(next(iter(self._loaded)))
-        batcher = self._batcher(load_encoder(model))
-        with self._lock:
-            self._loaded[model.version] = batcher
-        return batcher
+    def _common(self, model: Model) -> ServedEncoder:
+        with self._loading:
+            # Room first: there are never more in memory than may be.
+            while len(self._whole) >= self._options.max_loaded:
+                self._unload(self._least_used(self._whole))
+            started = time.perf_counter()
+            encoder = load_encoder(model)
+            logger.info("Loaded %s in %.1f seconds", model.version, time.perf_counter() - started)
+            with self._lock:
+                self._whole.add(model.version)
+            return encoder
 
-    def _tower(self, model: Model) -> Batcher | None:
+    def _tower(self, model: Model) -> ServedEncoder | None:
         """Load a tower as an update of its documents' encoder; None where it is not one, and has to be loaded whole."""
         documents = self._catalog.version(model.space)
         if documents is None or documents.version == model.version:
@@ -131,37 +136,40 @@ class EncoderPool:
         from hins_memory.encoders.encoder import Encoder
         from hins_memory.encoders.tower_bank import TowerBank
 
-        encoder = self._common(documents).encoder
+        encoder = self.get(documents).loaded.result()
         if not isinstance(encoder, Encoder):
             return None
-        try:
-            if (bank := self._banks.get(documents.version)) is None:
-                bank = self._banks[documents.version] = TowerBank(encoder)
-            batcher = self._batcher(bank.load(Path(model.source)))
-        except EncoderError as error:
-            logger.info("%s is loaded whole: %s", model.version, error)
-            return None
-        while len(self._towers) >= _MOST_TOWERS:
-            self._unload(next(iter(self._towers)))
-        with self._lock:
-            self._towers[model.version] = batcher
-        return batcher
+        with self._loading:
+            while len(self._towers) >= _MOST_TOWERS:
+                self._unload(self._least_used(self._towers))
+            bank = self._banks.get(documents.version)
+            try:
+                if bank is None or bank.documents is not encoder:
+                    bank = TowerBank(encoder)
+                tower = bank.load(Path(model.source))
+            except EncoderError as error:
+                logger.info("%s is loaded whole: %s", model.version, error)
+                return None
+            with self._lock:
+                self._banks[documents.version] = bank
+                self._towers[model.version] = documents.version
+            return tower
 
-    def _batcher(self, encoder: ServedEncoder) -> Batcher:
-        return Batcher(
-            encoder,
-            max_waiting=self._options.max_waiting,
-            max_batch=self._options.max_batch,
-            on_batch=self._metrics.batch_texts.observe,
-        )
+    def _least_used(self, versions: Collection[str]) -> str:
+        with self._lock:
+            return next(one for one in self._batchers if one in versions)
 
     def _unload(self, version: str) -> None:
+        # Under `_loading`, so that no two threads unload.
         with self._lock:
-            found = [one for kind in (self._loaded, self._towers) if (one := kind.pop(version, None)) is not None]
-            bank = self._banks.pop(version, None)
-            over = [one for one, tower in self._towers.items() if bank is not None and tower.encoder.space == version]
-        for batcher in found:
-            batcher.close()
-            logger.info("Unloaded %s", version)
+            batcher = self._batchers.pop(version, None)
+            self._banks.pop(version, None)
+            over = [tower for tower, documents in self._towers.items() if documents == version]
         for tower in over:
             self._unload(tower)
+        if batcher is not None:
+            batcher.close()
+            logger.info("Unloaded %s", version)
+        with self._lock:
+            self._whole.discard(version)
+            self._towers.pop(version, None)

@@ -7,15 +7,13 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from concurrent.futures import Future
-from functools import partial
 from typing import Any
 
 from fastapi import Request
 
 from hins_memory.config import Settings
 from hins_memory.registry.registry import Registry
-from hins_memory.server.batching import Batcher, Embedded, QueueClosed, QueueFull
+from hins_memory.server.batching import Embedded, QueueClosed, QueueFull
 from hins_memory.server.capture.recording import Recording
 from hins_memory.server.catalog import Catalog, Model
 from hins_memory.server.metrics import Metrics
@@ -56,8 +54,8 @@ class ServerState:
         self.pool = EncoderPool(self.catalog, options, self.metrics)
         #: whether a version that serves was loaded, so that requests are answered at once
         self.ready = False
-        # The version that was loaded when it began to serve, and the one that could not be.
-        self._begun = self._failed = ""
+        # The version that was loaded when it began to serve.
+        self._begun = ""
 
     async def target(self, name: str, role: Role | None, header: Callable[[str], str]) -> Target:
         """Return what embeds a request; see `Targets.find`. What other processes changed is known within a second."""
@@ -105,12 +103,11 @@ class ServerState:
 
     async def _embedded(self, target: Target, texts: Sequence[str]) -> Embedded:
         while True:
-            found = self.pool.get(target.model)
-            batcher = found if isinstance(found, Batcher) else await asyncio.shield(asyncio.wrap_future(found))
             try:
-                future = batcher.submit(texts, target.role)
+                future = self.pool.get(target.model).submit(texts, target.role)
             except QueueClosed:
-                # It was unloaded in between, to make room.
+                # It was unloaded in between, to make room, or could not be loaded.
+                await asyncio.sleep(0)
                 continue
             except QueueFull as error:
                 message = f"Too many texts wait for {target.model.id}: try again in {error.seconds} seconds."
@@ -142,7 +139,7 @@ class ServerState:
         await asyncio.to_thread(self.catalog.refresh)
         current = self.catalog.version(self.catalog.current)
         models = self.catalog.models()
-        self.pool.retain({one.version for one in models})
+        await asyncio.to_thread(self.pool.retain, {one.version for one in models})
         for model in models:
             self.metrics.serving.labels(model.version).set(float(model is current))
         if current is not None and self._begun != current.version:
@@ -150,17 +147,9 @@ class ServerState:
 
     def _begin(self, model: Model) -> None:
         """Load a version that serves from now on, before the first request asks for it; called until that is done."""
-        found = self.pool.get(model)
-        if isinstance(found, Batcher):
+        loading = self.pool.get(model).loaded
+        if loading.done() and loading.exception() is None:
             self._begun, self.ready = model.version, True
-        else:
-            found.add_done_callback(partial(self._note_failure, model.version))
-
-    def _note_failure(self, version: str, loading: Future[Batcher]) -> None:
-        error = None if loading.cancelled() else loading.exception()
-        if error is not None and self._failed != version:
-            self._failed = version
-            logger.error("%s serves and cannot be loaded: %s", version, error)
 
 
 def state_of(request: Request) -> ServerState:

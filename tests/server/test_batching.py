@@ -43,7 +43,7 @@ def slow() -> Slow:
 
 @pytest.fixture
 def batcher(slow: Slow) -> Iterator[Batcher]:
-    made = Batcher(slow, max_waiting=100, max_batch=32, on_batch=lambda count: None)
+    made = Batcher("slow", lambda: slow, max_waiting=100, max_batch=32, on_batch=lambda count: None)
     # The first text occupies the thread until the test lets it go.
     made.submit(["first"], "document")
     assert slow.begun.wait(10)
