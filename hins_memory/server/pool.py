@@ -86,9 +86,11 @@ class EncoderPool:
 
     def retain(self, versions: Collection[str]) -> None:
         """Unload what is not among these: it was removed or released. Texts that wait are still embedded."""
-        with self._loading:
-            for version in (self._whole | self._towers.keys()) - set(versions):
-                self._unload(version)
+        gone = (self._whole | self._towers.keys()) - set(versions)
+        if gone:
+            with self._loading:
+                for version in gone:
+                    self._unload(version)
 
     def close(self) -> None:
         """Embed what waits, and unload everything."""
