@@ -220,12 +220,13 @@ def judge_project(settings: Settings, registry: Registry, encoder: Encoder, sear
 def _keep(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        # Where the log is in another place, there may be no folder yet.
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
-        raise LogError(f"{path} cannot be written: {error}.", "Make the project's folder writable.") from error
-    finally:
         partial.unlink(missing_ok=True)
+        raise LogError(f"{path} cannot be written: {error}.", "Make the project's folder writable.") from error
 
 
 def _interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -71,7 +72,9 @@ def test_quality_is_that_of_what_serves_beside_what_the_gate_measured(settings, 
     assert read_quality(settings.root) is None
 
 
-def test_nothing_judged_is_nothing_said(settings, tiny_folder):
+def test_nothing_judged_is_nothing_said(settings, tiny_folder, tmp_path):
+    # With the log in another place, the project has no folder yet.
+    settings = replace(settings, log_url=f"sqlite:///{tmp_path / 'elsewhere.db'}")
     assert Pipeline(settings).status().quality is None
     found = judge_project(settings, Registry(settings), Encoder.load(tiny_folder))
     assert (found.mean, found.judged) == (None, ())

@@ -53,7 +53,8 @@ def test_every_kind_of_event_arrives(client: TestClient, settings: Settings) -> 
     memory = {"id": "m1", "scope": ANN, "conversation": "c", "text": "Ann plays the oboe.", "turn_ids": ["t1"]}
     assert client.post("/v1/turns", json=turn).json()["ids"] == ["t1"]
     assert client.post("/v1/memories", json=[memory, {**memory, "id": "m2", "text": "Old."}]).json()["recorded"] == 2
-    assert client.post("/v1/retrievals", json=SEARCH).json()["recorded"] == 1
+    searched = {**SEARCH, "encoder_version": "hins-v0003-0123abcd:query"}
+    assert client.post("/v1/retrievals", json=searched).json()["recorded"] == 1
     outcomes = [
         {"type": "answer", "retrieval_id": "s1", "text": "The oboe."},
         {"type": "feedback", "retrieval_id": "s1", "memory_id": "m1", "polarity": "POSITIVE"},
@@ -64,6 +65,8 @@ def test_every_kind_of_event_arrives(client: TestClient, settings: Settings) -> 
     assert sorted(one["type"] for one in found) == ["answer", "feedback", "memory", "memory", "retrieval", "turn"]
     assert [one["id"] for one in found if one.get("deleted_at")] == ["m2"]
     assert next(one for one in found if one["type"] == "turn")["time"] == 7
+    # The id of a model that embeds is that of its version.
+    assert next(one for one in found if one["type"] == "retrieval")["encoder_version"] == "v0003-0123abcd"
 
 
 @pytest.mark.parametrize("where", ["in the queue", "on disk", "in PostgreSQL"])

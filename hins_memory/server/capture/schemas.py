@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from hins_memory.encoders.manifest import is_version_id
 from hins_memory.types import Answer, Deletion, Feedback, Memory, RankedMemory, Retrieval, Scope, Turn, new_id, now
 
 __all__ = [
@@ -31,6 +33,8 @@ _MAX_RESULTS = 1000
 _MAX_CHARS = 1_000_000
 # Seconds since the epoch from 1970 to the year 3000; milliseconds of our time are far beyond.
 _LAST_TIME = 32_503_680_000.0
+
+_MODEL_ID = re.compile(r"hins-([^:]+)(?::(?:query|document))?")
 
 
 def _plain(value: Any) -> Any:
@@ -75,6 +79,12 @@ _Name = Annotated[str, BeforeValidator(_name), Field(description="not empty")]
 _Time = Annotated[
     float, BeforeValidator(_seconds), Field(description="seconds since 1970 (UTC); when it arrives, if left out")
 ]
+
+
+def _version(name: str) -> str:
+    """Return the version of a model id, e.g. of ``hins-v0003-0123abcd:query``; any other name as it is."""
+    found = _MODEL_ID.fullmatch(name)
+    return found[1] if found and is_version_id(found[1]) else name
 
 
 class _Body(BaseModel):
@@ -131,13 +141,15 @@ class RetrievalBody(_Timed):
     scope: ScopeBody
     query: _Text
     results: list[ResultBody] = Field(max_length=_MAX_RESULTS, description="best first; may be empty")
-    encoder_version: Annotated[str, BeforeValidator(_plain), Field(max_length=_MAX_ID_BYTES)] = ""
+    encoder_version: Annotated[str, BeforeValidator(_plain), Field(max_length=_MAX_ID_BYTES)] = Field(
+        "", description="what embedded the query: a version's id, or the model id that /v1/embeddings was asked for"
+    )
 
     def event(self) -> Retrieval:
         """Return it as the log has it."""
         results = tuple(RankedMemory(one.memory_id, one.text, one.score) for one in self.results)
         name = self.id or new_id()
-        return Retrieval(self.scope.scope(), self.query, results, self.encoder_version, self.at(), name)
+        return Retrieval(self.scope.scope(), self.query, results, _version(self.encoder_version), self.at(), name)
 
 
 class MemoryBody(_Timed):
