@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
     from hins_memory.encoders.encoder import Encoder
 
-__all__ = ["Candidates", "EvalQuery", "EvalSet", "RankingScores", "evaluate_encoder", "score_rankings"]
+__all__ = [
+    "Candidates",
+    "EvalQuery",
+    "EvalSet",
+    "RankingScores",
+    "evaluate_encoder",
+    "evaluate_encoders",
+    "score_rankings",
+]
 
 DEFAULT_KS = (1, 5, 10)
 #: Cosines are compared after rounding to this many decimals: the same text stored twice must tie, although the
@@ -208,16 +216,52 @@ def evaluate_encoder(
     Raises:
         ConfigError: there is no query at all.
     """
+    return evaluate_encoders([encoder], sets, ks=ks, batch_size=batch_size, candidates=candidates)[0]
+
+
+def evaluate_encoders(
+    encoders: Sequence[Encoder],
+    sets: Sequence[EvalSet],
+    *,
+    ks: Sequence[int] = DEFAULT_KS,
+    batch_size: int = 32,
+    candidates: int = 0,
+) -> list[RankingScores]:
+    """Score several encoders as `evaluate_encoder` does one; each set is read once.
+
+    Documents are encoded once for all encoders of one space (`Encoder.space`), such as a tower and what it replaces.
+
+    Args:
+        encoders: the encoders, at least one.
+        sets: as for `evaluate_encoder`.
+        ks: the ranks to cut at.
+        batch_size: how many texts go through a model at a time.
+        candidates: how many first documents of each query to keep.
+
+    Returns:
+        The scores of each encoder, in their order.
+
+    Raises:
+        ConfigError: there is no query at all.
+    """
     cuts = _check_ks(ks)
-    ranked = _Ranked(max(cuts), candidates)
+    ranked = [_Ranked(max(cuts), candidates) for _ in encoders]
+    spaces: dict[str, list[int]] = {}
+    for place, encoder in enumerate(encoders):
+        spaces.setdefault(encoder.space, []).append(place)
     labelled: list[tuple[str, EvalQuery]] = []
     for batch in _batches(sets):
-        _rank_batch(encoder, batch, ranked, batch_size)
+        for members in spaces.values():
+            documents = _encode_documents(encoders[members[0]], batch, batch_size)
+            for place in members:
+                _rank_batch(encoders[place], batch, documents, ranked[place], batch_size)
         labelled += [(one.name, query) for one in batch for query in one.queries]
-    if not ranked.hits:
+    if not labelled:
         raise ConfigError("There is no query to evaluate on.", "Give at least one set with queries.")
-    scores = _scores_from_hits(ranked.hits, labelled, np.concatenate(ranked.tops), cuts)
-    return replace(scores, candidates=tuple(ranked.found))
+    return [
+        replace(_scores_from_hits(one.hits, labelled, np.concatenate(one.tops), cuts), candidates=tuple(one.found))
+        for one in ranked
+    ]
 
 
 def _batches(sets: Iterable[EvalSet]) -> Iterator[list[EvalSet]]:
@@ -255,15 +299,22 @@ class _Ranked:
     found: list[Candidates] = field(default_factory=list)
 
 
-def _rank_batch(encoder: Encoder, sets: Sequence[EvalSet], ranked: _Ranked, batch_size: int) -> None:
-    """Add the rankings of several sets' queries."""
-    names = [sorted(one.documents) for one in sets]
+def _encode_documents(encoder: Encoder, sets: Sequence[EvalSet], batch_size: int) -> NDArray[np.float32]:
+    """Return the vectors of the documents of several sets, set by set in the order of the ids."""
     # One call for all sets, because the encoder sorts by length and skips texts that occur twice.
-    documents = encoder.encode(
-        [one.documents[name] for one, ids in zip(sets, names, strict=True) for name in ids],
-        role="document",
-        batch_size=batch_size,
-    )
+    texts = [one.documents[name] for one in sets for name in sorted(one.documents)]
+    return encoder.encode(texts, role="document", batch_size=batch_size)
+
+
+def _rank_batch(
+    encoder: Encoder,
+    sets: Sequence[EvalSet],
+    documents: NDArray[np.float32],
+    ranked: _Ranked,
+    batch_size: int,
+) -> None:
+    """Add the rankings of several sets' queries; `documents` is what `_encode_documents` returns."""
+    names = [sorted(one.documents) for one in sets]
     queries = encoder.encode([q.text for one in sets for q in one.queries], role="query", batch_size=batch_size)
     first_document = first_query = 0
     for one, ids in zip(sets, names, strict=True):

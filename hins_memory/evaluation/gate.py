@@ -13,7 +13,7 @@ import numpy as np
 from hins_memory.common.renamed import old_names
 from hins_memory.errors import ConfigError, NotEnoughDataError
 from hins_memory.evaluation.as_served import SearchReplay, score_as_served
-from hins_memory.evaluation.evaluate import RankingScores, evaluate_encoder
+from hins_memory.evaluation.evaluate import RankingScores, evaluate_encoders
 from hins_memory.evaluation.metrics import BootstrapResult, cutoff_shares, paired_bootstrap
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def evaluate_gate(
         )
     ks = tuple(sorted({1, 5, K}))
     depth = replay.candidates if replay else 0
-    new, old = (evaluate_encoder(encoder, held_out, ks=ks, candidates=depth) for encoder in (candidate, incumbent))
+    new, old = evaluate_encoders((candidate, incumbent), held_out, ks=ks, candidates=depth)
     gain = _gain(new, old)
     served, served_gain = {}, None
     if replay is not None:
@@ -221,10 +221,8 @@ def evaluate_gate(
     rules = [_gain_rule(gain), _served_rule(served_gain, replay), _scope_rule(new, old)]
     general_table: dict[str, dict[str, float]] = {}
     if general is not None:
-        general_table = {
-            role: evaluate_encoder(encoder, [general], ks=ks).mean()
-            for role, encoder in (("candidate", candidate), ("incumbent", incumbent))
-        }
+        both = evaluate_encoders((candidate, incumbent), [general], ks=ks)
+        general_table = {role: scores.mean() for role, scores in zip(("candidate", "incumbent"), both, strict=True)}
     rules.append(_general_rule(general_table, settings))
     rules += _cutoff_rules(new, old, cutoffs, settings)
     return GateReport(

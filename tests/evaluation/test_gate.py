@@ -1,17 +1,20 @@
 """The gate's rules, each with encoders for which it must hold and must not hold."""
 
+import copy
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from nasty_texts import EVERYTHING, NASTY, check_page
 
 from hins_memory.cli.tables import gate_parts
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.manifest import DataSummary, Description
+from hins_memory.encoders.sides import two_sided
 from hins_memory.errors import ConfigError, GateError, NotEnoughDataError
-from hins_memory.evaluation import EvalQuery, EvalSet, RankingScores
+from hins_memory.evaluation import EvalQuery, EvalSet, RankingScores, evaluate_encoder
 from hins_memory.evaluation.as_served import SearchReplay
 from hins_memory.evaluation.gate import GateSettings, _scope_rule, evaluate_gate
 from hins_memory.evaluation.gate_page import _Rankings, write_gate_page
@@ -68,6 +71,30 @@ def test_a_better_encoder_passes(stock_encoder, broken_encoder):
     names = ["held_out_gain", "as_served", "scopes", "general_retrieval", "cutoff_0.1", "cutoff_0.5"]
     assert [r.name for r in report.rules] == names
     assert (report.candidate, report.incumbent) == (stock_encoder.version, "broken")
+
+
+def test_documents_are_embedded_once_where_the_candidate_has_the_vectors_that_are_stored(tiny_folder, monkeypatch):
+    tiny = Encoder.load(tiny_folder)
+    incumbent = Encoder(tiny.model, tiny.version, cache_size=0)
+    other = copy.deepcopy(tiny.model)
+    with torch.no_grad():
+        other[0].auto_model.encoder.layer[0].output.dense.weight.mul_(0.5)
+    tower = Encoder(two_sided(other, tiny.model), "tower", cache_size=0, space=incumbent.space)
+    embedded = []
+    forward = Encoder._forward
+
+    def counting(self, texts, role, batch_size):
+        embedded.extend(texts if role == "document" else ())
+        return forward(self, texts, role, batch_size)
+
+    monkeypatch.setattr(Encoder, "_forward", counting)
+    general = EvalSet("general", {"g": "Mercury is the smallest planet."}, (EvalQuery("Small planet?", {"g"}),))
+    report = evaluate_gate(tower, incumbent, sets(), general, (0.5,), GateSettings(min_queries=5))
+    assert sorted(embedded) == sorted([*(text for text, _ in FACTS.values()), *general.documents.values()])
+    # The same as one by one, which embeds the tower's documents too.
+    alone = evaluate_encoder(tower, sets())
+    assert report.evidence.candidate.ndcg[10].tolist() == alone.ndcg[10].tolist()
+    assert report.evidence.incumbent.ndcg[10].tolist() != alone.ndcg[10].tolist()
 
 
 def test_a_worse_encoder_fails_two_rules(stock_encoder, broken_encoder):
