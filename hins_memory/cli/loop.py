@@ -180,11 +180,7 @@ def train(
     if resume:
         names = ("base", "mode", "epochs", "negatives", "batch_size", "patience", "seed", "labelled", "owner", "tenant")
         _check_alone(context, names)
-    if scope is not None and (labelled is not None or mode not in (None, "auto", "tower")):
-        raise ConfigError(
-            "What serves one scope is a tower, from that scope's log: its memories keep their vectors.",
-            "Leave out --mode and --from, or --owner and --tenant.",
-        )
+    _check_scoped(scope, mode, other=labelled is not None)
     # An explicit number of passes is used, however few steps that makes.
     given: dict[str, Any] = {"epochs": epochs, "min_steps": None if epochs is None else 1, "batch_size": batch_size}
     given |= {"mode": mode, "patience": patience}
@@ -212,6 +208,15 @@ def train(
             f"{swap_takes(version.manifest.mode)}.",
         ),
     )
+
+
+def _check_scoped(scope: Scope | None, mode: str | None, *, other: bool) -> None:
+    """Refuse what needs other vectors, or another log, than those of a scope; `other` is any option that does so."""
+    if scope is not None and (other or mode not in (None, "auto", "tower")):
+        raise ConfigError(
+            "What serves one scope is a tower, from that scope's log: its memories keep their vectors.",
+            "Leave out --mode, --from and --deep, or --owner and --tenant.",
+        )
 
 
 def _check_alone(context: typer.Context, names: tuple[str, ...]) -> None:
@@ -328,22 +333,24 @@ def run(
             "default), auto (take it if so), or never.",
         ),
     ] = None,
+    owner: OwnerName = None,
+    tenant: TenantName = None,
 ) -> Result:
     """Run the whole loop once: mine, train, gate, and swap if the gate lets the version pass (else exit status 4).
 
     By default a tower for the queries is trained: the swap touches no stored vector. Then it says what a round that
-    embeds everything again would gain and cost, and how to take it.
+    embeds everything again would gain and cost, and how to take it. With --owner or --tenant the tower is from that
+    scope's log alone, for its searches alone, and --when counts its outcomes.
     """
-    from hins_memory.loop.pipeline import Pipeline
-
-    settings = settings_of(context)
+    settings, scope = settings_of(context), scope_of(owner, tenant)
+    _check_scoped(scope, mode, other=deep not in (None, "never"))
     loop = _loop(settings, base, seed, train={"mode": mode}, deep=deep)
-    with one_round(settings, when, agent) as decision:
+    with one_round(settings, when, agent, scope) as decision:
         if decision is not None and not decision.due:
             return Result({"ran": False, "schedule": decision.to_dict()}, (f"No new round: {decision.why}",))
         try:
             with Bars() as bars, opened_agent(settings, agent, agent_config, bars) as memory:
-                report = Pipeline(settings, memory, loop=loop, progress=bars).run()
+                report = _pipeline(scope, settings, memory, loop=loop, progress=bars).run()
         except NotEnoughDataError as error:
             if decision is None:
                 raise

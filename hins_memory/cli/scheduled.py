@@ -10,6 +10,7 @@ import typer
 
 from hins_memory.config import Settings
 from hins_memory.loop.schedule import Decision, Rounds, parse_when
+from hins_memory.types import Scope
 
 __all__ = ["WhenOption", "one_round"]
 
@@ -25,8 +26,12 @@ _LEASE = "round"
 
 
 @contextlib.contextmanager
-def one_round(settings: Settings, when: str | None, agent: str) -> Iterator[Decision | None]:
+def one_round(
+    settings: Settings, when: str | None, agent: str, scope: Scope | None = None
+) -> Iterator[Decision | None]:
     """Hold the project's lease of a round; yield whether the condition asks for a round, None without a condition.
+
+    With a scope it is about the rounds and the outcomes of that scope.
 
     Raises:
         ConfigError: the condition cannot be read.
@@ -45,4 +50,4 @@ def one_round(settings: Settings, when: str | None, agent: str) -> Iterator[Deci
                 raise
             yield Decision(False, f"Another round runs: {error.holder}.", str(condition), {})
             return
-        yield None if condition is None else Rounds(engine).decide(condition, agent)
+        yield None if condition is None else Rounds(engine).decide(condition, agent, scope)

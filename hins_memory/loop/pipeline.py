@@ -58,8 +58,8 @@ class Pipeline:
     Every method raises a `HinsError` that says what is missing when it cannot do its work.
     """
 
-    # The key of the scope that is trained and served alone; "" for everyone.
-    _key = ""
+    #: the scope that is trained and served alone; None for everyone
+    scope: Scope | None = None
 
     def __init__(
         self,
@@ -343,7 +343,7 @@ class Pipeline:
         """
         agent = self._agent()
         flush_all()
-        with Rounds(self._engine).record(self._round_name(agent)) as this, self._read_log() as evidence:
+        with Rounds(self._engine).record(agent.name, self.scope) as this, self._read_log() as evidence:
             report = self._round(agent, evidence, self.loop.train)
             this.end(report.swapped, report.version)
             if report.mode not in DOCUMENTS_STAY or self.loop.deep == "never":
@@ -357,15 +357,17 @@ class Pipeline:
                 this.end(report.swapped, deep.version if deep.swapped else report.version)
         return report
 
+    @property
+    def _key(self) -> str:
+        """The key of the scope, "" for everyone, as manifests have it."""
+        return "" if self.scope is None else self.scope.key
+
     def _round(self, agent: Agent, evidence: EvidenceStore, settings: TrainSettings) -> RunReport:
         version, mined = self._train(settings, evidence)
         serving = self._replaced(agent)
         report = self._gate(version, evidence)
         swapped = self._swap(agent, version.id, serving) if report.passed else None
         return RunReport(mined, version.id, report, swapped, mode=version.manifest.mode)
-
-    def _round_name(self, agent: Agent) -> str:
-        return agent.name
 
     def _agent(self) -> Agent:
         if self._memory is None:

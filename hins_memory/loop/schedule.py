@@ -12,8 +12,10 @@ import sqlalchemy as sa
 
 from hins_memory.database.engine import database_errors, reading
 from hins_memory.database.leases import Clock, database_clock
-from hins_memory.database.tables import answers, feedback, rounds
+from hins_memory.database.tables import answers, feedback, retrievals, rounds
 from hins_memory.errors import ConfigError, NotEnoughDataError
+from hins_memory.loop.split import conversation_digest
+from hins_memory.types import Scope
 
 __all__ = ["Decision", "Round", "Rounds", "Term", "When", "parse_when"]
 
@@ -69,6 +71,11 @@ class Decision:
         return asdict(self)
 
 
+def round_name(agent: str, scope: Scope | None) -> str:
+    """Return what rounds of an agent are recorded under; a scope's without its name, which a purge would miss."""
+    return agent if scope is None else f"{agent} {conversation_digest(scope, '')}"
+
+
 class Round:
     """A round that runs; `end` says how it ended before the block of `Rounds.record` does."""
 
@@ -118,22 +125,24 @@ class Rounds:
         self._engine = engine
         self._clock = clock
 
-    def decide(self, when: When, agent: str) -> Decision:
+    def decide(self, when: When, agent: str, scope: Scope | None = None) -> Decision:
         """Say whether a new round is worth it for an agent, and why.
 
         Args:
             when: the condition.
             agent: the framework's name, as `record` is given it.
+            scope: whose rounds and outcomes count; None means everyone's.
 
         Raises:
             LogError: the database cannot be read.
         """
+        agent = round_name(agent, scope)
         with database_errors(self._engine.url), reading(self._engine).connect() as connection:
             time = self._clock(connection)
             last = connection.execute(_rounds_of(agent)).first()
             over = connection.execute(_rounds_of(agent).where(rounds.c.outcome.in_(_OVER))).first()
             new: dict[str, float | None] = {
-                table.name: connection.execute(_count_after(table, getattr(over, column, 0))).scalar_one()
+                table.name: connection.execute(_count_after(table, getattr(over, column, 0), scope)).scalar_one()
                 for table, column in ((answers, "answers"), (feedback, "feedback"))
             }
         new["outcomes"] = (new["answers"] or 0) + (new["feedback"] or 0)
@@ -148,14 +157,18 @@ class Rounds:
         return _decided(when, new)
 
     @contextlib.contextmanager
-    def record(self, agent: str) -> Iterator[Round]:
+    def record(self, agent: str, scope: Scope | None = None) -> Iterator[Round]:
         """Record the round that runs in the block. One that is not ended in it is recorded as failed.
+
+        Args:
+            agent: the framework's name.
+            scope: whose round it is; None means everyone's.
 
         Raises:
             LogError: the database cannot be written.
         """
         with database_errors(self._engine.url), self._engine.begin() as connection:
-            values = {"agent": agent, "started": self._clock(connection)}
+            values = {"agent": round_name(agent, scope), "started": self._clock(connection)}
             values |= {table.name: connection.execute(_last(table)).scalar_one() for table in (answers, feedback)}
             number = connection.execute(sa.insert(rounds).values(**values).returning(rounds.c.seq)).scalar_one()
         this = Round()
@@ -208,5 +221,13 @@ def _last(table: sa.Table) -> sa.Select[Any]:
     return sa.select(sa.func.coalesce(sa.func.max(table.c.seq), 0))
 
 
-def _count_after(table: sa.Table, seq: int) -> sa.Select[Any]:
-    return sa.select(sa.func.count()).select_from(table).where(table.c.seq > seq)
+def _count_after(table: sa.Table, seq: int, scope: Scope | None) -> sa.Select[Any]:
+    query = sa.select(sa.func.count()).where(table.c.seq > seq)
+    if scope is None:
+        return query.select_from(table)
+    # Of a tenant all users, of a user all agents: see `Scope.levels`.
+    of = {"tenant": scope.tenant}
+    of |= {"user": scope.user} if scope.user or scope.agent else {}
+    of |= {"agent": scope.agent} if scope.agent else {}
+    joined = table.join(retrievals, retrievals.c.id == table.c.retrieval_id)
+    return query.select_from(joined).where(*(retrievals.c[name] == value for name, value in of.items()))

@@ -9,7 +9,6 @@ from hins_memory.config import Settings
 from hins_memory.loop.data import LoopData, Progress
 from hins_memory.loop.pipeline import Pipeline
 from hins_memory.loop.settings import LoopSettings
-from hins_memory.loop.split import conversation_digest
 from hins_memory.swapping import SwapPlan, SwapReport, roll_back_scope, serve_scope
 from hins_memory.types import Scope
 
@@ -37,6 +36,8 @@ class ScopedPipeline(Pipeline):
     Every method raises a `HinsError` that says what is missing when it cannot do its work.
     """
 
+    scope: Scope
+
     def __init__(
         self,
         scope: Scope,
@@ -48,7 +49,6 @@ class ScopedPipeline(Pipeline):
     ) -> None:
         super().__init__(settings, memory, loop=loop, progress=progress)
         self.scope = scope
-        self._key = scope.key
         self.loop = replace(self.loop, train=replace(self.loop.train, mode="tower"), deep="never")
         self._data = LoopData(self._engine, self.loop, progress, scope)
 
@@ -69,10 +69,6 @@ class ScopedPipeline(Pipeline):
 
     def _replaced(self, agent: Agent) -> str:
         return self._serving_version()
-
-    def _round_name(self, agent: Agent) -> str:
-        # Without the scope's name, which a purge would have to look for.
-        return f"{agent.name} {conversation_digest(self.scope, '')}"
 
     def _serving_version(self) -> str:
         common = super()._serving_version()

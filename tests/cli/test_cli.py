@@ -349,6 +349,10 @@ def test_the_loop_on_a_real_mem0(hins: Hins, settings: Settings) -> None:
     again = hins.json("run", "--when", "20 answers or 7 days")
     assert not again["ran"]
     assert again["schedule"]["why"] == "0 of 20 new answers; 0.0 of 7 days since the last round."
+    one = sample(1)[0]
+    scoped = CliRunner().invoke(app, _options(settings, "run", "--owner", one.id, "--when", "1 answer", "--json"))
+    assert json.loads(scoped.stdout)["schedule"]["new"]["answers"] == len(one.questions)
+    assert scoped.exit_code in (0, 4), scoped.output
 
 
 def _options(settings: Settings, *arguments: str) -> list[str]:

@@ -104,6 +104,21 @@ def test_new_outcomes_are_what_came_since_the_last_round_that_was_one(project):
     assert project.due(when, "memoryos").why == "14 of 10 new outcomes."
 
 
+def test_a_scope_has_rounds_and_outcomes_of_its_own(project):
+    def due(**names):
+        return project.rounds.decide(parse_when("4 answers"), "mem0", Scope(**names))
+
+    project.add(answers=3)
+    project.add(answers=2, user="bob")
+    with project.rounds.record("mem0", Scope(user="ann")) as this:
+        this.end(True, "v0001-01234567")
+    project.add(answers=4)
+    assert due(user="ann").new["answers"] == 4
+    assert due(user="bob").why == "2 of 4 new answers."
+    assert due(tenant="acme").new["answers"] == due(user="ann", agent="bot").new["answers"] == 0
+    assert project.due("9 answers").due, "the round of everyone is still to come"
+
+
 def test_days_and_both(project):
     assert project.due("7 days").why == "there was no round yet."
     project.run()

@@ -68,11 +68,19 @@ def hins(settings: Settings, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+def refused(settings: Settings, *arguments: str) -> str:
+    done = CliRunner().invoke(app, ["--home", str(settings.home), "--project", settings.project, *arguments])
+    assert done.exit_code == ConfigError.exit_code
+    return " ".join(done.output.split())
+
+
 def test_a_users_tower_serves_that_user_alone_and_touches_no_vector(
     settings: Settings, memory: Any, loop: LoopSettings
 ) -> None:
     ann, bob = (one.id for one in sample(2))
     before, common = stored(memory), memory.embedding_model.encoder
+    assert "that scope's log" in refused(settings, "run", "--owner", ann, "--mode", "lora")
+    assert "that scope's log" in refused(settings, "run", "--owner", ann, "--deep", "auto")
     pipeline = ScopedPipeline(Scope(user=ann), settings, memory, loop=loop)
     report = pipeline.run()
     assert report.gate.incumbent == common.version
