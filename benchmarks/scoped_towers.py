@@ -32,7 +32,8 @@ from parts.common.results import write_result
 from parts.common.screen import show_table, stage
 from parts.datasets.locomo import LOCOMO, Conversation, documents, load_locomo, sample_conversations
 from parts.training.modes import K, code_digest, play
-from parts.training.scoped import Split, Training, run_training, untrained
+from parts.training.scoped import Training, run_training, untrained
+from parts.training.towers import Split
 
 if TYPE_CHECKING:
     import argparse

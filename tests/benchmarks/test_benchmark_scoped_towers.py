@@ -8,7 +8,7 @@ import scoped_towers
 from hins_memory.mining.owner.text import clean
 from parts.datasets.locomo import load_locomo
 from parts.training.modes import Traffic
-from parts.training.scoped import Split, first_part, later_part
+from parts.training.towers import Split, first_part, later_part
 
 
 def test_no_question_is_both_learned_from_and_scored(tiny_file):
@@ -33,6 +33,6 @@ def test_a_quick_run_compares_both_towers_and_a_second_one_trains_nothing(tiny_f
         figures["turns_scoped_own"] - figures["turns_scoped_none"]
     )
     assert figures["turns_scoped_common"] != figures["turns_scoped_none"]
-    monkeypatch.setattr("parts.training.scoped.train_encoder", None)
+    monkeypatch.setattr("parts.training.towers.train_encoder", None)
     assert scoped_towers.main(arguments) == 0
     assert json.loads(result.read_text(encoding="utf-8"))["figures"] == figures

@@ -54,6 +54,7 @@ __all__ = [
     "Variant",
     "code_digest",
     "delta_bytes",
+    "general_set",
     "play",
     "run_cell",
     "untrained_cell",
@@ -228,7 +229,7 @@ def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
     examples, stored = _examples(cell, base, scratch / "stored")
     mined = time.perf_counter()
     samples = (_training_queries(cell, examples), _heldout_queries(cell))
-    auxiliary = AuxiliaryData(*samples, general=_general(cell.quick), stored=stored)
+    auxiliary = AuxiliaryData(*samples, general=general_set(cell.quick), stored=stored)
     folder = scratch / "model"
     trained = train_encoder(examples, folder, base=cell.traffic.base, settings=cell.settings, auxiliary=auxiliary)
     seconds = time.perf_counter() - mined
@@ -291,11 +292,12 @@ def _scores(encoder: Encoder, conversations: Sequence[Conversation], memories: M
         "groups": list(found.groups),
         "sets": list(found.sets),
         "top_scores": [[round(float(v), 5) for v in row if not np.isnan(v)] for row in found.top_scores],
-        "general": evaluate_encoder(encoder, [_general(quick)], ks=(K,)).mean()[f"ndcg@{K}"],
+        "general": evaluate_encoder(encoder, [general_set(quick)], ks=(K,)).mean()[f"ndcg@{K}"],
     }
 
 
-def _general(quick: bool) -> EvalSet:
+def general_set(quick: bool) -> EvalSet:
+    """Return the packaged general set, or a small part of it for a quick run."""
     whole = load_general()
     queries = whole.queries[:_QUICK_GENERAL] if quick else whole.queries
     wanted = {name for query in queries for name in query.relevant} if quick else whole.documents.keys()
