@@ -11,7 +11,7 @@ import typer
 
 from hins_memory.cli.options import Options
 from hins_memory.cli.screen import Bars, Part, Result, command, note, table
-from hins_memory.cli.tables import gate_parts
+from hins_memory.cli.tables import gate_parts, swap_parts
 from hins_memory.errors import GateError
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def _parts(report: DemoReport) -> tuple[Part, ...]:
     ]
     if report.after is None:
         return (*parts, "The gate refused the new encoder, so nothing was swapped: the agent serves as before.")
+    if report.run.swap is not None:
+        parts += swap_parts(report.run.swap)
     rows = [
         (name, 100 * report.before[name], 100 * value, 100 * (value - report.before[name]))
         for name, value in report.after.items()

@@ -210,7 +210,8 @@ def evaluate_gate(
         )
     ks = tuple(sorted({1, 5, K}))
     depth = replay.candidates if replay else 0
-    new, old = evaluate_encoders((candidate, incumbent), held_out, ks=ks, candidates=depth)
+    # The incumbent first: it embeds the documents of both where they have the same vectors, and knows many already.
+    old, new = evaluate_encoders((incumbent, candidate), held_out, ks=ks, candidates=depth)
     gain = _gain(new, old)
     served, served_gain = {}, None
     if replay is not None:
@@ -221,8 +222,8 @@ def evaluate_gate(
     rules = [_gain_rule(gain), _served_rule(served_gain, replay), _scope_rule(new, old)]
     general_table: dict[str, dict[str, float]] = {}
     if general is not None:
-        both = evaluate_encoders((candidate, incumbent), [general], ks=ks)
-        general_table = {role: scores.mean() for role, scores in zip(("candidate", "incumbent"), both, strict=True)}
+        both = evaluate_encoders((incumbent, candidate), [general], ks=ks)
+        general_table = {role: scores.mean() for role, scores in zip(("incumbent", "candidate"), both, strict=True)}
     rules.append(_general_rule(general_table, settings))
     rules += _cutoff_rules(new, old, cutoffs, settings)
     return GateReport(
