@@ -137,7 +137,7 @@ def _score(
         epochs=arguments.epochs,
         learning_rate=4e-4,
         min_steps=1,
-        soup=1.0,
+        averaging_weight=1.0,
         replay=0.0,
         seed=seed,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
 import re
 import sys
@@ -22,6 +23,8 @@ FILE_NAME = "hins.toml"
 TABLES = ("capture", "mine", "train", "gate")
 #: What stands before the tables.
 TOP_LEVEL = ("base", "seed", "deep", "deep_gain")
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _UNSET: Any = object()
@@ -64,6 +67,8 @@ REMOVED = {
         "checkpoint_steps": "a checkpoint is written about every minute",
     },
 }
+#: Settings with a new name, by table; the old one still works.
+RENAMED = {"train": {"anchor": "calibrate_scores", "cutoffs": "score_thresholds", "soup": "averaging_weight"}}
 _PROJECT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -109,13 +114,17 @@ class SettingsFile:
         if not table:
             found = {name: value for name, value in found.items() if name in TOP_LEVEL}
         hints = get_type_hints(kind)
-        known = {one.name for one in fields(kind)} - set(without)
+        known, renamed = {one.name for one in fields(kind)} - set(without), RENAMED.get(table, {})
         for name in found:
             if now := REMOVED.get(table, {}).get(name):
                 raise ConfigError(f"{self._place(table)}: {name} is not a setting any more: {now}.", "Delete the line.")
-            if name not in known:
+            if name in renamed and renamed[name] not in found:
+                new = renamed[name]
+                logger.warning("%s: %s is now %s; the old name works for now.", self._place(table), name, new)
+            elif name not in known:
                 raise ConfigError(f"{self._place(table)} has an unknown name: {name}.", _nearest(name, known))
-        return {name: self._checked(table, name, value, hints[name]) for name, value in found.items()}
+        named = {renamed.get(name, name): value for name, value in found.items()}
+        return {name: self._checked(table, name, value, hints[name]) for name, value in named.items()}
 
     def build(self, table: str, kind: type[_T], without: Iterable[str] = ()) -> _T:
         """Return a dataclass with a table's values.

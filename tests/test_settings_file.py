@@ -53,6 +53,15 @@ def settings(home: Path, **given: object) -> Settings:
     return Settings(home=home, project="p", **given)  # type: ignore[arg-type]
 
 
+def test_old_names_work_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    written(tmp_path, "[train]\nsoup = 1.0")
+    assert LoopSettings.from_file(settings(tmp_path).file()).train.averaging_weight == 1.0
+    assert "soup is now averaging_weight" in caplog.text
+    written(tmp_path, "[train]\nsoup = 1.0\naveraging_weight = 0.5")
+    with pytest.raises(ConfigError, match="unknown name: soup"):
+        LoopSettings.from_file(settings(tmp_path).file())
+
+
 def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
     found = settings(tmp_path)
     assert (found.queue_bytes, found.capture, found.log_url) == (128 * 2**20, True, "")

@@ -219,8 +219,8 @@ class Pipeline:
         path = evidence.folder / "examples.parquet"
         stored = evidence.folder / "stored" if settings.mode == "tower" else None
         mined = self._data.mine(evidence, path, stored)
-        if self._memory is not None and (cutoffs := self._agent().score_thresholds):
-            settings = replace(settings, cutoffs=cutoffs)
+        if self._memory is not None and (thresholds := self._agent().score_thresholds):
+            settings = replace(settings, score_thresholds=thresholds)
         base, known = training_base(settings.mode, self._source, serving, version)
         conversations = [*mined.conversations, *known]
         trained_on = frozenset(example.positive.query for example in read_examples(path))

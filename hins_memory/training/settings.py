@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from hins_memory.common.renamed import renamed_arguments
+from hins_memory.config import RENAMED
 from hins_memory.errors import ConfigError
 
 __all__ = ["DOCUMENTS_STAY", "Mode", "TrainSettings"]
@@ -33,6 +35,7 @@ _EVALUATIONS = 8
 _WARMUP = 0.1
 
 
+@renamed_arguments(RENAMED["train"])
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
     """How an encoder is trained from tiered examples.
@@ -48,12 +51,13 @@ class TrainSettings:
             for tower, 5e-3 for query).
         temperature: what cosine similarities are divided by in the loss.
         lora_rank: rank of the update in the modes `lora` and `tower`; its alpha is twice the rank.
-        anchor: bring the scores back to the base encoder's scale, so that as many results reach the frameworks'
-            thresholds as before: after training (`full` and `lora`), or while training (`tower` and `query`).
-        cutoffs: the cosines that matter. A pipeline with an agent takes those that its framework has as thresholds;
-            the default is a scale in even steps, which favours none.
-        soup: how much of what was learned is kept at most, above 0 and up to 1, the rest being the base's (weight
-            averaging), against forgetting. `tower` mode keeps everything: it forgets little.
+        calibrate_scores: bring the scores back to the base encoder's scale, so that as many results reach the
+            frameworks' thresholds as before: after training (`full` and `lora`), or while training (`tower` and
+            `query`).
+        score_thresholds: the cosines that matter. A pipeline with an agent takes those that its framework has as
+            thresholds; the default is a scale in even steps, which favours none.
+        averaging_weight: how much of what was learned is kept at most, above 0 and up to 1, the rest being the base's
+            (weight averaging), against forgetting. `tower` mode keeps everything: it forgets little.
         replay: packaged examples of general retrieval that are trained on beside the others, how many for each of them,
             against forgetting; 0 adds none.
         micro_batch_size: texts per forward pass; they are sorted by length first, so little is padded. Where a step has
@@ -75,9 +79,9 @@ class TrainSettings:
     learning_rate: float = 0.0
     temperature: float = 0.05
     lora_rank: int = 16
-    anchor: bool = True
-    cutoffs: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    soup: float = 0.8
+    calibrate_scores: bool = True
+    score_thresholds: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    averaging_weight: float = 0.8
     replay: float = 0.25
     micro_batch_size: int = 16
     max_tokens: int = 256
@@ -99,12 +103,12 @@ class TrainSettings:
         self._check_scores()
 
     def _check_scores(self) -> None:
-        if not 0 < self.soup <= 1:
-            raise ConfigError(f"soup is {self.soup}.", "Use a share above 0, up to 1.")
+        if not 0 < self.averaging_weight <= 1:
+            raise ConfigError(f"averaging_weight is {self.averaging_weight}.", "Use a share above 0, up to 1.")
         if not 0 <= self.replay < math.inf:
             raise ConfigError(f"replay is {self.replay}.", "Use 0 or more.")
-        if not all(-1 < cutoff < 1 for cutoff in self.cutoffs):
-            raise ConfigError(f"cutoffs is {self.cutoffs}.", "Give cosines.")
+        if not all(-1 < cutoff < 1 for cutoff in self.score_thresholds):
+            raise ConfigError(f"score_thresholds is {self.score_thresholds}.", "Give cosines.")
 
     @property
     def _queries_a_step(self) -> int:
@@ -149,7 +153,8 @@ class TrainSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
-        """Return the settings that `to_dict` gave; names that are unknown are left out."""
+        """Return the settings that `to_dict` gave, of this version or an earlier one; unknown names are left out."""
+        values = {RENAMED["train"].get(name, name): value for name, value in values.items()}
         known = {field.name for field in fields(cls)} & values.keys()
         found: dict[str, Any] = {name: values[name] for name in known}
         found = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}

@@ -93,7 +93,8 @@ def test_training_takes_the_thresholds_of_the_agents_framework(world: World) -> 
     assert set(measured) == {"0.1", "0.5", "0.95"}, "those of Mem0"
     # without an agent, a scale that favours no framework
     steps = [
-        round(later - one, 6) for one, later in zip(TrainSettings().cutoffs, TrainSettings().cutoffs[1:], strict=False)
+        round(later - one, 6)
+        for one, later in zip(TrainSettings().score_thresholds, TrainSettings().score_thresholds[1:], strict=False)
     ]
     assert set(steps) == {0.1}
 

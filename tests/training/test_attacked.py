@@ -106,7 +106,7 @@ def test_a_base_that_is_replaced_while_it_trains_is_no_part_of_the_result(tmp_pa
                 stream.seek(-4096, 2)
                 stream.write(b"\x3f" * 4096)
 
-    options = {"soup": 0.5, "min_steps": 2, "epochs": 0.1}
+    options = {"averaging_weight": 0.5, "min_steps": 2, "epochs": 0.1}
     whole = train(tmp_path / "whole", base, **options)
     with pytest.raises(TrainingError, match="its files have changed"):
         train(tmp_path / "overwritten", shutil.copytree(base, copied.parent), progress=overwritten, **options)

@@ -76,12 +76,15 @@ def test_scores_that_did_not_fall_are_left(tiny_folder):
 def test_training_calibrates_the_scores(tmp_path, tiny_folder):
     cutoff = float(SampleVectors(SAMPLES, Encoder.load(tiny_folder)).all_top_scores().median())
     shares = {}
-    for anchor in (False, True):
-        settings, data = quick(cutoffs=(cutoff,), anchor=anchor), AuxiliaryData(heldout_queries=SAMPLES)
-        trained = train_encoder(examples(), tmp_path / str(anchor), base=tiny_folder, settings=settings, auxiliary=data)
+    for held in (False, True):
+        settings, data = (
+            quick(score_thresholds=(cutoff,), calibrate_scores=held),
+            AuxiliaryData(heldout_queries=SAMPLES),
+        )
+        trained = train_encoder(examples(), tmp_path / str(held), base=tiny_folder, settings=settings, auxiliary=data)
         after = SampleVectors(SAMPLES, Encoder.load(trained.folder)).all_top_scores()
-        shares[anchor] = shares_above(after, (cutoff,))[0]
-        assert (trained.manifest.scores != {}) == anchor
+        shares[held] = shares_above(after, (cutoff,))[0]
+        assert (trained.manifest.scores != {}) == held
         json.dumps(trained.manifest.to_dict())
     assert abs(shares[True] - 0.5) <= 0.025
     assert abs(shares[False] - 0.5) > 0.05
@@ -99,7 +102,13 @@ def test_weight_averaging_is_a_weighted_mean(tiny_folder):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"soup": -0.1}, {"soup": 0.0}, {"soup": 1.1}, {"cutoffs": (1.5,)}, {"lora_rank": 0}],
+    [
+        {"averaging_weight": -0.1},
+        {"averaging_weight": 0.0},
+        {"averaging_weight": 1.1},
+        {"score_thresholds": (1.5,)},
+        {"lora_rank": 0},
+    ],
 )
 def test_settings_out_of_range_are_refused(changes):
     with pytest.raises(ConfigError):

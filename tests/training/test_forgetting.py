@@ -55,7 +55,7 @@ def test_what_is_forgotten_is_held_to_the_limit_in_the_saved_encoder(tmp_path, t
     """At a rate that ruins the encoder: with a limit, most of what it did is taken back."""
     found = {}
     for limit in (1.0, 0.01):
-        settings = quick(mode=mode, learning_rate=rate, anchor=False)
+        settings = quick(mode=mode, learning_rate=rate, calibrate_scores=False)
         auxiliary = AuxiliaryData(general=GENERAL, general_loss=limit)
         trained = train_encoder(
             examples(), tmp_path / f"{limit}", base=tiny_folder, settings=settings, auxiliary=auxiliary
@@ -71,7 +71,7 @@ def test_what_is_forgotten_is_held_to_the_limit_in_the_saved_encoder(tmp_path, t
 
 
 def test_without_a_set_all_is_kept(tmp_path, tiny_folder):
-    settings, auxiliary = quick(learning_rate=0.3, anchor=False), AuxiliaryData(general_loss=0.0)
+    settings, auxiliary = quick(learning_rate=0.3, calibrate_scores=False), AuxiliaryData(general_loss=0.0)
     trained = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=settings, auxiliary=auxiliary)
     assert "general" not in trained.manifest.scores
 

@@ -45,7 +45,7 @@ def test_it_learns_and_documents_keep_their_vectors(tmp_path, tiny_folder):
         examples(),
         tmp_path / "model",
         base=tiny_folder,
-        settings=settings(anchor=False),
+        settings=settings(calibrate_scores=False),
         progress=lambda *step: steps.append(step),
     )
     assert steps[-1] == ("train", 60, 60)
@@ -78,11 +78,11 @@ def test_scores_are_held_where_they_were(tmp_path, tiny_folder):
     sample = SampleVectors(samples, base)
     before = sample.all_top_scores()
     drift = {}
-    for anchor in (False, True):
-        found, _ = fit_query_map(ExampleVectors(examples(), base), sample, settings(anchor=anchor))
+    for held in (False, True):
+        found, _ = fit_query_map(ExampleVectors(examples(), base), sample, settings(calibrate_scores=held))
         with torch.no_grad():
             after = sample.top_scores(0, found(sample.queries[0])).flatten()
-        drift[anchor] = float((after.mean() - before.mean()).abs())
+        drift[held] = float((after.mean() - before.mean()).abs())
     assert drift[True] < drift[False] / 3
 
 

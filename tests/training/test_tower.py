@@ -150,16 +150,20 @@ def test_heights_are_held_while_training(tmp_path, tiny_folder):
     base = Encoder.load(tiny_folder)
     stored = store(tmp_path / "stored", base)
     drift = {}
-    for anchor in (True, False):
-        name = tmp_path / str(anchor)
-        # the last layer, which would level what is left, is for the anchor as well
+    for held in (True, False):
+        name = tmp_path / str(held)
+        # the last layer, which would level what is left, is for the same
         result = train_encoder(
-            examples(), name, base=base, settings=settings(anchor=anchor), auxiliary=AuxiliaryData(stored=stored)
+            examples(),
+            name,
+            base=base,
+            settings=settings(calibrate_scores=held),
+            auxiliary=AuxiliaryData(stored=stored),
         )
         targets, trained = Targets(examples(), stored, base), Encoder.load(result.folder)
         asked = trained.encode([one.query for one in targets], role="query")
         heights = [np.sort(targets.vectors(one) @ q)[-10:].mean() - one.height for one, q in zip(targets, asked)]  # noqa: B905
-        drift[anchor] = float(np.abs(heights).mean())
+        drift[held] = float(np.abs(heights).mean())
     assert drift[True] < drift[False] / 2
 
 
@@ -200,7 +204,7 @@ def test_every_positive_counts_by_how_sure_it_is_and_no_other_owner_is_seen(tmp_
     assert np.allclose(targets.vectors(second), base.encode(["six", "five"]), atol=1e-3)
 
     def loss() -> float:
-        model = StoredVectorsLoss(base.model, targets, anchor=False)
+        model = StoredVectorsLoss(base.model, targets, hold_scores=False)
         return float(model([base.model.preprocess(["which?"])], torch.tensor([0])).detach())
 
     s = base.encode(texts) @ base.encode(["which?"], role="query")[0] / 0.05
@@ -221,7 +225,7 @@ def test_sampled_negatives_count_for_those_that_they_stand_for(tmp_path, tiny_fo
             writer.add("user=u", vectors, [query])
         row = TieredExample(Scope(user="u"), "c", Positive("what was noted?", "m", texts[0], "answer", 1.0), ())
         targets = Targets([row], StoredVectors(tmp_path / name), base)
-        model = StoredVectorsLoss(base.model, targets, anchor=False)
+        model = StoredVectorsLoss(base.model, targets, hold_scores=False)
         return float(model([base.model.preprocess(["what was noted?"])], torch.tensor([0])).detach())
 
     whole = loss("whole", np.concatenate([near, far]), 0, 0)
@@ -329,7 +333,11 @@ def test_a_trained_tower_is_a_delta_of_its_rank(tmp_path, tiny_folder, monkeypat
     # With a part of the update taken back, and a last layer.
     auxiliary = AuxiliaryData(general=everything(), general_loss=0.0)
     result = train_encoder(
-        examples(), tmp_path / "model", base=tiny_folder, settings=settings(cutoffs=(0.99,)), auxiliary=auxiliary
+        examples(),
+        tmp_path / "model",
+        base=tiny_folder,
+        settings=settings(score_thresholds=(0.99,)),
+        auxiliary=auxiliary,
     )
     registry = Registry(Settings(home=tmp_path, project="test"))
     version = registry.add(result.folder, result.manifest)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from hins_memory.errors import ConfigError
@@ -28,6 +31,18 @@ def test_bad_values_are_refused(bad):
 def test_rate_follows_the_mode_unless_given():
     assert TrainSettings(mode="full").rate < TrainSettings(mode="lora").rate
     assert TrainSettings(learning_rate=1e-3).rate == 1e-3
+
+
+def test_names_of_version_0_2_still_work():
+    old: dict[str, Any] = {"soup": 0.5, "anchor": False, "cutoffs": (0.3,)}
+    new = TrainSettings(averaging_weight=0.5, calibrate_scores=False, score_thresholds=(0.3,))
+    with pytest.warns(DeprecationWarning, match="now averaging_weight="):
+        assert TrainSettings(**old) == new
+    changes: dict[str, Any] = {"soup": 0.5}
+    with pytest.warns(DeprecationWarning, match="now averaging_weight="):
+        assert replace(replace(new, averaging_weight=1.0), **changes) == new
+    # Manifests and runs keep the names that they were written with.
+    assert TrainSettings.from_dict(old) == new
 
 
 def test_few_examples_are_passed_over_more_often():

@@ -33,7 +33,7 @@ def examples() -> list[TieredExample]:
 def quick(**changes: Any) -> TrainSettings:
     """Settings under which the tiny encoder trains in about a second, on the examples alone."""
     values = {"mode": "full", "learning_rate": 1e-3, "batch_size": 8, "min_steps": 12, "max_tokens": 32}
-    return TrainSettings(**{**values, "lora_rank": 4, "replay": 0.0, "soup": 1.0, **changes})
+    return TrainSettings(**{**values, "lora_rank": 4, "replay": 0.0, "averaging_weight": 1.0, **changes})
 
 
 def checkpoint_every(steps: int, patch: Callable[[Any, str, Any], object] = setattr) -> None:

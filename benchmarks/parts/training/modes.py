@@ -132,7 +132,7 @@ class Cell:
     @property
     def settings(self) -> TrainSettings:
         """The settings that are trained with."""
-        settings = replace(self.variant.settings, seed=self.seed, cutoffs=CUTOFFS)
+        settings = replace(self.variant.settings, seed=self.seed, score_thresholds=CUTOFFS)
         return replace(settings, min_steps=1, epochs=1.0) if self.quick else settings
 
     def path(self, work: Path) -> Path:
@@ -240,7 +240,7 @@ def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
         "train_seconds": seconds,
         "folder_bytes": sum(file.stat().st_size for file in trained.folder.rglob("*") if file.is_file()),
         "delta_bytes": delta_bytes(base.model.state_dict(), model.model.state_dict(), cell.settings),
-        "kept": (1.0 if stored else cell.settings.soup) * trained.manifest.scores["general"]["kept"],
+        "kept": (1.0 if stored else cell.settings.averaging_weight) * trained.manifest.scores["general"]["kept"],
         "code": code,
     }
     stage(f"{cell.path(scratch).stem}: {len(examples)} examples, trained in {seconds:.0f} s")

@@ -72,7 +72,7 @@ def first_evidence(traffic: Traffic, conversation: Conversation, split: Split, b
 
 def settings_of(seed: int, *, quick: bool) -> TrainSettings:
     """Return the settings that towers are trained with."""
-    settings = replace(LoopSettings().train, mode="tower", seed=seed, cutoffs=CUTOFFS)
+    settings = replace(LoopSettings().train, mode="tower", seed=seed, score_thresholds=CUTOFFS)
     return replace(settings, min_steps=1, epochs=1.0) if quick else settings
 
 

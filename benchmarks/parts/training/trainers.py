@@ -233,7 +233,7 @@ def _train_hins(job: Job, examples: list[TieredExample], timer: _SliceTimer) -> 
         min_steps=job.steps,
         batch_size=job.batch_size,
         learning_rate=job.learning_rate,
-        soup=1.0,
+        averaging_weight=1.0,
         replay=0.0,
         seed=job.seed,
     )

@@ -33,16 +33,16 @@ def postprocess_weights(
         model: the trained model; its weights may be changed.
         base: what training started from.
         auxiliary: the general set, and the queries that scores are calibrated on.
-        settings: `soup`, `anchor` and `cutoffs` count.
+        settings: `averaging_weight`, `calibrate_scores` and `score_thresholds` count.
 
     Returns:
         The model, and what was measured: ``general`` of `limit_forgetting` where there is a general set, and with
-        `anchor` what `calibrate_scores` returns.
+        `calibrate_scores` what `calibrate_scores` returns.
     """
     measured: dict[str, Any] = {}
-    if settings.soup < 1 or auxiliary.general:
+    if settings.averaging_weight < 1 or auxiliary.general:
         base_model = without_added_layers(base)
-        average_weights(model, base_model, settings.soup)
+        average_weights(model, base_model, settings.averaging_weight)
         if auxiliary.general:
             measured["general"] = limit_forgetting(
                 base,
@@ -51,8 +51,8 @@ def postprocess_weights(
                 trained=lambda: Encoder(model, "trained", cache_size=0),
                 scale_update=lambda factor: average_weights(model, base_model, factor),
             )
-    if settings.anchor:
+    if settings.calibrate_scores:
         samples = auxiliary.heldout_queries or auxiliary.training_queries
-        model, scores = calibrate_scores(model, base, samples, settings.cutoffs)
+        model, scores = calibrate_scores(model, base, samples, settings.score_thresholds)
         measured |= scores
     return model, measured

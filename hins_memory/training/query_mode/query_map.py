@@ -86,7 +86,7 @@ def fit_query_map(
     Args:
         vectors: the examples as vectors.
         sample: queries with the texts that were searched, as vectors of the same encoder.
-        settings: how; rate, temperature, batch size, number of passes, anchor, soup, seed.
+        settings: how; rate, temperature, batch size, number of passes, calibrate_scores, averaging_weight, seed.
         progress: called as (``train``, steps done, steps in all).
 
     Returns:
@@ -111,7 +111,7 @@ def fit_query_map(
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = vectors.loss(query_map(vectors.queries[rows]), rows, settings.temperature)
-        if settings.anchor:
+        if settings.calibrate_scores:
             owner = int(random.integers(len(sample)))
             drift = sample.top_scores(owner, query_map(sample.queries[owner])) - base_scores[owner]
             loss = loss + _DRIFT_WEIGHT * drift.square().mean()
@@ -126,7 +126,7 @@ def fit_query_map(
         history[-1]["seconds"] = round(time.perf_counter() - started, 3)
         if progress:
             progress("train", step, steps)
-    query_map.scale(settings.soup)
+    query_map.scale(settings.averaging_weight)
     return query_map, history
 
 

@@ -51,10 +51,10 @@ def train_query_map(
     sample = SampleVectors(auxiliary.training_queries, base)
     vectors = ExampleVectors(examples, base)
     query_map, history = fit_query_map(vectors, sample, settings, progress)
-    calibrate = settings.anchor and bool(auxiliary.heldout_queries)
+    calibrate = settings.calibrate_scores and bool(auxiliary.heldout_queries)
     if calibrate:
         sample = SampleVectors(auxiliary.heldout_queries, base)
-        calibrate_query_map(query_map, sample, settings.cutoffs)
+        calibrate_query_map(query_map, sample, settings.score_thresholds)
 
     def trained() -> Encoder:
         return Encoder(with_query_map(model, query_map), "trained", cache_size=0, space=encoder.space)
@@ -62,7 +62,7 @@ def train_query_map(
     def scale_update(factor: float) -> None:
         query_map.scale(factor)
         if calibrate:
-            calibrate_query_map(query_map, sample, settings.cutoffs)
+            calibrate_query_map(query_map, sample, settings.score_thresholds)
 
     measured: dict[str, Any] = {}
     if auxiliary.general:
@@ -71,4 +71,5 @@ def train_query_map(
     with torch.no_grad():
         mapped = [query_map(queries) for queries in sample.queries]
         scores = (sample.all_top_scores(), sample.all_top_scores(mapped))
-    return with_query_map(model, query_map), history, measured | {"cutoffs": share_table(scores, settings.cutoffs)}
+    shares = share_table(scores, settings.score_thresholds)
+    return with_query_map(model, query_map), history, measured | {"cutoffs": shares}

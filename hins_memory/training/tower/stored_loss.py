@@ -29,15 +29,15 @@ class StoredVectorsLoss(nn.Module):
     other positives of the query do not count. A sampled negative counts for all that it stands for (sampled softmax
     with its correction), so that the loss estimates that over the whole store.
 
-    The loss does not see how high all scores of a query are; with an anchor, their mean over its best results is held
-    where it was: `_DRIFT_WEIGHT` times the mean squared difference is added.
+    The loss does not see how high all scores of a query are; with `hold_scores`, their mean over its best results is
+    held where it was: `_DRIFT_WEIGHT` times the mean squared difference is added.
 
     Args:
         model: the encoder of the queries.
         targets: what each query is to find; the labels of a batch are places in it.
         temperature: what cosines are divided by.
         micro_batch_size: queries per forward pass.
-        anchor: whether the heights of scores are held.
+        hold_scores: whether the heights of scores are held.
 
     Inputs:
         One text column, the queries, and labels of shape (batch_size,).
@@ -54,14 +54,14 @@ class StoredVectorsLoss(nn.Module):
         *,
         temperature: float = 0.05,
         micro_batch_size: int = 16,
-        anchor: bool = True,
+        hold_scores: bool = True,
     ) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
         self.micro_batch_size = micro_batch_size
         self._targets = targets
-        self._anchor = anchor
+        self._hold_scores = hold_scores
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
         """Return the mean loss of a batch, a scalar."""
@@ -81,7 +81,7 @@ class StoredVectorsLoss(nn.Module):
             others = torch.cat([others[: -target.sampled], others[-target.sampled :] + stands_for])
         losses = torch.logaddexp(found, others.logsumexp(dim=0)) - found
         loss = (losses * torch.from_numpy(target.weights).to(query.device)).sum()
-        if self._anchor and target.height is not None:
+        if self._hold_scores and target.height is not None:
             best = cosines.topk(min(RESULTS, len(cosines))).values
             loss = loss + _DRIFT_WEIGHT * (best.mean() - target.height).square()
         return loss

@@ -65,7 +65,7 @@ class Tower:
         same = side is encoder.model
         #: embeds documents as they are stored; its model is what the tower begins as
         self.documents = encoder if same else Encoder(side, encoder.version, space=encoder.space)
-        self.targets = Targets(examples, stored, self.documents, heights=settings.anchor)
+        self.targets = Targets(examples, stored, self.documents, heights=settings.calibrate_scores)
         if not len(self.targets):
             raise NotEnoughDataError(
                 "No query has a memory beside its positives that it could be told apart from.",
@@ -92,7 +92,7 @@ class Tower:
             # An offset of the documents' scores moves their cosines nearer to one another by this factor.
             temperature=self._settings.temperature / (1 + self._offset),
             micro_batch_size=self._settings.micro_batch_size,
-            anchor=self._settings.anchor,
+            hold_scores=self._settings.calibrate_scores,
         )
 
     def encoder_of(self, model: SentenceTransformer) -> Encoder:
@@ -113,12 +113,12 @@ class Tower:
         """
         settings, base = self._settings, self.documents.model
         samples = auxiliary.heldout_queries or auxiliary.training_queries
-        before = SampleVectors(samples, self.documents) if settings.anchor else None
+        before = SampleVectors(samples, self.documents) if settings.calibrate_scores else None
 
         def calibrate() -> tuple[SentenceTransformer, dict[str, Any]]:
             if before is None:
                 return model, {}
-            return calibrate_tower(model, self.encoder_of(model), before, settings.cutoffs)
+            return calibrate_tower(model, self.encoder_of(model), before, settings.score_thresholds)
 
         calibrated = calibrate()
 
