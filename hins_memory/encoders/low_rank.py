@@ -1,4 +1,4 @@
-"""Changes of weight matrices as two half-precision factors each, whose product is added (LoRA, arXiv 2106.09685).
+"""Changes of weight matrices as two factors each, whose product is added (LoRA, arXiv 2106.09685).
 
 Of a matrix NAME of shape (out, in) there are ``NAME.up`` of shape (out, rank) and ``NAME.down`` of shape (rank, in).
 """
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import Tensor
 
-__all__ = ["add_factors", "changed_factors"]
+__all__ = ["add_factors", "changed_factors", "factorize"]
 
 _UP, _DOWN = ".up", ".down"
+# A few more columns than the rank are drawn, so that the best factors of that rank are found and not only good ones.
+_OVERSAMPLING = 8
 # A weight that changed by less than this, relative to its size, was not trained.
 _UNCHANGED = 1e-6
 
@@ -24,7 +26,7 @@ _UNCHANGED = 1e-6
 def changed_factors(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], rank: int, *, most_lost: float = 1.0
 ) -> dict[str, Tensor]:
-    """Return factors of every matrix that changed.
+    """Return factors, in half precision, of every matrix that changed.
 
     Where the change is of that rank already, as a low-rank update is, nothing but precision is lost.
 
@@ -47,7 +49,7 @@ def changed_factors(
             )
         change = after[name].float() - weight.float()
         if weight.dim() == 2 and float(change.norm()) > _UNCHANGED * float(weight.norm()):
-            up, down = _factors(change, rank)
+            up, down = (factor.half().contiguous() for factor in factorize(change, rank))
             if float((up.float() @ down.float() - change).norm()) > most_lost * float(change.norm()):
                 raise EncoderError(f"The change of {name} has not the rank {rank}.", "Export the version whole.")
             factors[name + _UP], factors[name + _DOWN] = up, down
@@ -78,10 +80,21 @@ def add_factors(model: SentenceTransformer, factors: Mapping[str, Tensor], what:
             weights[name] += (up.float() @ down.float()).to(weights[name])
 
 
-def _factors(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return the best factors of a rank: (out, rank) and (rank, in), in half precision."""
+def factorize(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return factors of a matrix, (rows, rank) and (rank, columns), with the same singular values in both.
+
+    Randomised SVD with one power iteration (https://arxiv.org/abs/0909.4061): exact where the matrix has that rank,
+    and else close to the best factors. No matrix of the size of `change` is made. A rank above that of any matrix of
+    its shape is cut to it.
+    """
     import torch
 
-    left, sizes, right = torch.linalg.svd(change, full_matrices=False)
+    rank = min(rank, *change.shape)
+    drawn = min(rank + _OVERSAMPLING, *change.shape)
+    # Seeded: the same change has the same factors.
+    probe = torch.randn(change.shape[1], drawn, generator=torch.Generator().manual_seed(0)).to(change)
+    # (rows, drawn)
+    basis, _ = torch.linalg.qr(change @ (change.T @ (change @ probe)))
+    left, sizes, right = torch.linalg.svd(basis.T @ change, full_matrices=False)
     root = sizes[:rank].sqrt()
-    return (left[:, :rank] * root).half().contiguous(), (root[:, None] * right[:rank]).half().contiguous()
+    return basis @ (left[:, :rank] * root), root[:, None] * right[:rank]

@@ -15,6 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoders.encoder import Encoder
+from hins_memory.encoders.low_rank import factorize
 from hins_memory.encoders.score_offset import with_modules
 from hins_memory.encoders.sides import sides_of
 from hins_memory.errors import EncoderError
@@ -126,22 +127,17 @@ class TowerBank:
     def _factors(self, tuned: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return (down, up) of shapes (rank, columns) and (rows, rank), whose product up @ down is what was tuned.
 
-        The rank is the lowest of 16, 32, 64 and so on that is enough, found by a randomised range finder
-        (https://arxiv.org/abs/0909.4061), which is exact where the rank is.
+        The rank is the lowest of 16, 32, 64 and so on that is enough.
         """
         import torch
 
         update, product = (one[: weight.numel()].view_as(weight) for one in self._scratch)
         torch.sub(tuned, weight, out=update)
-        draw = torch.Generator().manual_seed(0)
         rank = _FIRST_RANK
         while True:
-            rank = min(rank, *update.shape)
-            probe = torch.randn(update.shape[1], rank, generator=draw).to(update.device)
-            up, _ = torch.linalg.qr(update @ (update.T @ (update @ probe)))
-            down = up.T @ update
+            up, down = factorize(update, rank)
             lost = torch.matmul(up, down, out=product).sub_(update).norm()
-            if rank == min(update.shape) or lost <= _ROUNDING * update.norm():
+            if rank >= min(update.shape) or lost <= _ROUNDING * update.norm():
                 return down, up
             rank *= 2
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,8 @@ def test_training_takes_the_thresholds_of_the_agents_framework(world: World) -> 
     measured = world.version.manifest.scores["cutoffs"]
     assert set(measured) == {"0.1", "0.5", "0.95"}, "those of Mem0"
     # without an agent, a scale that favours no framework
-    steps = [
-        round(later - one, 6)
-        for one, later in zip(TrainSettings().score_thresholds, TrainSettings().score_thresholds[1:], strict=False)
-    ]
-    assert set(steps) == {0.1}
+    scale = TrainSettings().score_thresholds
+    assert {round(later - one, 6) for one, later in pairwise(scale)} == {0.1}
 
 
 @pytest.mark.slow

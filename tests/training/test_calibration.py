@@ -77,10 +77,8 @@ def test_training_calibrates_the_scores(tmp_path, tiny_folder):
     cutoff = float(SampleVectors(SAMPLES, Encoder.load(tiny_folder)).all_top_scores().median())
     shares = {}
     for held in (False, True):
-        settings, data = (
-            quick(score_thresholds=(cutoff,), calibrate_scores=held),
-            AuxiliaryData(heldout_queries=SAMPLES),
-        )
+        settings = quick(score_thresholds=(cutoff,), calibrate_scores=held)
+        data = AuxiliaryData(heldout_queries=SAMPLES)
         trained = train_encoder(examples(), tmp_path / str(held), base=tiny_folder, settings=settings, auxiliary=data)
         after = SampleVectors(SAMPLES, Encoder.load(trained.folder)).all_top_scores()
         shares[held] = shares_above(after, (cutoff,))[0]
