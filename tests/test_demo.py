@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from hins_memory.cli.demo import _parts
 from hins_memory.config import Settings
 from hins_memory.data.sample_conversations import load_sample
 from hins_memory.demo import run_demo
@@ -34,6 +35,10 @@ def test_the_demo_scores_only_what_was_not_trained_on(settings: Settings) -> Non
     assert used
     assert not used & {f"user={one}" for one in report.held_out}
     assert (report.after is not None) == report.run.swapped == report.run.gate.passed
+    assert report.run.mode == "tower"
+    if report.run.swap is not None:
+        assert report.run.swap.indexes == (), "no vector is touched"
+        assert "No stored vector was touched" in "".join(part for part in _parts(report) if isinstance(part, str))
     if report.after is not None:
         low, high = report.gain_interval
         assert low <= report.after["ndcg@10"] - report.before["ndcg@10"] <= high
