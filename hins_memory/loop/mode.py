@@ -45,7 +45,7 @@ def _reason_against(source: EncoderSource, serving: Encoder, version: str) -> st
     if not version:
         return "no encoder that is known here serves a store of this project yet"
     if source.source(version) is None:
-        return f"the memories were embedded by {version}, which is not at hand"
+        return f"the memories were embedded by {version}, which is not at hand (--base names a model of your own)"
     if not one_sided(serving.model):
         return f"{serving.version} treats queries and documents differently already"
     if source.model is not None:
