@@ -51,7 +51,7 @@ def broken_encoder():
         for name, parameter in encoder.model.named_parameters():
             if "layer.4" in name or "layer.5" in name:
                 parameter.add_(torch.randn_like(parameter) * parameter.std() * 2)
-    encoder.version = "broken"
+    encoder.version = encoder.space = "broken"
     return encoder
 
 
@@ -78,7 +78,8 @@ def test_documents_are_embedded_once_where_the_candidate_has_the_vectors_that_ar
     incumbent = Encoder(tiny.model, tiny.version, cache_size=0)
     other = copy.deepcopy(tiny.model)
     with torch.no_grad():
-        other[0].auto_model.encoder.layer[0].output.dense.weight.mul_(0.5)
+        for weight in other[0].auto_model.encoder.parameters():
+            weight.add_(torch.randn_like(weight))
     tower = Encoder(two_sided(other, tiny.model), "tower", cache_size=0, space=incumbent.space)
     embedded = []
     forward = Encoder._forward
