@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 import shutil
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from hins_memory.types import Answer, Memory, RankedMemory, Retrieval, Scope, no
 ANN = Scope(user="ann")
 SECRETS = ("oboe", "Which instrument", "The answer")
 KEY = {"authorization": "Bearer secret"}
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture
@@ -103,10 +102,11 @@ def test_colours_can_be_read_in_light_and_in_dark() -> None:
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast of WCAG 2, 1 to 21; 4.5 is what text needs."""
+    """The contrast of WCAG 2, 1 to 21; 4.5 is what text needs. Colours are as in styles: #0f172a, rgb(15, 23, 42)."""
 
     def light(colour: str) -> float:
-        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        found = re.findall(r"\d+", colour) if "(" in colour else [int(two, 16) for two in re.findall("..", colour[1:])]
+        parts = [int(part) / 255 for part in found[:3]]
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -173,28 +173,69 @@ def test_the_button_rolls_a_real_mem0_back(settings: Settings, tiny_folder: Path
     assert {one.state: one.version for one in registry.indexes()} == {"live": first, "previous": second.id}
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """A real Chromium without a window, driven through chromedriver."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    programs = [shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")]
+    if None in programs:
+        pytest.skip("there is no Chromium with a chromedriver here")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for option in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=programs[1]))
+    yield driver
+    driver.quit()
+
+
+# Every element with a text of its own, with its colour and the ground that it stands on.
+_COLOURS = """
+const ground = one => { for (; one; one = one.parentElement) {
+  const found = getComputedStyle(one).backgroundColor; if (found !== 'rgba(0, 0, 0, 0)') return found; }
+  return 'rgb(255, 255, 255)'; };
+return [...document.querySelectorAll('body *')].filter(one =>
+    one.checkVisibility() && [...one.childNodes].some(child => child.nodeType === 3 && child.textContent.trim()))
+  .map(one => [one.tagName, one instanceof SVGElement ? getComputedStyle(one).fill : getComputedStyle(one).color,
+               ground(one)]);
+"""
+
+
 @pytest.mark.slow
-def test_a_browser_draws_it_in_light_and_dark_and_narrow(settings: Settings, tmp_path: Path) -> None:
-    from PIL import Image
+def test_a_browser_shows_it_in_light_dark_and_narrow_and_by_keyboard(settings: Settings, browser: Any) -> None:
+    from selenium.webdriver import ActionChains, Keys
+    from selenium.webdriver.common.by import By
 
-    paper = {"light": (255, 255, 255), "dark": (15, 23, 42)}
-    with served(create_app(settings)) as url:
-        for scheme, number in (("light", 1), ("dark", 0)):
-            shot = tmp_path / f"{scheme}.png"
-            browse(tmp_path, url, f"--screenshot={shot}", "--window-size=500,900", f"preferredColorScheme={number}")
-            image = Image.open(shot).convert("RGB")
-            # The edges are bare, so that nothing is wider than the window, and the text is not.
-            edge = {image.getpixel((x, y)) for x in (0, image.width - 1) for y in range(image.height)}
-            assert edge == {paper[scheme]}
-            assert len(image.getcolors(1 << 20) or ()) > 20
-        dom = browse(tmp_path, url, "--dump-dom", "--window-size=500,900", "preferredColorScheme=1")
-    assert "<h1>What serves, and how well</h1>" in dom
-    assert version_of(settings) in dom
-
-
-def browse(folder: Path, url: str, *options: str) -> str:
-    """Load an address in Chromium without a window; return what it prints. The last option is one of Blink's."""
-    command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    command += [f"--user-data-dir={folder / 'profile'}", *options[:-1], f"--blink-settings={options[-1]}", url]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    name = version_of(settings)
+    with served(create_app(settings, ServeSettings(keys=("secret",), page=PageSettings(agent="nowhere")))) as url:
+        url = url.replace("http://", "http://operator:secret@")
+        compared = f"/compare?query=oboe&owner=ann&left={name}&right={name}"
+        for scheme in ("light", "dark"):
+            feature = {"name": "prefers-color-scheme", "value": scheme}
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+            for width in (1200, 360):
+                size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+                browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+                for address in ("/", f"/versions/{name}", "/docs", compared):
+                    browser.get(url + address)
+                    assert browser.execute_script("return document.documentElement.scrollWidth") <= width, address
+                    found = browser.execute_script(_COLOURS)
+                    assert len(found) > 20
+                    for tag, ink, ground in found:
+                        assert contrast(ink, ground) >= 4.5, (address, scheme, tag, ink, ground)
+        # By keyboard alone: the first stop skips to the content; a rollback is asked for and confirmed.
+        browser.get(url + "/")
+        browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
+        assert browser.switch_to.active_element.text == "Skip to the content"
+        for button in ("Roll nowhere back…", "Roll back"):
+            for _ in range(60):
+                ActionChains(browser).send_keys(Keys.TAB).perform()
+                if browser.switch_to.active_element.text == button:
+                    break
+            browser.switch_to.active_element.send_keys(Keys.ENTER)
+        assert browser.current_url.endswith("/#change")
+        said = browser.find_element(By.XPATH, "//section[@aria-labelledby='change']//p[@role='status']").text
+        assert said.startswith("Rollback: ")
+        # Nothing of the page was refused by its own policy.
+        assert browser.get_log("browser") == []
