@@ -112,7 +112,11 @@ def opened_agent(settings: Settings, name: str, config: Path | None, bars: Bars)
     bars.waiting(f"opening {name}")
     memory = get_plugin_manager().hook.hins_open_agent(name=name, settings=settings, config=content)
     if memory is None:
-        raise AgentError(f"The plugin of {name} did not open it.", "Run `hins doctor`.")
+        raise AgentError(
+            f"{name} cannot be opened from the command line.",
+            "Do it in your own program, with the live object: Pipeline(settings, memory). `hins train` and `hins gate` "
+            "need no agent.",
+        )
     try:
         yield memory
     finally:

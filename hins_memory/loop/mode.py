@@ -6,10 +6,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from hins_memory.encoders.encoder import encoder_version
+from hins_memory.errors import ConfigError
+from hins_memory.plugins.manager import capabilities_of
 from hins_memory.training.settings import DOCUMENTS_STAY
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
+    from hins_memory.plugins.protocols import Agent
     from hins_memory.registry.loader import EncoderSource
     from hins_memory.training.settings import Mode
 
@@ -18,7 +21,7 @@ __all__ = ["chosen_mode", "training_base"]
 logger = logging.getLogger(__name__)
 
 
-def chosen_mode(mode: Mode, source: EncoderSource, serving: Encoder, version: str) -> Mode:
+def chosen_mode(mode: Mode, source: EncoderSource, serving: Encoder, version: str, agent: Agent | None = None) -> Mode:
     """Return a mode of training for `auto`: `tower`, or `lora` where a tower would not do; another mode as it is.
 
     A tower leaves the stored vectors as they are. Where the swap has to embed everything again in any case, because
@@ -29,10 +32,19 @@ def chosen_mode(mode: Mode, source: EncoderSource, serving: Encoder, version: st
         source: the project's encoders, with the base that was asked for.
         serving: the encoder that the round compares with.
         version: the version that serves the project, "" where that is not known.
+        agent: the live agent, if there is one.
+
+    Raises:
+        ConfigError: the mode leaves the stored vectors as they are, and the agent's adapter cannot serve that.
     """
+    cannot = ""
+    if agent is not None and "tower" not in capabilities_of(agent.name):
+        cannot = f"the adapter of {agent.name} cannot embed queries with another encoder than memories"
+    if mode in DOCUMENTS_STAY and cannot:
+        raise ConfigError(f"The mode {mode!r} cannot be served: {cannot}.", "Train in the mode 'lora', or 'auto'.")
     if mode != "auto":
         return mode
-    why = _reason_against(source, serving, version)
+    why = cannot or _reason_against(source, serving, version)
     if why:
         logger.warning("This round trains in the mode 'lora', and its swap embeds all memories again: %s.", why)
     return "lora" if why else "tower"

@@ -60,6 +60,7 @@ class Pipeline:
 
     #: the scope that is trained and served alone; None for everyone
     scope: Scope | None = None
+    _key = ""
 
     def __init__(
         self,
@@ -215,12 +216,13 @@ class Pipeline:
         from hins_memory.training import RunContent
 
         serving, version = evidence.encoder, self._serving_version()
-        settings = replace(settings, mode=chosen_mode(settings.mode, self._source, serving, version))
+        agent = None if self._memory is None else self._agent()
+        settings = replace(settings, mode=chosen_mode(settings.mode, self._source, serving, version, agent))
         path = evidence.folder / "examples.parquet"
         stored = evidence.folder / "stored" if settings.mode == "tower" else None
         mined = self._data.mine(evidence, path, stored)
-        if self._memory is not None and (thresholds := self._agent().score_thresholds):
-            settings = replace(settings, score_thresholds=thresholds)
+        if agent is not None and agent.score_thresholds:
+            settings = replace(settings, score_thresholds=agent.score_thresholds)
         base, known = training_base(settings.mode, self._source, serving, version)
         conversations = [*mined.conversations, *known]
         trained_on = frozenset(example.positive.query for example in read_examples(path))
@@ -356,11 +358,6 @@ class Pipeline:
                 report = replace(report, deep=deep)
                 this.end(report.swapped, deep.version if deep.swapped else report.version)
         return report
-
-    @property
-    def _key(self) -> str:
-        """The key of the scope, "" for everyone, as manifests have it."""
-        return "" if self.scope is None else self.scope.key
 
     def _round(self, agent: Agent, evidence: EvidenceStore, settings: TrainSettings) -> RunReport:
         version, mined = self._train(settings, evidence)

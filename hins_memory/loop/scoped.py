@@ -49,6 +49,7 @@ class ScopedPipeline(Pipeline):
     ) -> None:
         super().__init__(settings, memory, loop=loop, progress=progress)
         self.scope = scope
+        self._key = scope.key
         self.loop = replace(self.loop, train=replace(self.loop.train, mode="tower"), deep="never")
         self._data = LoopData(self._engine, self.loop, progress, scope)
 

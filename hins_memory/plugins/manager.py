@@ -17,10 +17,21 @@ from hins_memory.types import Event
 if TYPE_CHECKING:
     from hins_memory.plugins.protocols import Agent
 
-__all__ = ["RedactionError", "agent_of", "broken_plugins", "get_plugin_manager", "plugin_packages", "redact", "redacts"]
+__all__ = [
+    "RedactionError",
+    "agent_of",
+    "broken_plugins",
+    "capabilities_of",
+    "get_plugin_manager",
+    "plugin_packages",
+    "redact",
+    "redacts",
+]
 
 ENTRY_POINT_GROUP = "hins_memory"
 logger = logging.getLogger(__name__)
+# What an adapter can do that does not say.
+_ALL = frozenset({"capture", "serve", "tower", "swap"})
 _broken: dict[str, str] = {}
 
 
@@ -57,6 +68,12 @@ def agent_of(memory: Any) -> Agent:
         )
     check_agent(agent)
     return agent
+
+
+def capabilities_of(name: str) -> frozenset[str]:
+    """Return what the adapter of a framework can do (`hins_memory.sdk.Capability`), everything if it does not say."""
+    plugins = (one for one in get_plugin_manager().get_plugins() if getattr(one, "name", "") == name)
+    return next((frozenset(getattr(one, "capabilities", _ALL)) for one in plugins), _ALL)
 
 
 def broken_plugins() -> dict[str, str]:

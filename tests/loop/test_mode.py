@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import torch
@@ -13,9 +14,13 @@ from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.sides import two_sided
 from hins_memory.encoders.starter import STARTER, starter_packaged, starter_version
+from hins_memory.errors import ConfigError
 from hins_memory.loop.mode import chosen_mode, training_base
 from hins_memory.registry.loader import EncoderSource
 from hins_memory.registry.registry import Registry
+
+if TYPE_CHECKING:
+    from hins_memory.plugins.protocols import Agent
 
 
 def chosen(registry: Registry, encoder: Encoder, version: str | None = None, base: str | Path | None = None) -> str:
@@ -49,6 +54,19 @@ def test_a_first_round_where_stock_is_stored_trains_stocks_tower(
     assert chosen(registry, stock_encoder, base=STARTER) == "lora"
     starter = SimpleNamespace(version=starter_version(), space=starter_version(), model=stock_encoder.model)
     assert chosen(registry, starter, base=STARTER) == "tower"  # type: ignore[arg-type]
+
+
+def test_an_adapter_that_serves_no_tower_gets_lora_and_refuses_a_tower_at_the_start(
+    settings: Settings, tiny_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny, source = Encoder.load(tiny_folder), EncoderSource(Registry(settings), tiny_folder)
+    # Records, and nothing else.
+    langgraph, mem0 = (cast("Agent", SimpleNamespace(name=name)) for name in ("langgraph", "mem0"))
+    assert chosen_mode("auto", source, tiny, tiny.version, langgraph) == "lora"
+    assert "the adapter of langgraph cannot embed queries with another encoder" in caplog.text
+    with pytest.raises(ConfigError, match="mode 'tower' cannot be served"):
+        chosen_mode("tower", source, tiny, tiny.version, langgraph)
+    assert chosen_mode("auto", source, tiny, tiny.version, mem0) == "tower"
 
 
 def test_where_a_tower_would_not_do_the_round_says_why_and_trains_lora(
