@@ -10,14 +10,20 @@ from typer.testing import CliRunner
 
 from hins_memory.cli import app
 from hins_memory.config import Settings
+from hins_memory.data.sample_conversations import load_sample
 from hins_memory.database.engine import open_database
 from hins_memory.encoders.encoder import Encoder
+from hins_memory.evaluation.gate import evaluate_gate
+from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
 from hins_memory.loop.pipeline import Pipeline
 from hins_memory.loop.purge import purge_person
 from hins_memory.loop.quality import MIN_SEARCHES, judge_project, read_quality
+from hins_memory.loop.split import HeldOutSets, labelled
+from hins_memory.mining import MineSettings
+from hins_memory.mining.storage.evidence import EvidenceStore
 from hins_memory.registry.registry import Registry
-from hins_memory.types import Event, Feedback, Memory, RankedMemory, Retrieval, Scope
+from hins_memory.types import Answer, Event, Feedback, Memory, RankedMemory, Retrieval, Scope
 
 ANN = Scope(user="ann")
 
@@ -80,3 +86,42 @@ def test_nothing_judged_is_nothing_said(settings, tiny_folder, tmp_path):
     assert (found.mean, found.judged) == (None, ())
     (settings.root / "quality.json").write_text("{", encoding="utf-8")
     assert read_quality(settings.root) is None
+
+
+@pytest.mark.slow
+def test_the_same_searches_give_the_figure_of_the_gate(settings, shallow_folder, tmp_path):
+    """Nothing drifts: what is judged is what the gate measured, so that a fall below it means something."""
+    registry, log = Registry(settings), LogWriter(open_database(settings.database_url))
+    version = registry.add(shutil.copytree(shallow_folder, tmp_path / "copy"), {"base": "shallow"})
+    encoder = Encoder.load(version.path)
+    for one in load_sample()[:4]:
+        scope = Scope(user=one.id)
+        memories = [
+            Memory(
+                f"{one.id}-{turn.id}", scope, f"{session.time}", f"{turn.speaker}: {turn.text}", turn.speaker, time=1.0
+            )
+            for session in one.sessions
+            for turn in session.turns
+        ]
+        vectors = encoder.encode([memory.text for memory in memories])
+        log.write(memories)
+        for n, asked in enumerate(one.questions):
+            cosines = vectors @ encoder.encode([asked.question], role="query")[0]
+            best = [memories[row] for row in (-cosines).argsort()[:10]]
+            results = tuple(RankedMemory(memory.id, memory.text, 0.5) for memory in best)
+            name = f"{one.id}-search-{n}"
+            log.write(
+                [Retrieval(scope, asked.question, results, version.id, 2.0, name), Answer(name, asked.answer, 3.0)]
+            )
+    # The gate, without general retrieval, which takes longest.
+    with EvidenceStore(tmp_path / "evidence", encoder, MineSettings()) as store:
+        for owner in LogReader(open_database(settings.database_url)).scope_logs():
+            store.add(owner)
+        verdict = evaluate_gate(encoder, encoder, HeldOutSets(store, labelled(store)), None, ()).verdict()
+    registry.record_gate(version.id, verdict)
+    registry.promote(version.id)
+    found = Pipeline(settings).judge()
+    assert (found.promise, found.promise_queries) == (verdict["ndcg"], verdict["queries"])
+    assert found.searches == verdict["queries"] >= MIN_SEARCHES
+    assert found.mean == pytest.approx(found.promise, abs=0.005)
+    assert not found.below
