@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -44,6 +45,7 @@ __all__ = ["main"]
 
 _QUICK_QUESTIONS = 5
 _MAX_TOKENS = 32
+_WIDTH = 120
 _SETTINGS = ("data", "sources", "prompts", "k", "questions", "seed", "quick")
 
 
@@ -91,9 +93,9 @@ def _run(arguments: argparse.Namespace) -> None:
     prompts = arguments.prompts.split(",")
     if unknown := [name for name in prompts if name not in INSTRUCTIONS]:
         raise ConfigError(f"There is no instruction {unknown[0]!r}.", f"Use one of {', '.join(INSTRUCTIONS)}.")
-    if not endpoints or arguments.base not in sources or arguments.questions < 1:
+    if not endpoints or arguments.base not in sources or min(arguments.questions, arguments.workers) < 1:
         raise ConfigError(
-            "--model is missing, --base is not among --sources, or --questions is below 1.",
+            "--model is missing, --base is not among --sources, or --questions or --workers is below 1.",
             "E.g. --model NAME=http://localhost:8000/v1 --sources nothing,stock,starter,evidence.",
         )
     with tempfile.TemporaryDirectory(prefix="hins-answers-") as folder, ExitStack() as stack:
@@ -127,7 +129,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 stack.callback(models.close)
                 for prompt in prompts:
                     try:
-                        reader = ChatReader(models.client(model), INSTRUCTIONS[prompt], 1, _MAX_TOKENS)
+                        reader = ChatReader(models.client(model), INSTRUCTIONS[prompt], arguments.workers, _MAX_TOKENS)
                     except BudgetError:
                         continue  # nothing of this model is kept
                     answers = answer_all(reader, drawn, contexts, f"{model}, {prompt}, k={limit}")
@@ -175,7 +177,8 @@ def _about(settings: dict[str, Any]) -> list[str]:
         f"{settings['seed']} from {', '.join(settings['conversations'])}, from the memories that Mem0's search "
         f"({search}) finds among the turns. *nothing* shows no memory, *evidence* the turns that hold the answer, as "
         "if the retrieval were perfect. A table's questions are those that were answered from every source when the "
-        "run was stopped; their order was drawn beforehand."
+        "run was stopped; their order was drawn beforehand. *stock* is all-MiniLM-L6-v2, *starter* what new stores "
+        "begin with; another name is an encoder folder: [the commands](../how-to/benchmarks.md)."
     )
     how = (
         f"Temperature 0, at most {settings['max_tokens']} tokens. The instruction begins every prompt; the memories, "
@@ -185,7 +188,15 @@ def _about(settings: dict[str, Any]) -> list[str]:
         "Percent. Intervals: paired bootstrap over questions, 10,000 resamples. The share of the room is "
         "(row - base) / (evidence - base) in official F1."
     )
-    return [about, "", how, "", *prompts, "", reading]
+    return [
+        textwrap.fill(about, _WIDTH),
+        "",
+        textwrap.fill(how, _WIDTH),
+        "",
+        *prompts,
+        "",
+        textwrap.fill(reading, _WIDTH),
+    ]
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

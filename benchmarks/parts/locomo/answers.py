@@ -8,6 +8,7 @@ one is asked. So a run that is stopped at any time compares all sources on the s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from hins_memory.llm import BudgetError, LlmError
 from parts.common.screen import progress
 from parts.datasets.locomo import Conversation, documents
 from parts.locomo.side_by_side import Asked, shown
-from parts.qa.readers import Reader
+from parts.qa.readers import Reader, Reading
 from parts.qa.scores import SCORES, score_answer
 
 __all__ = ["ENDS", "EVIDENCE", "NOTHING", "Answers", "Context", "answer_all", "draw", "end_contexts", "found_contexts"]
@@ -101,30 +102,43 @@ def answer_all(
     """
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in contexts}
     failed = 0
-    for number in progress(range(len(drawn)), label):
-        question = drawn[number].question
-        texts: dict[str, str] = {}
-        spoilt = 0
-        try:
-            for name, shown_of in contexts.items():
-                try:
-                    texts[name] = reader.read(question.text, shown_of[number].memories)
-                except BudgetError:
-                    raise
-                except LlmError as error:
-                    if error.refused:
-                        raise
-                    texts[name], spoilt = "", spoilt + 1
-        except BudgetError:
-            # Not asked from every source. Later questions may have been, in an earlier run.
-            continue
-        failed += spoilt
-        for name, text in texts.items():
-            scores = score_answer(text, question.answer, question.category)
-            rows[name].append({**scores, "recall": contexts[name][number].recall})
+
+    def one(number: int) -> dict[str, Reading] | None:
+        return _answered(
+            reader, drawn[number].question.text, {n: all_[number].memories for n, all_ in contexts.items()}
+        )
+
+    pool = ThreadPoolExecutor(reader.workers, thread_name_prefix="answers")
+    try:
+        futures = [pool.submit(one, number) for number in range(len(drawn))]
+        for number, future in enumerate(progress(futures, label)):
+            for name, reading in (future.result() or {}).items():
+                question = drawn[number].question
+                failed += bool(reading.failure)
+                scores = score_answer(reading.text, question.answer, question.category)
+                rows[name].append({**scores, "recall": contexts[name][number].recall})
+    finally:
+        # After an error, what was not begun is not begun any more.
+        pool.shutdown(cancel_futures=True)
     names = (*SCORES, "recall")
     scores_of = {
         source: {name: np.array([row[name] for row in found]) for name in names} for source, found in rows.items()
     }
     count = len(next(iter(rows.values()), []))
     return Answers(count, len(drawn), failed, scores_of)
+
+
+def _answered(reader: Reader, question: str, memories: Mapping[str, Sequence[str]]) -> dict[str, Reading] | None:
+    """Return the answer from every source; None where the budget does not last for all of them."""
+    found = {}
+    for name, texts in memories.items():
+        try:
+            found[name] = Reading(reader.read(question, texts))
+        except BudgetError:
+            # Later questions may have been asked in an earlier run.
+            return None
+        except LlmError as error:
+            if error.refused:
+                raise
+            found[name] = Reading("", error.problem)
+    return found

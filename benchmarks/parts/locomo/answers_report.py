@@ -30,7 +30,7 @@ def answer_rows(cell: Cell, answers: Answers, base: str, seed: int) -> list[dict
     rows = []
     for source, scores in answers.scores.items():
         row: dict[str, Any] = {"model": model, "prompt": prompt, "k": k, "source": source}
-        row |= {"questions": answers.questions, "drawn": answers.drawn}
+        row |= {"questions": answers.questions, "drawn": answers.drawn, "failed": answers.failed}
         row |= {name: 100 * float(values.mean()) for name, values in scores.items()}
         if source != base and base in answers.scores:
             for name in SCORES:
