@@ -125,7 +125,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--judge needs --reader": given.judge is not None and given.reader == "none",
         "--hybrid is for Mem0": given.hybrid and given.agent != "mem0",
         "--agent none needs --encoders or --reader": given.agent == "none" and not side_by_side,
-        "bm25 is no encoder that an agent embeds with: use --agent none": BM25 in given.encoders
+        "bm25 is not an encoder that an agent embeds with: use --agent none": BM25 in given.encoders
         and given.agent != "none",
         "--infer is for Mem0 and replaces --memories": given.infer
         and (given.agent != "mem0" or given.memories != "turns"),
