@@ -38,7 +38,7 @@ _MODEL_ID = re.compile(r"hins-([^:]+)(?::(?:query|document))?")
 
 
 def _plain(value: Any) -> Any:
-    """Refuse what is no text that every database can hold as it is."""
+    """Refuse what is not a text that every database can hold as it is."""
     if not isinstance(value, str):
         raise ValueError(f"it is of the type {type(value).__name__}; write it as a string")
     try:
@@ -69,7 +69,7 @@ def _name(value: Any) -> Any:
 def _seconds(value: Any) -> Any:
     number = not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
     if not number or not 0 <= value < _LAST_TIME:
-        raise ValueError("it is no time in seconds since 1970 (UTC); milliseconds are divided by 1000")
+        raise ValueError("it is not a time in seconds since 1970 (UTC); milliseconds are divided by 1000")
     return float(value)
 
 
@@ -142,7 +142,7 @@ class RetrievalBody(_Timed):
     query: _Text
     results: list[ResultBody] = Field(max_length=_MAX_RESULTS, description="best first; may be empty")
     encoder_version: Annotated[str, BeforeValidator(_plain), Field(max_length=_MAX_ID_BYTES)] = Field(
-        "", description="what embedded the query: a version's id, or the model id that /v1/embeddings was asked for"
+        "", description="what embedded the query: X-Hins-Version of /v1/embeddings, or the whole id of a model"
     )
 
     def event(self) -> Retrieval:
