@@ -42,9 +42,13 @@ def chosen_mode(mode: Mode, source: EncoderSource, serving: Encoder, version: st
         cannot = f"the adapter of {agent.name} cannot embed queries with another encoder than memories"
     if mode in DOCUMENTS_STAY and cannot:
         raise ConfigError(f"The mode {mode!r} cannot be served: {cannot}.", "Train in the mode 'lora', or 'auto'.")
-    if mode != "auto":
+    if mode not in ("auto", *DOCUMENTS_STAY):
         return mode
     why = cannot or _reason_against(source, serving, version)
+    if mode != "auto":
+        if why:
+            logger.warning("The mode %r was asked for, although %s.", mode, why)
+        return mode
     if why:
         logger.warning("This round trains in the mode 'lora', and its swap embeds all memories again: %s.", why)
     return "lora" if why else "tower"

@@ -81,6 +81,9 @@ def test_where_a_tower_would_not_do_the_round_says_why_and_trains_lora(
     sided = Encoder(two_sided(other, tiny.model), tiny.version)
     assert chosen(registry, sided, base=tiny_folder) == "lora"
     reasons = [record.getMessage() for record in caplog.records]
+    # Asked for by name, it is trained; that it will not be what it is meant to be is said.
+    assert chosen_mode("tower", EncoderSource(registry), tiny, "") == "tower"
+    assert "The mode 'tower' was asked for, although no encoder" in caplog.text
     assert all("embeds all memories again" in reason for reason in reasons)
     for part, reason in zip(("no encoder", "text-embedding-3-small", "differently"), reasons, strict=True):
         assert part in reason
