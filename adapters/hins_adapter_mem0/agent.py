@@ -39,7 +39,7 @@ class Mem0Binding(Binding):
     entities: GuardedStore
 
     @cached_property
-    def searched(self) -> GuardedStore | WeightedStore:
+    def searched(self) -> GuardedStore:
         """The memories as Mem0 is to search them."""
         weight = getattr(self.encoder, "keyword_weight", None)
         return self.memories if weight is None else WeightedStore(self.memories, weight)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mem0.utils.scoring import get_bm25_params
 
+from hins_adapter_mem0.stores import GuardedStore
 from hins_memory.sdk.keyword_weight import weighted_keywords
-
-if TYPE_CHECKING:
-    from hins_adapter_mem0.stores import GuardedStore
 
 __all__ = ["Keyword", "WeightedStore", "with_weight"]
 
@@ -51,19 +49,20 @@ def with_weight(query: str, found: Sequence[Any], weight: float) -> list[Keyword
     return results
 
 
-class WeightedStore:
-    """A store whose search by keyword counts with a weight in Mem0's sum; all else is the store's."""
+class WeightedStore(GuardedStore):
+    """A store whose search by keyword counts with a weight in Mem0's sum; all else is the store's, its lock included.
+
+    Args:
+        store: the store; both may be used, and what is written through one is noted by both.
+        weight: what the best result of a search by keyword adds to its cosine, 0 to 1.
+    """
 
     def __init__(self, store: GuardedStore, weight: float) -> None:
-        self.store = store
+        vars(self).update(vars(store))
         self.weight = weight
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "store":  # missing while the object is being created or copied
-            raise AttributeError(name)
-        return getattr(self.store, name)
 
     def keyword_search(self, query: str, top_k: int = 5, filters: Any = None) -> list[Keyword] | None:
         """Search by keyword, as Mem0's stores do; None where the store cannot."""
-        found = self.store.keyword_search(query=query, top_k=top_k, filters=filters)
+        with self.guard:
+            found = self.raw.keyword_search(query=query, top_k=top_k, filters=filters)
         return None if found is None else with_weight(query, found, self.weight)

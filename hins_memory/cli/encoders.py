@@ -146,6 +146,7 @@ def _shown(version: EncoderVersion, current: bool, users: list[dict[str, Any]]) 
             ("base", manifest.base),
             ("mode", manifest.mode),
             *([("for", f"{manifest.scope} alone")] if manifest.scope else []),
+            *([] if manifest.keyword_weight is None else [("keyword weight", f"{manifest.keyword_weight:g}")]),
             ("files", len(manifest.files)),
             *((f"data: {name}", value) for name, value in _short(manifest.data)),
             *((f"metrics: {name}", value) for name, value in _short(manifest.metrics)),

@@ -20,7 +20,14 @@ from hins_memory.common.tracing import span
 from hins_memory.encoders.contents import file_names
 from hins_memory.encoders.layers import layers
 from hins_memory.encoders.manifest import MANIFEST_NAME, read_manifest
-from hins_memory.encoders.starter import STARTER, merge_delta, starter_digest, starter_path, starter_version
+from hins_memory.encoders.starter import (
+    STARTER,
+    merge_delta,
+    starter_digest,
+    starter_keyword_weight,
+    starter_path,
+    starter_version,
+)
 from hins_memory.errors import EncoderError
 from hins_memory.types import Role
 
@@ -254,7 +261,7 @@ class Encoder:
         """
         version, digest = starter_version(), starter_digest()
         model = merge_delta(_load_model(str(_packaged_model()), device), starter_path(), digest)
-        return cls(model, version)
+        return cls(model, version, keyword_weight=starter_keyword_weight())
 
     @property
     def dim(self) -> int:

@@ -27,6 +27,7 @@ __all__ = [
     "default_base",
     "merge_delta",
     "starter_digest",
+    "starter_keyword_weight",
     "starter_packaged",
     "starter_path",
     "starter_version",
@@ -63,10 +64,26 @@ def starter_digest() -> str:
     Raises:
         EncoderError: no digest is recorded.
     """
+    return _recorded()[0]
+
+
+def starter_keyword_weight() -> float | None:
+    """Return how much keywords count beside the starter's cosines (`Description.keyword_weight`), 0 to 1.
+
+    Raises:
+        EncoderError: the record cannot be read.
+    """
+    return _recorded()[1]
+
+
+def _recorded() -> tuple[str, float | None]:
+    """Return the recorded digest and keyword weight."""
     record = starter_path().with_suffix(".json")
     try:
-        return str(json.loads(record.read_text(encoding="utf-8"))["sha256"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        found = json.loads(record.read_text(encoding="utf-8"))
+        weight = found.get("keyword_weight")
+        return str(found["sha256"]), None if weight is None else float(weight)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise EncoderError(f"This installation has no starter: {record} cannot be read ({error}).", _HINT) from error
 
 
@@ -111,7 +128,9 @@ def _merge(model: SentenceTransformer, factors: Mapping[str, Tensor]) -> Sentenc
     return with_score_offset(model, float(bias.square().sum()), torch.nn.functional.normalize(bias, dim=0))
 
 
-def write_delta(base: Path, trained: Path, target: Path, rank: int, about: Mapping[str, Any]) -> str:
+def write_delta(
+    base: Path, trained: Path, target: Path, rank: int, about: Mapping[str, Any], keyword_weight: float | None = None
+) -> str:
     """Write what training changed as factors of a rank; return the file's SHA-256, which is recorded beside it.
 
     Where the change is of that rank already, as a low-rank update is, nothing but precision is lost.
@@ -122,6 +141,7 @@ def write_delta(base: Path, trained: Path, target: Path, rank: int, about: Mappi
         target: the file to write; ``.json`` of the same name records its digest and `about`.
         rank: of the factors, at least 1.
         about: what is kept in the file beside the factors: settings, data, figures; JSON-able.
+        keyword_weight: how much keywords are to count beside its cosines, 0 to 1; None for a framework's own sum.
 
     Raises:
         EncoderError: a folder has no weights, the two do not fit, or nothing differs.
@@ -139,7 +159,9 @@ def write_delta(base: Path, trained: Path, target: Path, rank: int, about: Mappi
     content = safetensors.torch.save(factors, {"about": json.dumps(about, sort_keys=True)})
     digest = hashlib.sha256(content).hexdigest()
     target.write_bytes(content)
-    record = json.dumps({"sha256": digest, "bytes": len(content), "about": about}, indent=1, sort_keys=True)
+    said = {"sha256": digest, "bytes": len(content), "about": about}
+    said |= {} if keyword_weight is None else {"keyword_weight": keyword_weight}
+    record = json.dumps(said, indent=1, sort_keys=True)
     target.with_suffix(".json").write_text(record + "\n", encoding="utf-8")
     return digest
 

@@ -214,12 +214,12 @@ def evaluate_gate(
     old, new = evaluate_encoders((incumbent, candidate), held_out, ks=ks, candidates=depth)
     gain = _gain(new, old)
     served, served_gain = {}, None
+    weights = [encoder.keyword_weight for encoder in (candidate, incumbent)]
     if replay is not None:
-        weights = [encoder.keyword_weight for encoder in (candidate, incumbent)]
         served_new, served_old = score_as_served(replay, held_out, (new, old), weights, ks=ks)
         served = {"candidate": served_new.mean(), "incumbent": served_old.mean()}
         served_gain = _gain(served_new, served_old)
-    rules = [_gain_rule(gain), _served_rule(served_gain, replay), _scope_rule(new, old)]
+    rules = [_gain_rule(gain), _served_rule(served_gain, replay, weights), _scope_rule(new, old)]
     general_table: dict[str, dict[str, float]] = {}
     if general is not None:
         both = evaluate_encoders((incumbent, candidate), [general], ks=ks)
@@ -260,14 +260,18 @@ def _gain_rule(gain: BootstrapResult) -> GateRule:
     )
 
 
-def _served_rule(gain: BootstrapResult | None, replay: SearchReplay | None) -> GateRule:
+def _served_rule(
+    gain: BootstrapResult | None, replay: SearchReplay | None, weights: Sequence[float | None]
+) -> GateRule:
     """Test that the agent's own search gets not significantly worse: its other signals may absorb what was gained."""
     if gain is None or replay is None:
         sentence = "Not replayed as served: no agent was given, or its framework ranks by cosine alone."
         return GateRule("as_served", None, 0.0, True, sentence)
     passed = gain.high >= 0
+    after, before = ("its own sum" if weight is None else f"{weight:g}" for weight in weights)
+    said = f" (keyword weight: {after}, before: {before})" if replay.takes_weight else ""
     sentence = (
-        f"As {replay.agent} serves it, with {' and '.join(replay.signals)} beside the cosine, held-out nDCG@{K} "
+        f"As {replay.agent} serves it, with {' and '.join(replay.signals)} beside the cosine{said}, held-out nDCG@{K} "
         f"changes by {100 * gain.difference:+.1f} points; the {100 * _CONFIDENCE:g}% interval over queries, "
         f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}, {'is not' if passed else 'is'} below zero."
     )

@@ -13,6 +13,7 @@ from hins_memory.errors import NotEnoughDataError
 from hins_memory.log.capture import flush_all
 from hins_memory.log.purge import purge_count
 from hins_memory.log.reader import LogReader
+from hins_memory.loop.keyword_weight import weighs_keywords
 from hins_memory.loop.mix import mix_file
 from hins_memory.loop.settings import LoopSettings
 from hins_memory.loop.split import (
@@ -21,6 +22,7 @@ from hins_memory.loop.split import (
     Unit,
     labelled,
     latest,
+    newest,
     trained_digests,
     without,
 )
@@ -35,11 +37,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from hins_memory.evaluation import EvalSet
+    from hins_memory.plugins.protocols import Agent
 
 __all__ = ["LoopData", "MinedData", "Progress", "public_texts"]
 
-# What early stopping measures, of the conversations that are left to train on.
-_STOPPING_SHARE, _STOPPING_QUERIES = 0.15, 20
+# What early stopping and the keyword weight are decided by, of the conversations that are left to train on.
+_DECIDING_SHARE, _DECIDING_QUERIES = 0.15, 20
+# For the keyword weight alone, this many queries are enough, and this share may be taken: without it, a version has the
+# weight of its base.
+_WEIGHT_QUERIES, _WEIGHT_LIMIT = 200, 0.25
 
 
 def public_texts() -> list[str]:
@@ -57,7 +63,7 @@ class MinedData:
         report: the miner's.
         mix: the numbers of synthetic and captured examples, for the manifest.
         conversations: digests of the conversations that training uses, so that the gate leaves them out.
-        early_stopping_sets: labelled queries that early stopping measures.
+        early_stopping_sets: labelled queries that early stopping and the keyword weight are decided by.
         training_queries: a sample of queries with the texts that were searched, of what is trained on.
         heldout_queries: the same of what is held out.
         stored: the stored vectors of what is trained on; None where they were not asked for.
@@ -125,16 +131,20 @@ class LoopData:
         """Return the owners whose log is read."""
         return [one for one in LogReader(self._engine).owners() if self._scope is None or self._scope in one.levels]
 
-    def mine(self, store: EvidenceStore, path: Path, stored: Path | None = None) -> MinedData:
+    def mine(
+        self, store: EvidenceStore, path: Path, stored: Path | None = None, agent: Agent | None = None
+    ) -> MinedData:
         """Mine everything but the conversations held out for the gate, into the file that training reads.
 
-        For early stopping, the latest conversations before those are left out as well. They count as trained on,
-        because they decide which weights are kept.
+        For early stopping and for a keyword weight, the latest conversations before those are left out as well. They
+        count as trained on, because they decide which weights are kept, or how much keywords count.
 
         Args:
             store: the evidence of all owners.
             path: the Parquet file; the same call continues an interrupted run.
             stored: a folder to make for the stored vectors that a tower is trained against; None makes none.
+            agent: the live agent; where its search takes a keyword weight, one is to be fitted. Small projects leave
+                nothing out for that.
 
         Raises:
             NotEnoughDataError: there are too few conversations with a query whose positive is known.
@@ -142,16 +152,18 @@ class LoopData:
         conversations = self.labelled(store, training=True)
         held = latest(conversations, self._loop.gate.held_out_share, self._loop.gate.min_queries)
         seed, digests = self._loop.train.seed, {one.digest for one in held}
-        stopping: list[LabelledConversation] = []
+        deciding: list[LabelledConversation] = []
+        rest = [one for one in conversations if one.digest not in digests]
         if self._loop.train.patience:
-            rest = [one for one in conversations if one.digest not in digests]
-            stopping = latest(rest, _STOPPING_SHARE, _STOPPING_QUERIES)
+            deciding = latest(rest, _DECIDING_SHARE, _DECIDING_QUERIES)
+        elif weighs_keywords(agent):
+            deciding = newest(rest, _DECIDING_SHARE, (_DECIDING_QUERIES, _WEIGHT_QUERIES), _WEIGHT_LIMIT)
         heldout_queries, training_queries = QuerySampler(seed), QuerySampler(seed)
-        for one in HeldOutSets(store, [*held, *stopping], self.unit):
+        for one in HeldOutSets(store, [*held, *deciding], self.unit):
             heldout_queries.add((query.text for query in one.queries), one.documents.values())
-        trained_on = [one.digest for one in stopping]
+        trained_on = [one.digest for one in deciding]
         left_out: dict[str, list[LabelledConversation]] = {}
-        for conversation in (*held, *stopping):
+        for conversation in (*held, *deciding):
             left_out.setdefault(conversation.owner, []).append(conversation)
         owners = len(store)
         writer = None if stored is None else StoredVectorsWriter(stored)
@@ -172,7 +184,7 @@ class LoopData:
         with writer or nullcontext():
             report = mine_to_parquet(training_evidence(), store.encoder, path, self._loop.mine, self.public_texts())
         mixed = mix_file(path, seed)
-        sets = HeldOutSets(store, stopping, self.unit)
+        sets = HeldOutSets(store, deciding, self.unit)
         vectors = None if stored is None else StoredVectors(stored)
         return MinedData(report, mixed, tuple(trained_on), sets, training_queries, heldout_queries, vectors)
 

@@ -21,6 +21,7 @@ from hins_memory.log.copies import work_folder, writing_copy
 from hins_memory.log.purge import PurgedError, purge_count
 from hins_memory.loop.data import LoopData, Progress, public_texts
 from hins_memory.loop.deep import DeepTrial, deep_settings
+from hins_memory.loop.keyword_weight import new_keyword_weight
 from hins_memory.loop.mode import chosen_mode, training_base
 from hins_memory.loop.quality import Quality, judge_project
 from hins_memory.loop.reports import RunReport, Status, read_status
@@ -101,7 +102,7 @@ class Pipeline:
         """
         with self._read_log(owners) as evidence:
             path = evidence.folder / "examples.parquet"
-            mined = self._data.mine(evidence, path)
+            mined = self._data.mine(evidence, path, agent=self._agent_if_any())
             return MineResult(list(read_examples(path)), mined.report)
 
     def mine_to(self, path: Path, owners: Sequence[Scope] | None = None) -> MineReport:
@@ -123,7 +124,7 @@ class Pipeline:
                 self._evidence_store(work) as evidence,
             ):
                 self._data.collect(evidence, owners)
-                return self._data.mine(evidence, path).report
+                return self._data.mine(evidence, path, agent=self._agent_if_any()).report
         except NotEnoughDataError:
             # It holds texts, and there is nothing to continue.
             shutil.rmtree(work, ignore_errors=True)
@@ -139,10 +140,7 @@ class Pipeline:
         """Read the log once, for a round or a stage; the evidence is removed at the end."""
         from hins_memory.training.run import scratch_folder
 
-        with (
-            scratch_folder(self.settings.training) as folder,
-            self._evidence_store(folder) as evidence,
-        ):
+        with scratch_folder(self.settings.training) as folder, self._evidence_store(folder) as evidence:
             self._data.collect(evidence, owners)
             yield evidence
 
@@ -216,35 +214,34 @@ class Pipeline:
         from hins_memory.training import RunContent
 
         serving, version = evidence.encoder, self._serving_version()
-        agent = None if self._memory is None else self._agent()
+        agent = self._agent_if_any()
         settings = replace(settings, mode=chosen_mode(settings.mode, self._source, serving, version, agent))
         path = evidence.folder / "examples.parquet"
         stored = evidence.folder / "stored" if settings.mode == "tower" else None
-        mined = self._data.mine(evidence, path, stored)
+        mined = self._data.mine(evidence, path, stored, agent)
         if agent is not None and agent.score_thresholds:
             settings = replace(settings, score_thresholds=agent.score_thresholds)
         base, known = training_base(settings.mode, self._source, serving, version)
-        conversations = [*mined.conversations, *known]
         trained_on = frozenset(example.positive.query for example in read_examples(path))
         auxiliary = mined.auxiliary_data(trained_on)
         auxiliary = replace(auxiliary, general_loss=self.loop.gate.general_loss_in_training)
-        trained = tuple(conversations)
-        about = Description(ratio=mined.report.ratio, mix=mined.mix, scope=self._key, trained_conversations=trained)
+        about = Description(ratio=mined.report.ratio, mix=mined.mix, scope=self._key)
+        about = replace(about, trained_conversations=(*mined.conversations, *known))
         return RunContent(
             read_examples(path), settings, base, auxiliary, about, mined.report.to_dict(), evidence.purges
         )
 
     def _registered_version(self, run: TrainingRun) -> str | None:
         """Return the version that a run has registered; if there is none, check that the run may continue."""
-        versions = self.registry.versions()
-        registered = next((one.id for one in versions if one.manifest.run.id == run.id), None)
+        registered = next((one.id for one in self.registry.versions() if one.manifest.run.id == run.id), None)
         if registered is None:
             self._check_unpurged(run)
         return registered
 
     def _register(self, run: TrainingRun, folder: Path, manifest: Description) -> str:
+        weight = new_keyword_weight(self._agent_if_any(), run.content, folder)
         self._check_unpurged(run)
-        return self.registry.add(folder, manifest).id
+        return self.registry.add(folder, replace(manifest, keyword_weight=weight)).id
 
     def _check_unpurged(self, run: TrainingRun) -> None:
         if run.content.purges not in (None, purge_count(self._engine)):
@@ -274,9 +271,8 @@ class Pipeline:
 
         trained = set(version.manifest.trained_conversations)
         conversations = [one for one in self._data.labelled(evidence) if one.digest not in trained]
-        agent = self._agent() if self._memory is not None else None
-        cutoffs = agent.score_thresholds if agent is not None else ()
-        replay = search_replay(agent) if agent is not None else None
+        cutoffs = self._agent().score_thresholds if self._memory is not None else ()
+        replay = search_replay(self._agent_if_any())
         # Not that of the evidence: in a round of two swaps, the first has changed what serves.
         candidate, incumbent = self._load(version.id), self._load(self._serving_version())
         held_out = HeldOutSets(evidence, conversations, self._data.unit)
@@ -365,6 +361,9 @@ class Pipeline:
         report = self._gate(version, evidence)
         swapped = self._swap(agent, version.id, serving) if report.passed else None
         return RunReport(mined, version.id, report, swapped, mode=version.manifest.mode)
+
+    def _agent_if_any(self) -> Agent | None:
+        return None if self._memory is None else self._agent()
 
     def _agent(self) -> Agent:
         if self._memory is None:

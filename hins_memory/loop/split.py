@@ -26,6 +26,7 @@ __all__ = [
     "conversation_digest",
     "labelled",
     "latest",
+    "newest",
     "query_digest",
     "search_replay",
     "trained_digests",
@@ -177,10 +178,10 @@ def _sets(evidence: OwnerEvidence, held: frozenset[str] | None) -> dict[str, Eva
     }
 
 
-def search_replay(agent: Agent) -> SearchReplay | None:
+def search_replay(agent: Agent | None) -> SearchReplay | None:
     """Return the search of an agent's framework over the queries of `HeldOutSets`; None if it ranks by cosine alone."""
-    ranking = ranking_of(agent)
-    if ranking is None:
+    ranking = None if agent is None else ranking_of(agent)
+    if agent is None or ranking is None:
         return None
     return SearchReplay(
         agent.name,
@@ -215,6 +216,23 @@ def latest(
     wanted = max(share * _queries(conversations), min_queries)
     _take(held, rest[:-1], wanted - _queries(held))
     return _by_time(held)
+
+
+def newest(
+    conversations: Collection[LabelledConversation], share: float, queries: tuple[int, int], limit: float
+) -> list[LabelledConversation]:
+    """Return the newest conversations of all owners together that hold a share of the labelled queries.
+
+    Args:
+        conversations: the conversations.
+        share: the share, over 0 and below 1.
+        queries: how many they are to hold at least, and how many are enough.
+        limit: the largest share that may be taken; there is none where more would be needed.
+    """
+    total, (least, enough) = _queries(conversations), queries
+    found: list[LabelledConversation] = []
+    _take(found, _by_time(conversations), min(max(share * total, least), enough))
+    return found if least <= _queries(found) <= limit * total else []
 
 
 def _take(held: list[LabelledConversation], found: Iterable[LabelledConversation], wanted: float) -> None:

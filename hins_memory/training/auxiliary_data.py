@@ -29,7 +29,7 @@ class AuxiliaryData:
             number by how high scores are, and does not use which texts are relevant. When empty, `full` and `lora`
             use `training_queries`, whose scores training moves further.
         early_stopping_sets: labelled queries that early stopping measures (`TrainSettings.patience`), best not those
-            that the gate measures.
+            that the gate measures. The loop fits the keyword weight on them too.
         general: a general-retrieval set that must not get much worse; None sets no limit.
         general_loss: how much nDCG@10 it may lose, 0 to 1, before the trained update is scaled down.
         stored: the stored vectors that a `tower` is trained against; None trains it on the texts of the examples.

@@ -149,7 +149,7 @@ def test_nothing_that_a_tower_is_trained_on_is_of_another_scope(
     settings: Settings, memory: Any, loop: LoopSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The user has two dozen questions.
-    monkeypatch.setattr("hins_memory.loop.data._STOPPING_QUERIES", 1)
+    monkeypatch.setattr("hins_memory.loop.data._DECIDING_QUERIES", 1)
     ann, *others = sample(3)
     # A search that found what is somebody else's, and the most that the settings share.
     memory.add("Zanzibar is a secret of all agents.", user_id="zoe", agent_id="bot", infer=False)

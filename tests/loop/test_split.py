@@ -15,6 +15,7 @@ from hins_memory.loop.split import (
     conversation_digest,
     labelled,
     latest,
+    newest,
     query_digest,
     trained_digests,
     without,
@@ -53,6 +54,18 @@ def make_log() -> ScopeLog:
 
 
 LOG = make_log()
+
+
+def test_the_newest_are_taken_for_a_weight_unless_that_is_too_much_of_what_is_trained_on():
+    def made(count: int, queries: int) -> list[LabelledConversation]:
+        return [LabelledConversation(f"o{n % 3}", f"{n:016}", float(n), frozenset(), queries) for n in range(count)]
+
+    assert [one.time for one in newest(made(100, 4), 0.15, (20, 200), 0.25)] == [float(n) for n in range(99, 84, -1)]
+    assert len(newest(made(20, 4), 0.15, (20, 200), 0.25)) == 5
+    assert len(newest(made(1000, 4), 0.15, (20, 200), 0.25)) == 50
+    # Of 76 queries 20 would be too many, and 19 too few.
+    for too_few in (made(19, 4), made(4, 19), []):
+        assert newest(too_few, 0.15, (20, 200), 0.25) == []
 
 
 @pytest.fixture

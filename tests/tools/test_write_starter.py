@@ -36,6 +36,7 @@ def test_the_first_seed_is_written_with_its_recipe_and_figures(run, tiny_folder,
     digest = write_starter.write_starter(*run, target, tiny_folder)
     record = json.loads(target.with_suffix(".json").read_text())
     assert record["sha256"] == digest
+    assert record["keyword_weight"] == 0.05
     assert record["about"] == {"recipe": RECIPE, "seed": 3, "figures": {"sample": 68.0}}
 
 

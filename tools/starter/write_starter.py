@@ -20,6 +20,9 @@ from hins_memory.errors import ConfigError, HinsError
 
 __all__ = ["main", "write_starter"]
 
+# To be chosen again when the recipe changes, with `benchmarks/fusion.py --data sample`: docs/decisions/0024.
+_KEYWORD_WEIGHT = 0.05
+
 
 def write_starter(work: Path, result: Path, target: Path, base: Path) -> str:
     """Write the delta of a result's first seed, and ``.json`` beside it with its digest, recipe, seed and figures.
@@ -57,7 +60,8 @@ def write_starter(work: Path, result: Path, target: Path, base: Path) -> str:
             f"{folder} was trained by another recipe than {result} says: {', '.join(other)}.",
             "Run benchmarks/start.py again, without --quick.",
         )
-    return write_delta(base, folder / "model", target, rank, {"recipe": recipe, "seed": seed, "figures": figures})
+    about = {"recipe": recipe, "seed": seed, "figures": figures}
+    return write_delta(base, folder / "model", target, rank, about, _KEYWORD_WEIGHT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hins_adapter_mem0 import Memory
 from hins_adapter_mem0.attaching import agent_of
+from hins_adapter_mem0.recorder import stored_memories
 from mem0_world import ANN, FACTS, fill
 from pipeline_world import QUICK, play, sample
 
 from hins_memory.config import Settings
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.evaluation.gate import GateSettings
+from hins_memory.evaluation.keyword_weight import KEYWORD_WEIGHTS
 from hins_memory.loop.pipeline import Pipeline
 from hins_memory.plugins import Ranking, ranking_of
 from hins_memory.registry.registry import EncoderVersion, Registry
@@ -44,7 +49,7 @@ def test_a_version_says_how_much_keywords_count_until_a_rollback(
     store = {"provider": "pgvector", "config": {"connection_string": postgresql_server, "collection_name": "weighted"}}
     facts = ("Ann sails.", "Ann sails and sails and sails.", "Emil repairs wooden boats.")
     with contextlib.closing(Memory({"vector_store": store}, settings=settings)) as memory:
-        once, often, _ = fill(memory, facts=facts)
+        once, often, other = fill(memory, facts=facts)
         own = _counted(memory, "sails")
         assert own[once] == pytest.approx(own[often], rel=0.3)
         pipeline = Pipeline(settings, memory, loop=QUICK)
@@ -52,12 +57,14 @@ def test_a_version_says_how_much_keywords_count_until_a_rollback(
         served = _counted(memory, "sails")
         assert served[often] == pytest.approx(0.25)
         # In proportion to PostgreSQL's ranks.
-        ranks = {one.id: one.score for one in memory.vector_store.store.keyword_search(query="sails", filters=ANN)}
-        assert served[once] == pytest.approx(0.25 * ranks[once] / ranks[often])
-        assert served[once] < 0.2
-        # The replay follows the weight that it is given.
         agent = agent_of(memory)
         assert agent is not None
+        ranks = {one.id: one.score for one in agent.binding.memories.keyword_search(query="sails", filters=ANN)}
+        assert served[once] == pytest.approx(0.25 * ranks[once] / ranks[often])
+        assert served[once] < 0.2
+        # The recorder knows the store that Mem0 searches.
+        assert {one.id for one in stored_memories(memory.vector_store)} == set(ranks) | {other}
+        # The replay follows the weight that it is given.
         ranking = ranking_of(agent)
         assert ranking is not None
         found = [(once, 0.5), (often, 0.4)]
@@ -94,11 +101,16 @@ def test_a_replay_ranks_as_mem0_does_and_the_gate_reports_it(
         equal = [(ids[5], 0.5), (ids[0], 0.5)]
         ranked = ranking.rank(Scope(user="ann"), "an amateur orchestra", [equal, equal[:1]])
         assert ranked == [[ids[0], ids[5]], [ids[5]]]
-        for conversation in sample(2):
-            play(memory, conversation)
-        report = Pipeline(settings, memory, loop=QUICK).gate(tiny_version.id)
+        # The last one is held out for the gate, and the one before it is what a weight is fitted on.
+        for conversation, questions in zip(sample(5), (1000, 1000, 1000, 26, 12), strict=True):
+            play(memory, conversation, questions)
+        pipeline = Pipeline(settings, memory, loop=replace(QUICK, gate=GateSettings(0.05, min_queries=5)))
+        report = pipeline.gate(tiny_version.id)
+        trained = pipeline.train()
+        assert trained.manifest.keyword_weight in KEYWORD_WEIGHTS
+        assert Encoder.load(trained.path).keyword_weight == trained.manifest.keyword_weight
     rule = next(rule for rule in report.rules if rule.name == "as_served")
-    assert "As mem0 serves it, with keywords beside the cosine" in rule.sentence
+    assert "with keywords beside the cosine (keyword weight: its own sum, before: its own sum)" in rule.sentence
     assert report.served_gain is not None
     assert rule.value == report.served_gain.high
     # 32 random dimensions against an encoder that knows words

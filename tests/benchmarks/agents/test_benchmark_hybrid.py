@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import fusion
@@ -72,7 +73,9 @@ def test_the_benchmark_scores_what_mem0_fuses_beside_the_encoder_alone(tiny_file
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("as_installed", "shallow_base")
-def test_a_replay_with_bm25_and_entities_ranks_as_mem0_does(settings: Settings, tmp_path: Path):
+def test_a_replay_with_bm25_and_entities_ranks_as_mem0_does(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     enable_hybrid(tmp_path / "bm25")
     (conversation,) = load_sample()[:1]
     texts = [f"{turn.speaker}: {turn.text}" for session in conversation.sessions for turn in session.turns]
@@ -82,11 +85,15 @@ def test_a_replay_with_bm25_and_entities_ranks_as_mem0_does(settings: Settings, 
         for row in rows:
             # As Mem0 does for the memories that it extracts.
             memory._link_entities_for_memory(row["id"], row["memory"], filters)
-        ranking = ranking_of(agent_of(memory))
+        agent = agent_of(memory)
+        ranking = ranking_of(agent)
         assert ranking.signals == ("keywords", "entities")
         encoder = memory.embedding_model.encoder
+        own = agent.current
+        monkeypatch.setattr(encoder, "keyword_weight", 0.1)
+        weighted = replace(own)
         vectors = encoder.encode([row["memory"] for row in rows])
-        moved = 0
+        moved = full = 0
         for question in conversation.questions[:20]:
             cosines = vectors @ encoder.encode([question.question], role="query")[0]
             order = sorted(range(len(rows)), key=lambda row, cosines=cosines: -cosines[row])
@@ -94,4 +101,14 @@ def test_a_replay_with_bm25_and_entities_ranks_as_mem0_does(settings: Settings, 
             served = [one["id"] for one in memory.search(question.question, filters=filters)["results"]]
             assert ranking.rank(Scope(user="ann"), question.question, [found[:100]]) == [served]
             moved += served != [name for name, _ in found[:20]]
+            # The same with a keyword weight: the best match adds as much as it says.
+            agent._current = weighted
+            results = memory.search(question.question, filters=filters, explain=True)["results"]
+            agent._current = own
+            assert max(one["score_details"]["bm25_score"] for one in results) <= 0.1 + 1e-6
+            assert ranking.rank(Scope(user="ann"), question.question, [found[:100]], [0.1]) == [
+                [one["id"] for one in results]
+            ]
+            full += any(abs(one["score_details"]["bm25_score"] - 0.1) < 1e-6 for one in results)
+        assert full > 10
         assert moved > 10
