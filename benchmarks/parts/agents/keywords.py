@@ -29,10 +29,12 @@ class KeywordScores:
     Attributes:
         bm25: the sum over common words, 0 or more.
         squashed: what Mem0 adds to the cosine: `bm25` through a sigmoid, 0 to 1, of the best texts only.
+        least: of shape (questions,), what a BM25 score of 0 would add: less cannot be reached by any score.
     """
 
     bm25: NDArray[np.float64]
     squashed: NDArray[np.float64]
+    least: NDArray[np.float64]
 
 
 def keyword_scores(texts: Sequence[str], questions: Sequence[str]) -> KeywordScores:
@@ -50,7 +52,7 @@ def keyword_scores(texts: Sequence[str], questions: Sequence[str]) -> KeywordSco
         for word, value in vector.items():
             holders.setdefault(word, []).append((column, value))
     bm25 = np.zeros((len(questions), len(texts)))
-    squashed = np.zeros_like(bm25)
+    squashed, least = np.zeros_like(bm25), np.zeros(len(questions))
     for row, vector in enumerate(_vectors(encoder, lemmas)):
         for word in vector.keys() & holders.keys():
             # Qdrant's weight of a word, of how many of the texts have it.
@@ -58,10 +60,11 @@ def keyword_scores(texts: Sequence[str], questions: Sequence[str]) -> KeywordSco
             for column, value in holders[word]:
                 bm25[row, column] += weight * vector[word] * value
         middle, steepness = get_bm25_params(questions[row], lemmatized=lemmas[row])
+        least[row] = normalize_bm25(0.0, middle, steepness)
         for column in np.argsort(-bm25[row], kind="stable")[:POOL]:
             if bm25[row, column] > 0:
                 squashed[row, column] = normalize_bm25(float(bm25[row, column]), middle, steepness)
-    return KeywordScores(bm25, squashed)
+    return KeywordScores(bm25, squashed, least)
 
 
 def _vectors(encoder: Any, texts: Sequence[str]) -> list[dict[int, float]]:
