@@ -5,6 +5,7 @@
 #   WORKERS=4             test processes, each on one core with up to 3 GB of memory (2)
 #   LOCOMO=FILE           locomo10.json, for `make bench` without a network
 #   CORPUS='A.csv B.csv'  persona chats (Synthetic-Persona-Chat), for `make starter` and the cold start in `make bench`
+#   MODEL=NAME=URL        a language model at an OpenAI-compatible endpoint, for the answers in `make bench`
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -65,6 +66,10 @@ bench: setup
 		if $(BIN)/python "$$script" --help | grep -q -- --corpus; then \
 			if [[ -z "$(CORPUS)" ]]; then echo "skipped: CORPUS=FILE.csv names persona chats"; continue; fi; \
 			data+=(--corpus $(CORPUS)); \
+		fi; \
+		if [[ "$$script" == */answers.py ]]; then \
+			if [[ -z "$(MODEL)" ]]; then echo "skipped: MODEL=NAME=URL names a language model"; continue; fi; \
+			data+=(--model "$(MODEL)"); \
 		fi; \
 		$(BIN)/python "$$script" --quick "$${data[@]}"; \
 	done
