@@ -1,4 +1,4 @@
-"""Which versions clients of `hins serve` asked for: their stores hold vectors of them until somebody says otherwise."""
+"""Which versions clients of `hins serve` asked for: their stores hold vectors of them until a release."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def create_app(settings: Settings, options: ServeSettings | None = None) -> Fast
 
     Args:
         settings: the project.
-        options: bounds and keys; None stands for the defaults, which let in everybody on this machine.
+        options: bounds and keys; None stands for the defaults, which let in all programs of this machine.
 
     Raises:
         LogError: the project's database cannot be opened.

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 # Texts that a request gets into a batch at a time, before the next request has its turn.
 _SHARE = 16
-# Characters of a batch. Of a text at most so many count in full, because a model reads only its beginning, while the
-# tokenizer reads the rest too, which costs a sixteenth.
+# Characters of a batch. Of a text the first ones count in full: a model reads only its beginning. The tokenizer reads
+# the rest too, which counts a sixteenth.
 _BATCH_CHARS = 32_768
 _READ_CHARS = 2048
 # Texts that the encoder pads to one length. It sorts a batch by length first.

@@ -37,7 +37,7 @@ def texts_in(value: object, param: str, options: ServeSettings) -> list[str]:
     """Return the texts of a request: one, or a list of them.
 
     Raises:
-        ApiError: there is none, one is empty or too long, there are too many, or they are no texts.
+        ApiError: there is none, one is empty or too long, there are too many, or they are something else than texts.
     """
     if isinstance(value, str):
         value = [value]

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 PREFIX = "hins-"
 # A version whose digest is shortened to four digits or more.
 _SHORT = re.compile(r"v(?:[0-9]{4}|[1-9][0-9]{4,7})-[0-9a-f]{4,8}")
-# What other processes changed is read again after so many seconds.
+# What other processes changed is read again after this time.
 _FRESH_SECONDS = 0.4
 
 

@@ -114,7 +114,7 @@ def _shortened(vectors: NDArray[np.float32], dim: object, model: Model) -> NDArr
     if dim is None or (type(dim) is int and dim == whole):
         return vectors
     folder = Path(model.source)
-    # The shortened sides of one with two sides were not compared with each other by anybody.
+    # Of a model with two sides it is not known whether the shortened ones still fit each other.
     allowed = truncated_dims(folder, whole) if folder.is_dir() and not model.needs_role else ()
     if type(dim) is not int or dim not in allowed:
         few = ", ".join(map(str, allowed[-8:]))

@@ -34,7 +34,7 @@ logger = logging.getLogger("hins_memory.server.requests")
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 _ID_HEADER = "X-Request-ID"
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-# A body has to come within so many seconds.
+# The time that a body may take to come.
 _BODY_SECONDS = 60.0
 _FORBIDDEN = "A page of another origin asked: this server answers pages of its own only."
 

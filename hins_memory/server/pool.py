@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 # Towers of single scopes share the layers of the documents' encoder: each takes a few MiB.
 _MOST_TOWERS = 64
-# A version that could not be loaded is not tried again for so many seconds: reading its files takes long.
+# A version that could not be loaded is tried again after this time, because reading its files takes long.
 _FAILED_SECONDS = 10.0
 
 

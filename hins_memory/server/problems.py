@@ -65,7 +65,7 @@ def _refused(status: int, message: str, param: str | None = None, code: str = ""
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Have every error of an app answered in this form; what nobody expected, the middleware answers."""
+    """Have every error of an app answered in this form; the middleware answers unexpected ones."""
 
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> JSONResponse:

@@ -16,7 +16,7 @@ class ServeSettings:
     """The bounds of a server, and its keys.
 
     Args:
-        keys: any of them lets a request in; without one everybody is let in who names a loopback address as the host.
+        keys: any of them lets a request in; without one, all are let in that name a loopback address as the host.
         max_loaded: encoders in memory at a time.
         max_inputs: texts of one request.
         max_input_chars: characters of one text; a model itself reads the first few hundred words.
