@@ -140,6 +140,7 @@ def test_the_server_without_a_key_is_not_bound_where_others_reach_it(
             run_server(settings, host, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_base")
 def test_sigterm_answers_what_was_asked_and_ends(settings: Settings, tiny_version: EncoderVersion, tmp_path: Path):
     command = [sys.executable, "-m", "hins_memory", "--home", str(settings.home), "--project", settings.project]
