@@ -126,7 +126,7 @@ def _sides(folder: Path, base: Encoder) -> TwoSides:
 
 
 def groups_of(data: Sequence[Conversation], rounds: int) -> tuple[tuple[Conversation, ...], ...]:
-    """Return conversations in so many groups of about the same size, in their order."""
+    """Return conversations in `rounds` groups of about the same size, in their order."""
     size, more = divmod(len(data), rounds)
     ends = [number * size + min(number, more) for number in range(rounds + 1)]
     return tuple(tuple(data[first:last]) for first, last in pairwise(ends))
