@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from hins_adapter_langgraph.agent import LangGraphAgent
 from hins_adapter_langgraph.store import HinsStore
 from hins_memory.errors import AgentError
+from hins_memory.sdk.attachment import attachment_of
+from hins_memory.sdk.opening import record_framework_encoder
 from hins_memory.sdk.options import AttachOptions
 
 __all__ = ["agent_of", "attach_with", "detach"]
@@ -31,13 +34,18 @@ def detach(memory: Any) -> Any:
     return memory.inner
 
 
-def agent_of(memory: Any) -> None:
-    """Raise: a LangGraph store is recorded, and cannot be swapped.
+def agent_of(memory: Any) -> LangGraphAgent | None:
+    """Return the agent of an attached store; None where it is not attached.
 
     Raises:
-        AgentError: always.
+        AgentError: the store has no index.
     """
-    raise AgentError(
-        "A LangGraph store is recorded by hins-memory, and cannot be swapped yet.",
-        "Train and judge without it (Pipeline(settings)), and give a new store HinsEmbeddings(version.path).",
-    )
+    if not isinstance(memory, HinsStore):
+        return None
+    agent: LangGraphAgent | None = attachment_of(memory).agent
+    if agent is None:
+        raise AgentError(
+            "This LangGraph store has no index, so that there is nothing to swap.", "Make it with index={...}."
+        )
+    record_framework_encoder(agent, agent.encoders.registry)
+    return agent

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.embeddings import Embeddings
 
 from hins_memory.registry.loader import shared_encoder
 
 if TYPE_CHECKING:
-    from hins_memory.registry.loader import TextEncoder
+    import numpy as np
+    from numpy.typing import NDArray
 
-__all__ = ["HinsEmbeddings"]
+    from hins_memory.registry.loader import TextEncoder
+    from hins_memory.types import Role
+
+__all__ = ["FrameworkEncoder", "HinsEmbeddings"]
 
 
 class HinsEmbeddings(Embeddings):  # type: ignore[misc]  # langchain is not read by mypy
@@ -28,6 +35,9 @@ class HinsEmbeddings(Embeddings):  # type: ignore[misc]  # langchain is not read
 
     def __init__(self, encoder: TextEncoder | str | Path) -> None:
         self.encoder: TextEncoder = shared_encoder(encoder) if isinstance(encoder, (str, Path)) else encoder
+        # Vectors of queries that another version of the space embeds, by what stands for the query, and of documents.
+        self._queries: dict[str, list[float]] = {}
+        self._documents: Mapping[str, list[float]] = {}
 
     @property
     def dims(self) -> int:
@@ -36,10 +46,54 @@ class HinsEmbeddings(Embeddings):  # type: ignore[misc]  # langchain is not read
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the unit vectors of what is stored, in the order of the texts."""
-        vectors: list[list[float]] = self.encoder.encode(list(texts), role="document").tolist()
-        return vectors
+        # LangGraph's SQL stores call this for queries as well.
+        known = {**self._documents, **{text: self._queries[text] for text in texts if text in self._queries}}
+        new = [text for text in texts if text not in known]
+        vectors = iter(self.encoder.encode(new, role="document").tolist() if new else ())
+        return [known[text] if text in known else next(vectors) for text in texts]
 
     def embed_query(self, text: str) -> list[float]:
         """Return the unit vector of what is asked."""
+        if text in self._queries:
+            return self._queries[text]
         vector: list[float] = self.encoder.encode([text], role="query")[0].tolist()
         return vector
+
+    @contextmanager
+    def asked(self, vectors: Sequence[NDArray[np.float32]]) -> Iterator[list[str]]:
+        """Yield what to ask a store, in the place of the queries, to search by these vectors, each of shape (dim,)."""
+        tokens = [f"hins-{uuid.uuid4().hex}" for _ in vectors]
+        self._queries.update(zip(tokens, (vector.tolist() for vector in vectors), strict=True))
+        try:
+            yield tokens
+        finally:
+            for token in tokens:
+                self._queries.pop(token, None)
+
+    @contextmanager
+    def given(self, vectors: Mapping[str, list[float]]) -> Iterator[None]:
+        """Take these vectors for texts that are stored inside the block, by text; the right ones of this encoder."""
+        self._documents = vectors
+        try:
+            yield
+        finally:
+            self._documents = {}
+
+
+class FrameworkEncoder:
+    """The embeddings that a store was made with, as an encoder.
+
+    Args:
+        embeddings: the store's.
+    """
+
+    def __init__(self, embeddings: Any) -> None:
+        self._embeddings = embeddings
+
+    def encode(self, texts: Sequence[str], *, role: Role = "document") -> NDArray[np.float32]:
+        """Return the vectors of texts, of shape (len(texts), dim)."""
+        import numpy as np
+
+        if role == "query":
+            return np.asarray([self._embeddings.embed_query(text) for text in texts], dtype=np.float32)
+        return np.asarray(self._embeddings.embed_documents(list(texts)), dtype=np.float32)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from langgraph.store.base import get_text_at_path
 
 from hins_memory.errors import ConfigError
 from hins_memory.types import Scope
 
-__all__ = ["OWNERS", "Owners", "item_id", "owners_of", "text_fields", "texts_of"]
+__all__ = ["OWNERS", "Owners", "item_id", "joined", "owners_of", "place_of", "text_fields", "texts_of"]
 
 #: How the owner is found in a namespace: a pattern like ``("memories", "{user}")``, or a function.
 Owners = Sequence[str] | Callable[[tuple[str, ...]], Scope | None]
@@ -29,6 +29,12 @@ def item_id(namespace: Sequence[Any], key: Any) -> str:
     if not all(isinstance(part, str) for part in (*namespace, key)):
         raise ValueError("namespaces and keys are strings")
     return "/".join(quote(part, safe=" ") for part in (*namespace, key))
+
+
+def place_of(id_: str) -> tuple[tuple[str, ...], str]:
+    """Return the namespace and key of an id that `item_id` made."""
+    *namespace, key = (unquote(part) for part in id_.split("/"))
+    return tuple(namespace), key
 
 
 def owners_of(namespace: Owners | None) -> Callable[[tuple[str, ...]], Scope | None]:
@@ -86,3 +92,8 @@ def texts_of(value: Mapping[str, Any], fields: Sequence[tuple[str, Any]]) -> dic
     """Return the texts that a store embeds of an item's value, by the path that they come from."""
     found = {path: get_text_at_path(value, tokens) for path, tokens in fields}
     return {path: texts for path, texts in found.items() if texts}
+
+
+def joined(texts: Mapping[str, Sequence[str]]) -> str:
+    """Return the texts of an item as one."""
+    return "\n".join(text for several in texts.values() for text in several)

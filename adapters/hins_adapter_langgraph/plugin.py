@@ -16,7 +16,6 @@ class LangGraphPlugin(AdapterPlugin):
     name = package = "langgraph"
     install = 'pip install "hins-memory[langgraph]"'
     attaching = "hins_adapter_langgraph.attaching"
-    capabilities = frozenset({"capture"})
 
     def is_ours(self, memory: Any) -> bool:
         """Return whether an object is a LangGraph store; when langgraph was never imported, nothing can be one."""

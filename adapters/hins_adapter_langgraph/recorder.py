@@ -7,7 +7,7 @@ from typing import Any
 
 from langgraph.store.base import PutOp, SearchOp
 
-from hins_adapter_langgraph.naming import item_id, text_fields, texts_of
+from hins_adapter_langgraph.naming import item_id, joined, text_fields, texts_of
 from hins_memory.log.capture import never_raises
 from hins_memory.sdk.recorder import Recorder
 from hins_memory.types import Deletion, Memory, RankedMemory, Retrieval, Scope
@@ -26,15 +26,29 @@ class StoreRecorder(Recorder):
         super().__init__()
         self._owner = owner
 
-    def batch(self, store: Any, ops: Sequence[Any], results: Sequence[Any]) -> None:
-        """Record what a batch of operations did on a store; never raises."""
+    def batch(self, store: Any, ops: Sequence[Any], results: Sequence[Any], version: str = "") -> None:
+        """Record what a batch of operations did on a store; never raises.
+
+        Args:
+            store: the store.
+            ops: the operations.
+            results: what they returned.
+            version: the encoder version of the searches; "" for the store's own.
+        """
         if not self.on:
             return
         for op, result in zip(ops, results, strict=False):
             if isinstance(op, PutOp):
                 self._put(store, op)
             elif isinstance(op, SearchOp) and op.query:
-                self._searched(store, op, result or [])
+                self._searched(store, op, result or [], version)
+
+    def scope_of(self, op: Any) -> Scope | None:
+        """Return the owner of a search; None where it names none, or the function that decides fails."""
+        try:
+            return self._scope(op.namespace_prefix)
+        except Exception:
+            return None
 
     def _scope(self, namespace: Any) -> Scope | None:
         """Return the owner of a namespace; None for what is not recorded."""
@@ -54,7 +68,7 @@ class StoreRecorder(Recorder):
             self.record(Deletion(scope, id_))
 
     @never_raises(None)
-    def _searched(self, store: Any, op: Any, found: Sequence[Any]) -> None:
+    def _searched(self, store: Any, op: Any, found: Sequence[Any], version: str) -> None:
         scope = self._named(op.namespace_prefix, "")
         if scope is None:
             return
@@ -63,10 +77,10 @@ class StoreRecorder(Recorder):
             # Without a score it was not found by meaning; with another owner it is not this one's to learn from.
             owner = None if item.score is None else self._scope(item.namespace)
             if owner is not None and owner.owner == scope.owner:
-                text = _joined(texts_of(item.value, fields))
+                text = joined(texts_of(item.value, fields))
                 ranked.append(RankedMemory(item_id(item.namespace, item.key), text, float(item.score)))
         if ranked or (fields and not found):
-            self.retrieved(Retrieval(scope, op.query, tuple(ranked)))
+            self.retrieved(Retrieval(scope, op.query, tuple(ranked), version))
 
     def _named(self, namespace: Any, key: Any) -> Scope | None:
         try:
@@ -79,15 +93,11 @@ class StoreRecorder(Recorder):
         return scope
 
 
-def _joined(texts: dict[str, list[str]]) -> str:
-    return "\n".join(text for several in texts.values() for text in several)
-
-
 def _text(store: Any, op: Any) -> str:
     fields = text_fields(store)
     if not fields:
         return ""
-    return _joined(texts_of(op.value, fields)) or _joined(texts_of(op.value, [(p, p) for p in op.index or ()]))
+    return joined(texts_of(op.value, fields)) or joined(texts_of(op.value, [(p, p) for p in op.index or ()]))
 
 
 def _conversation(namespace: Sequence[str]) -> str:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 from langgraph.store.base import BaseStore
 
+from hins_adapter_langgraph.agent import LangGraphAgent, Steps, open_agent
 from hins_adapter_langgraph.naming import Owners, item_id, owners_of
 from hins_adapter_langgraph.recorder import StoreRecorder
-from hins_memory.errors import AgentError
 from hins_memory.sdk.attachment import Attachment, OutcomeMethods, attachment_of
 from hins_memory.sdk.options import AttachOptions
 
 __all__ = ["HinsStore"]
+
+
+@dataclass(kw_only=True)
+class StoreAttachment(Attachment):
+    """What a `HinsStore` keeps: `agent` is None for a store without an index."""
+
+    agent: LangGraphAgent | None
 
 
 class HinsStore(BaseStore, OutcomeMethods):  # type: ignore[misc]  # langgraph is not read by mypy
@@ -25,7 +35,7 @@ class HinsStore(BaseStore, OutcomeMethods):  # type: ignore[misc]  # langgraph i
         options: as those of `hins_memory.attach`: embedder, reembed, capture, project, settings, model.
 
     Raises:
-        AgentError: an embedder is asked for.
+        AgentError: it cannot be served as asked.
         ConfigError: an option is not valid.
 
     Example:
@@ -41,13 +51,9 @@ class HinsStore(BaseStore, OutcomeMethods):  # type: ignore[misc]  # langgraph i
         settings = chosen.resolved_settings
         self.inner = inner
         self.namespace = namespace
-        if chosen.embedder is not None:
-            raise AgentError(
-                "A LangGraph store is not served by hins-memory yet, only recorded.",
-                "Give it HinsEmbeddings(...) in its index instead.",
-            )
+        agent = open_agent(inner, chosen)
         recorder = StoreRecorder(owner).join(settings, capture=chosen.capture)
-        Attachment(settings=settings, recorder=recorder, original=type(inner)).install(self)
+        StoreAttachment(settings=settings, recorder=recorder, original=type(inner), agent=agent).install(self)
 
     @property
     def supports_ttl(self) -> bool:
@@ -67,16 +73,24 @@ class HinsStore(BaseStore, OutcomeMethods):  # type: ignore[misc]  # langgraph i
     def batch(self, ops: Iterable[Any]) -> list[Any]:
         """Do operations in one batch, as the inner store does them, and record them."""
         ops = list(ops)
-        results: list[Any] = self.inner.batch(ops)
-        self._hins_recorder.batch(self.inner, ops, results)
-        return results
+        agent = attachment_of(self).agent
+        if agent is None:
+            results, version = self.inner.batch(ops), ""
+        else:
+            results, version = _done(agent.steps(self.inner, ops, self._hins_recorder.scope_of))
+        self._hins_recorder.batch(self.inner, ops, results, version)
+        return list(results)
 
     async def abatch(self, ops: Iterable[Any]) -> list[Any]:
         """Do operations in one batch, as the inner store does them, and record them."""
         ops = list(ops)
-        results: list[Any] = await self.inner.abatch(ops)
-        self._hins_recorder.batch(self.inner, ops, results)
-        return results
+        agent = attachment_of(self).agent
+        if agent is None:
+            results, version = await self.inner.abatch(ops), ""
+        else:
+            results, version = await _awaited(agent.steps(self.inner, ops, self._hins_recorder.scope_of), self.inner)
+        self._hins_recorder.batch(self.inner, ops, results, version)
+        return list(results)
 
     @staticmethod
     def memory_id(namespace: tuple[str, ...], key: str) -> str:
@@ -86,3 +100,47 @@ class HinsStore(BaseStore, OutcomeMethods):  # type: ignore[misc]  # langgraph i
     def close(self) -> None:
         """Write what waits to be recorded, and record nothing more; the inner store stays open."""
         attachment_of(self).close(self)
+
+
+def _done(steps: Steps) -> tuple[list[Any], str]:
+    """Take the steps of a batch."""
+    call, answer = steps.send, None
+    while True:
+        try:
+            store, ops = call(answer)  # type: ignore[arg-type]  # a generator begins with None
+        except StopIteration as end:
+            return cast("tuple[list[Any], str]", end.value)
+        try:
+            call, answer = steps.send, store.batch(ops)
+        except BaseException as error:
+            call, answer = steps.throw, error  # type: ignore[assignment]
+
+
+async def _awaited(steps: Steps, inner: Any) -> tuple[list[Any], str]:
+    """Take the steps of a batch: the inner store is awaited, and what is done between its calls is in other threads.
+
+    There encoders run, and a store may be asked that waits for this event loop.
+    """
+    # One context for all steps, because what a step sets another one resets; not that of the task, which goes on here.
+    loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+    call: Any = steps.send
+    answer: Any = None
+    while True:
+        step = await loop.run_in_executor(None, context.run, _step, call, answer)
+        if len(step) == 1:
+            return cast("tuple[list[Any], str]", step[0])
+        store, ops = step
+        try:
+            result = await store.abatch(ops) if store is inner else await asyncio.to_thread(store.batch, ops)
+            call, answer = steps.send, result
+        except BaseException as error:
+            call, answer = steps.throw, error
+
+
+def _step(call: Any, answer: Any) -> tuple[Any, ...]:
+    """Return the next call of a store; at the end what the batch returns, alone."""
+    try:
+        return cast("tuple[Any, ...]", call(answer))
+    except StopIteration as end:
+        # It cannot be raised into a coroutine.
+        return (end.value,)

@@ -11,7 +11,7 @@ from hins_memory.registry.loader import EncoderSource
 from hins_memory.registry.registry import Registry
 from hins_memory.sdk.attachment import OutcomeMethods
 from hins_memory.sdk.binding_agent import Binding
-from hins_memory.sdk.opening import check_stock, first_encoder, record_framework_encoder, reembed
+from hins_memory.sdk.opening import record_framework_encoder
 from hins_memory.sdk.options import AttachOptions
 from hins_memory.sdk.plugin import AdapterPlugin
 from hins_memory.sdk.recorder import Recorder
@@ -69,7 +69,7 @@ class ObjectAgent(StoreAgent[Binding], OutcomeMethods):
         self.settings = options.resolved_settings
         super().__init__(self.store_of(memory), EncoderSource(Registry(self.settings), options.model), shared=True)
         self.memory = memory
-        self._open(options)
+        self.serve_as_asked(options, self.own)
         #: records what the object does
         self.recorder = Recorder().join(self.settings, capture=options.capture)
 
@@ -88,24 +88,6 @@ class ObjectAgent(StoreAgent[Binding], OutcomeMethods):
     def bind(self, version: str, suffix: str) -> Binding:
         """Open the index of a version, creating what is missing."""
         return Binding(self.encoders.by_version(version), version, suffix, (self.index(suffix),))
-
-    def _open(self, options: AttachOptions) -> None:
-        """Serve with what is recorded, or as the options say."""
-        if self.serve_live():
-            check_stock(self, self.encoders, options.embedder)
-            return
-        encoder, index = self.own()
-        if options.embedder is not None and not index.count():
-            self.serve_recorded(options.embedder)
-            return
-        if options.embedder is not None and not options.reembed:
-            raise AgentError(
-                f"{self.store_id} holds {index.count()} memories of another encoder.",
-                f'Re-embed them with hins_memory.attach(memory, embedder="{options.embedder}", reembed=True).',
-            )
-        self.serve_framework_encoder(Binding(encoder, "", "", (index,)))
-        if options.embedder is not None:
-            reembed(self, first_encoder(self.encoders, options.embedder), self.encoders.registry)
 
     @property
     def _hins_recorder(self) -> Recorder:

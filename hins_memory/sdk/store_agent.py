@@ -17,11 +17,13 @@ from hins_memory.plugins.protocols import Index
 from hins_memory.sdk.binding_agent import Binding, BindingAgent
 from hins_memory.sdk.context import set_to
 from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
-from hins_memory.sdk.opening import first_encoder
+from hins_memory.sdk.opening import check_stock, first_encoder, reembed
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
+    from hins_memory.registry.loader import TextEncoder
     from hins_memory.registry.registry import IndexRecord, Registry
+    from hins_memory.sdk.options import AttachOptions
     from hins_memory.types import Scope
 
 __all__ = ["StoreAgent"]
@@ -145,6 +147,39 @@ class StoreAgent(BindingAgent[_B]):
         if not self.serve_live():
             encoder = first_encoder(self.encoders, embedder)
             self.serve(encoder.version, self.record_first(encoder, suffix_of))
+
+    def serve_as_asked(
+        self,
+        options: AttachOptions,
+        own: Callable[[], tuple[TextEncoder, TrackedIndex]],
+        suffix_of: Callable[[Encoder, bool], str] | None = None,
+    ) -> None:
+        """Serve with what is recorded; else, by the options, with the framework's own encoder or the project's.
+
+        Args:
+            options: how the store is attached.
+            own: returns the framework's own encoder and index; for a store with one index, or none of hins-memory's.
+            suffix_of: see `serve_recorded`.
+
+        Raises:
+            AgentError: the store has vectors of the framework's own encoder, is to be served by another one, and is
+                not to be re-embedded; or the encoder that serves it cannot be loaded.
+        """
+        if self.serve_live():
+            check_stock(self, self.encoders, options.embedder)
+            return
+        encoder, index = own()
+        if options.embedder is not None and not options.reembed and index.count():
+            raise AgentError(
+                f"{self.store_id} holds {index.count()} memories of another encoder.",
+                f'Re-embed them with hins_memory.attach(memory, embedder="{options.embedder}", reembed=True).',
+            )
+        if options.embedder is not None and not index.count():
+            self.serve_recorded(options.embedder, suffix_of)
+            return
+        self.serve_framework_encoder(cast("_B", Binding(encoder, "", "", (index,))))
+        if options.embedder is not None:
+            reembed(self, first_encoder(self.encoders, options.embedder), self.encoders.registry)
 
     def serve_framework_encoder(self, binding: _B) -> None:
         """Serve from the framework's own encoder and store, so that they can be swapped."""

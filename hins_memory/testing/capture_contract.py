@@ -58,7 +58,7 @@ class CaptureContract:
         (log,) = world.logs()
         assert ([one.id for one in log.memories], log.deleted) == ([second], 1)
 
-    @needs("capture")
+    @needs("capture", lasting=True)
     def test_contract_ids_are_stable(self, world: ContractWorld) -> None:
         """What is found has the id that it was stored under, also when the store is opened again."""
         world.open()
@@ -141,7 +141,7 @@ class CaptureContract:
             return f"Answer {number}"
 
         async def use() -> tuple[list[str], list[str]]:
-            memory = world.attach(driver.make_async(world.place()))
+            memory = world.attach(await driver.make_async(world.place()))
             ids = [await driver.add_async(memory, text, ANN) for text in TEXTS[:3]]
             answers = await asyncio.gather(*(ask(memory, number) for number in range(3)))
             world.close()
@@ -183,5 +183,8 @@ def _texts(log: ScopeLog) -> list[str]:
 
 def _state(memory: Any) -> Any:
     """What an object is made of: its class, and its attributes with those of their own."""
-    parts = {name: (id(part), type(part), sorted(getattr(part, "__dict__", ()))) for name, part in vars(memory).items()}
-    return type(memory), parts
+    slots = [name for cls in type(memory).__mro__ for name in getattr(cls, "__slots__", ()) if name != "__weakref__"]
+    parts = {name: getattr(memory, name) for name in slots if hasattr(memory, name)} | getattr(memory, "__dict__", {})
+    return type(memory), {
+        name: (id(part), type(part), sorted(getattr(part, "__dict__", ()))) for name, part in parts.items()
+    }

@@ -25,12 +25,15 @@ TEXTS = tuple(
 _Test = TypeVar("_Test", bound=Callable[..., Any])
 
 
-def needs(*capabilities: str, methods: Sequence[str] = (), shared: bool = False) -> Callable[[_Test], _Test]:
+def needs(
+    *capabilities: str, methods: Sequence[str] = (), shared: bool = False, lasting: bool = False
+) -> Callable[[_Test], _Test]:
     """Say what an adapter has to claim, and its driver to have, for a test."""
 
     def applies(driver: type[AdapterDriver]) -> bool:
         claimed = driver.plugin.capabilities >= set(capabilities)
-        return claimed and all(map(driver.has, methods)) and (driver.shared or not shared)
+        opened = (driver.shared or not shared) and (driver.lasting or not lasting)
+        return claimed and opened and all(map(driver.has, methods))
 
     def decorate(test: _Test) -> _Test:
         test.applies = applies  # type: ignore[attr-defined]  # a function of ours

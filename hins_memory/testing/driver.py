@@ -52,6 +52,8 @@ class AdapterDriver(ABC):
     one_user = False
     #: whether several processes can have the store of a folder open at a time
     shared = False
+    #: whether the store of a folder is there again when it is opened after it was closed, also in another process
+    lasting = True
 
     @classmethod
     def label(cls) -> str:
@@ -92,11 +94,8 @@ class AdapterDriver(ABC):
         """Delete what was stored under an id; optional."""
         raise NotImplementedError
 
-    def make_async(self, place: Place) -> Any:
-        """Return an object with calls that are awaited; optional, with `add_async` and `search_async`.
-
-        It is called in the event loop that these run in.
-        """
+    async def make_async(self, place: Place) -> Any:
+        """Return an object with calls that are awaited; optional, with `add_async` and `search_async`."""
         raise NotImplementedError
 
     async def add_async(self, memory: Any, text: str, user: Any) -> str:

@@ -68,7 +68,7 @@ class Mem0Driver(AdapterDriver):
         memory.close()
         memory.__dict__["vector_store"].client.close()
 
-    def make_async(self, place: Place) -> Any:
+    async def make_async(self, place: Place) -> Any:
         import mem0
 
         return mem0.AsyncMemory(self._config(place))

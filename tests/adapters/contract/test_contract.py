@@ -5,13 +5,15 @@ from __future__ import annotations
 import child_process  # noqa: F401  # the processes of the suite import what those of other tests do
 import pytest
 from drivers import Mem0Driver, MemoryosDriver, NotebookDriver
+from langgraph_drivers import InMemoryDriver, LangGraphDriver
 
 from hins_memory.testing import AdapterContract
 
 pytest.importorskip("mem0", reason="needs mem0ai")
+pytest.importorskip("langgraph.store.sqlite", reason="needs the extra langgraph")
 
 
 class TestContract(AdapterContract):
     """The adapters of this project, and the example of the documentation."""
 
-    drivers = (Mem0Driver, MemoryosDriver, NotebookDriver)
+    drivers = (Mem0Driver, MemoryosDriver, NotebookDriver, LangGraphDriver, InMemoryDriver)
