@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,11 +19,14 @@ SECONDS = 240.0
 
 
 class Child:
-    """A process that runs `work(channel, *arguments)`; a module-level function, which says and hears by the channel."""
+    """A process that runs `work(channel, *arguments)`; a module-level function, which says and hears by the channel.
+
+    It has the environment of now, not of when the server was started.
+    """
 
     def __init__(self, work: Callable[..., None], *arguments: Any) -> None:
         self._channel, theirs = context.Pipe()
-        self._process = context.Process(target=work, args=(theirs, *arguments))
+        self._process = context.Process(target=_work, args=(dict(os.environ), work, theirs, *arguments))
         self._process.start()
         theirs.close()
 
@@ -53,6 +57,12 @@ class Child:
         """End it at once."""
         self._process.kill()
         self._process.join(SECONDS)
+
+
+def _work(environment: dict[str, str], work: Callable[..., None], channel: Any, *arguments: Any) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    work(channel, *arguments)
 
 
 @contextmanager

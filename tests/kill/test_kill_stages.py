@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,31 +87,20 @@ def test_a_swap_of_another_process_is_waited_for_and_a_kill_frees_it(world: Any)
     assert agent.encoder_version == world.one
 
 
-def _mount_prefix() -> tuple[str, ...] | None:
-    """How to run a program that may mount a file system only it can see; None where that is not allowed."""
-    for prefix in (("unshare", "-m"), ("unshare", "-U", "-r", "-m")):
-        probe = [*prefix, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-        if shutil.which("unshare") and subprocess.run(probe, capture_output=True, check=False).returncode == 0:
-            return prefix
-    return None
-
-
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow_base")
 @pytest.mark.parametrize("provider", ["qdrant", "faiss"])
 def test_a_full_disk_stops_the_swap_and_nothing_else(tmp_path: Path, tiny_folder: Path, provider: str) -> None:
-    prefix = _mount_prefix()
-    if prefix is None:
-        pytest.skip("needs a Linux that lets a process mount a tmpfs of its own")
     disk, home = tmp_path / "disk", tmp_path / "home"
     disk.mkdir()
     shutil.copytree(tiny_folder, tmp_path / "tiny")
     from hins_memory.config import Settings
 
     version = Registry(Settings(home=home, project="test")).add(tmp_path / "tiny", {"base": "tiny"})
-    command = [*prefix, sys.executable, kill_child.__file__, str(home), str(disk), provider]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    seen = json.loads(done.stdout.splitlines()[-1])
+    with children(Child(kill_child.full_disk, home, disk, provider)) as (child,):
+        seen = child.read()
+    if seen is None:
+        pytest.skip("needs a Linux that lets a process mount a tmpfs of its own")
     assert "could not be re-embedded" in seen["told"]
     assert "resumes" in seen["told"]
     assert any(word in seen["told"].lower() for word in ("full", "no space"))
