@@ -27,6 +27,8 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 export HF_HUB_OFFLINE := 1
 export MEM0_TELEMETRY := False
 export TOKENIZERS_PARALLELISM := false
+# Set in most images of containers: every process of the tests would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 demo: setup
 	$(BIN)/hins demo

@@ -47,7 +47,8 @@ _SIZES, _QUICK_SIZES = (1_000, 100_000), (300,)
 _MANY = 10_000
 _BLOCKS, _QUICK_BLOCKS = 40, 4
 _BLOCK = 20
-_WRITERS, _EVENTS, _QUICK_EVENTS = 8, 2_000, 200
+_WRITERS, _QUICK_WRITERS = 8, 2
+_EVENTS, _QUICK_EVENTS = 2_000, 200
 
 
 def _plain_memory(folder: Path) -> Any:
@@ -184,19 +185,19 @@ def _write_events(settings: Settings, who: int, events: int) -> None:
         print(json.dumps({"flushed": capture.flush(60), "dropped": capture.dropped}))
 
 
-def _writers(events: int, folder: Path) -> dict[str, Any]:
+def _writers(count: int, events: int, folder: Path) -> dict[str, Any]:
     """Let several processes write to one log at once; return how many events of theirs are not in it."""
-    stage(f"{_WRITERS} processes write {3 * events} events each")
+    stage(f"{count} processes write {3 * events} events each")
     settings = Settings(home=folder, project="writers")
     started = time.perf_counter()
     command = [sys.executable, __file__, "--child"]
-    jobs = [json.dumps({"home": str(folder), "who": who, "events": events}) for who in range(_WRITERS)]
+    jobs = [json.dumps({"home": str(folder), "who": who, "events": events}) for who in range(count)]
     processes = [subprocess.Popen([*command, job], stdout=subprocess.DEVNULL, env=dict(os.environ)) for job in jobs]
     failed = sum(process.wait() != 0 for process in processes)
     seconds = time.perf_counter() - started
     logs = list(LogReader(open_database(settings.database_url)).scope_logs())
     found = sum(len(log.turns) + len(log.memories) + len(log.retrievals) for log in logs)
-    wanted = 3 * events * _WRITERS
+    wanted = 3 * events * count
     return {
         "events": wanted,
         "lost_events": wanted - found,
@@ -216,7 +217,8 @@ def _run(arguments: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory(prefix="hins-capture-") as folder:
             rows += _measure(count, _QUICK_BLOCKS if quick else arguments.blocks, arguments.seed, Path(folder))
     with tempfile.TemporaryDirectory(prefix="hins-capture-") as folder:
-        writers = _writers(_QUICK_EVENTS if quick else _EVENTS, Path(folder))
+        count, events = (_QUICK_WRITERS, _QUICK_EVENTS) if quick else (_WRITERS, _EVENTS)
+        writers = _writers(count, events, Path(folder))
     figures = {
         "median_overhead": max(row["median_overhead"] for row in rows),
         "p99_added_ms": max(row["p99_added_ms"] for row in rows),
@@ -228,7 +230,7 @@ def _run(arguments: argparse.Namespace) -> None:
     names = ("call", "memories", "calls", "median_plain_ms", "median_recorded_ms", "p99_plain_ms", "p99_recorded_ms")
     show_table("capture", names, [[row[name] for name in names] for row in rows])
     show_table("figures", ("figure", "value"), [(name, f"{value:.4f}") for name, value in figures.items()])
-    chosen = {"seed": arguments.seed, "quick": quick, "blocks": arguments.blocks, "writers": _WRITERS}
+    chosen = {"seed": arguments.seed, "quick": quick, "blocks": arguments.blocks, "writers": count}
     write_result(arguments.json, figures, [*rows, {"call": "writers", **writers}], chosen)
 
 
