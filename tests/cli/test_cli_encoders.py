@@ -122,6 +122,7 @@ def test_export_import_and_prune(settings, versions, tmp_path):
     assert hins(settings, "prune", "--keep", 0, code=2)["error"]["type"] == "ConfigError"
 
 
+@pytest.mark.slow
 def test_a_tower_alone_goes_out_and_comes_in(settings, tower_version, tmp_path):
     written = hins(settings, "export", "--delta", tower_version.id, tmp_path / "tower.safetensors")
     assert (tmp_path / "tower.safetensors").stat().st_size == written["bytes"] < 100_000

@@ -313,6 +313,7 @@ def _insert(connection: sa.Connection, name: str) -> None:
     connection.exec_driver_sql(statement, (name,))
 
 
+@pytest.mark.slow
 def test_a_child_forked_inside_of_a_transaction_is_refused_and_harms_nothing(tmp_path):
     url = f"sqlite:///{tmp_path / 'log.db'}"
     engine = open_database(url)

@@ -43,6 +43,7 @@ def test_a_base_and_its_towers_are_in_memory_once(tiny_folder: Path, tmp_path: P
     assert np.isfinite(base.encode(["still there"])).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["tower", "lora"])
 def test_a_training_changes_nothing_that_is_shared(tiny_folder: Path, tmp_path: Path, mode: str) -> None:
     from hins_memory.training import TrainSettings, train_encoder

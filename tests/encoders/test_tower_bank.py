@@ -34,6 +34,7 @@ def documents(tiny_folder: Path) -> Encoder:
     return Encoder.load(tiny_folder)
 
 
+@pytest.mark.slow
 def test_each_tower_embeds_as_its_folder_does_also_when_they_take_turns(
     documents: Encoder, whole_tower: Callable[..., Encoder]
 ) -> None:

@@ -147,6 +147,7 @@ def test_the_work_for_a_query_does_not_grow_with_the_owner(tmp_path, conversatio
     assert len(rows) == NEAREST + 2 * AROUND
 
 
+@pytest.mark.slow
 def test_time_to_segment_is_not_quadratic_over_windows():
     vectors = np.random.default_rng(0).normal(size=(2 * WINDOW + 7, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -44,6 +44,7 @@ def bring(base: EncoderVersion, other: Registry, tmp_path: Path) -> None:
     import_version(tmp_path / "base.zip", other)
 
 
+@pytest.mark.slow
 def test_a_tower_comes_back_up_to_half_precision(
     delta: Path, tower: EncoderVersion, tiny_version: EncoderVersion, other: Registry, tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_base_with_other_weights_and_a_damaged_file_are_refused(
     assert len(other.versions()) == 1
 
 
+@pytest.mark.slow
 def test_what_a_delta_cannot_hold_is_not_exported(
     tower: EncoderVersion, query_version: EncoderVersion, settings: Settings, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def hosts(url, tmp_path):
         registry._engine.dispose()
 
 
+@pytest.mark.slow
 def test_a_version_goes_from_host_to_host_and_serves_on_both(hosts, tiny_folder, tmp_path):
     import shutil
 

@@ -303,6 +303,7 @@ archive.import_version(Path(sys.argv[2]), registry)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["unpacking", "moving", "recording"])
 def test_a_kill_leaves_nothing_or_the_whole_version_and_the_next_import_cleans_up(archive, other, moment):
     home = str(other.settings.home)

@@ -57,6 +57,7 @@ class RestlessIndex(SmallIndex):
         return [Record(record.id, f"{record.text} {self.reads}", record.payload) for record in super().get(ids)]
 
 
+@pytest.mark.slow
 def test_a_record_that_changes_all_the_time_is_reported_not_looped_over(stock_encoder, monkeypatch):
     monkeypatch.setattr("hins_memory.swapping.sync._WAITS", 3)
     store = Store(":memory:")

@@ -32,6 +32,7 @@ def with_offset(encoder: Encoder, offset: float) -> Encoder:
     return Encoder(with_score_offset(encoder.model, offset, direction), "offset")
 
 
+@pytest.mark.slow
 def test_a_score_offset_changes_scores_and_no_ranking(stock_encoder):
     found = with_offset(stock_encoder, 0.25)
     plain = stock_encoder.encode(QUERIES, role="query") @ stock_encoder.encode(TEXTS).T

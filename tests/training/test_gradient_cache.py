@@ -77,6 +77,7 @@ def held(model: SentenceTransformer, repeat: int, cache: bool) -> int:
     return most
 
 
+@pytest.mark.slow
 def test_the_batch_does_not_bound_the_memory(model):
     # four times the batch
     assert held(model, 4, cache=False) > 3 * held(model, 1, cache=False)

@@ -61,6 +61,7 @@ def test_positives_of_the_same_query_do_not_push_each_other_away(model):
     assert float(loss) == pytest.approx((first + second) / 2, abs=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_micro_batches_do_not_change_the_vectors(model, size):

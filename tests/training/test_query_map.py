@@ -38,6 +38,7 @@ def learned(encoder: Encoder) -> float:
     return evaluate_encoder(encoder, [EvalSet("all", texts, queries)]).mean()["ndcg@10"]
 
 
+@pytest.mark.slow
 def test_it_learns_and_documents_keep_their_vectors(tmp_path, tiny_folder):
     base = Encoder.load(tiny_folder)
     steps: list[tuple[str, int, int]] = []
@@ -71,6 +72,7 @@ def test_a_version_says_whose_vectors_it_searches(tmp_path, settings, query_vers
     assert Encoder.load(tiny_version.path).space == tiny_version.id
 
 
+@pytest.mark.slow
 def test_scores_are_held_where_they_were(tmp_path, tiny_folder):
     base = Encoder.load(tiny_folder)
     texts = sorted({row.positive.text for row in examples()} | {f"a note of day {day}" for day in range(40)})
@@ -104,6 +106,7 @@ def test_calibration_meets_the_threshold_on_held_out_queries(tiny_folder):
     assert share() == pytest.approx(0.5, abs=0.025)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_map(tiny_folder):
     base = Encoder.load(tiny_folder)
     vectors, sample = ExampleVectors(examples(), base), SampleVectors([QuerySample(("a",), ("b", "c"))], base)

@@ -64,6 +64,7 @@ def store(folder: Path, encoder: Encoder, owner: str = "user=u") -> StoredVector
     return StoredVectors(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evidence", [True, False])
 def test_queries_learn_and_documents_keep_their_vectors(tmp_path, tiny_folder, evidence):
     base = Encoder.load(tiny_folder)
@@ -82,6 +83,7 @@ def test_queries_learn_and_documents_keep_their_vectors(tmp_path, tiny_folder, e
     assert len(manifest.metrics.loss) == manifest.settings["steps"] == 12
 
 
+@pytest.mark.slow
 def test_only_the_upper_half_of_the_layers_is_tuned(tmp_path, stock_encoder):
     result = train_encoder(examples(), tmp_path / "model", base="stock", settings=settings(min_steps=3, epochs=0.1))
     before = stock_encoder.model.state_dict()
@@ -94,6 +96,7 @@ def test_only_the_upper_half_of_the_layers_is_tuned(tmp_path, stock_encoder):
     assert {int(name.split(".layer.")[1].split(".")[0]) for name in changed} == {3, 4, 5}
 
 
+@pytest.mark.slow
 def test_another_round_starts_from_the_documents_encoder(tmp_path, tiny_folder):
     base = Encoder.load(tiny_folder)
     first = train_encoder(examples(), tmp_path / "one", base=tiny_folder, settings=settings())
@@ -103,6 +106,7 @@ def test_another_round_starts_from_the_documents_encoder(tmp_path, tiny_folder):
     assert np.allclose(Encoder.load(second.folder).encode(TEXTS), base.encode(TEXTS), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_any_other_training_of_a_tower_goes_on_from_its_documents(tmp_path, tiny_folder):
     first = train_encoder(examples(), tmp_path / "one", base=tiny_folder, settings=settings())
     whole = train_encoder(examples(), tmp_path / "two", base=first.folder, settings=quick(mode="lora"))
@@ -146,6 +150,7 @@ def test_scores_reach_the_cut_offs_as_often_as_before(tiny_folder):
     assert really == pytest.approx(all_before, abs=0.05)
 
 
+@pytest.mark.slow
 def test_heights_are_held_while_training(tmp_path, tiny_folder):
     base = Encoder.load(tiny_folder)
     stored = store(tmp_path / "stored", base)
@@ -167,6 +172,7 @@ def test_heights_are_held_while_training(tmp_path, tiny_folder):
     assert drift[True] < drift[False] / 2
 
 
+@pytest.mark.slow
 def test_documents_with_a_raised_scale_are_learned_from_as_those_without(tmp_path, tiny_folder):
     base = Encoder.load(tiny_folder)
     vectors = torch.from_numpy(base.encode(list(everything().documents)))
@@ -212,6 +218,7 @@ def test_every_positive_counts_by_how_sure_it_is_and_no_other_owner_is_seen(tmp_
     assert loss() == pytest.approx(0.6 * expected[0] + 0.4 * expected[1], abs=0.05)
 
 
+@pytest.mark.slow
 def test_sampled_negatives_count_for_those_that_they_stand_for(tmp_path, tiny_folder):
     base = Encoder.load(tiny_folder)
     texts = [f"a note of day {day}" for day in range(201)]
@@ -281,6 +288,7 @@ def test_nothing_to_tell_apart_is_said(tmp_path, tiny_folder):
         train_encoder(rows, tmp_path / "model", base=tiny_folder, settings=settings())
 
 
+@pytest.mark.slow
 def test_forgetting_is_measured_with_the_layer_that_calibrates_scores(tmp_path, tiny_folder):
     auxiliary = AuxiliaryData(general=everything(), general_loss=1.0)
     result = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=settings(), auxiliary=auxiliary)
@@ -288,6 +296,7 @@ def test_forgetting_is_measured_with_the_layer_that_calibrates_scores(tmp_path, 
     assert after == pytest.approx(score(Encoder.load(result.folder)), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_early_stopping_looks_at_both_sides(tmp_path, tiny_folder):
     result = train_encoder(
         examples(),
@@ -328,6 +337,7 @@ def test_a_run_keeps_the_stored_vectors_with_its_checkpoints(tmp_path, tiny_fold
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_trained_tower_is_a_delta_of_its_rank(tmp_path, tiny_folder, monkeypatch):
     monkeypatch.setenv("HINS_BASE", str(tiny_folder))
     # With a part of the update taken back, and a last layer.

@@ -36,6 +36,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
+@pytest.mark.slow
 def test_queries_of_a_local_encoder_are_mapped_into_the_space(tiny_folder, hosted):
     texts, vectors, other = hosted
     base = Encoder.load(tiny_folder)
@@ -50,6 +51,7 @@ def test_queries_of_a_local_encoder_are_mapped_into_the_space(tiny_folder, hoste
     assert base.dim == 32, "the local encoder stays as it is"
 
 
+@pytest.mark.slow
 def test_a_tower_learns_queries_against_what_is_stored(tmp_path, tiny_folder, hosted):
     texts, vectors, _ = hosted
     encoder = encoder_of_space(texts, vectors, base=tiny_folder, space="hosted")
