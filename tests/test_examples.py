@@ -115,13 +115,13 @@ def test_the_guide_shows_the_examples_as_they_are() -> None:
 
 
 @pytest.mark.slow
-def test_the_example_works_as_an_installed_package(tmp_path: Path, shallow_folder: Path) -> None:
+def test_the_example_works_as_an_installed_package(tmp_path: Path, first_layer_folder: Path) -> None:
     pytest.importorskip("setuptools")
     source, site = tmp_path / "source", tmp_path / "site"
     shutil.copytree(EXAMPLE, source)
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
     subprocess.run([*install, "--target", str(site), str(source)], check=True, timeout=120)
-    environment = os.environ | {"PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1", "HINS_BASE": str(shallow_folder)}
+    environment = os.environ | {"PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1", "HINS_BASE": str(first_layer_folder)}
     done = subprocess.run(
         [sys.executable, "-c", _USE, str(tmp_path / "home")],
         env=environment,

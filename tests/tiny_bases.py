@@ -1,4 +1,4 @@
-"""Tiny models with random weights, built like BGE-M3 and like Qwen3-Embedding; their tokenizers are made here too."""
+"""Tiny models: with random weights, like BGE-M3 and like Qwen3-Embedding, tokenizers too; and one that knows words."""
 
 from __future__ import annotations
 
@@ -96,13 +96,51 @@ def build_qwen3_embedding(folder: Path) -> Path:
     return _save(model, tokenizer, folder, [Pooling(32, "lasttoken"), Normalize()], prompts)
 
 
-def _save(model: Any, tokenizer: Any, folder: Path, modules: list[Any], prompts: dict[str, str]) -> Path:
+def build_shallow(folder: Path, width: int = 64) -> Path:
+    """BERT with one block, over the principal components of the stock encoder's words: it finds what shares words."""
+    import copy
+
+    import torch
+    from sentence_transformers.models import Normalize, Pooling
+    from transformers import BertModel
+
+    from hins_memory.encoders.encoder import Encoder
+
+    stock = Encoder.load().model
+    embeddings = stock[0].auto_model.embeddings
+    with torch.no_grad():
+        # (tokens, 384), as the first block of the stock encoder gets them in the middle of a text
+        places = embeddings.position_embeddings.weight.mean(0) + embeddings.token_type_embeddings.weight[0]
+        words = embeddings.LayerNorm(embeddings.word_embeddings.weight + places)
+        _, directions = torch.linalg.eigh(words.T @ words)
+        config = copy.deepcopy(stock[0].auto_model.config)
+        config.hidden_size, config.intermediate_size = width, 2 * width
+        config.num_hidden_layers, config.num_attention_heads = 1, 2
+        # Large, so that few steps of training change what it finds.
+        config.initializer_range = 0.1
+        torch.manual_seed(1)
+        model = BertModel(config)
+        model.embeddings.word_embeddings.weight.copy_(words @ directions[:, -width:])
+        model.embeddings.position_embeddings.weight.zero_()
+        model.embeddings.token_type_embeddings.weight.zero_()
+    return _save(model, stock.tokenizer, folder, [Pooling(width), Normalize()], {}, max_tokens=stock.max_seq_length)
+
+
+def _save(
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    modules: list[Any],
+    prompts: dict[str, str],
+    max_tokens: int | None = None,
+) -> Path:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Transformer
 
     raw = folder.with_name(f"{folder.name}-raw")
     model.save_pretrained(raw)
     tokenizer.save_pretrained(raw)
-    whole = SentenceTransformer(modules=[Transformer(str(raw)), *modules], device="cpu", prompts=prompts)
+    transformer = Transformer(str(raw), max_seq_length=max_tokens)
+    whole = SentenceTransformer(modules=[transformer, *modules], device="cpu", prompts=prompts)
     whole.save(str(folder))
     return folder

@@ -7,8 +7,8 @@ import unknown_space
 
 
 @pytest.mark.slow
-def test_it_compares_three_ways_to_embed_queries(tmp_path, monkeypatch, shallow_folder, tiny_folder):
-    monkeypatch.setattr(unknown_space, "_PAIRS", ((str(shallow_folder), str(tiny_folder)),))
+def test_it_compares_three_ways_to_embed_queries(tmp_path, monkeypatch, first_layer_folder, tiny_folder):
+    monkeypatch.setattr(unknown_space, "_PAIRS", ((str(first_layer_folder), str(tiny_folder)),))
     assert unknown_space.main(["--quick", "--json", str(tmp_path / "result.json")]) == 0
     result = json.loads((tmp_path / "result.json").read_text())
     (row,) = result["rows"]

@@ -296,10 +296,12 @@ def test_the_reader_of_a_pipe_may_leave(recorded: Settings) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("shallow_base")
-def test_the_loop_on_a_real_mem0(hins: Hins, settings: Settings) -> None:
+def test_the_loop_on_a_real_mem0(
+    hins: Hins, settings: Settings, shallow_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from hins_memory import Memory as Mem0Memory
 
+    monkeypatch.setenv("HINS_BASE", str(shallow_folder))
     memory = Mem0Memory(embedder="hins", settings=settings)
     for conversation in sample(3):
         play(memory, conversation)

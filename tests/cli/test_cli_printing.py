@@ -269,7 +269,8 @@ def test_what_encoders_say(tiny_version, settings):
 
 
 @pytest.mark.slow
-def test_what_the_miner_says(settings):
+def test_what_the_miner_says(settings, shallow_folder, monkeypatch):
+    monkeypatch.setenv("HINS_BASE", str(shallow_folder))
     for number, text in enumerate((EVERYTHING, "What does Ann play?", "Ann plays the cello.")):
         record(settings, text, float(number))
     for tty, arguments_ in ((True, ("mine",)), (False, ("mine", "--report")), (True, ("synthesize",))):

@@ -56,6 +56,7 @@ def test_own_base(home: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow_stock")
 def test_labelled_data(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, one in zip(("train.csv", "test.csv"), load_sample(), strict=False):
         turns = {turn.id: turn for turn in one.turns}

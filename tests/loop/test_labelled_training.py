@@ -76,7 +76,7 @@ def test_an_encoder_learns_from_labels(tmp_path):
     rows = rows_of(2)
     quick = TrainSettings(mode="query")
     trained = hins_memory.train_encoder(rows, tmp_path / "model", base="stock", settings=quick)
-    assert Encoder.load(trained.folder).encode(["a text"]).shape == (1, 384)
+    assert Encoder.load(trained.folder).encode(["a text"]).shape == (1, 64)
     found = hins_memory.compare_encoders(rows, {"before": "stock", "after": trained.folder})
     assert found.gains["after"].low > 0
     assert found.to_dict()["after"]["gain"]["queries"] == len(found.scores["after"].mrr)

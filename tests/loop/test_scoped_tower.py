@@ -173,7 +173,7 @@ def test_nothing_that_a_tower_is_trained_on_is_of_another_scope(
         for file in run.rglob("*.json*"):
             for line in file.read_text(encoding="utf-8").splitlines():
                 read.update(strings(json.loads(line)))
-        stored.append(len(StoredVectors(run / "stored").vectors(384)))
+        stored.append(len(StoredVectors(run / "stored").vectors(64)))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

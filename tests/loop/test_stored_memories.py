@@ -41,8 +41,9 @@ def test_vectors_come_from_the_store_where_it_has_the_same_text(
         compared = {one.id: one.text for one in index.sample(16)}
         changed, damaged = [one for one in next(index.pages(100)) if one.id not in compared][:2]
         # One that was changed since by a process that records nothing, and one whose vector is not one.
-        index.upsert([Record(changed.id, "Something else.", changed.payload | {"data": "Something else."})], _unit(384))
-        index.upsert([damaged], np.zeros((1, 384), dtype=np.float32))
+        other = Record(changed.id, "Something else.", changed.payload | {"data": "Something else."})
+        index.upsert([other], _unit(encoder.dim))
+        index.upsert([damaged], np.zeros((1, encoder.dim), dtype=np.float32))
         assert stored_memories(agent, Encoder.load("stock")) is None
         encoder._cache.clear()
         monkeypatch.setattr(Encoder, "_forward", listed)

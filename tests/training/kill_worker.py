@@ -7,6 +7,7 @@ itself, because torch's threads do not survive a fork.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -22,6 +23,8 @@ import hins_memory.training.fit.fit
 import hins_memory.training.fit.tiered_trainer  # noqa: F401
 from hins_memory.training import TrainSettings, train_encoder
 
+# No child looks through the modules at each collection.
+gc.freeze()
 base, root = Path(sys.argv[1]), Path(sys.argv[2])
 SETTINGS = quick(min_steps=14)
 TOWER = quick(mode="tower", min_steps=14)

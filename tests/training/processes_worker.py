@@ -1,7 +1,7 @@
 """One of several processes that train together, started by a launcher; see test_processes.
 
-Usage: processes_worker.py gradients|lora|tower BASE FOLDER. With `gradients`, every process writes the loss and the
-gradients of its part of one batch to FOLDER/RANK-CACHED.pt; else they train together, in that mode.
+Usage: processes_worker.py gradients|lora|tower[,...] BASE FOLDER. With `gradients`, every process writes the loss and
+the gradients of its part of one batch to FOLDER/RANK-CACHED.pt; else they train together, in that mode.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ def train(mode: str) -> None:
 
 
 wait_for_all()
-if sys.argv[1] == "gradients":
-    gradients(cache=False)
-    gradients(cache=True)
-else:
-    train(sys.argv[1])
+for what in sys.argv[1].split(","):
+    if what == "gradients":
+        gradients(cache=False)
+        gradients(cache=True)
+    else:
+        train(what)

@@ -25,10 +25,18 @@ ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2
 
 
 @pytest.fixture(scope="module")
-def gradients(tmp_path_factory, tiny_folder) -> Path:
-    """What two processes under torchrun found of one batch."""
-    folder = tmp_path_factory.mktemp("gradients")
-    launch(TORCHRUN, "gradients", tiny_folder, folder)
+def torchrun(tmp_path_factory, tiny_folder) -> Path:
+    """What two processes under torchrun found of one batch, and the tower that they trained."""
+    folder = tmp_path_factory.mktemp("torchrun")
+    launch(TORCHRUN, "gradients,tower", tiny_folder, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def accelerate(tmp_path_factory, tiny_folder) -> Path:
+    """What two processes under accelerate trained."""
+    folder = tmp_path_factory.mktemp("accelerate")
+    launch(ACCELERATE, "lora", tiny_folder, folder)
     return folder
 
 
@@ -45,13 +53,13 @@ def launch(launcher: tuple[str, ...], what: str, base: Path, folder: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cache", [False, True])
-def test_loss_and_gradients_equal_those_of_one_process(gradients, tiny_folder, cache):
+def test_loss_and_gradients_equal_those_of_one_process(torchrun, tiny_folder, cache):
     model = SentenceTransformer(str(tiny_folder), device="cpu").eval()
     loss = TieredInfoNCELoss(model, micro_batch_size=3)
     columns = batch_columns(model)
     value = loss(columns)
     value.backward()
-    parts = [torch.load(gradients / f"{rank}-{cache}.pt") for rank in range(2)]
+    parts = [torch.load(torchrun / f"{rank}-{cache}.pt") for rank in range(2)]
     assert sum(part[0] for part in parts) / 2 == pytest.approx(float(value.detach()), abs=1e-5)
     expected = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
     assert max(float(gradient.abs().max()) for gradient in expected.values()) > 1e-3
@@ -64,14 +72,12 @@ def test_loss_and_gradients_equal_those_of_one_process(gradients, tiny_folder, c
 @pytest.mark.parametrize(
     ("launcher", "mode", "trained"),
     [
-        (ACCELERATE, "lora", "model.safetensors"),
-        (TORCHRUN, "tower", "query_0_Transformer/model.safetensors"),
+        ("accelerate", "lora", "model.safetensors"),
+        ("torchrun", "tower", "query_0_Transformer/model.safetensors"),
     ],
 )
-def test_a_training_of_two_processes_equals_that_of_one(tmp_path, tiny_folder, launcher, mode, trained):
-    launched = tmp_path / "two"
-    launched.mkdir()
-    launch(launcher, mode, tiny_folder, launched)
+def test_a_training_of_two_processes_equals_that_of_one(request, tmp_path, tiny_folder, launcher, mode, trained):
+    launched = request.getfixturevalue(launcher)
     alone = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=quick(mode=mode))
     ours, theirs = (load_file(folder / "model" / trained) for folder in (tmp_path, launched))
     base = load_file(tiny_folder / "model.safetensors")

@@ -95,6 +95,7 @@ def test_a_training_that_is_cut_is_continued_from_the_command_line(project, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow_base")
 def test_two_processes_under_torchrun_make_one_version(project):
     command = ["--home", str(project.home), "--project", project.project, "train"]
     done = subprocess.run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,10 +53,11 @@ def test_training_widens_the_margin_and_is_a_plain_folder(tmp_path, stock_encode
 
 
 @pytest.mark.slow
-def test_same_seed_same_weights_and_another_seed_others(tmp_path):
+def test_same_seed_same_weights_and_another_seed_others(tmp_path, shallow_folder):
     weights = []
     for number, seed in enumerate((1, 1, 2)):
-        folder: Path = train_encoder(examples(), tmp_path / str(number), settings=settings(seed=seed)).folder
+        folder = tmp_path / str(number)
+        train_encoder(examples(), folder, base=shallow_folder, settings=settings(seed=seed))
         weights.append((folder / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
@@ -75,9 +75,10 @@ def test_a_folder_in_use_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_stops_with_advice(tmp_path):
+def test_a_loss_that_is_no_number_stops_with_advice(tmp_path, shallow_folder):
+    diverging = settings(mode="full", learning_rate=1e38, epochs=4.0)
     with pytest.raises(TrainingError, match="Lower the learning rate"):
-        train_encoder(examples(), tmp_path / "model", settings=settings(mode="full", learning_rate=1e38, epochs=4.0))
+        train_encoder(examples(), tmp_path / "model", base=shallow_folder, settings=diverging)
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def test_a_language_model_that_does_not_answer_is_a_sentence(tiny_file, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("shallow_stock")
+@pytest.mark.usefixtures("first_layer_stock")
 def test_deployment_protocol_through_a_real_memoryos(tiny_file, tmp_path):
     result = tmp_path / "result.json"
     with LLMServer(REPLIES) as llm:
