@@ -13,7 +13,7 @@ RUN /opt/hins/bin/pip install --no-cache-dir -c constraints.txt --index-url http
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY hins_memory ./hins_memory
 COPY adapters ./adapters
-RUN /opt/hins/bin/pip install --no-cache-dir -c constraints.txt ".[mem0,postgres,serve]"
+RUN /opt/hins/bin/pip install --no-cache-dir -c constraints.txt ".[mem0,onnx,postgres,serve]"
 
 FROM python:${PYTHON}
 LABEL org.opencontainers.image.title="hins-memory" \

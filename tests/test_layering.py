@@ -67,6 +67,7 @@ FRAMEWORKS = {
 # The folders of benchmarks/parts, from the ground up.
 BENCHMARK_FOLDERS = [
     *("common", "datasets", "agents", "qa", "evaluation", "mining", "locomo", "personamem", "training", "swapping"),
+    "serving",
 ]
 # Modules of training that nothing imports before a training begins.
 LATE = {"callbacks", "gathering", "gradient_cache", "heldout_evaluator", "loss", "stored_loss", "tiered_trainer"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hins_memory.cli.options import settings_of
-from hins_memory.cli.screen import Part, Result, command, table
+from hins_memory.cli.screen import Bars, Part, Result, command, table
 from hins_memory.common.printable import moment
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
@@ -232,12 +232,25 @@ def _text(value: Any) -> str | None:
 def export(
     context: typer.Context,
     version: _Version,
-    output: Annotated[Path, typer.Argument(metavar="FILE", help="FILE.zip; one that is there is replaced.")],
+    output: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="FILE.zip; one that is there is replaced.")
+    ] = None,
     delta: Annotated[
         bool, typer.Option("--delta", help="Of a tower only what it adds to its base, as FILE.safetensors.")
     ] = False,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="As an ONNX graph that `hins serve` uses; kept by the project, without FILE.")
+    ] = False,
+    int8: Annotated[
+        bool,
+        typer.Option("--int8", help="With --onnx: queries in 8 bits, if they find as much on the log's held-out part."),
+    ] = False,
 ) -> Result:
-    """Write a version to one file, with its manifest and the digests of everything."""
+    """Write a version to one file, with its manifest and the digests of everything; or as an ONNX graph."""
+    if onnx or int8:
+        return _export_onnx(context, version, int8, onnx and not delta and output is None)
+    if output is None:
+        raise ConfigError("Where to?", "Name a FILE.zip, or use --onnx.")
     from hins_memory.registry.archive import export_version
     from hins_memory.registry.delta import DELTA_SUFFIX, export_delta
     from hins_memory.registry.loader import EncoderSource
@@ -252,6 +265,24 @@ def export(
     size = output.stat().st_size
     text = f"{found.id} written to {output} ({size / 2**20:.1f} MiB, SHA-256 {digest})."
     return Result({"version": found.id, "path": output, "bytes": size, "sha256": digest}, (text,))
+
+
+def _export_onnx(context: typer.Context, version: str, int8: bool, valid: bool) -> Result:
+    from hins_memory.loop.onnx import export_onnx
+
+    if not valid:
+        raise ConfigError("An ONNX export takes no FILE and no --delta.", "Use --onnx, or --onnx --int8.")
+    with Bars() as bars:
+        made = export_onnx(settings_of(context), version, int8=int8, progress=bars)
+    record = made.record
+    size = sum(one.stat().st_size for one in made.path.iterdir())
+    lines = [f"{record.version} in {made.path} ({size / 2**20:.1f} MiB, {record.precision}): `hins serve` uses it."]
+    if (found := record.fidelity) is not None and found.before is not None and found.after is not None:
+        lines.append(
+            f"nDCG@10 {100 * found.before:.2f} to {100 * found.after:.2f} on {found.queries} held-out queries; cosines "
+            f"to the encoder's own queries: mean {found.mean_cosine:.4f}, least {found.least_cosine:.4f}."
+        )
+    return Result({"path": made.path, "bytes": size, **record.to_dict()}, tuple(lines))
 
 
 @encoders.command(name="import")

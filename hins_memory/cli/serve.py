@@ -17,6 +17,12 @@ from hins_memory.errors import ConfigError
 __all__ = ["serve"]
 
 
+class _Engine(str, Enum):
+    AUTO = "auto"
+    ONNX = "onnx"
+    TORCH = "torch"
+
+
 class _LogFormat(str, Enum):
     TEXT = "text"
     JSON = "json"
@@ -29,6 +35,10 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes any that is free.")] = 8620,
+    engine: Annotated[
+        _Engine,
+        typer.Option("--engine", help="ONNX exports where there are any (auto), nothing but them, or torch alone."),
+    ] = _Engine.AUTO,
     log_format: Annotated[
         _LogFormat, typer.Option("--log-format", help="How requests and errors are logged on stderr.")
     ] = _LogFormat.TEXT,
@@ -59,5 +69,5 @@ def serve(
     if agent:
         check_agent(agent)
     page = PageSettings(show_text, agent, agent_config, auto_rollback)
-    run_server(settings_of(context), host, port, page)
+    run_server(settings_of(context), host, port, page, engine.value)
     return Result()

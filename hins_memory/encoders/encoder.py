@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import re
 import sys
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from hins_memory.common.files import file_digest
 from hins_memory.common.tracing import span
+from hins_memory.encoders.cached import CACHE_TEXTS, CachedEncoder, tokenizable
 from hins_memory.encoders.contents import file_names
 from hins_memory.encoders.layers import layers
 from hins_memory.encoders.manifest import MANIFEST_NAME, read_manifest
@@ -52,12 +51,8 @@ DEFAULT_MODEL = "all-MiniLM-L6-v2"
 _DEFAULT_ALIASES = frozenset({"stock", DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}"})
 # SHA-256 of model.safetensors as published for sentence-transformers/all-MiniLM-L6-v2.
 _DEFAULT_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_CACHE_TEXTS = 4096
-# Longer texts are encoded but not kept, so that the cache stays within a few tens of MiB.
-_CACHE_MAX_CHARS = 4096
 # From this many texts on bfloat16 pays; below, converting the weights to it costs more than it saves.
 _BF16_MIN_TEXTS = 16
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def bf16_supported(device: str = "cpu") -> bool:
@@ -201,8 +196,10 @@ def _return_to_autocast(module: Any, inputs: Any, output: Any) -> None:
     torch.set_autocast_enabled(module.linear.weight.device.type, module.autocast_before)
 
 
-class Encoder:
+class Encoder(CachedEncoder):
     """A sentence-transformers model behind a small, thread-safe interface.
+
+    Many texts at a time are computed in bfloat16 where the device has it; that moves a cosine by about 1e-4.
 
     Example:
         >>> encoder = Encoder.load("all-MiniLM-L6-v2")
@@ -215,21 +212,15 @@ class Encoder:
         model: SentenceTransformer,
         version: str,
         *,
-        cache_size: int = _CACHE_TEXTS,
+        cache_size: int = CACHE_TEXTS,
         space: str = "",
         keyword_weight: float | None = None,
     ) -> None:
+        super().__init__(version, cache_size=cache_size, space=space)
         self.model = model
         _keep_dense_exact(model)
-        #: what this encoder is: the id of an encoder version, or the base model's name with a digest
-        self.version = version
-        #: names the space of the documents' vectors: encoders of one space search each other's stored vectors
-        self.space = space or version
         #: how much keywords count beside its cosines (`Description.keyword_weight`); None for a framework's own sum
         self.keyword_weight = keyword_weight
-        self._cache: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
-        self._cache_size = cache_size
-        self._cache_lock = threading.Lock()
         self._model_lock = threading.Lock()
 
     @classmethod
@@ -270,52 +261,12 @@ class Encoder:
         assert dim is not None
         return int(dim)
 
-    def encode(self, texts: Sequence[str], *, role: Role = "document", batch_size: int = 32) -> NDArray[np.float32]:
-        """Encode texts into unit vectors.
-
-        Many texts at a time are computed in bfloat16 where the device has it; that moves a cosine by about 1e-4.
-
-        Args:
-            texts: the texts; an empty string is a text like any other.
-            role: the side of the search, which decides the model's prompt if it has one.
-            batch_size: how many texts go through the model at a time.
-
-        Returns:
-            float32 array of shape (len(texts), dim), each row of length 1.
-
-        Raises:
-            EncoderError: `texts` is a single string, holds something else than strings, or the role is unknown.
-        """
-        import numpy as np
-
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise EncoderError("encode takes a sequence of strings.", "Put a single text into a list.")
-        if role not in get_args(Role):
-            raise EncoderError(f"{role!r} is not a role.", "Use 'query' or 'document'.")
-        # (n, dim)
-        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
-        missing: dict[str, list[int]] = {}
-        with self._cache_lock:
-            for row, text in enumerate(texts):
-                cached = self._cache.get((role, text))
-                if cached is None:
-                    missing.setdefault(text, []).append(row)
-                else:
-                    self._cache.move_to_end((role, text))
-                    vectors[row] = cached
-        if missing:
-            fresh = self._forward(list(missing), role, batch_size)
-            for vector, rows in zip(fresh, missing.values(), strict=True):
-                vectors[rows] = vector
-            self._remember(list(missing), role, fresh)
-        return vectors
-
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens of each text the model reads, without those of a prompt."""
         tokenizer, most = self.model.tokenizer, self.model.max_seq_length
         # A tokenizer remembers how it cuts texts: no two threads may use it at a time.
         with self._model_lock:
-            found = tokenizer(_tokenizable(texts), truncation=most is not None, max_length=most)
+            found = tokenizer(tokenizable(texts), truncation=most is not None, max_length=most)
         return [len(ids) for ids in found["input_ids"]]
 
     def _forward(self, texts: list[str], role: Role, batch_size: int) -> NDArray[np.float32]:
@@ -324,7 +275,7 @@ class Encoder:
 
         encode = self.model.encode_query if role == "query" else self.model.encode_document
         device = self.model.device.type
-        texts = _tokenizable(texts)
+        texts = tokenizable(texts)
         quick = len(texts) >= _BF16_MIN_TEXTS and bf16_supported(device)
         traced = span("hins.encode", version=self.version, role=role, texts=len(texts))
         with traced, self._model_lock, torch.autocast(device, torch.bfloat16, enabled=quick):
@@ -337,19 +288,6 @@ class Encoder:
                 show_progress_bar=False,
             )
         return np.asarray(vectors, dtype=np.float32)
-
-    def _remember(self, texts: list[str], role: Role, vectors: NDArray[np.float32]) -> None:
-        with self._cache_lock:
-            for text, vector in zip(texts[-self._cache_size :], vectors[-self._cache_size :], strict=True):
-                if len(text) <= _CACHE_MAX_CHARS:
-                    self._cache[(role, text)] = vector.copy()
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-
-
-def _tokenizable(texts: Sequence[str]) -> list[str]:
-    # Half of a surrogate pair, as broken JSON leaves them, is not a character that a tokenizer takes.
-    return [_LONE_SURROGATE.sub("\ufffd", text) for text in texts]
 
 
 def _version_of(source: str, asked: str) -> tuple[str, str, float | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from hins_memory.evaluation.metrics import ndcg, recall, reciprocal_rank
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hins_memory.encoders.encoder import Encoder
+    from hins_memory.types import Role
 
 __all__ = [
     "Candidates",
@@ -129,6 +129,15 @@ class RankingScores:
         return {group: self.mean([group]) for group in sorted(set(self.groups))}
 
 
+class BatchEncoder(Protocol):
+    """What embeds texts to rank: an `Encoder`, or what has its method and names the space of its documents."""
+
+    space: str
+
+    def encode(self, texts: Sequence[str], *, role: Role = "document", batch_size: int = 32) -> NDArray[np.float32]:
+        """Return unit vectors of shape (len(texts), dim)."""
+
+
 def _check_ks(ks: Sequence[int]) -> tuple[int, ...]:
     if not ks or any(k < 1 for k in ks):
         raise ConfigError(f"ks is {tuple(ks)}.", "Give at least one rank, each 1 or more.")
@@ -194,7 +203,7 @@ def score_rankings(
 
 
 def evaluate_encoder(
-    encoder: Encoder,
+    encoder: BatchEncoder,
     sets: Sequence[EvalSet],
     *,
     ks: Sequence[int] = DEFAULT_KS,
@@ -220,7 +229,7 @@ def evaluate_encoder(
 
 
 def evaluate_encoders(
-    encoders: Sequence[Encoder],
+    encoders: Sequence[BatchEncoder],
     sets: Sequence[EvalSet],
     *,
     ks: Sequence[int] = DEFAULT_KS,
@@ -299,7 +308,7 @@ class _Ranked:
     found: list[Candidates] = field(default_factory=list)
 
 
-def _encode_documents(encoder: Encoder, sets: Sequence[EvalSet], batch_size: int) -> NDArray[np.float32]:
+def _encode_documents(encoder: BatchEncoder, sets: Sequence[EvalSet], batch_size: int) -> NDArray[np.float32]:
     """Return the vectors of the documents of several sets, set by set in the order of the ids."""
     # One call for all sets, because the encoder sorts by length and skips texts that occur twice.
     texts = [one.documents[name] for one in sets for name in sorted(one.documents)]
@@ -307,7 +316,7 @@ def _encode_documents(encoder: Encoder, sets: Sequence[EvalSet], batch_size: int
 
 
 def _rank_batch(
-    encoder: Encoder,
+    encoder: BatchEncoder,
     sets: Sequence[EvalSet],
     documents: NDArray[np.float32],
     ranked: _Ranked,

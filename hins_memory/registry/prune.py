@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hins_memory.errors import ConfigError, EncoderError
 from hins_memory.registry.http_versions import HttpVersions
+from hins_memory.registry.onnx_exports import OnnxExports
 from hins_memory.registry.registry import EncoderVersion, Registry
 
 __all__ = ["PruneReport", "folder_bytes", "prune", "remove_version"]
@@ -151,6 +152,7 @@ def remove_version(registry: Registry, version: EncoderVersion) -> None:
             raise EncoderError(f"{version.path} could not be removed: {error}.") from error
         registry.published(version.id).unlink(missing_ok=True)
     shutil.rmtree(obsolete, ignore_errors=True)
+    OnnxExports(registry.settings).remove(version.id)
     if registry.remote is not None:
         registry.remote.keep_only(registry.ids)
     logger.info("Pruned the encoder version %s", version.id)

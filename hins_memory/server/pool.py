@@ -12,7 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from hins_memory.errors import EncoderError, HinsError
-from hins_memory.registry.loader import shared_encoder
+from hins_memory.registry.onnx_exports import OnnxExports
 from hins_memory.server.batching import Batcher, ServedEncoder
 from hins_memory.server.catalog import Catalog, Model
 from hins_memory.server.metrics import Metrics
@@ -21,7 +21,7 @@ from hins_memory.server.settings import ServeSettings
 if TYPE_CHECKING:
     from hins_memory.encoders.tower_bank import TowerBank
 
-__all__ = ["EncoderPool", "load_encoder"]
+__all__ = ["EncoderPool"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +29,6 @@ logger = logging.getLogger(__name__)
 _MOST_TOWERS = 64
 # A version that could not be loaded is tried again after this time, because reading its files takes long.
 _FAILED_SECONDS = 10.0
-
-
-def load_encoder(model: Model) -> ServedEncoder:
-    """Load what serves a model; equal weights of loaded encoders are in memory once.
-
-    Raises:
-        EncoderError: it cannot be found, verified or loaded.
-    """
-    return shared_encoder(model.source)
 
 
 class EncoderPool:
@@ -48,12 +39,13 @@ class EncoderPool:
 
     Args:
         catalog: finds the encoder that a tower's documents are embedded with.
+        exports: load the encoders.
         options: the bounds.
         metrics: what is counted.
     """
 
-    def __init__(self, catalog: Catalog, options: ServeSettings, metrics: Metrics) -> None:
-        self._catalog, self._options, self._metrics = catalog, options, metrics
+    def __init__(self, catalog: Catalog, exports: OnnxExports, options: ServeSettings, metrics: Metrics) -> None:
+        self._catalog, self._exports, self._options, self._metrics = catalog, exports, options, metrics
         # Loaded or not, the one that was asked for last at the end.
         self._batchers: OrderedDict[str, Batcher] = OrderedDict()
         # Versions that are in memory whole, and towers as updates of one of those: what it is an update of.
@@ -124,7 +116,7 @@ class EncoderPool:
             while len(self._whole) >= self._options.max_loaded:
                 self._unload(self._least_used(self._whole))
             started = time.perf_counter()
-            encoder = load_encoder(model)
+            encoder = self._exports.load(model.version, model.space, model.source, self._options.engine)
             logger.info("Loaded %s in %.1f seconds", model.version, time.perf_counter() - started)
             with self._lock:
                 self._whole.add(model.version)

@@ -6,6 +6,7 @@ import uvicorn
 
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
+from hins_memory.registry.onnx_exports import Engine
 from hins_memory.server.app import create_app
 from hins_memory.server.middleware import is_loopback
 from hins_memory.server.page.settings import PageSettings
@@ -17,7 +18,9 @@ __all__ = ["run_server"]
 _GRACE = 30
 
 
-def run_server(settings: Settings, host: str, port: int, page: PageSettings | None = None) -> None:
+def run_server(
+    settings: Settings, host: str, port: int, page: PageSettings | None = None, engine: Engine = "auto"
+) -> None:
     """Serve a project until SIGTERM or SIGINT; what is being answered then is answered.
 
     Args:
@@ -25,6 +28,7 @@ def run_server(settings: Settings, host: str, port: int, page: PageSettings | No
         host: the address to bind to.
         port: the port; 0 lets the system choose.
         page: what the page may show and do; None stands for the defaults.
+        engine: what embeds; see `OnnxExports.load`.
 
     Raises:
         ConfigError: the address can be reached from elsewhere, and there is no key.
@@ -35,7 +39,7 @@ def run_server(settings: Settings, host: str, port: int, page: PageSettings | No
             f"{host} can be reached from other machines, and there is no key.",
             "Set HINS_API_KEY (several keys are separated by commas), or bind to 127.0.0.1.",
         )
-    app = create_app(settings, ServeSettings(keys=keys, page=page or PageSettings()))
+    app = create_app(settings, ServeSettings(keys=keys, page=page or PageSettings(), engine=engine))
     config = uvicorn.Config(
         app,
         host=host,

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from hins_memory.errors import ConfigError
+from hins_memory.registry.onnx_exports import Engine
 from hins_memory.server.page.settings import PageSettings
 
 __all__ = ["ServeSettings", "keys_from_environment"]
@@ -25,6 +26,7 @@ class ServeSettings:
         max_waiting: texts that wait for one encoder.
         max_batch: texts that go through an encoder at a time.
         page: what the page may show and do.
+        engine: what embeds: exports to ONNX where there are any, always, or never; see `OnnxExports.load`.
 
     Raises:
         ConfigError: a bound is below 1.
@@ -39,6 +41,7 @@ class ServeSettings:
     max_bodies_bytes: int = 64 * 2**20
     max_waiting: int = 8192
     max_batch: int = 64
+    engine: Engine = "auto"
     page: PageSettings = field(default_factory=PageSettings)
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import Request
 
 from hins_memory.config import Settings
+from hins_memory.registry.onnx_exports import OnnxExports
 from hins_memory.registry.registry import Registry
 from hins_memory.server.batching import Embedded, QueueClosed, QueueFull
 from hins_memory.server.capture.recording import Recording
@@ -51,7 +52,7 @@ class ServerState:
         self.page = PageState(settings, self.registry, options.page)
         self.catalog = Catalog(self.registry)
         self.targets = Targets(self.catalog, self.registry)
-        self.pool = EncoderPool(self.catalog, options, self.metrics)
+        self.pool = EncoderPool(self.catalog, OnnxExports(settings), options, self.metrics)
         #: whether a version that serves was loaded, so that requests are answered at once
         self.ready = False
         # The version that was loaded when it began to serve.

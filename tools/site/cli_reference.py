@@ -60,7 +60,7 @@ def _name(parameter: Any) -> str:
 
 
 def _default(parameter: Any) -> str:
-    value = parameter.default
+    value = getattr(parameter.default, "value", parameter.default)
     told = value not in (None, "", ()) and not isinstance(value, bool) and not callable(value)
     return f"`{value}`" if told and not parameter.required else ""
 
