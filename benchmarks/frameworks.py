@@ -94,6 +94,7 @@ def _run(arguments: argparse.Namespace) -> None:
             stage("the gate did not let it pass; it is swapped in all the same, to be measured")
             pipeline.swap(report.version, force=True)
         after = _scores(player, unseen)
+        player.memory.close()
     gain = paired_bootstrap(after, before, seed=arguments.seed)
     figures = {
         "ndcg_before": float(before.mean()),

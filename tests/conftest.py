@@ -90,28 +90,9 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sentence-transformers folder with random weights and 32 dimensions: a bag of words, more or less."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
-    from transformers import AutoTokenizer, BertConfig, BertModel
+    from hins_memory.testing import random_encoder
 
-    from hins_memory.encoders.encoder import resolve_model
-
-    torch.manual_seed(1)
-    raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("tiny") / "encoder"
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model("stock"))
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-    )
-    BertModel(config).save_pretrained(raw)
-    tokenizer.save_pretrained(raw)
-    transformer = Transformer(str(raw))
-    SentenceTransformer(modules=[transformer, Pooling(32)], device="cpu").save(str(folder))
-    return folder
+    return random_encoder(tmp_path_factory.mktemp("tiny") / "encoder")
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["LangGraphAgent", "open_agent"]
 
 #: A store to ask, and what to ask it for; what comes back is sent into the generator.
-Steps = Generator[tuple[Any, list[Any]], list[Any], tuple[list[Any], str]]
+Steps = Generator[tuple[Any, list[Any]], list[Any], tuple[list[Any], dict[int, str]]]
 _agents: AgentTable[LangGraphAgent] = AgentTable()
 
 
@@ -83,11 +83,11 @@ class LangGraphAgent(StoreAgent[Binding]):
             scope_of: returns the owner of a search, None for none.
 
         Returns:
-            The results, and the version that searches were embedded by.
+            The results, and the versions that searches were embedded by, by their places; none for the store's own.
         """
         with self.pin() as binding, ExitStack() as stack:
             index: StoreIndex = binding.index
-            asked = self._asked(ops, index, scope_of, stack) if index.embeddings is not None else {}
+            asked, versions = self._asked(ops, index, scope_of, stack)
             beside = bool(index.suffix)
             found = (yield index.store, list(asked.values())) if beside and asked else []
             if ids := written_ids(ops):
@@ -101,22 +101,23 @@ class LangGraphAgent(StoreAgent[Binding]):
                 results = yield inner, [asked.get(n, op) for n, op in enumerate(ops)]
             if beside and asked:
                 results = yield from _merged(inner, results, dict(zip(asked, found, strict=True)), ops)
-            return results, binding.version
+            return results, versions
 
     def _asked(
         self, ops: Sequence[Any], index: StoreIndex, scope_of: Callable[[Any], Scope | None], stack: ExitStack
-    ) -> dict[int, Any]:
-        """Return the searches with a query, by their place, each asking by a vector of the owner's encoder."""
+    ) -> tuple[dict[int, Any], dict[int, str]]:
+        """Return the searches with a query, by their place, each asking by its owner's encoder; and which."""
         searches = {n: op for n, op in enumerate(ops) if isinstance(op, SearchOp) and op.query}
         if not searches or index.embeddings is None:
-            return {}
-        vectors = []
-        for op in searches.values():
+            return {}, {}
+        vectors, versions = [], {}
+        for n, op in searches.items():
             scope = scope_of(op)
-            encoder = (self.binding if scope is None else self.load_scoped(scope)).encoder
-            vectors.append(encoder.encode([op.query], role="query")[0])
+            binding = self.binding if scope is None else self.load_scoped(scope)
+            vectors.append(binding.encoder.encode([op.query], role="query")[0])
+            versions[n] = binding.version
         tokens = stack.enter_context(index.embeddings.asked(vectors))
-        return {n: op._replace(query=token) for (n, op), token in zip(searches.items(), tokens, strict=True)}
+        return {n: op._replace(query=token) for (n, op), token in zip(searches.items(), tokens, strict=True)}, versions
 
 
 def _merged(

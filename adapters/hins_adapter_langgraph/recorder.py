@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langgraph.store.base import PutOp, SearchOp
@@ -26,22 +26,22 @@ class StoreRecorder(Recorder):
         super().__init__()
         self._owner = owner
 
-    def batch(self, store: Any, ops: Sequence[Any], results: Sequence[Any], version: str = "") -> None:
+    def batch(self, store: Any, ops: Sequence[Any], results: Sequence[Any], versions: Mapping[int, str]) -> None:
         """Record what a batch of operations did on a store; never raises.
 
         Args:
             store: the store.
             ops: the operations.
             results: what they returned.
-            version: the encoder version of the searches; "" for the store's own.
+            versions: the encoder versions of searches, by their places; none for the store's own.
         """
         if not self.on:
             return
-        for op, result in zip(ops, results, strict=False):
+        for n, (op, result) in enumerate(zip(ops, results, strict=False)):
             if isinstance(op, PutOp):
                 self._put(store, op)
             elif isinstance(op, SearchOp) and op.query:
-                self._searched(store, op, result or [], version)
+                self._searched(store, op, result or [], versions.get(n, ""))
 
     def scope_of(self, op: Any) -> Scope | None:
         """Return the owner of a search; None where it names none, or the function that decides fails."""

@@ -73,23 +73,25 @@ class HinsStore(BaseStore, OutcomeMethods):  # type: ignore[misc]  # langgraph i
     def batch(self, ops: Iterable[Any]) -> list[Any]:
         """Do operations in one batch, as the inner store does them, and record them."""
         ops = list(ops)
-        agent = attachment_of(self).agent
+        agent: LangGraphAgent | None = attachment_of(self).agent
+        versions: dict[int, str] = {}
         if agent is None:
-            results, version = self.inner.batch(ops), ""
+            results = self.inner.batch(ops)
         else:
-            results, version = _done(agent.steps(self.inner, ops, self._hins_recorder.scope_of))
-        self._hins_recorder.batch(self.inner, ops, results, version)
+            results, versions = _done(agent.steps(self.inner, ops, self._hins_recorder.scope_of))
+        self._hins_recorder.batch(self.inner, ops, results, versions)
         return list(results)
 
     async def abatch(self, ops: Iterable[Any]) -> list[Any]:
         """Do operations in one batch, as the inner store does them, and record them."""
         ops = list(ops)
-        agent = attachment_of(self).agent
+        agent: LangGraphAgent | None = attachment_of(self).agent
+        versions: dict[int, str] = {}
         if agent is None:
-            results, version = await self.inner.abatch(ops), ""
+            results = await self.inner.abatch(ops)
         else:
-            results, version = await _awaited(agent.steps(self.inner, ops, self._hins_recorder.scope_of), self.inner)
-        self._hins_recorder.batch(self.inner, ops, results, version)
+            results, versions = await _awaited(agent.steps(self.inner, ops, self._hins_recorder.scope_of), self.inner)
+        self._hins_recorder.batch(self.inner, ops, results, versions)
         return list(results)
 
     @staticmethod
@@ -102,21 +104,21 @@ class HinsStore(BaseStore, OutcomeMethods):  # type: ignore[misc]  # langgraph i
         attachment_of(self).close(self)
 
 
-def _done(steps: Steps) -> tuple[list[Any], str]:
+def _done(steps: Steps) -> tuple[list[Any], dict[int, str]]:
     """Take the steps of a batch."""
     call, answer = steps.send, None
     while True:
         try:
             store, ops = call(answer)  # type: ignore[arg-type]  # a generator begins with None
         except StopIteration as end:
-            return cast("tuple[list[Any], str]", end.value)
+            return cast("tuple[list[Any], dict[int, str]]", end.value)
         try:
             call, answer = steps.send, store.batch(ops)
         except BaseException as error:
             call, answer = steps.throw, error  # type: ignore[assignment]
 
 
-async def _awaited(steps: Steps, inner: Any) -> tuple[list[Any], str]:
+async def _awaited(steps: Steps, inner: Any) -> tuple[list[Any], dict[int, str]]:
     """Take the steps of a batch: the inner store is awaited, and what is done between its calls is in other threads.
 
     There encoders run, and a store may be asked that waits for this event loop.
@@ -128,7 +130,7 @@ async def _awaited(steps: Steps, inner: Any) -> tuple[list[Any], str]:
     while True:
         step = await loop.run_in_executor(None, context.run, _step, call, answer)
         if len(step) == 1:
-            return cast("tuple[list[Any], str]", step[0])
+            return cast("tuple[list[Any], dict[int, str]]", step[0])
         store, ops = step
         try:
             result = await store.abatch(ops) if store is inner else await asyncio.to_thread(store.batch, ops)

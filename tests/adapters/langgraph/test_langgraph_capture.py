@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -14,6 +15,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.store.base import BaseStore, PutOp, SearchOp, ensure_embeddings
 from langgraph.store.memory import InMemoryStore
 from langgraph.store.postgres import AsyncPostgresStore
+from towers import write_tower
 
 import hins_memory
 from hins_memory.config import Settings
@@ -302,4 +304,26 @@ def test_the_tools_of_langmem_are_recorded_in_a_graph(index: dict[str, Any], set
     log = logs()["user=ann"]
     assert [memory.text for memory in log.memories] == ["Ann plays the cello."]
     assert [one.text for one in log.retrievals[0].results] == ["Ann plays the cello."]
+    store.close()
+
+
+def test_a_users_own_tower_embeds_that_users_searches(
+    settings: Settings, logs: Any, tiny_version: Any, tmp_path: Path
+) -> None:
+    inner = InMemoryStore(index={"dims": 32, "embed": HinsEmbeddings(tiny_version.path), "fields": ["text"]})
+    store = HinsStore(inner, namespace=("memories", "{user}"), settings=settings)
+    for user in ("ann", "bob"):
+        store.put(("memories", user), "a", {"text": "The cello."})
+    registry = Registry(settings)
+    about = {"mode": "tower", "document_space": tiny_version.id, "scope": "user=ann"}
+    write_tower(tiny_version.path, tmp_path / "tower", shift=0.3)
+    own = registry.add(tmp_path / "tower", about)
+    registry.serve_scope(own.id)
+    time.sleep(0.5)
+    found = store.batch([SearchOp(("memories", user), query="The cello.") for user in ("ann", "bob")])
+    assert [one.score > 0.999 for (one,) in found] == [False, True]
+    assert {key: log.retrievals[0].encoder_version for key, log in logs().items()} == {
+        "user=ann": own.id,
+        "user=bob": tiny_version.id,
+    }
     store.close()
