@@ -14,6 +14,7 @@ from postgresql import postgresql_schema
 from typer.testing import CliRunner
 
 from hins_memory.cli import app
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.log.capture import flush_all
 
 TUTORIALS = ROOT / "docs" / "tutorials"
@@ -27,15 +28,16 @@ REPLIES = {
 
 
 @pytest.fixture
-def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shallow_folder: Path) -> Iterator[Path]:
-    """A working folder and a home for projects, both empty; new stores begin with a shallow encoder.
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shallow_stock: Path) -> Iterator[Path]:
+    """A working folder and a home for projects, both empty; a shallow encoder is the stock one and the starter.
 
     The pages say no figure that a better one would give; what the starter finds has tests of its own.
     """
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("HINS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HINS_BASE", str(shallow_folder))
+    monkeypatch.setenv("HINS_BASE", str(shallow_stock))
+    monkeypatch.setattr(Encoder, "starter", lambda device=None: Encoder.load(shallow_stock, device=device))
     yield tmp_path
     flush_all()
 
