@@ -13,7 +13,7 @@ from hins_adapter_mem0 import Memory
 from pipeline_world import QUICK, play, sample
 
 from hins_memory import training
-from hins_memory.cli.tables import run_parts
+from hins_memory.cli.tables import _advice, run_parts
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError, NotEnoughDataError
 from hins_memory.evaluation import paired_bootstrap
@@ -46,7 +46,15 @@ def test_a_deep_round_is_advised_where_the_whole_interval_is_above_the_threshold
     assert (found.records, found.embed_seconds, found.disk_bytes) == (5000, 3600.0, 2**30)
     # 13 batches of 320 examples and 80 of general retrieval, twice
     assert found.train_seconds == 2.0 * 26
-    assert not deep_advice(lambda: trial(0.021), PLAN, TOWER, 320).advised, "the interval reaches below"
+    narrow = deep_advice(lambda: trial(0.021), PLAN, TOWER, 320)
+    assert not narrow.advised, "the interval reaches below"
+    # What it would gain and cost, and how it is taken, is said of both.
+    for advice in (found, narrow):
+        said = _advice(advice, taken=False)
+        assert "points of nDCG@10 more" in said
+        assert "5000 records embedded again in about 1.0 hours" in said
+        assert "1024 MiB" in said
+        assert "`hins run --mode lora`" in said
     assert not deep_advice(lambda: trial(0.06), PLAN, replace(TOWER, deep_gain=0.1), 320).advised
 
 
