@@ -1,7 +1,7 @@
 """What do rounds of towers forget? Five in a row, each with the traffic of other conversations.
 
     python benchmarks/rounds.py --data locomo10.json --work DIR --json result.json
-    python benchmarks/rounds.py --data sample --base starter --work DIR
+    python benchmarks/rounds.py --data sample --rounds 4 --base starter --work DIR
 
 Conversations are played through a real Mem0 with an encoder (``--base``), and come in groups, a group a round. A round
 learns from the outcomes of the first part of their questions (``--share``). After each, the later questions of the
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_QUICK_QUESTIONS = 60
+_QUICK_QUESTIONS = 100
 _COLUMNS = {
     "start": "begins as",
     "round": "round",
@@ -85,7 +85,9 @@ def _measure(arguments: argparse.Namespace, work: Path) -> None:
     file = Path(arguments.data) if arguments.data and not sample else None
     data = sample_conversations() if sample else load_locomo(resolve_data(file, LOCOMO))
     if arguments.quick:
-        data = [replace(one, questions=one.questions[:_QUICK_QUESTIONS]) for one in data[:2]]
+        # Two conversations a round where they have few questions.
+        count = 2 if all(len(one.questions) >= _QUICK_QUESTIONS for one in data[:2]) else 4
+        data = [replace(one, questions=one.questions[:_QUICK_QUESTIONS]) for one in data[:count]]
         arguments.rounds, arguments.seeds = 2, 1
     if not 0 < arguments.share < 1 or arguments.seeds < 1 or not 2 <= arguments.rounds <= len(data):
         raise ConfigError(

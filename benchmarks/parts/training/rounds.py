@@ -17,6 +17,7 @@ from typing import Any, Literal
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.encoders.score_offset import with_modules
 from hins_memory.encoders.sides import sides_of
+from hins_memory.errors import ConfigError, NotEnoughDataError
 from hins_memory.loop.pipeline import LoopSettings
 from hins_memory.training.tower.model import TwoSides
 from parts.common.files import write_whole
@@ -85,7 +86,10 @@ def run_round(chain: Chain, number: int, base: Encoder, work: Path) -> dict[str,
             start = _sides(_tower_before(chain, number, base, work), base)
         read = chain.groups[number - 1 : number] if chained else chain.groups[:number]
         owners = [first_evidence(chain.traffic, one, chain.split, base) for group in read for one in group]
-        trained, examples, seconds = train_tower(owners, base, start, chain.seed, scratch, quick=chain.quick)
+        try:
+            trained, examples, seconds = train_tower(owners, base, start, chain.seed, scratch, quick=chain.quick)
+        except NotEnoughDataError as error:
+            raise ConfigError(f"Round {number}: {error.problem}", "Take fewer rounds, or a larger --share.") from error
         stage(f"{path.stem}: {examples} examples, trained in {seconds:.0f} s")
         *rounds, general = questions(chain, _sides(trained.folder, base), number)
         if chained:
