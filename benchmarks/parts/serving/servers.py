@@ -60,6 +60,8 @@ def unbatched_command(model: Path, port: int) -> list[str]:
 def infinity_command(program: Path, model: Path, port: int) -> list[str]:
     """Return the command of infinity-emb, which is in an environment of its own."""
     options = ["--model-id", str(model), "--served-model-name", "model", "--device", "cpu", "--engine", "torch"]
+    # Its other form of attention needs older versions of transformers.
+    options.append("--no-bettertransformer")
     return [str(program), "v2", *options, "--port", str(port), "--host", "127.0.0.1", "--url-prefix", "/v1"]
 
 
