@@ -143,6 +143,8 @@ def remove_version(registry: Registry, version: EncoderVersion) -> None:
     # Under the lock of the folder, so that no other process registers it again.
     with registry.folder_lock():
         registry.remove(version.id)
+        # Before the folder: after a kill the folder is found again, and both are removed by the next attempt.
+        OnnxExports(registry.settings).remove(version.id)
         try:
             shutil.rmtree(obsolete, ignore_errors=True)
             if version.path.exists():
@@ -152,7 +154,6 @@ def remove_version(registry: Registry, version: EncoderVersion) -> None:
             raise EncoderError(f"{version.path} could not be removed: {error}.") from error
         registry.published(version.id).unlink(missing_ok=True)
     shutil.rmtree(obsolete, ignore_errors=True)
-    OnnxExports(registry.settings).remove(version.id)
     if registry.remote is not None:
         registry.remote.keep_only(registry.ids)
     logger.info("Pruned the encoder version %s", version.id)
