@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from enum import Enum
 from typing import Annotated
 
@@ -61,7 +60,7 @@ def serve(
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed.", 'pip install "hins-memory[serve]"') from error
     if log_format is _LogFormat.JSON:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = logging.StreamHandler()
         handler.setFormatter(JsonFormatter())
         logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in ("hins_memory", "uvicorn"):

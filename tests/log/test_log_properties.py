@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from hins_memory.database.engine import open_database
 from hins_memory.log.reader import LogReader
+from hins_memory.log.rows import EventRefusedError
 from hins_memory.log.writer import LogWriter
 from hins_memory.types import Answer, Deletion, Event, Feedback, Memory, RankedMemory, Retrieval, Scope, ScopeLog, Turn
 
@@ -122,7 +123,12 @@ def test_the_reader_returns_what_was_written(batches):
         seen: set[str] = set()
         for batch in batches:
             events = [event for event in batch if not _is_repeated(event, seen)]
-            LogWriter(engine).write(events)
+            try:
+                LogWriter(engine).write(events)
+            except EventRefusedError:
+                # Feedback of a memory's id that two owners have is another test's business.
+                engine.dispose()
+                reject()
             # Feedback that names no retrieval means one before it; other outcomes may be ahead of theirs in a batch.
             for event in sorted(events, key=_names_a_retrieval):
                 model.add(event)

@@ -16,6 +16,7 @@ from hins_memory.encoders.sides import two_sided
 from hins_memory.encoders.starter import STARTER, starter_packaged, starter_version
 from hins_memory.errors import ConfigError
 from hins_memory.loop.mode import chosen_mode, training_base
+from hins_memory.plugins.manager import get_plugin_manager
 from hins_memory.registry.loader import EncoderSource
 from hins_memory.registry.registry import Registry
 
@@ -61,11 +62,16 @@ def test_an_adapter_that_serves_no_tower_gets_lora_and_refuses_a_tower_at_the_st
 ) -> None:
     tiny, source = Encoder.load(tiny_folder), EncoderSource(Registry(settings), tiny_folder)
     # Records, and nothing else.
-    langgraph, mem0 = (cast("Agent", SimpleNamespace(name=name)) for name in ("langgraph", "mem0"))
-    assert chosen_mode("auto", source, tiny, tiny.version, langgraph) == "lora"
-    assert "the adapter of langgraph cannot embed queries with another encoder" in caplog.text
-    with pytest.raises(ConfigError, match="mode 'tower' cannot be served"):
-        chosen_mode("tower", source, tiny, tiny.version, langgraph)
+    plugin = type("Recorder", (), {"name": "recorder", "capabilities": frozenset({"capture"})})()
+    recorder, mem0 = (cast("Agent", SimpleNamespace(name=name)) for name in ("recorder", "mem0"))
+    get_plugin_manager().register(plugin)
+    try:
+        assert chosen_mode("auto", source, tiny, tiny.version, recorder) == "lora"
+        assert "the adapter of recorder cannot embed queries with another encoder" in caplog.text
+        with pytest.raises(ConfigError, match="mode 'tower' cannot be served"):
+            chosen_mode("tower", source, tiny, tiny.version, recorder)
+    finally:
+        get_plugin_manager().unregister(plugin)
     assert chosen_mode("auto", source, tiny, tiny.version, mem0) == "tower"
 
 
