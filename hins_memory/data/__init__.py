@@ -1,4 +1,4 @@
-"""Packaged files and their readers: sample conversations, general-retrieval questions, the starter.
+"""Packaged files and their readers: sample conversations, general-retrieval questions, memory skills, the starter.
 
 In: names of packaged files. Out: typed rows and conversations.
 """

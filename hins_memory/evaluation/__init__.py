@@ -13,6 +13,7 @@ from hins_memory.evaluation.metrics import (
     reciprocal_rank,
 )
 from hins_memory.evaluation.mteb import mteb_model
+from hins_memory.evaluation.skills import skill_names, skill_sets
 
 __all__ = [
     "BootstrapResult",
@@ -27,4 +28,6 @@ __all__ = [
     "recall",
     "reciprocal_rank",
     "score_rankings",
+    "skill_names",
+    "skill_sets",
 ]

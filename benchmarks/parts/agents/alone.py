@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hins_memory.encoders.encoder import Encoder
 
-__all__ = ["BM25", "TOP_K", "AlonePlayer", "bm25_version", "rank_alone"]
+__all__ = ["BM25", "TOP_K", "AlonePlayer", "bm25_version", "rank_alone", "rank_bm25"]
 
 #: How many documents a ranking names: as many as Mem0's search finds by default.
 TOP_K = 20
@@ -42,8 +42,7 @@ class AlonePlayer:
         questions = [question.text for question in conversation.questions]
         if self._model is not None:
             return rank_alone(self._model, stored, questions)
-        rows = sorted(stored, key=lambda one: one.id)
-        return _best(_bm25([one.text for one in rows], questions), rows)
+        return rank_bm25({one.id: one.text for one in stored}, questions)
 
 
 def rank_alone(encoder: Encoder, stored: Sequence[Document], questions: Sequence[str]) -> list[list[str]]:
@@ -53,7 +52,14 @@ def rank_alone(encoder: Encoder, stored: Sequence[Document], questions: Sequence
     rows = sorted(stored, key=lambda one: one.id)
     vectors = encoder.encode([one.text for one in rows], role="document")
     # (questions, documents)
-    return _best(np.round(encoder.encode(list(questions), role="query") @ vectors.T, TIE_DECIMALS), rows)
+    cosines = np.round(encoder.encode(list(questions), role="query") @ vectors.T, TIE_DECIMALS)
+    return _best(cosines, [one.id for one in rows])
+
+
+def rank_bm25(stored: Mapping[str, str], questions: Sequence[str]) -> list[list[str]]:
+    """Return the ids of the texts with the best scores for each question; `stored` is id -> text."""
+    names = sorted(stored)
+    return _best(_bm25([stored[name] for name in names], questions), names)
 
 
 def bm25_version() -> str:
@@ -92,6 +98,6 @@ def _bm25(texts: Sequence[str], questions: Sequence[str]) -> NDArray[np.float32]
     return scores
 
 
-def _best(scores: NDArray[np.floating], rows: Sequence[Document]) -> list[list[str]]:
+def _best(scores: NDArray[np.floating], names: Sequence[str]) -> list[list[str]]:
     best = np.argsort(-scores, axis=1, kind="stable")[:, :TOP_K]
-    return [[rows[column].id for column in row] for row in best]
+    return [[names[column] for column in row] for row in best]
