@@ -28,13 +28,12 @@ os.environ.setdefault("MEM0_TELEMETRY", "False")
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
 from hins_memory.evaluation import paired_bootstrap
-from parts.common.command import base_parser, exit_status
-from parts.common.files import resolve_data
+from parts.common.command import exit_status
 from parts.common.results import write_result
 from parts.common.screen import show_table, stage
-from parts.datasets.locomo import LOCOMO, documents, load_locomo, sample_conversations
-from parts.training.modes import K, code_digest, play
+from parts.training.modes import K, code_digest
 from parts.training.rounds import Chain, Start, groups_of, questions, run_round
+from parts.training.tower_command import conversations_of, played, tower_parser
 from parts.training.towers import Split
 
 if TYPE_CHECKING:
@@ -58,17 +57,9 @@ _COLUMNS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit status."""
-    parser = base_parser(str(__doc__).splitlines()[0])
-    parser.add_argument("--data", metavar="FILE", help="locomo10.json or a file of its format, or 'sample'")
-    parser.add_argument(
-        "--work", type=Path, metavar="DIR", help="keeps traffic and results; resumes (default: kept nowhere)"
-    )
-    parser.add_argument("--memories", choices=["turns", "facts"], default="turns", help="what is stored")
-    parser.add_argument("--base", choices=["stock", "starter"], default="stock", help="the encoder of the documents")
+    parser = tower_parser(str(__doc__).splitlines()[0], seeds=1)
     parser.add_argument("--starts", nargs="+", choices=get_args(Start), default=list(get_args(Start)))
     parser.add_argument("--rounds", type=int, default=5, help="how many rounds (default 5)")
-    parser.add_argument("--share", type=float, default=0.5, help="of the questions that is learned from (default 0.5)")
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from --seed on (default 1)")
     arguments = parser.parse_args(argv)
     return exit_status(lambda: _run(arguments))
 
@@ -79,11 +70,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _measure(arguments: argparse.Namespace, work: Path) -> None:
-    # Mem0 writes to its own folder on import; a benchmark leaves no trace in the user's.
-    os.environ.setdefault("MEM0_DIR", str(work / "mem0"))
-    sample = arguments.data == "sample"
-    file = Path(arguments.data) if arguments.data and not sample else None
-    data = sample_conversations() if sample else load_locomo(resolve_data(file, LOCOMO))
+    data = conversations_of(arguments, work)
     if arguments.quick:
         # Two conversations a round where they have few questions.
         count = 2 if all(len(one.questions) >= _QUICK_QUESTIONS for one in data[:2]) else 4
@@ -94,11 +81,7 @@ def _measure(arguments: argparse.Namespace, work: Path) -> None:
             "--share is over 0 and below 1, --seeds at least 1, and each of at least 2 rounds has a conversation.",
             "Correct them.",
         )
-    base = Encoder.load(arguments.base)
-    # Room for everything that was played, because every round mines most of it again.
-    texts = sum(len(documents(one, arguments.memories)) + 4 * len(one.questions) for one in data)
-    base = Encoder(base.model, base.version, cache_size=4 * texts)
-    traffic = play(data, arguments.memories, arguments.base, work)
+    base, traffic = played(data, arguments, work)
     groups = groups_of(data, arguments.rounds)
     figures: dict[str, float] = {}
     rows: list[dict[str, Any]] = []

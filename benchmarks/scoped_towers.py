@@ -23,16 +23,15 @@ import numpy as np
 
 os.environ.setdefault("MEM0_TELEMETRY", "False")
 
-from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
 from hins_memory.evaluation import paired_bootstrap
-from parts.common.command import base_parser, exit_status
-from parts.common.files import resolve_data
+from parts.common.command import exit_status
 from parts.common.results import write_result
 from parts.common.screen import show_table, stage
-from parts.datasets.locomo import LOCOMO, Conversation, documents, load_locomo, sample_conversations
-from parts.training.modes import K, code_digest, play
+from parts.datasets.locomo import Conversation
+from parts.training.modes import K, code_digest
 from parts.training.scoped import Training, run_training, untrained
+from parts.training.tower_command import conversations_of, played, tower_parser
 from parts.training.towers import Split
 
 if TYPE_CHECKING:
@@ -46,15 +45,7 @@ _COLUMNS = ["conversation", "later questions", "examples", "none", "common", "ow
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit status."""
-    parser = base_parser(str(__doc__).splitlines()[0])
-    parser.add_argument("--data", metavar="FILE", help="locomo10.json or a file of its format, or 'sample'")
-    parser.add_argument(
-        "--work", type=Path, metavar="DIR", help="keeps traffic and results; resumes (default: kept nowhere)"
-    )
-    parser.add_argument("--memories", choices=["turns", "facts"], default="turns", help="what is stored")
-    parser.add_argument("--base", choices=["stock", "starter"], default="stock", help="the encoder of the documents")
-    parser.add_argument("--share", type=float, default=0.5, help="of the questions that is learned from (default 0.5)")
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from --seed on (default 3)")
+    parser = tower_parser(str(__doc__).splitlines()[0], seeds=3)
     arguments = parser.parse_args(argv)
     return exit_status(lambda: _run(arguments))
 
@@ -67,11 +58,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace, work: Path) -> None:
-    # Mem0 writes to its own folder on import; a benchmark leaves no trace in the user's.
-    os.environ.setdefault("MEM0_DIR", str(work / "mem0"))
-    sample = arguments.data == "sample"
-    file = Path(arguments.data) if arguments.data and not sample else None
-    data = sample_conversations() if sample else load_locomo(resolve_data(file, LOCOMO))
+    data = conversations_of(arguments, work)
     if arguments.quick:
         data = [replace(one, questions=one.questions[:_QUICK_QUESTIONS]) for one in data[:2]]
         arguments.seeds = 1
@@ -87,11 +74,8 @@ def _compare(arguments: argparse.Namespace, work: Path) -> None:
 
 def _rows(data: Sequence[Conversation], arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     """Return a row for each conversation: scores of its later questions in points, means over the seeds."""
-    base, split = Encoder.load(arguments.base), Split(arguments.share)
-    # Room for everything that was played, because every training mines most of it again.
-    texts = sum(len(documents(one, arguments.memories)) + 4 * len(one.questions) for one in data)
-    base = Encoder(base.model, base.version, cache_size=4 * texts)
-    traffic = play(data, arguments.memories, arguments.base, work)
+    split = Split(arguments.share)
+    base, traffic = played(data, arguments, work)
     seeds = range(arguments.seed, arguments.seed + arguments.seeds)
 
     def trained(conversations: Sequence[Conversation]) -> list[dict[str, Any]]:

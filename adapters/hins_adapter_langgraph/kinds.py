@@ -175,6 +175,12 @@ class SqlKind(Kind):
                 self._open[suffix] = self.new(suffix, embeddings)
             return self._open[suffix]
 
+    def _close(self, suffix: str) -> None:
+        """Close the store beside, if it is open."""
+        with self._lock:
+            if (store := self._open.pop(suffix, None)) is not None:
+                store.conn.close()
+
     def vectors(self, suffix: str, ids: Sequence[str] | None) -> Vectors:
         """Read the vectors of the store; all ids come without them."""
         found: Vectors = {}
@@ -240,9 +246,7 @@ class SqliteKind(SqlKind):
 
     def drop(self, suffix: str) -> None:
         """Delete the file beside."""
-        with self._lock:
-            if (store := self._open.pop(suffix, None)) is not None:
-                store.conn.close()
+        self._close(suffix)
         for end in ("", "-wal", "-shm"):
             Path(f"{self._file(suffix)}{end}").unlink(missing_ok=True)
 
@@ -304,9 +308,7 @@ class PostgresKind(SqlKind):
 
     def drop(self, suffix: str) -> None:
         """Delete the schema beside."""
-        with self._lock:
-            if (store := self._open.pop(suffix, None)) is not None:
-                store.conn.close()
+        self._close(suffix)
         with self.connection("") as connection:
             connection.execute(f'DROP SCHEMA IF EXISTS "{self._beside(suffix)}" CASCADE')
 
