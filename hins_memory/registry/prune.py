@@ -73,7 +73,7 @@ def prune(registry: Registry, keep: int = 3, *, dry_run: bool = False) -> PruneR
     if not dry_run:
         for version in obsolete:
             try:
-                remove_version(registry, version)
+                _remove(registry, version)
                 removed.append(version.id)
             except EncoderError as error:
                 # An agent has begun to use it since the check.
@@ -137,8 +137,16 @@ def remove_version(registry: Registry, version: EncoderVersion) -> None:
     """Remove a version from the registry, and its folder.
 
     Raises:
-        EncoderError: it is needed, or its folder cannot be removed; it stays complete.
+        EncoderError: it is needed, or its folder cannot be removed; it stays complete. Or the project's store cannot be
+            changed.
     """
+    _remove(registry, version)
+    if registry.remote is not None:
+        registry.remote.keep_only(registry.ids)
+
+
+def _remove(registry: Registry, version: EncoderVersion) -> None:
+    """Remove a version from the registry and this host; the store that all hosts share is cleared once, after all."""
     obsolete = version.path.with_name(f"{_PRUNED}{version.id}")
     # Under the lock of the folder, so that no other process registers it again.
     with registry.folder_lock():
@@ -154,8 +162,6 @@ def remove_version(registry: Registry, version: EncoderVersion) -> None:
             raise EncoderError(f"{version.path} could not be removed: {error}.") from error
         registry.published(version.id).unlink(missing_ok=True)
     shutil.rmtree(obsolete, ignore_errors=True)
-    if registry.remote is not None:
-        registry.remote.keep_only(registry.ids)
     logger.info("Pruned the encoder version %s", version.id)
 
 
