@@ -1,31 +1,37 @@
-"""`hins log show|export|purge`: shows, exports and removes what was recorded."""
+"""`hins log show|export|retain|purge`: shows, exports and removes what was recorded."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hins_memory.cli.options import settings_of
-from hins_memory.cli.screen import Result, command, json_line, table
+from hins_memory.cli.screen import Bars, Result, command, json_line, table
 from hins_memory.common.printable import moment
 from hins_memory.database.engine import open_database
 from hins_memory.errors import ConfigError, LogError
 from hins_memory.log.copies import writing_copy
 from hins_memory.log.purge import tenants_of
 from hins_memory.log.reader import LogReader
+from hins_memory.log.retain import retain
 
 if TYPE_CHECKING:
     from hins_memory.log.reader import LogEntry
 
 __all__ = ["log"]
 
-log = typer.Typer(help="Show, export or purge what was recorded.", no_args_is_help=True)
+log = typer.Typer(help="Show, export, thin out or purge what was recorded.", no_args_is_help=True)
 _SHOWN_CHARS = 100
+
+
+class _Keep(str, Enum):
+    outcomes = "outcomes"
 
 
 @log.command()
@@ -123,6 +129,30 @@ def _write(path: Path, reader: LogReader) -> int:
 
 def _unwritable(path: Path, error: OSError) -> LogError:
     return LogError(f"{path} cannot be written: {error}.", "Name another file with --output.")
+
+
+@log.command("retain")
+@command
+def retain_(
+    context: typer.Context,
+    days: Annotated[int, typer.Option("--days", metavar="N", min=1, help="Remove what is older than N days.")],
+    keep: Annotated[
+        _Keep | None, typer.Option("--keep", help="Keep searches that have an outcome: what training learns from.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much would go.")] = False,
+) -> Result:
+    """Remove old searches with their outcomes, old turns, and memories that were deleted long ago.
+
+    Live memories stay. This is not a purge: for a person's right to be forgotten use `hins log purge`.
+    """
+    engine = open_database(settings_of(context).database_url)
+    with Bars() as bars:
+        report = retain(engine, days, "outcomes" if keep else "", dry_run=dry_run, progress=bars)
+    heading = "would be removed from" if dry_run else "removed from"
+    found = table((heading, "rows"), report.removed.items())
+    if not any(report.removed.values()):
+        return Result(report.to_dict(), (f"The log holds nothing older than {moment(report.before)} UTC that goes.",))
+    return Result(report.to_dict(), (found,))
 
 
 @log.command()

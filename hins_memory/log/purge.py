@@ -28,7 +28,16 @@ from hins_memory.errors import LogError
 from hins_memory.log import rows
 from hins_memory.types import SYNTHETIC_TENANT, Scope, synthetic_tenant
 
-__all__ = ["ERASE_SECONDS", "PurgedError", "PurgedRows", "erase_traces", "purge_count", "purge_rows", "tenants_of"]
+__all__ = [
+    "ERASE_SECONDS",
+    "PurgedError",
+    "PurgedRows",
+    "erase_traces",
+    "keep_schedule",
+    "purge_count",
+    "purge_rows",
+    "tenants_of",
+]
 
 #: How long a purge waits for other processes to let go of the database's files.
 ERASE_SECONDS = 30.0
@@ -142,7 +151,7 @@ def purge_rows(engine: sa.Engine, user: str, tenant: str | None = None) -> Purge
             removed += _purge(connection, person)
         if removed.total():
             _count_purge(connection)
-            _keep_schedule(connection)
+            keep_schedule(connection)
         unowned = sum(
             connection.execute(sa.select(sa.func.count()).select_from(table).where(table.c.user == "")).scalar_one()
             for table in (turns, memories)
@@ -270,7 +279,8 @@ def _count_purge(connection: sa.Connection) -> None:
         connection.execute(sa.insert(leases).values(name=_COUNTER, token=1, acquired=0.0, expires=0.0))
 
 
-def _keep_schedule(connection: sa.Connection) -> None:
+def keep_schedule(connection: sa.Connection) -> None:
+    """Make outcomes that are written from now on count as new, whatever outcomes were removed before."""
     for table in (answers, feedback):
         # SQLite uses the numbers of removed last rows again: without this, the next outcomes would not count as new.
         last = sa.select(sa.func.coalesce(sa.func.max(table.c.seq), 0)).scalar_subquery()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 
@@ -16,13 +16,15 @@ from hins_memory.log.purge import ERASE_SECONDS, erase_traces, purge_rows
 from hins_memory.log.rows import EventRefusedError, Row
 from hins_memory.types import Answer, Deletion, Event, Feedback, Memory, Retrieval, Scope, Turn
 
-__all__ = ["EventRefusedError", "LogWriter"]
+__all__ = ["EventRefusedError", "LogWriter", "repeated"]
 
 #: Ids looked up in one statement; SQLite allows a limited number of parameters.
 _LOOKUP = 500
-#: How often a transaction is tried when PostgreSQL ends it because of another one: serialization failure, deadlock.
+#: How often a transaction is tried when PostgreSQL ends it because of another one: serialization failure, deadlock, or
+#: a search that was removed after its outcome was found to belong to it (a foreign key's violation).
 _ATTEMPTS = 5
-_CONFLICTS = ("40001", "40P01")
+_CONFLICTS = ("40001", "40P01", "23503")
+_T = TypeVar("_T")
 
 
 class LogWriter:
@@ -54,17 +56,13 @@ class LogWriter:
             LogError: the database cannot be written now (full disk, locked, unreachable); nothing was.
         """
         batch = _Batch(events)
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                with database_errors(self._engine.url), self._engine.begin() as connection:
-                    return batch.write(connection)
-            except LogError as error:
-                cause = error.__cause__
-                if _is_invalid_value(cause):
-                    raise EventRefusedError(f"The interaction log refused an event: {_reason(cause)}.") from cause
-                if attempt == _ATTEMPTS or not _is_conflict(cause):
-                    raise
-        raise AssertionError("unreachable")
+        try:
+            return repeated(self._engine, batch.write)
+        except LogError as error:
+            cause = error.__cause__
+            if _is_invalid_value(cause) and not _is_conflict(cause):
+                raise EventRefusedError(f"The interaction log refused an event: {_reason(cause)}.") from cause
+            raise
 
     def purge(self, user: str, tenant: str | None = None, wait: float = ERASE_SECONDS) -> dict[str, int]:
         """Remove a person from the log, see `purge_rows`, and every trace from the database's own files.
@@ -86,6 +84,22 @@ class LogWriter:
         removed = purge_rows(self._engine, user, tenant).removed
         erase_traces(self._engine, wait)
         return removed
+
+
+def repeated(engine: sa.Engine, work: Callable[[sa.Connection], _T]) -> _T:
+    """Do some work in one transaction, again if PostgreSQL ends it because of another one; return its result.
+
+    Raises:
+        LogError: the database cannot be written, or other transactions came in between every time.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with database_errors(engine.url), engine.begin() as connection:
+                return work(connection)
+        except LogError as error:
+            if attempt == _ATTEMPTS or not _is_conflict(error.__cause__):
+                raise
+    raise AssertionError("unreachable")
 
 
 def _is_invalid_value(error: BaseException | None) -> bool:

@@ -61,6 +61,9 @@ class Watch:
             HinsError: the log cannot be read, or the encoder cannot be loaded.
         """
         version, outcomes = self._source.serving_version(), self._outcomes()
+        if outcomes < self._seen:
+            # A purge or a retention removed the latest ones, and their numbers are used again.
+            self._seen = 0
         new = outcomes - self._seen if version == self._version else outcomes
         if not version or outcomes < MIN_SEARCHES or new < NEW_OUTCOMES:
             return None

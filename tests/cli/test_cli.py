@@ -223,6 +223,16 @@ def test_log_export_to_a_folder_says_so(hins: Hins, recorded: Settings, tmp_path
     assert "cannot be written" in hins("log", "export", "-o", tmp_path, code=5)[1]
 
 
+def test_log_retain_says_what_went_and_what_would(hins: Hins, recorded: Settings) -> None:
+    old = Retrieval(Scope(user="ann"), "What was it?", (), time=1.0)
+    LogWriter(open_database(recorded.database_url)).write([old, Answer(old.id, "That.", 1.0)])
+    assert hins.json("log", "retain", "--days", 90, "--dry-run")["removed"]["retrievals"] == 1
+    assert not any(hins.json("log", "retain", "--days", 90, "--keep", "outcomes")["removed"].values())
+    assert "removed from" in hins("log", "retain", "--days", 90)[0]
+    assert "nothing older" in hins("log", "retain", "--days", 90)[0]
+    assert hins.json("status")["log"]["retrievals"] == 2
+
+
 def test_log_purge_asks_and_removes_one_person_only(hins: Hins, recorded: Settings) -> None:
     hins("log", "purge", "--user", "ann", answer="n\n", code=1)
     assert len(hins.json("log", "export")["events"]) == 8

@@ -16,6 +16,7 @@ from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.database.leases import Leases
 from hins_memory.errors import ConfigError, NotEnoughDataError
+from hins_memory.log.retain import retain
 from hins_memory.log.writer import LogWriter
 from hins_memory.loop.schedule import Rounds, Term, When, parse_when
 from hins_memory.types import Answer, Feedback, RankedMemory, Retrieval, Scope
@@ -193,10 +194,15 @@ def test_a_round_that_was_killed_is_tried_again_after_an_hour(project):
     assert project.due("5 answers").due
 
 
-def test_a_purge_makes_nothing_old_that_is_new(project):
+@pytest.mark.parametrize(
+    "remove",
+    [lambda engine: LogWriter(engine).purge("bob"), lambda engine: retain(engine, 1e-9)],
+    ids=["purge", "retain"],
+)
+def test_a_purge_or_a_retention_makes_nothing_old_that_is_new(project, remove):
     project.add(answers=5, user="bob")
     project.run()
-    LogWriter(project.engine).purge("bob")
+    remove(project.engine)
     assert project.due("1 answer").why == "0 of 1 new answer."
     project.add(answers=3)
     assert project.due("3 answers").due

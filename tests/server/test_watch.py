@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
+from hins_memory.log.retain import retain
 from hins_memory.log.writer import LogWriter
 from hins_memory.registry.registry import Registry
 from hins_memory.server.app import create_app
@@ -64,6 +65,11 @@ def test_a_fall_below_the_gates_figure_is_told_and_rolled_back_once(
     log.write(disliked(version.id, NEW_OUTCOMES, 2000))
     assert watch.look() is not None
     assert operator.job is job
+    # What comes after a retention that removed all outcomes is new, though the log counts from 1 again.
+    retain(open_database(settings.database_url), 1)
+    log.write(disliked(version.id, NEW_OUTCOMES, 4000))
+    assert watch.look() is not None
+    log.write(disliked(version.id, NEW_OUTCOMES, 6000))
 
     page = TestClient(app, base_url="http://localhost")
     assert "Recent searches went worse than the gate measured" in page.get("/").text
