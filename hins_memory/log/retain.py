@@ -89,7 +89,7 @@ class _Rule:
 
 
 def _captured(table: sa.Table) -> sa.ColumnElement[bool]:
-    """What was synthesised has made-up times and is nobody's."""
+    """Rows of real traffic; what was synthesised has made-up times."""
     return sa.and_(table.c.tenant != SYNTHETIC_TENANT, table.c.tenant.not_like(f"{SYNTHETIC_TENANT}/%"))
 
 
@@ -140,7 +140,7 @@ def retain(
             began = time.monotonic()
             removed += repeated(engine, lambda connection: _remove(connection, table, seqs, rule))  # noqa: B023
             if engine.dialect.name == "sqlite":
-                # One process writes at a time, and SQLite queues nobody: without a pause the others would starve.
+                # One process writes at a time, and SQLite keeps no queue of those that wait: without a pause the others would starve.
                 time.sleep(time.monotonic() - began)
     return RetainReport(rule.before, {table.name: removed[table.name] for table in _TABLES}, dry_run)
 
