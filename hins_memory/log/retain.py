@@ -140,7 +140,8 @@ def retain(
             began = time.monotonic()
             removed += repeated(engine, lambda connection: _remove(connection, table, seqs, rule))  # noqa: B023
             if engine.dialect.name == "sqlite":
-                # One process writes at a time, and SQLite keeps no queue of those that wait: without a pause the others would starve.
+                # One process writes at a time, and SQLite keeps no queue of those that wait: without a pause the others
+                # would never get their turn.
                 time.sleep(time.monotonic() - began)
     return RetainReport(rule.before, {table.name: removed[table.name] for table in _TABLES}, dry_run)
 
