@@ -1,14 +1,17 @@
 """The cold-start benchmark's data: the questions about tastes, what is excluded, and the prior."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from hins_memory.errors import ConfigError
-from hins_memory.synthesis import FIRST_NAMES
+from hins_memory.mining import MineSettings
+from hins_memory.synthesis import FIRST_NAMES, RuleSettings
+from hins_memory.training import TrainSettings
 from parts.datasets.locomo import load_locomo
-from parts.training.cold_start import evaluation_exclusion, preference_sets, prior_of, sample_sets
+from parts.training.cold_start import Recipe, evaluation_exclusion, preference_sets, prior_of, sample_sets
 
 
 def test_the_questions_about_tastes_are_many_and_sound() -> None:
@@ -44,3 +47,9 @@ def test_speakers_and_wordings_of_the_evaluation_are_excluded(tiny_file: Path) -
 def test_the_prior_is_the_share_over_all_seeds() -> None:
     found = prior_of([{"easy": 10, "medium": 80, "hard": 10}, {"easy": 20, "medium": 70, "hard": 10}])
     assert found == {"easy": 0.15, "medium": 0.75, "hard": 0.1}
+
+
+def test_every_setting_of_the_recipe_is_one_of_a_stage() -> None:
+    known = {field.name for stage in (RuleSettings, MineSettings, TrainSettings) for field in fields(stage)}
+    # What a stage does not know would be left out without a word, and its own default taken.
+    assert {field.name for field in fields(Recipe)} - known == {"conversations", "questions"}

@@ -72,7 +72,7 @@ class Recipe:
     events: int = 16
     threads: int = 8
     replay: float = 0.0
-    soup: float = 1.0
+    averaging_weight: float = 1.0
 
 
 def evaluation_exclusion(conversations: Sequence[Conversation]) -> Exclusion:
