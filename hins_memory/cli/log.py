@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,14 +16,20 @@ import typer
 from hins_memory.cli.options import settings_of
 from hins_memory.cli.screen import Bars, Result, command, json_line, table
 from hins_memory.common.printable import moment
+from hins_memory.common.secrets import masked
 from hins_memory.database.engine import open_database
+from hins_memory.database.leases import Leases
 from hins_memory.errors import ConfigError, LogError
 from hins_memory.log.copies import writing_copy
+from hins_memory.log.parquet import export_parquet, remove_export
 from hins_memory.log.purge import tenants_of
 from hins_memory.log.reader import LogReader
 from hins_memory.log.retain import retain
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from hins_memory.config import Settings
     from hins_memory.log.reader import LogEntry
 
 __all__ = ["log"]
@@ -84,10 +92,18 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to stdout.")
     ] = None,
+    parquet: Annotated[
+        str | None,
+        typer.Option("--parquet", metavar="DIR|URL", help="Write Parquet files here: a folder, or s3://bucket/folder."),
+    ] = None,
 ) -> Result:
-    """Write every event as JSON, one a line; with --json and no file, as one JSON object."""
+    """Write every event as JSON, one a line; with --json and no file, as one JSON object; or all tables as Parquet."""
     settings = settings_of(context)
     engine = open_database(settings.database_url)
+    if parquet is not None:
+        if output is not None:
+            raise ConfigError("--output and --parquet exclude each other.", "Leave one out.")
+        return _export_parquet(settings, engine, parquet)
     reader = LogReader(engine)
     if output is not None:
         with writing_copy(settings.root, engine, output, "hins log export"):
@@ -95,6 +111,19 @@ def export(
         return Result({"path": output, "events": count}, (f"{count} events written to {output}",))
     as_json = bool(context.params.get("as_json"))
     return Result(lines=_as_object(reader) if as_json else (json_line(event) + "\n" for event in reader.export()))
+
+
+def _export_parquet(settings: Settings, engine: sa.Engine, place: str) -> Result:
+    def remove() -> None:
+        remove_export(place)
+
+    with contextlib.ExitStack() as stack:
+        # Two exports into one folder would mix.
+        stack.enter_context(Leases(engine, settings.root / "locks").hold(f"the export to {masked(place)}"))
+        stack.enter_context(writing_copy(settings.root, engine, place, "hins log export --parquet", remove))
+        export = export_parquet(engine, place, stack.enter_context(Bars()))
+    count = sum(export.rows.values())
+    return Result({"place": masked(place), **asdict(export)}, (f"{count} rows written to {masked(place)}",))
 
 
 def _as_object(reader: LogReader) -> Iterator[str]:

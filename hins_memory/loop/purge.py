@@ -16,6 +16,7 @@ from hins_memory.database.engine import open_database
 from hins_memory.errors import EncoderError, LogError
 from hins_memory.log.capture import flush_all
 from hins_memory.log.copies import known_copies, work_folder
+from hins_memory.log.parquet import MANIFEST, remove_export
 from hins_memory.log.purge import ERASE_SECONDS, PurgedRows, erase_traces, purge_rows
 from hins_memory.loop.quality import quality_file
 from hins_memory.loop.split import conversation_digest
@@ -83,8 +84,16 @@ class _Purge:
     def delete(self, path: Path) -> None:
         """Delete a file or a folder; what cannot be deleted is named."""
         try:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if (path / MANIFEST).exists() or any(path.glob("*/part-*.parquet")):
+                # An export may stand among other files.
+                remove_export(str(path))
+            elif path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
             self.deleted.append(str(path))
+        except LogError as error:
+            self.left.append(Left("an export that could not be deleted", str(path), f"Delete it: {error.problem}"))
         except OSError as error:
             self.left.append(Left("a file that could not be deleted", str(path), f"Delete it: {error.strerror}."))
 
@@ -108,6 +117,10 @@ class _Purge:
 
     def copies(self, delete: bool) -> None:
         for copy in known_copies(self.settings.root):
+            when = datetime.fromtimestamp(copy.time, tz=timezone.utc)
+            what = f"a file that `{copy.kind}` wrote on {when:%Y-%m-%d %H:%M} UTC"
+            if copy.remote:
+                self.left.append(Left(what.replace("a file", "an export", 1), copy.path, "Delete it there."))
             work = work_folder(Path(copy.path))
             for path in copy.files():
                 if path == work and _is_mining(path):
@@ -115,8 +128,6 @@ class _Purge:
                 elif path == work or delete:
                     self.delete(path)
                 else:
-                    when = datetime.fromtimestamp(copy.time, tz=timezone.utc)
-                    what = f"a file that `{copy.kind}` wrote on {when:%Y-%m-%d %H:%M} UTC"
                     self.left.append(Left(what, str(path), "Delete it, or purge with --delete-copies."))
 
     def towers(self, user: str, tenant: str | None) -> None:

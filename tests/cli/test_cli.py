@@ -22,6 +22,7 @@ from hins_memory.cli.doctor import _hybrid_search
 from hins_memory.cli.terminal import set_up_logging
 from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
+from hins_memory.log.copies import known_copies
 from hins_memory.log.writer import LogWriter
 from hins_memory.mining import read_examples
 from hins_memory.registry.registry import Registry
@@ -221,6 +222,13 @@ def test_log_export_of_an_empty_log(hins: Hins) -> None:
 
 def test_log_export_to_a_folder_says_so(hins: Hins, recorded: Settings, tmp_path: Path) -> None:
     assert "cannot be written" in hins("log", "export", "-o", tmp_path, code=5)[1]
+
+
+def test_log_export_writes_parquet_files(hins: Hins, recorded: Settings, tmp_path: Path) -> None:
+    assert hins.json("log", "export", "--parquet", tmp_path / "export")["rows"]["turns"] == 2
+    assert "exclude" in hins("log", "export", "--parquet", tmp_path / "other", "-o", tmp_path / "x", code=2)[1]
+    assert "holds an export already" in hins("log", "export", "--parquet", tmp_path / "export", code=5)[1]
+    assert [copy.path for copy in known_copies(recorded.root)] == [str(tmp_path / "export")]
 
 
 def test_log_retain_says_what_went_and_what_would(hins: Hins, recorded: Settings) -> None:

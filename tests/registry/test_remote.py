@@ -28,29 +28,6 @@ def hosts(tmp_path):
     ]
 
 
-@pytest.fixture
-def s3(monkeypatch):
-    """The URL of a bucket on a real S3 server."""
-    pytest.importorskip("s3fs", reason="needs s3fs")
-    server = pytest.importorskip("moto.server", reason="needs moto[server]").ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem(skip_instance_cache=True).mkdir("versions-of-hins")
-    yield "s3://versions-of-hins/team"
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
-
-
 def _stored(settings, what):
     folder = settings.store.removeprefix("file://")
     return sorted(path for path in os.scandir(f"{folder}/test/{what}") for path in _files(path))
