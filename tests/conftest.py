@@ -85,6 +85,14 @@ def _scratch_folder() -> Iterator[None]:
     _SCRATCH.cleanup()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _few_skills() -> Iterator[None]:
+    """Where all memory skills are meant, two are taken: a gate would embed 5,000 texts for them in every test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hins_memory.evaluation.skills.skill_names", lambda: ("preference", "update"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def stock_encoder() -> "Encoder":
     """The packaged all-MiniLM-L6-v2, loaded once for all tests."""

@@ -122,6 +122,7 @@ def test_the_environment_names_another_file(tmp_path: Path, monkeypatch: pytest.
         ("[mine]\nnegatives = 2.5", ["hins.toml [mine]", "negatives"]),
         ("[mine]\nnegatives = true", ["hins.toml [mine]", "negatives"]),
         ("[mine]\nratio = {easy = 1.0, medium = 1.0, hard = 0.0}", ["hins.toml [mine]", "ratio", "sum to 1"]),
+        ("[gate]\nskills = ['juggling']", ["hins.toml [gate]", "no skill 'juggling'", "preference"]),
         ("[capture]\nqueue_bytes = 0", ["hins.toml [capture]", "queue_bytes is 0"]),
         ("train = 1", ["hins.toml", "train has to be a table"]),
         ("[base]", ["hins.toml", "base has to be a value"]),

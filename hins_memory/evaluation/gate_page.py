@@ -54,6 +54,7 @@ def write_gate_page(path: Path, report: GateReport, candidate: Encoder, incumben
     sections = (
         Section("Verdict", _verdict(report)),
         Section("Held-out traffic, by scope", _scopes(report)),
+        Section("Memory skills", _skills(report)),
         Section("Scores", _scores(report)),
         Section("What it was trained on", _tiers(about)),
         Section("Queries that gained most", pages.of(best) or ("No query gained.",)),
@@ -111,6 +112,22 @@ def _scopes(report: GateReport) -> tuple[str, ...]:
     if len(largest) > _SHOWN_SCOPES:
         return (chart, listed, f"And {len(largest) - _SHOWN_SCOPES} scopes with fewer queries.")
     return (chart, listed)
+
+
+def _skills(report: GateReport) -> tuple[str, ...]:
+    """Return every kind of question, what it was and what it is now."""
+    if not report.skills:
+        return ("They were not measured.",)
+    name = f"ndcg@{K}"
+    before, after = report.skills["incumbent"], report.skills["candidate"]
+    rows = [(skill, 100 * before[skill][name], 100 * after[skill][name]) for skill in before]
+    chart = bar_chart(
+        f"nDCG@{K} of the packaged kinds of questions",
+        [skill for skill, _, _ in rows],
+        [Series("before", [row[1] for row in rows]), Series("after", [row[2] for row in rows])],
+        "points",
+    )
+    return (chart, table(("skill", "before", "after", "change"), [(*row, row[2] - row[1]) for row in rows]))
 
 
 def _scores(report: GateReport) -> tuple[str, ...]:

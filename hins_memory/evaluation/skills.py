@@ -39,7 +39,7 @@ def skill_names() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)))
 
 
-def skill_sets(half: Half, skills: Sequence[str] | None = None) -> list[EvalSet]:
+def skill_sets(half: Half, skills: Sequence[str] | None = None, people: int | None = None) -> list[EvalSet]:
     """Return one half of the packaged skills, an evaluation set for each owner of memories.
 
     The halves have no owner in common. Every query's group is its skill, so that `RankingScores.by_group` has the
@@ -48,6 +48,7 @@ def skill_sets(half: Half, skills: Sequence[str] | None = None) -> list[EvalSet]
     Args:
         half: ``choose`` to choose by, ``judge`` to report.
         skills: only these; None means all.
+        people: only so many people's memories for each skill; None means all of the half.
 
     Returns:
         Sets in the order of the skills and of their owners; each is named ``SKILL, OWNER``.
@@ -62,7 +63,7 @@ def skill_sets(half: Half, skills: Sequence[str] | None = None) -> list[EvalSet]
     if unknown := sorted({*(skills or ())} - {*known}):
         raise ConfigError(f"There is no skill {unknown[0]!r}.", f"Skills: {', '.join(known)}.")
     chosen = known if skills is None else tuple(dict.fromkeys(skills))
-    return [one for skill in chosen for one in _read(packaged(_FOLDER) / f"{skill}{_SUFFIX}", skill, half)]
+    return [one for skill in chosen for one in _read(packaged(_FOLDER) / f"{skill}{_SUFFIX}", skill, half)[:people]]
 
 
 def _read(path: Traversable, skill: str, half: Half) -> list[EvalSet]:

@@ -290,7 +290,7 @@ class DeepTrial:
             sampler.add((query.text for query in one.queries), one.documents.values())
         return AuxiliaryData(
             heldout_queries=sampler.sample(),
-            general=load_general(),
+            general=load_general("choose"),
             general_loss=self._loop.gate.general_loss_in_training,
             stored=StoredVectors(stored),
         )

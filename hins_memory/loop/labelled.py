@@ -19,6 +19,7 @@ from hins_memory.evaluation import (
     evaluate_encoder,
     paired_bootstrap,
 )
+from hins_memory.evaluation.gate import GateSettings
 from hins_memory.loop.data import public_texts
 from hins_memory.mining import MineResult, MineSettings, mine
 from hins_memory.mining.negatives.whole_store import store_owner
@@ -105,31 +106,29 @@ def train_encoder(
         >>> rows = [{"query": "Which instrument does Ann play?", "positive": "I play the oboe.", "speaker": "Ann"}, ...]
         >>> train_encoder(rows, "my-encoder")  # doctest: +SKIP
     """
-    from hins_memory.training import AuxiliaryData
-
-    return _train(data, Path(folder), base, (settings, mining, AuxiliaryData().general_loss), progress)
+    return _train(data, Path(folder), base, (settings, mining, GateSettings()), progress)
 
 
 def _train(
     data: Rows,
     folder: Path,
     base: str | Path | Encoder,
-    settings: tuple[TrainSettings | None, MineSettings | None, float],
+    settings: tuple[TrainSettings | None, MineSettings | None, GateSettings],
     progress: Progress | None,
 ) -> TrainResult:
-    """Train on labelled questions; the settings are the trainer's, the miner's and the allowed general loss."""
+    """Train on labelled questions; the settings are the trainer's, the miner's and what may be forgotten."""
     from hins_memory.encoders.encoder import Encoder
-    from hins_memory.evaluation.general import load_general
     from hins_memory.registry.loader import shared_encoder
     from hins_memory.training import AuxiliaryData, train_encoder
 
-    training, mining, general_loss = settings
+    training, mining, gate = settings
     start = base if isinstance(base, Encoder) else shared_encoder(base)
     with tempfile.TemporaryDirectory(prefix="hins-stored-") as scratch:
         tower = training is not None and training.mode == "tower"
         stored = StoredVectors(Path(scratch) / "stored") if tower else None
         mined = _mined(data, start, mining, stored)
-        auxiliary = AuxiliaryData(general=load_general(), general_loss=general_loss, stored=stored)
+        auxiliary = AuxiliaryData(general_loss=gate.general_loss_in_training, stored=stored)
+        auxiliary = auxiliary.with_packaged_sets(gate.skills)
         return train_encoder(
             mined.examples, folder, base=start, settings=training, auxiliary=auxiliary, progress=progress
         )
@@ -155,7 +154,7 @@ def train_version(
 
     registry = Registry(settings)
     base = EncoderSource(registry).initial_name() if loop.base is None else loop.base
-    chosen = (loop.train, replace(loop.mine, max_owner_share=1.0), loop.gate.general_loss_in_training)
+    chosen = (loop.train, replace(loop.mine, max_owner_share=1.0), loop.gate)
     with scratch_folder(settings.training) as folder:
         trained = _train(data, folder / "model", base, chosen, progress)
         return registry.add(trained.folder, trained.manifest)

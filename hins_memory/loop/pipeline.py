@@ -176,7 +176,6 @@ class Pipeline:
     def _train_run(
         self, settings: TrainSettings, evidence: EvidenceStore | None, resume: bool
     ) -> tuple[EncoderVersion, dict[str, Any]]:
-        from hins_memory.evaluation.general import load_general
         from hins_memory.training import open_run, train_encoder
         from hins_memory.training.fit.processes import from_main
 
@@ -194,7 +193,7 @@ class Pipeline:
                     run.model,
                     base=shared_encoder(run.content.base),
                     settings=run.content.settings,
-                    auxiliary=replace(run.content.auxiliary, general=load_general()),
+                    auxiliary=run.content.auxiliary.with_packaged_sets(self.loop.gate.skills),
                     progress=self._progress,
                     checkpoints=run.checkpoints,
                 )
@@ -267,6 +266,7 @@ class Pipeline:
             return self._gate(version, stack.enter_context(self._read_log()), page)
 
     def _gate(self, version: EncoderVersion, evidence: EvidenceStore, page: Path | None = None) -> GateReport:
+        from hins_memory.evaluation import skill_sets
         from hins_memory.evaluation.general import load_general
 
         trained = set(version.manifest.trained_conversations)
@@ -276,7 +276,8 @@ class Pipeline:
         # Not that of the evidence: in a round of two swaps, the first has changed what serves.
         candidate, incumbent = self._load(version.id), self._load(self._serving_version())
         held_out = HeldOutSets(evidence, conversations, self._data.unit)
-        report = evaluate_gate(candidate, incumbent, held_out, load_general(), cutoffs, self.loop.gate, replay)
+        general, skills = load_general("judge"), skill_sets("judge", self.loop.gate.skills)
+        report = evaluate_gate(candidate, incumbent, held_out, general, cutoffs, self.loop.gate, replay, skills)
         self.registry.record_gate(version.id, {"forced": False, **report.verdict()})
         if page is not None:
             from hins_memory.evaluation.gate_page import write_gate_page

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hins_memory.errors import ConfigError
 from hins_memory.evaluation.gate import GateSettings
+from hins_memory.evaluation.general import load_general
+from hins_memory.evaluation.skills import skill_sets
 from hins_memory.training.query_samples import QuerySample
 
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from hins_memory.evaluation import EvalSet
 
 __all__ = ["AuxiliaryData"]
+
+# People of each skill: their 430 questions tell the mean over the skills as well as the general ones tell theirs.
+_PEOPLE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,9 @@ class AuxiliaryData:
         early_stopping_sets: labelled queries that early stopping measures (`TrainSettings.patience`), best not those
             that the gate measures. The loop fits the keyword weight on them too.
         general: a general-retrieval set that must not get much worse; None sets no limit.
-        general_loss: how much nDCG@10 it may lose, 0 to 1, before the trained update is scaled down.
+        skills: sets of other questions about memories, which must not get much worse on average. Neither these nor
+            `general` should hold what the gate judges by.
+        general_loss: how much nDCG@10 each of the two may lose, 0 to 1, before the trained update is scaled down.
         stored: the stored vectors that a `tower` is trained against; None trains it on the texts of the examples.
 
     Raises:
@@ -44,7 +51,20 @@ class AuxiliaryData:
     general: EvalSet | None = None
     general_loss: float = GateSettings().general_loss_in_training
     stored: StoredVectors | None = None
+    skills: Sequence[EvalSet] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.general_loss <= 1:
             raise ConfigError(f"general_loss is {self.general_loss}.", "Use 0 to 1; 0.01 is one point.")
+
+    def with_packaged_sets(self, skills: Sequence[str] | None = None) -> AuxiliaryData:
+        """Return this with the packaged sets that training may look at, of which the gate judges by none.
+
+        Args:
+            skills: which memory skills; None means all.
+
+        Raises:
+            ConfigError: there is no such skill.
+        """
+        chosen = skill_sets("choose", skills, people=_PEOPLE)
+        return replace(self, general=load_general("choose"), skills=chosen)

@@ -43,10 +43,12 @@ def add_card_section(folder: Path, manifest: Description) -> None:
         measured += [("first loss", f"{loss[0]:.4f}"), ("last loss", f"{loss[-1]:.4f}")]
     if metrics.best_held_out is not None:
         measured.append(("best held-out nDCG@10", f"{metrics.best_held_out:.4f}"))
-    if general := manifest.scores.get("general"):
-        measured.append(("general nDCG@10, before", f"{general['before']:.4f}"))
-        measured.append(("general nDCG@10, after", f"{general['after']:.4f}"))
-        measured.append(("share of the trained update kept", f"{general['kept']:.0%}"))
+    limited = {name: manifest.scores[name] for name in ("general", "skills") if manifest.scores.get(name)}
+    for name, one in limited.items():
+        measured.append((f"{name} nDCG@10, before", f"{one['before']:.4f}"))
+        measured.append((f"{name} nDCG@10, after", f"{one['after']:.4f}"))
+    if limited:
+        measured.append(("share of the trained update kept", f"{next(iter(limited.values()))['kept']:.0%}"))
     text = "\n".join(
         (
             "",

@@ -8,6 +8,12 @@ import skills
 from hins_memory.evaluation import skill_names, skill_sets
 
 
+@pytest.fixture(autouse=True)
+def every_skill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here all skills are meant."""
+    monkeypatch.setattr("hins_memory.evaluation.skills.skill_names", skill_names)
+
+
 def test_every_skill_has_a_row_of_every_encoder(tiny_folder, tmp_path, capsys):
     pytest.importorskip("bm25s", reason="the extra bench is not installed")
     result = tmp_path / "skills.json"

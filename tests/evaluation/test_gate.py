@@ -16,8 +16,9 @@ from hins_memory.encoders.sides import two_sided
 from hins_memory.errors import ConfigError, GateError, NotEnoughDataError
 from hins_memory.evaluation import EvalQuery, EvalSet, RankingScores, evaluate_encoder
 from hins_memory.evaluation.as_served import SearchReplay
-from hins_memory.evaluation.gate import GateSettings, _scope_rule, evaluate_gate
+from hins_memory.evaluation.gate import GateSettings, evaluate_gate
 from hins_memory.evaluation.gate_page import _Rankings, write_gate_page
+from hins_memory.evaluation.gate_rules import general_rule, scope_rule, skills_rule
 from hins_memory.types import Ratio
 
 FACTS = {
@@ -55,20 +56,28 @@ def broken_encoder():
     return encoder
 
 
+def general():
+    """Forty questions, enough to tell a loss from chance."""
+    documents = {name: text for name, (text, _) in FACTS.items()}
+    asked = ("{}", "I wonder: {}", "{} Please tell me.", "One more thing. {}")
+    queries = [EvalQuery(way.format(query), frozenset([name])) for name, (_, query) in FACTS.items() for way in asked]
+    return EvalSet("general", documents, tuple(queries))
+
+
 def rule(report, name):
     return next(rule for rule in report.rules if rule.name == name)
 
 
 def test_a_better_encoder_passes(stock_encoder, broken_encoder):
     report = evaluate_gate(
-        stock_encoder, broken_encoder, sets(), sets()[0], (0.1, 0.5), GateSettings(max_cutoff_shift=1e3)
+        stock_encoder, broken_encoder, sets(), general(), (0.1, 0.5), GateSettings(max_cutoff_shift=1e3)
     )
     assert report.passed
     assert report.failures == ()
     assert report.gain.low > 0
     assert rule(report, "held_out_gain").value == report.gain.low
     assert rule(report, "general_retrieval").value < 0
-    names = ["held_out_gain", "as_served", "scopes", "general_retrieval", "cutoff_0.1", "cutoff_0.5"]
+    names = ["held_out_gain", "as_served", "scopes", "general_retrieval", "skills", "cutoff_0.1", "cutoff_0.5"]
     assert [r.name for r in report.rules] == names
     assert (report.candidate, report.incumbent) == (stock_encoder.version, "broken")
 
@@ -99,7 +108,7 @@ def test_documents_are_embedded_once_where_the_candidate_has_the_vectors_that_ar
 
 
 def test_a_worse_encoder_fails_two_rules(stock_encoder, broken_encoder):
-    report = evaluate_gate(broken_encoder, stock_encoder, sets(), sets()[0], ())
+    report = evaluate_gate(broken_encoder, stock_encoder, sets(), general(), ())
     assert not report.passed
     assert [r.name for r in report.failures] == ["held_out_gain", "general_retrieval"]
     assert "is not above zero" in rule(report, "held_out_gain").sentence
@@ -107,7 +116,7 @@ def test_a_worse_encoder_fails_two_rules(stock_encoder, broken_encoder):
 
 
 def test_the_same_encoder_does_not_pass_but_keeps_everything(stock_encoder):
-    report = evaluate_gate(stock_encoder, stock_encoder, sets(), sets()[0], (0.1, 0.5, 0.95))
+    report = evaluate_gate(stock_encoder, stock_encoder, sets(), general(), (0.1, 0.5, 0.95))
     assert not report.passed
     assert [r.name for r in report.failures] == ["held_out_gain"]
     assert rule(report, "general_retrieval").value == 0
@@ -198,7 +207,7 @@ def test_too_few_queries_say_how_many_are_missing(stock_encoder, number):
 
 
 def test_the_report_is_json(stock_encoder, broken_encoder):
-    report = evaluate_gate(stock_encoder, broken_encoder, sets(), sets()[0], (0.1,), GateSettings(max_cutoff_shift=1e3))
+    report = evaluate_gate(stock_encoder, broken_encoder, sets(), general(), (0.1,), GateSettings(max_cutoff_shift=1e3))
     content = json.loads(json.dumps(report.to_dict()))
     assert content["passed"] is True
     assert content["rules"][0]["name"] == "held_out_gain"
@@ -221,7 +230,11 @@ class Ranks:
 
     def rule(self):
         before, after = self.scores
-        return _scope_rule(after, before)
+        return scope_rule(after, before)
+
+    def skills(self, limit=0.01):
+        before, after = self.scores
+        return skills_rule(after, before, GateSettings(max_general_loss=limit))
 
 
 def test_no_large_scope_may_get_worse_whatever_the_others_gain():
@@ -238,7 +251,7 @@ def test_a_small_scope_does_not_decide(monkeypatch):
     ranks = Ranks(("ann", 40, 0.4, 0.8), ("bob", 19, 0.6, 0.3))
     assert ranks.rule().passed
     none = Ranks(("bob", 19, 0.6, 0.3)).rule()
-    monkeypatch.setattr("hins_memory.evaluation.gate._MIN_SCOPE_QUERIES", 19)
+    monkeypatch.setattr("hins_memory.evaluation.gate_rules.MIN_SCOPE_QUERIES", 19)
     assert not ranks.rule().passed
     assert none.passed
     assert none.value is None
@@ -251,8 +264,8 @@ def test_a_scope_that_loses_the_same_on_every_query_is_refused_without_a_warning
         RankingScores({10: ndcg}, {10: ndcg}, ndcg, groups, groups, np.zeros((20, 10)))
         for ndcg in (np.full(20, 0.5), np.full(20, 0.25))
     )
-    assert not _scope_rule(after, before).passed
-    assert _scope_rule(before, before).passed
+    assert not scope_rule(after, before).passed
+    assert scope_rule(before, before).passed
     assert not recwarn.list
 
 
@@ -266,6 +279,43 @@ def test_among_many_scopes_chance_refuses_nobody_and_a_real_loss_is_found():
     assert "most lost" in found.sentence
 
 
+def test_no_skill_may_be_lost_whatever_the_others_gain():
+    ranks = Ranks(("facts", 75, 0.4, 0.8), ("preference", 75, 0.6, 0.5), ("update", 75, 0.5, 0.5))
+    found = ranks.skills()
+    assert not found.passed
+    assert found.value < 0
+    assert "Over 3 memory skills" in found.sentence
+    assert "1 of them got worse, most preference: -" in found.sentence
+    # What the operator allows is allowed.
+    assert ranks.skills(limit=0.2).passed
+    fine = Ranks(("facts", 75, 0.4, 0.8), ("preference", 75, 0.5, 0.5)).skills()
+    assert fine.passed
+    assert "None of them got significantly worse" in fine.sentence
+    # A little of each is too much together.
+    together = Ranks(*((f"skill {number}", 75, 0.5, 0.48) for number in range(14))).skills()
+    assert not together.passed
+    assert "so too much was forgotten" in together.sentence
+
+
+def test_a_loss_that_few_questions_cannot_tell_does_not_refuse():
+    before = np.array([0.5, 1.0, 0.0, 1.0] * 10)
+    after = before.copy()
+    after[[1, 2, 5]] = [0.0, 1.0, 0.0]
+    old, new = (
+        RankingScores({10: ndcg}, {10: ndcg}, ndcg, ("",) * 40, ("",) * 40, np.zeros((40, 10)))
+        for ndcg in (before, after)
+    )
+    chance = general_rule(new, old, GateSettings())
+    assert chance.passed
+    assert chance.value == pytest.approx(0.025)
+    assert "and this one may be chance" in chance.sentence
+    many = [
+        RankingScores({10: ndcg}, {10: ndcg}, ndcg, ("",) * 800, ("",) * 800, np.zeros((800, 10)))
+        for ndcg in (np.tile(after, 20), np.tile(before, 20))
+    ]
+    assert not general_rule(*many, GateSettings()).passed
+
+
 @pytest.mark.slow
 def test_the_page_shows_scopes_queries_scores_and_tiers_and_escapes_what_users_wrote(
     stock_encoder, broken_encoder, tmp_path
@@ -275,7 +325,7 @@ def test_the_page_shows_scopes_queries_scores_and_tiers_and_escapes_what_users_w
     held[0] = EvalSet(
         "c", {**held[0].documents, "evil": evil}, (*held[0].queries, EvalQuery(evil, frozenset(["evil"])))
     )
-    report = evaluate_gate(stock_encoder, broken_encoder, held, sets()[0], (0.5,))
+    report = evaluate_gate(stock_encoder, broken_encoder, held, general(), (0.5,), skills=sets(1))
     data = DataSummary(examples=7, tiers={"hard": 3, "easy": 1})
     manifest = Description(data=data, ratio=Ratio(easy=0.5, medium=0.0, hard=0.5))
     path = tmp_path / "new" / "gate.html"
@@ -284,9 +334,9 @@ def test_the_page_shows_scopes_queries_scores_and_tiers_and_escapes_what_users_w
     assert "<script" not in text
     assert "&lt;script&gt;alert(" in text
     assert len(text) < 200_000
-    for title in ("Verdict", "Held-out traffic, by scope", "Scores", "What it was trained on"):
+    for title in ("Verdict", "Held-out traffic, by scope", "Memory skills", "Scores", "What it was trained on"):
         assert f"<h2>{title}</h2>" in text
-    assert text.count("<svg") == 3
+    assert text.count("<svg") == 4
     assert "Queries that gained most" in text
     assert "✓ " in text
     assert "the cut-off 0.5 goes from" in text
@@ -322,7 +372,7 @@ def test_a_page_ranks_as_the_evaluation_does(stock_encoder, broken_encoder, tmp_
 
 
 def test_what_is_kept_of_a_verdict_names_no_user(stock_encoder, broken_encoder):
-    report = evaluate_gate(broken_encoder, stock_encoder, sets(), sets()[0], ())
+    report = evaluate_gate(broken_encoder, stock_encoder, sets(), general(), ())
     verdict = report.verdict()
     assert verdict["passed"] is False
     assert (verdict["ndcg"], verdict["queries"]) == (report.held_out["candidate"]["ndcg@10"], report.gain.queries)
@@ -339,6 +389,7 @@ def test_what_is_kept_of_a_verdict_names_no_user(stock_encoder, broken_encoder):
         {"held_out_share": 1.0},
         {"max_general_loss": -1},
         {"max_cutoff_shift": -1},
+        {"skills": ("juggling",)},
     ],
 )
 def test_settings_are_validated(wrong):

@@ -92,6 +92,14 @@ def test_no_passage_copies_its_query():
         assert len(shared) <= 0.5 * len(asked), (row["id"], shared)
 
 
+def test_the_halves_share_no_query_and_no_domain():
+    whole, choose, judge = load_general(), load_general("choose"), load_general("judge")
+    assert len(choose.queries) + len(judge.queries) == len(whole.queries)
+    assert min(len(choose.queries), len(judge.queries)) > 0.4 * len(whole.queries)
+    assert not {query.group for query in choose.queries} & {query.group for query in judge.queries}
+    assert choose.documents == judge.documents == whole.documents
+
+
 def test_load_general_holds_every_text_and_one_answer_a_query():
     rows, loaded = read_rows(), load_general()
     assert loaded.name == GENERAL_SET_NAME

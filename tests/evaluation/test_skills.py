@@ -11,6 +11,12 @@ from hins_memory.evaluation import skill_names, skill_sets
 from hins_memory.evaluation.skills import _read
 
 
+@pytest.fixture(autouse=True)
+def every_skill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here all skills are meant."""
+    monkeypatch.setattr("hins_memory.evaluation.skills.skill_names", skill_names)
+
+
 @pytest.mark.parametrize("skill", skill_names())
 def test_a_skill_is_complete(skill):
     text = (packaged("skills") / f"{skill}.jsonl").read_text(encoding="utf-8")
@@ -45,6 +51,14 @@ def test_every_owner_is_a_set_of_one_half():
     for query, (text, numbers) in zip(first.queries, row["questions"], strict=True):
         assert query.text == text
         assert {first.documents[name] for name in query.relevant} == {row["memories"][number] for number in numbers}
+
+
+def test_a_part_of_the_people_are_the_first_of_each_skill():
+    few, all_of_them = skill_sets("choose", people=2), [one.name for one in skill_sets("choose")]
+    assert len(few) == 2 * len(skill_names())
+    assert [one.name for one in few if one.name.startswith("update, ")] == [
+        name for name in all_of_them if name.startswith("update, ")
+    ][:2]
 
 
 def test_an_unknown_half_or_skill_is_refused():

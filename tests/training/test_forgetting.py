@@ -6,8 +6,9 @@ from train_world import examples, quick
 
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder
+from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder, skill_sets
 from hins_memory.evaluation.gate import GateSettings
+from hins_memory.evaluation.general import load_general
 from hins_memory.training import AuxiliaryData, TrainSettings, train_encoder
 from hins_memory.training.postprocess.forgetting import limit_forgetting
 from hins_memory.training.postprocess.weight_averaging import average_weights
@@ -40,7 +41,10 @@ def test_the_update_is_scaled_down_as_far_as_the_limit_asks_for(tiny_folder, lim
         lost.append(score(base) - score(now))
         return now
 
-    found = limit_forgetting(base, GENERAL, limit, trained, lambda factor: average_weights(model, base.model, factor))
+    auxiliary = AuxiliaryData(general=GENERAL, general_loss=limit)
+    found = limit_forgetting(base, auxiliary, trained, lambda factor: average_weights(model, base.model, factor))
+    assert found.keys() == {"general"}
+    found = found["general"]
     assert found["before"] == pytest.approx(score(base), abs=1e-4)
     assert found["before"] - found["after"] == pytest.approx(lost[-1], abs=1e-4)
     assert found["kept"] == pytest.approx(0.75 ** (len(lost) - 1), abs=1e-4)
@@ -68,6 +72,30 @@ def test_what_is_forgotten_is_held_to_the_limit_in_the_saved_encoder(tmp_path, t
     assert found[1.0]["before"] - found[1.0]["after"] > 0.05
     assert found[0.01]["kept"] < 1
     assert found[0.01]["before"] - found[0.01]["after"] < 0.02
+
+
+def test_skills_are_held_to_the_same_limit_by_themselves(tiny_folder):
+    """General retrieval alone would have asked for nothing."""
+    base, model = Encoder.load(tiny_folder), Encoder.load(tiny_folder).model
+    with torch.no_grad():
+        model.get_parameter("0.auto_model.embeddings.word_embeddings.weight").zero_()
+    easy = EvalSet("general", {"a": "The harbour."}, (EvalQuery("harbour", frozenset({"a"})),))
+    auxiliary = AuxiliaryData(general=easy, skills=[GENERAL], general_loss=0.05)
+    found = limit_forgetting(
+        base,
+        auxiliary,
+        lambda: Encoder(model, "trained", cache_size=0),
+        lambda factor: average_weights(model, base.model, factor),
+    )
+    assert found["general"]["before"] == found["general"]["after"] == 1
+    assert found["skills"]["kept"] == found["general"]["kept"] < 1
+
+
+def test_what_training_looks_at_the_gate_does_not_judge_by():
+    found = AuxiliaryData().with_packaged_sets(["update", "preference"])
+    assert {query.group for one in found.skills for query in one.queries} == {"update", "preference"}
+    judged = {query.text for one in (load_general("judge"), *skill_sets("judge")) for query in one.queries}
+    assert not judged & {query.text for one in (found.general, *found.skills) for query in one.queries}
 
 
 def test_without_a_set_all_is_kept(tmp_path, tiny_folder):

@@ -240,7 +240,6 @@ def _train(fold: Fold, plan: Plan, settings: Settings, encoder: Encoder) -> str:
     The stages have the loop's own settings; its hold-out and gate are not used, because the fold is held out.
     """
     from hins_memory.database.engine import open_database
-    from hins_memory.evaluation.general import load_general
     from hins_memory.log.reader import LogReader
     from hins_memory.loop.pipeline import LoopSettings, public_texts
     from hins_memory.mining import mine
@@ -276,7 +275,7 @@ def _train(fold: Fold, plan: Plan, settings: Settings, encoder: Encoder) -> str:
         base=plan.base,
         settings=train_settings,
         progress=_print_step,
-        auxiliary=AuxiliaryData(general=load_general(), stored=stored),
+        auxiliary=AuxiliaryData(stored=stored).with_packaged_sets(),
     ).folder
     if plan.save is not None:
         target = plan.save if fold.name == "1" else plan.save.with_name(f"{plan.save.name}-fold{fold.name}")

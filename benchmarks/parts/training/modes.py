@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from hins_memory.evaluation.skills import Half
+
 __all__ = [
     "CUTOFFS",
     "Cell",
@@ -58,6 +60,7 @@ __all__ = [
     "play",
     "run_cell",
     "untrained_cell",
+    "with_general_sets",
 ]
 
 #: The rank that nDCG is cut at, and how many results of a search count for the cut-offs.
@@ -229,7 +232,7 @@ def _measure(cell: Cell, base: Encoder, scratch: Path) -> dict[str, Any]:
     examples, stored = _examples(cell, base, scratch / "stored")
     mined = time.perf_counter()
     samples = (_training_queries(cell, examples), _heldout_queries(cell))
-    auxiliary = AuxiliaryData(*samples, general=general_set(cell.quick), stored=stored)
+    auxiliary = with_general_sets(AuxiliaryData(*samples, stored=stored), cell.quick)
     folder = scratch / "model"
     trained = train_encoder(examples, folder, base=cell.traffic.base, settings=cell.settings, auxiliary=auxiliary)
     seconds = time.perf_counter() - mined
@@ -292,13 +295,18 @@ def _scores(encoder: Encoder, conversations: Sequence[Conversation], memories: M
         "groups": list(found.groups),
         "sets": list(found.sets),
         "top_scores": [[round(float(v), 5) for v in row if not np.isnan(v)] for row in found.top_scores],
-        "general": evaluate_encoder(encoder, [general_set(quick)], ks=(K,)).mean()[f"ndcg@{K}"],
+        "general": evaluate_encoder(encoder, [general_set("judge", quick)], ks=(K,)).mean()[f"ndcg@{K}"],
     }
 
 
-def general_set(quick: bool) -> EvalSet:
-    """Return the packaged general set, or a small part of it for a quick run."""
-    whole = load_general()
+def with_general_sets(auxiliary: AuxiliaryData, quick: bool) -> AuxiliaryData:
+    """Return what training uses with the sets on which it may lose little, as the loop gives them."""
+    return replace(auxiliary, general=general_set("choose", quick)) if quick else auxiliary.with_packaged_sets()
+
+
+def general_set(half: Half, quick: bool) -> EvalSet:
+    """Return a half of the packaged general set, or a small part of it for a quick run."""
+    whole = load_general(half)
     queries = whole.queries[:_QUICK_GENERAL] if quick else whole.queries
     wanted = {name for query in queries for name in query.relevant} if quick else whole.documents.keys()
     return EvalSet(whole.name, {name: whole.documents[name] for name in wanted}, queries)

@@ -59,7 +59,7 @@ def questions(chain: Chain, encoder: Encoder, number: int) -> list[list[float]]:
         [value for one in group for value in scores(encoder, later_part(one, chain.traffic, chain.split))]
         for group in chain.groups[:number]
     ]
-    return [*found, scores(encoder, general_set(chain.quick))]
+    return [*found, scores(encoder, general_set("judge", chain.quick))]
 
 
 def run_round(chain: Chain, number: int, base: Encoder, work: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from hins_memory.mining.storage.evidence import OwnerEvidence, collect
 from hins_memory.training import AuxiliaryData, TrainResult, TrainSettings, train_encoder
 from hins_memory.training.query_samples import QuerySampler
 from parts.datasets.locomo import ANSWERABLE, Conversation, eval_set
-from parts.training.modes import CUTOFFS, K, Traffic, general_set
+from parts.training.modes import CUTOFFS, K, Traffic, with_general_sets
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
@@ -105,7 +105,7 @@ def train_tower(
         if owner.owner is not None:
             sampler.add((query.query for query in owner.queries), owner.owner.texts)
     samples = sampler.sample(frozenset(one.positive.query for one in examples))
-    auxiliary = AuxiliaryData(samples, general=general_set(quick), stored=StoredVectors(scratch / "stored"))
+    auxiliary = with_general_sets(AuxiliaryData(samples, stored=StoredVectors(scratch / "stored")), quick)
     started = time.perf_counter()
     trained = train_encoder(
         examples[:_QUICK_EXAMPLES] if quick else examples,

@@ -1,4 +1,4 @@
-"""A limit on forgetting: the trained update is scaled down until general retrieval loses no more than is allowed."""
+"""A limit on forgetting: the trained update is scaled down until no more is lost elsewhere than is allowed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hins_memory.evaluation import evaluate_encoder
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
-    from hins_memory.evaluation import EvalSet
+    from hins_memory.training.auxiliary_data import AuxiliaryData
 
 __all__ = ["limit_forgetting"]
 
@@ -20,35 +20,42 @@ _FACTOR, _MAX_CUTS = 0.75, 6
 
 def limit_forgetting(
     base: Encoder,
-    general: EvalSet,
-    limit: float,
+    auxiliary: AuxiliaryData,
     trained: Callable[[], Encoder],
     scale_update: Callable[[float], object],
-) -> dict[str, float]:
-    """Scale the trained update down until general retrieval loses no more than the limit, or a sixth of it is left.
+) -> dict[str, dict[str, float]]:
+    """Scale the trained update down until neither general retrieval nor the skills lose more than is allowed.
+
+    At least a sixth of the update is left.
 
     Args:
         base: what training started from.
-        general: a general-retrieval set.
-        limit: how much nDCG@10 may be lost, 0 to 1.
+        auxiliary: `general` and `skills` are what is measured, each by itself and where it is there; `general_loss` is
+            how much nDCG@10 each may lose.
         trained: returns the trained encoder as it is now.
         scale_update: multiplies the update, the difference between the trained weights and the base's, by a factor
             from 0 to 1.
 
     Returns:
-        nDCG@10 ``before`` and ``after``, 0 to 1; the loss that was ``allowed``; the share of the update that was
-        ``kept``, 0 to 1.
+        For ``general`` and ``skills``, where there are such sets: nDCG@10 ``before`` and ``after``, 0 to 1; the loss
+        that was ``allowed``; the share of the update that was ``kept``, 0 to 1.
     """
+    sets = {"general": [auxiliary.general] if auxiliary.general else [], "skills": list(auxiliary.skills)}
+    sets = {name: some for name, some in sets.items() if some}
+    if not sets:
+        return {}
 
-    def score(encoder: Encoder) -> float:
-        return evaluate_encoder(encoder, [general], ks=(_K,)).mean()[f"ndcg@{_K}"]
+    def score(encoder: Encoder) -> dict[str, float]:
+        return {name: evaluate_encoder(encoder, some, ks=(_K,)).mean()[f"ndcg@{_K}"] for name, some in sets.items()}
 
-    before, after, kept_share = score(base), score(trained()), 1.0
+    before, after, kept_share, limit = score(base), score(trained()), 1.0, auxiliary.general_loss
     for _ in range(_MAX_CUTS):
-        if before - after <= limit:
+        if all(before[name] - after[name] <= limit for name in sets):
             break
         scale_update(_FACTOR)
         kept_share *= _FACTOR
         after = score(trained())
-    measured = {"before": before, "after": after, "allowed": limit, "kept": kept_share}
-    return {name: round(value, 5) for name, value in measured.items()}
+    measured = {
+        name: {"before": before[name], "after": after[name], "allowed": limit, "kept": kept_share} for name in sets
+    }
+    return {name: {key: round(value, 5) for key, value in one.items()} for name, one in measured.items()}

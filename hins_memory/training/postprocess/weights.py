@@ -32,25 +32,23 @@ def postprocess_weights(
     Args:
         model: the trained model; its weights may be changed.
         base: what training started from.
-        auxiliary: the general set, and the queries that scores are calibrated on.
+        auxiliary: the sets that must not get much worse, and the queries that scores are calibrated on.
         settings: `averaging_weight`, `calibrate_scores` and `score_thresholds` count.
 
     Returns:
-        The model, and what was measured: ``general`` of `limit_forgetting` where there is a general set, and with
-        `calibrate_scores` what `calibrate_scores` returns.
+        The model, and what was measured: what `limit_forgetting` returns, and with `calibrate_scores` what
+        `calibrate_scores` returns.
     """
     measured: dict[str, Any] = {}
-    if settings.averaging_weight < 1 or auxiliary.general:
+    if settings.averaging_weight < 1 or auxiliary.general or auxiliary.skills:
         base_model = without_added_layers(base)
         average_weights(model, base_model, settings.averaging_weight)
-        if auxiliary.general:
-            measured["general"] = limit_forgetting(
-                base,
-                auxiliary.general,
-                auxiliary.general_loss,
-                trained=lambda: Encoder(model, "trained", cache_size=0),
-                scale_update=lambda factor: average_weights(model, base_model, factor),
-            )
+        measured |= limit_forgetting(
+            base,
+            auxiliary,
+            trained=lambda: Encoder(model, "trained", cache_size=0),
+            scale_update=lambda factor: average_weights(model, base_model, factor),
+        )
     if settings.calibrate_scores:
         samples = auxiliary.heldout_queries or auxiliary.training_queries
         model, scores = calibrate_scores(model, base, samples, settings.score_thresholds)

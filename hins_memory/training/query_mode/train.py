@@ -64,10 +64,7 @@ def train_query_map(
         if calibrate:
             calibrate_query_map(query_map, sample, settings.score_thresholds)
 
-    measured: dict[str, Any] = {}
-    if auxiliary.general:
-        limit = auxiliary.general_loss
-        measured["general"] = limit_forgetting(encoder, auxiliary.general, limit, trained, scale_update)
+    measured: dict[str, Any] = {**limit_forgetting(encoder, auxiliary, trained, scale_update)}
     with torch.no_grad():
         mapped = [query_map(queries) for queries in sample.queries]
         scores = (sample.all_top_scores(), sample.all_top_scores(mapped))

@@ -109,7 +109,7 @@ class Tower:
 
         Args:
             model: the trained model; its weights may be changed.
-            auxiliary: the general set, and the queries that scores are calibrated on.
+            auxiliary: the sets that must not get much worse, and the queries that scores are calibrated on.
         """
         settings, base = self._settings, self.documents.model
         samples = auxiliary.heldout_queries or auxiliary.training_queries
@@ -127,13 +127,7 @@ class Tower:
             average_weights(model, base, factor)
             calibrated = calibrate()
 
-        measured: dict[str, Any] = {}
-        if auxiliary.general:
-            measured["general"] = limit_forgetting(
-                self.documents,
-                auxiliary.general,
-                auxiliary.general_loss,
-                trained=lambda: self.encoder_of(calibrated[0]),
-                scale_update=scale_update,
-            )
+        measured = limit_forgetting(
+            self.documents, auxiliary, trained=lambda: self.encoder_of(calibrated[0]), scale_update=scale_update
+        )
         return two_sided(calibrated[0], base), measured | calibrated[1]
