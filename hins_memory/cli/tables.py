@@ -27,17 +27,17 @@ METRICS = ("ndcg@10", "recall@1", "recall@10", "mrr")
 def status_parts(status: Status) -> tuple[Part, ...]:
     """Return where a project stands."""
     log = status.log
+    about = "about " if status.log.estimated else ""
     rows = [
         ("project", status.project),
         ("folder", status.root),
         ("database", status.database),
         ("settings", status.settings_file or "no hins.toml: the defaults"),
-        ("turns", log.turns),
-        ("memories", log.memories),
-        ("retrievals", log.retrievals),
-        ("answers", log.answers),
-        ("feedback", log.feedback),
-        ("owners / conversations", f"{log.owners} / {log.conversations}"),
+        *(
+            (name, f"{about}{getattr(log, name)}")
+            for name in ("turns", "memories", "retrievals", "answers", "feedback")
+        ),
+        ("owners / conversations", f"{about}{log.owners} / {about}{log.conversations}"),
         ("encoder versions", ", ".join(status.versions) or "none yet"),
         ("serving", status.current or f"no version yet; new stores begin with {default_base()!r}"),
     ]

@@ -11,25 +11,13 @@ import sqlalchemy as sa
 from hins_memory.database.engine import database_errors, reading
 from hins_memory.database.tables import answers, feedback, memories, retrieval_results, retrievals, turns
 from hins_memory.log import rows
+from hins_memory.log.counts import LogCounts, count_log, owner_keys
 from hins_memory.types import Answer, Feedback, RankedMemory, Scope, ScopeLog
 
 __all__ = ["LogCounts", "LogEntry", "LogReader"]
 
 _MAX_VALUES = 500
 EntryKind = Literal["turn", "memory", "retrieval", "answer", "feedback"]
-
-
-@dataclass(frozen=True, slots=True)
-class LogCounts:
-    """How much the log holds. `memories` counts the live ones; `owners` are scopes without their run."""
-
-    turns: int
-    memories: int
-    retrievals: int
-    answers: int
-    feedback: int
-    owners: int
-    conversations: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,45 +47,28 @@ class LogReader:
     def owners(self) -> list[Scope]:
         """Return the owners (scopes without their run) that the log holds anything of, in a fixed order."""
         with database_errors(self._engine.url), self._engine.connect() as connection:
-            keys = connection.execute(_owner_keys()).scalars().all()
+            keys = connection.execute(owner_keys()).scalars().all()
         return sorted(Scope.from_key(key) for key in keys)
 
     def scope_logs(self, owners: Collection[Scope] | None = None) -> Iterator[ScopeLog]:
         """Yield everything of one owner after the other, each as one snapshot.
 
-        To read many owners, give them in one call: each call looks up which owners there are.
-
         Args:
             owners: whose logs to read (a run in them is ignored), in the order given; None means all. An owner that
                 the log does not know is left out.
         """
-        known = self.owners()
-        if owners is not None:
-            present = set(known)
-            known = [owner for owner in dict.fromkeys(scope.owner for scope in owners) if owner in present]
-        for owner in known:
+        # Owners that are named are not looked up among all: reading one takes as long as what it holds.
+        for owner in self.owners() if owners is None else dict.fromkeys(scope.owner for scope in owners):
             # No connection stays open while the caller works, which may take hours or write to the same database.
             with database_errors(self._engine.url), self._engine.connect() as connection:
                 log = _read_owner(connection, owner)
-            yield log
+            if log.turns or log.memories or log.retrievals or log.deleted:
+                yield log
 
     def counts(self) -> LogCounts:
-        """Return how much the log holds."""
-        living = memories.c.deleted_at.is_(None)
-        conversations = sa.union(
-            sa.select(turns.c.owner, turns.c.conversation),
-            sa.select(memories.c.owner, memories.c.conversation).where(living),
-        ).subquery()
+        """Return how much the log holds; in a PostgreSQL of many millions of rows as the server estimates it."""
         with database_errors(self._engine.url), self._engine.connect() as connection:
-            return LogCounts(
-                turns=_count(connection, turns),
-                memories=_count(connection, memories, living),
-                retrievals=_count(connection, retrievals),
-                answers=_count(connection, answers),
-                feedback=_count(connection, feedback),
-                owners=_count(connection, _owner_keys().subquery()),
-                conversations=_count(connection, conversations),
-            )
+            return count_log(connection)
 
     def latest(self, limit: int = 20) -> list[LogEntry]:
         """Return the entries written last, at most `limit`, newest first by their own times."""
@@ -131,15 +102,6 @@ class LogReader:
             yield from (_exported("retrieval", retrieval) for retrieval in log.retrievals)
             yield from (_exported("answer", answer) for answer in log.answers)
             yield from (_exported("feedback", item) for item in log.feedback)
-
-
-def _owner_keys() -> sa.CompoundSelect[Any]:
-    # Each part reads only the index that starts with the owner.
-    return sa.union(*(sa.select(table.c.owner).distinct() for table in (turns, memories, retrievals)))
-
-
-def _count(connection: sa.Connection, table: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> int:
-    return connection.execute(sa.select(sa.func.count()).select_from(table).where(*conditions)).scalar_one()
 
 
 def _of_owner(table: sa.Table, key: str) -> sa.Select[Any]:

@@ -12,6 +12,7 @@ from hins_memory.database.engine import database_errors
 from hins_memory.database.tables import answers, feedback, memories, retrieval_results, retrievals, turns
 from hins_memory.errors import LogError
 from hins_memory.log import rows
+from hins_memory.log.bulk import put
 from hins_memory.log.purge import ERASE_SECONDS, erase_traces, purge_rows
 from hins_memory.log.rows import EventRefusedError, Row
 from hins_memory.types import Answer, Deletion, Event, Feedback, Memory, Retrieval, Scope, Turn
@@ -206,27 +207,17 @@ class _Batch:
         return [event for event, row in self._outcomes if row["retrieval_id"] not in known]
 
 
-def _upsert(connection: sa.Connection, table: sa.Table) -> Any:
-    """Return an INSERT with ON CONFLICT, which SQLAlchemy has in each database's own dialect."""
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects import postgresql
-
-        return postgresql.insert(table)
-    from sqlalchemy.dialects import sqlite
-
-    return sqlite.insert(table)
-
-
 def _insert(connection: sa.Connection, table: sa.Table, values: list[Row]) -> None:
     """Insert rows; those that are there already stay as they are."""
-    if values:
-        connection.execute(_upsert(connection, table).on_conflict_do_nothing(), values)
+    put(connection, table, values, lambda statement: statement.on_conflict_do_nothing())
 
 
 def _upsert_memories(connection: sa.Connection, values: list[Row]) -> None:
-    if not values:
-        return
-    statement = _upsert(connection, memories)
+    put(connection, memories, values, _keep_known, key=("owner", "id"))
+
+
+def _keep_known(statement: Any) -> Any:
+    """Let a memory replace the one that is there, which keeps what the new one does not say."""
     new, old = statement.excluded, memories.c
     revived = old.deleted_at.is_not(None)
 
@@ -245,7 +236,7 @@ def _upsert_memories(connection: sa.Connection, values: list[Row]) -> None:
         "updated_at": new.updated_at,
         "deleted_at": sa.null(),
     }
-    connection.execute(statement.on_conflict_do_update(index_elements=["owner", "id"], set_=updated), values)
+    return statement.on_conflict_do_update(index_elements=["owner", "id"], set_=updated)
 
 
 def _mark_deleted(connection: sa.Connection, deletion: Deletion) -> None:

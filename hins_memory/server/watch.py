@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from hins_memory.database.engine import database_errors, open_database, reading
 from hins_memory.database.tables import answers, feedback, retrievals
 from hins_memory.errors import HinsError
+from hins_memory.log.counts import count_rows
 from hins_memory.log.losses import read_losses
 from hins_memory.loop.quality import MIN_SEARCHES, judge_project, read_quality
 from hins_memory.registry.loader import EncoderSource
@@ -117,10 +118,9 @@ class LogCollector(Collector):
 
 
 def _counts(engine: sa.Engine) -> list[int]:
-    """Return how many searches, answers and feedbacks the log holds; an index answers each, so that it may be often."""
+    """Return how many searches, answers and feedbacks the log holds, about, where counting would take long."""
     with database_errors(engine.url), reading(engine).connect() as connection:
-        tables = (retrievals, answers, feedback)
-        return [connection.execute(sa.select(sa.func.count()).select_from(one)).scalar_one() for one in tables]
+        return [count_rows(connection, table) for table in (retrievals, answers, feedback)]
 
 
 def _of_quality(quality: Quality) -> Iterator[Metric]:

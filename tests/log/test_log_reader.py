@@ -148,3 +148,7 @@ def test_owners_are_looked_up_once_however_many_are_exported(engine):
     assert owners(many) == owners(few) > 0
     # three times the owners, at most three times as much of all
     assert len(many) <= 3 * len(few)
+    # One that is named is read without a look at the others; one that is not there is left out.
+    named = _statements(engine, lambda: list(LogReader(engine).scope_logs([Scope(user="u3"), Scope(user="u99")])))
+    assert owners(named) == 0
+    assert [log.scope.user for log in LogReader(engine).scope_logs([Scope(user="u99"), Scope(user="u3")])] == ["u3"]
