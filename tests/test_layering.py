@@ -47,9 +47,11 @@ ALLOWED: dict[str, set[str]] = {
         *("common", "data", "database", "encoders", "evaluation", "log", "loop", "plugins", "registry", "swapping"),
         "",
     },
+    # the proxy before an MCP server
+    "mcp": {"database", "log"},
     "cli": {
-        *("common", "data", "database", "demo", "encoders", "evaluation", "llm", "log", "loop", "mining", "plugins"),
-        *("registry", "server", "swapping", "synthesis", "training", ""),
+        *("common", "data", "database", "demo", "encoders", "evaluation", "llm", "log", "loop", "mcp", "mining"),
+        *("plugins", "registry", "server", "swapping", "synthesis", "training", ""),
     },
     "demo": {"data", "evaluation", "loop", "mining", "training", ""},
     # the public names, lazily

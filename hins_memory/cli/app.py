@@ -13,6 +13,7 @@ from hins_memory.cli.doctor import doctor
 from hins_memory.cli.encoders import encoders
 from hins_memory.cli.evaluate import evaluate
 from hins_memory.cli.log import log
+from hins_memory.cli.mcp import mcp
 from hins_memory.cli.options import Options
 from hins_memory.cli.screen import say_version
 from hins_memory.cli.serve import serve
@@ -68,6 +69,8 @@ app.command()(loop.swap)
 app.command()(loop.rollback)
 app.command()(loop.run)
 app.command()(serve)
+# What follows the command of the server is its own.
+app.command(context_settings={"allow_interspersed_args": False})(mcp)
 app.add_typer(encoders, name="encoders")
 app.add_typer(log, name="log")
 app.command()(synthesize)

@@ -65,6 +65,15 @@ class LogReader:
             if log.turns or log.memories or log.retrievals or log.deleted:
                 yield log
 
+    def memories_of(self, owner: Scope, ids: Collection[str] | None = None) -> list[Memory]:
+        """Return the live memories of an owner, or those of them with certain ids."""
+        living = sa.select(memories).where(memories.c.owner == owner.owner.key, memories.c.deleted_at.is_(None))
+        wanted = [] if ids is None else sorted(set(ids))
+        parts = [memories.c.id.in_(wanted[at : at + _MAX_VALUES]) for at in range(0, len(wanted), _MAX_VALUES)]
+        with database_errors(self._engine.url), self._engine.connect() as connection:
+            queries = [living] if ids is None else [living.where(part) for part in parts]
+            return [rows.row_memory(row) for query in queries for row in connection.execute(query)]
+
     def counts(self) -> LogCounts:
         """Return how much the log holds; in a PostgreSQL of many millions of rows as the server estimates it."""
         with database_errors(self._engine.url), self._engine.connect() as connection:

@@ -22,7 +22,7 @@ _TIP = (
 )
 #: The rows of the figure of the rooms, from the top, each with what it is for.
 ROOMS = (
-    (("cli", "server", "demo"), "the face"),
+    (("cli", "server", "mcp", "demo"), "the face"),
     (("loop",), "the only room that knows all the stages"),
     (("mining", "training", "synthesis", "swapping"), "none imports another"),
     (("sdk", "testing"), "base classes for adapters, and their contract suite"),
