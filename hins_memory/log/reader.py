@@ -12,7 +12,7 @@ from hins_memory.database.engine import database_errors, reading
 from hins_memory.database.tables import answers, feedback, memories, retrieval_results, retrievals, turns
 from hins_memory.log import rows
 from hins_memory.log.counts import LogCounts, count_log, owner_keys
-from hins_memory.types import Answer, Feedback, RankedMemory, Scope, ScopeLog
+from hins_memory.types import Answer, Feedback, Memory, RankedMemory, Scope, ScopeLog
 
 __all__ = ["LogCounts", "LogEntry", "LogReader"]
 

@@ -1,4 +1,4 @@
-"""Which tools of an MCP server search, add and delete memories, and where in a call the texts and ids are; from TOML."""
+"""Which tools of an MCP server search, add and delete memories, and where texts and ids are; from TOML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a server as a child process and passes lines between it and whoever started this process."""
+"""Runs a server as a child process and passes lines between it and the agent, which started this process."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _pass_to_server(server: subprocess.Popen[bytes], traffic: Traffic, to_agent:
             if reply:
                 to_agent.write(reply)
             if forward and not to_server.write(forward):
-                # The server reads no more: whoever writes to it would get an error, so the agent does.
+                # The server reads no more. Without a proxy the agent's next write would fail, so it does.
                 _point_to_nothing(_STDIN, os.O_RDONLY)
                 break
     with contextlib.suppress(OSError):
@@ -91,7 +91,7 @@ def _pass_to_agent(server: subprocess.Popen[bytes], traffic: Traffic, to_agent: 
     for line in server.stdout:
         if not to_agent.write(traffic.from_server(line)):
             break
-    # If nobody reads, the server gets the error that it would get without a proxy.
+    # If the agent reads no more, the server's next write fails, as it would without a proxy.
     server.stdout.close()
 
 

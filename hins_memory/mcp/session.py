@@ -85,7 +85,7 @@ class Session:
                 self._warn(f"The tool {name} has no argument {missing[0]}, which the mapping reads")
 
     def answered(self, text: Any) -> tuple[str, bool]:
-        """Record an answer to every search since the last one; return what to tell the agent, and if it was recorded."""
+        """Record an answer to every search since the last one; return what to tell the agent, and if it is recorded."""
         if not isinstance(text, str) or not text.strip():
             return "The answer is missing.", False
         waiting, self._unanswered = self._unanswered, []
@@ -155,7 +155,7 @@ class Session:
         self._do_later(self._delete_about, scope.owner, names)
 
     def _do_later(self, function: Callable[..., None], *args: Any) -> None:
-        """Call a function that reads the log in a thread: a database may be slow, and the agent does not wait for it."""
+        """Call in a thread what reads the log: a database may be slow, and the agent does not wait for it."""
         thread = threading.Thread(target=function, args=args, daemon=True)
         self._later = [one for one in self._later if one.is_alive()] + [thread]
         thread.start()
@@ -212,7 +212,7 @@ def _matches(retrieval: Retrieval, memory: str) -> set[str]:
 def _content(result: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what a tool returned: its structured content, else its texts, which often are JSON.
 
-    What is no object is under the name ``result``, as servers made with the MCP package have it too.
+    What is not an object is under the name ``result``, as servers made with the MCP package have it too.
     """
     found = result.get("structuredContent")
     if found is None:

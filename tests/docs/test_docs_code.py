@@ -36,7 +36,8 @@ def test_commands_have_the_options_that_they_are_shown_with(page: Path) -> None:
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     # In fenced blocks a line begins with the prompt, in cron's with the times; other blocks are indented.
     for line in re.findall(r"^(?:\$ |    |\*/15 \* \* \* \* +)(hins .*)$", text, re.MULTILINE):
-        words = shlex.split(line.split(" #")[0].split(">>")[0].split(" | ")[0])[1:]
+        # What follows -- is another program's.
+        words = shlex.split(line.split(" #")[0].split(">>")[0].split(" | ")[0].split(" -- ")[0])[1:]
         assert _unknown(words) == [], f"{name_of(page)}: {line}"
 
 

@@ -32,7 +32,7 @@ def log_of(home: Path) -> ScopeLog:
 
 
 def play(command: list[str], calls: list[tuple[str, dict]]) -> tuple[list[str], list[tuple[str, bool]]]:
-    """Play calls through the client of the MCP package; return the tools' names, and each text and whether it failed."""
+    """Play calls through the client of the MCP package; return the tools, and each text and whether it failed."""
     mcp = pytest.importorskip("mcp", reason="needs the MCP package")
 
     async def run() -> tuple[list[str], list[tuple[str, bool]]]:
@@ -74,6 +74,7 @@ def test_a_client_and_a_server_of_the_mcp_package(tmp_path: Path) -> None:
     assert [(one.memory_id, one.retrieval_id) for one in log.feedback] == [("note-1", search.id)]
 
 
+@pytest.mark.slow  # the command waits for the log at its end
 def test_lines_pass_as_they_are_while_the_log_cannot_be_written(tmp_path: Path) -> None:
     own = {"jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": {"name": FEEDBACK, "arguments": {}}}
     lines = [
@@ -170,6 +171,6 @@ def test_a_packaged_mapping_with_its_server(
     log = log_of(tmp_path)
     assert [word for one in log.memories for word in ("oboe", "dog") if word in one.text] == ["oboe", "dog"]
     (search,) = log.retrievals
-    assert "oboe" in search.results[0].text
+    assert any("oboe" in one.text for one in search.results)
     assert {one.memory_id for one in search.results} <= {one.id for one in log.memories}
     assert [one.retrieval_id for one in log.answers] == [search.id]
