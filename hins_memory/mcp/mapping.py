@@ -164,7 +164,8 @@ def read_mapping(name: str) -> Mapped:
         import tomli as tomllib
     try:
         if name in packaged():
-            text = resources.files(__package__).joinpath("mappings", f"{name}.toml").read_text(encoding="utf-8")
+            file = resources.files(__package__).joinpath("mappings").joinpath(f"{name}.toml")
+            text = file.read_text(encoding="utf-8")
         else:
             text = Path(name).expanduser().read_text(encoding="utf-8")
         content = tomllib.loads(text)

@@ -15,7 +15,7 @@ from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.log.capture import Capture, make_feedback, never_raises
 from hins_memory.log.reader import LogReader
-from hins_memory.mcp.mapping import Mapped, ToolMap
+from hins_memory.mcp.mapping import Mapped, Template, ToolMap
 from hins_memory.types import Answer, Deletion, Memory, RankedMemory, Retrieval, Scope, new_id
 
 __all__ = ["Session"]
@@ -143,8 +143,8 @@ class Session:
 
     def _added(self, tool: ToolMap, call: Mapping[str, Any], scope: Scope) -> None:
         for one, id_, text in _memories(tool, call):
-            about = {name: tool.fields[name].fill(one) for name in ("speaker", "topic") if name in tool.fields}
-            self._capture.record(Memory(id_, scope, scope.key, text, **about))
+            speaker, topic = (tool.fields.get(name, Template("")).fill(one) for name in ("speaker", "topic"))
+            self._capture.record(Memory(id_, scope, scope.key, text, speaker, topic=topic))
 
     def _deleted(self, tool: ToolMap, call: Mapping[str, Any], scope: Scope) -> None:
         if "speaker" not in tool.fields:
