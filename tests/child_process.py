@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -32,6 +33,7 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _run(folder: str, code: str, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+    gc.freeze()
     for number, name in ((1, "out"), (2, "errors")):
         os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT, 0o600), number)
     os.environ.clear()

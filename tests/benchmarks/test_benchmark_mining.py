@@ -1,17 +1,14 @@
 """The miner's performance benchmark, on a few made-up conversations."""
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
+import mining
 import numpy as np
 import pytest
 
 from hins_memory.errors import ConfigError
 from parts.mining.synthetic import Plan, WordVectors, chats, synthetic_logs
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "mining.py"
 
 
 @pytest.mark.slow
@@ -54,10 +51,10 @@ def test_persona_chats_are_read_from_their_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_quick_run_measures_both_miners(tmp_path):
+def test_the_quick_run_measures_both_miners(tmp_path, monkeypatch):
     result = tmp_path / "result.json"
-    command = [sys.executable, str(SCRIPT), "--sizes", "300", "--json", str(result)]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    monkeypatch.setattr(sys, "argv", [mining.__file__, "--sizes", "300", "--json", str(result)])
+    mining.main()
     written = json.loads(result.read_text())
     assert {row["miner"] for row in written["rows"]} == {"hins", "mine_hard_negatives"}
     assert all(row["examples"] > 0 and row["seconds"] > 0 and row["peak_mib"] > 50 for row in written["rows"])
@@ -65,9 +62,10 @@ def test_the_quick_run_measures_both_miners(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_log_of_so_many_events_is_mined_from_the_disk(tmp_path):
+def test_a_log_of_so_many_events_is_mined_from_the_disk(tmp_path, monkeypatch):
     target = tmp_path / "result.json"
-    subprocess.run([sys.executable, str(SCRIPT), "--events", "2000", "--json", str(target)], check=True, timeout=300)
+    monkeypatch.setattr(sys, "argv", [mining.__file__, "--events", "2000", "--json", str(target)])
+    mining.main()
     (row,) = json.loads(target.read_text())["rows"]
     assert 2000 <= row["events"] < 3000
     assert row["users"] > 1

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import capture
 import pytest
-from capture import _compare
+import swap
 
 from hins_memory import Memory
 from hins_memory.config import Settings
 from hins_memory.errors import HinsError
 from parts.swapping.load import Call, Load, agent_behind, check_store, fill_store, memory_text, percentile, user_of
-
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 def test_no_two_memories_have_the_same_text() -> None:
@@ -31,7 +28,7 @@ def test_percentiles_are_in_milliseconds() -> None:
 
 
 def test_the_overhead_is_the_median_of_the_ratios_of_pairs() -> None:
-    found = _compare([[0.010, 0.012, 0.010]] * 3, [[0.011, 0.011, 0.013]] * 3, [0.0002] * 8 + [0.0004])
+    found = capture._compare([[0.010, 0.012, 0.010]] * 3, [[0.011, 0.011, 0.013]] * 3, [0.0002] * 8 + [0.0004])
     assert found["median_overhead"] == pytest.approx(0.1)
     assert found["calls"] == 120
     assert found["median_added_ms"] == pytest.approx(0.2)
@@ -67,19 +64,20 @@ def test_the_load_finds_out_what_is_lost_or_mixed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "options", "zero"),
     [
-        ("swap.py", ["--memories", "120", "--pause", "0.05"], ("failed_searches", "mixed_searches", "lost_writes")),
-        ("capture.py", ["--sizes", "120"], ("lost_events",)),
+        (swap, ["--memories", "120", "--pause", "0.05"], ("failed_searches", "mixed_searches", "lost_writes")),
+        (capture, ["--sizes", "120"], ("lost_events",)),
     ],
 )
-def test_a_quick_run_gives_the_figures(tmp_path: Path, script: str, options: list[str], zero: tuple[str, ...]) -> None:
+def test_a_quick_run_gives_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Any, options: list[str], zero: tuple[str, ...]
+) -> None:
     result = tmp_path / "result.json"
-    command = [sys.executable, str(FOLDER / script), "--quick", *options, "--json", str(result)]
     # As a user has it: a new store begins with the starter.
-    environment = {name: value for name, value in os.environ.items() if name != "HINS_BASE"}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    monkeypatch.delenv("HINS_BASE")
+    monkeypatch.setattr(sys, "argv", [script.__file__, "--quick", *options, "--json", str(result)])
+    script.main()
     figures = json.loads(result.read_text())["figures"]
     assert {name: figures[name] for name in zero} == dict.fromkeys(zero, 0)
-    if script == "swap.py":
+    if script is swap:
         assert figures["reembed_speedup"] > 1
         assert 0 < figures["flip_ms"] < 5000

@@ -1,9 +1,6 @@
 """The training benchmark: its examples, its figures, and a run in which three trainers take turns."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +8,6 @@ import training
 
 from parts.datasets.locomo import load_locomo
 from parts.training.trainers import PEERS, hardware, locomo_splits, raced, sample_split
-
-SCRIPT = Path(training.__file__)
 
 
 @pytest.mark.slow
@@ -63,8 +58,7 @@ def test_the_processor_is_described():
 @pytest.mark.slow
 def test_the_quick_run_trains_with_all_that_the_processor_can_race(tmp_path, shallow_folder):
     result = tmp_path / "result.json"
-    command = [sys.executable, str(SCRIPT), "--quick", "--base", str(shallow_folder), "--json", str(result)]
-    subprocess.run(command, check=True, capture_output=True, timeout=600)
+    assert training.main(["--quick", "--base", str(shallow_folder), "--json", str(result)]) == 0
     found = json.loads(result.read_text(encoding="utf-8"))
     figures = found["figures"]
     assert [row["trainer"] for row in found["rows"]] == raced()

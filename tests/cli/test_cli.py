@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 import typer
+from child_process import run_python
 from pipeline_world import play, sample
 from typer.testing import CliRunner
 
@@ -262,16 +263,16 @@ def test_doctor_finds_everything(hins: Hins) -> None:
 
 
 @pytest.mark.slow
-def test_doctor_names_the_command_that_repairs_a_plugin(tmp_path: Path) -> None:
+def test_doctor_names_the_command_that_repairs_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A real broken plugin: an installed distribution whose module needs something that is not there.
     info = tmp_path / "broken-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[hins_memory]\nbroken = broken_plugin\n")
     (tmp_path / "broken_plugin.py").write_text("import a_module_that_is_missing\n")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "HINS_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-c", "from hins_memory.cli import main; main()", "doctor", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    monkeypatch.setenv("HINS_HOME", str(tmp_path / "home"))
+    program = "import sys; sys.path.insert(0, sys.argv.pop()); from hins_memory.cli import main; main()"
+    done = run_python(program, "doctor", "--json", str(tmp_path))
     assert done.returncode == 1, done.stderr
     failed = [one for one in json.loads(done.stdout)["checks"] if one["ok"] is False]
     assert [one["name"] for one in failed] == ["plugin broken"]

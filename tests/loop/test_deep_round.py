@@ -31,7 +31,13 @@ TOWER = LoopSettings(train=TrainSettings(mode="tower", learning_rate=1e-3))
 
 #: A gate that asks for a gain on held-out questions and for nothing else.
 OPEN = GateSettings(held_out_share=0.2, min_queries=5, max_general_loss=1.0, max_cutoff_shift=10.0)
-AUTO = replace(QUICK, train=replace(QUICK.train, mode="tower", min_steps=40), gate=OPEN, deep="auto", deep_gain=-1.0)
+AUTO = replace(
+    QUICK,
+    train=replace(QUICK.train, mode="tower", min_steps=40, batch_size=16, max_tokens=32),
+    gate=OPEN,
+    deep="auto",
+    deep_gain=-1.0,
+)
 
 
 def trial(gain: float) -> Trial:

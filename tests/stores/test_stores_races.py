@@ -50,11 +50,14 @@ def test_two_processes_at_once_leave_the_store_whole(
             ended = [worker.read() for worker in workers]
             assert "done" in ended, (orders, ended)
             assert all(end == "done" or end.startswith("SwapError") for end in ended), (orders, ended)
-            # every process follows within a second
-            time.sleep(1.2)
-            memory.search("Which number?", filters={"user_id": "ann"})
             serves = Registry(world.settings).live_index(agent(memory).store_id)
             assert serves is not None
+            # every process follows within a second
+            until = time.monotonic() + 1.2
+            while agent(memory).encoder_version != serves.version and time.monotonic() < until:
+                time.sleep(0.05)
+                memory.search("Which number?", filters={"user_id": "ann"})
+            memory.search("Which number?", filters={"user_id": "ann"})
             assert agent(memory).encoder_version == serves.version
             assert Registry(world.settings).shadow_index(agent(memory).store_id) is None
             assert rows(agent(memory).live_indexes()[0]) == stored

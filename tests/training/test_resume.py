@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from child_process import run_python
 from train_world import checkpoint_every, examples, quick
 
 from hins_memory.errors import TrainingError
@@ -19,7 +17,7 @@ from hins_memory.training.fit.checkpoints import check_space, latest_checkpoint,
 
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).parent
+WORKER = Path(__file__).with_name("kill_worker.py")
 
 
 def checkpoint(folder: Path, step: int, *, complete: bool = True) -> Path:
@@ -33,13 +31,7 @@ def checkpoint(folder: Path, step: int, *, complete: bool = True) -> Path:
 
 
 def test_kill_and_resume_give_the_same_weights(tmp_path, tiny_folder):
-    done = subprocess.run(
-        [sys.executable, str(HERE / "kill_worker.py"), str(tiny_folder), str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = run_python(WORKER.read_text(encoding="utf-8"), str(tiny_folder), str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout.splitlines()[-1])
     points = report["points"]
