@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -129,3 +130,15 @@ def test_a_tower_alone_goes_out_and_comes_in(settings, tower_version, tmp_path):
     found = hins(settings, "import", tmp_path / "tower.safetensors")
     assert found["manifest"]["parent"] == tower_version.id != found["version"]
     assert hins(settings, "export", "--delta", tower_version.id, "x.zip", code=2)["error"]["type"] == "ConfigError"
+
+
+def test_a_version_is_exported_as_a_graph_that_serving_uses(settings, versions, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    made = hins(settings, "export", "--onnx", versions[0].id)
+    assert (made["version"], made["precision"]) == (versions[0].id, "fp32")
+    assert made["bytes"] == sum(one.stat().st_size for one in Path(made["path"]).iterdir())
+    # 8 bits are judged on held-out traffic, of which there is none.
+    refused = hins(settings, "export", "--onnx", "--int8", versions[0].id, code=3)
+    assert refused["error"]["type"] == "NotEnoughDataError"
+    for wrong in (["--onnx", versions[0].id, tmp_path / "x.zip"], ["--int8", versions[0].id]):
+        assert hins(settings, "export", *wrong, code=2)["error"]["type"] == "ConfigError"
