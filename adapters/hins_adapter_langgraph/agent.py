@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langgraph.store.base import GetOp, PutOp, SearchOp
 
-from hins_adapter_langgraph.embedding import FrameworkEncoder, HinsEmbeddings
+from hins_adapter_langgraph.embedding import HinsEmbeddings
 from hins_adapter_langgraph.index import StoreIndex, written_ids
 from hins_adapter_langgraph.kinds import Kind, kind_of
 from hins_memory.errors import AgentError
 from hins_memory.registry.loader import EncoderSource
-from hins_memory.registry.registry import Registry, index_suffix
-from hins_memory.sdk import AgentTable, AttachOptions, Binding, StoreAgent
+from hins_memory.registry.registry import Registry
+from hins_memory.sdk import AgentTable, AttachOptions, Binding, OwnEncoder, StoreAgent
 from hins_memory.types import Scope
-
-if TYPE_CHECKING:
-    from hins_memory.encoders.encoder import Encoder
 
 __all__ = ["LangGraphAgent", "open_agent"]
 
@@ -59,20 +56,12 @@ class LangGraphAgent(StoreAgent[Binding]):
         """
         if self._current is not None and (options.embedder is None or self.encoder_version):
             return
-        if self._own is None:
-            self.serve_as_asked(options, self._framework_own, _always_beside)
-            return
-        encoder: Any = self._own.encoder
-        if not self.serve_live():
-            self.serve(encoder.version, self.record_first(encoder, _never_beside))
-        if not self.current.suffix and encoder.space != self.current.space:
-            raise AgentError(
-                f"{self.store_id} holds vectors of {self.current.version}; its index embeds with {encoder.version}.",
-                "Make the store with HinsEmbeddings of the version that it holds.",
-            )
+        made_with: Any = None if self._own is None else self._own.encoder
+        self.serve_beside(options, self._framework_own, made_with)
 
     def _framework_own(self) -> tuple[Any, StoreIndex]:
-        return FrameworkEncoder(self._kind.store.embeddings), StoreIndex(self._kind, "", None)
+        embeddings = self._kind.store.embeddings
+        return OwnEncoder(embeddings.embed_documents, embeddings.embed_query), StoreIndex(self._kind, "", None)
 
     def steps(self, inner: Any, ops: Sequence[Any], scope_of: Callable[[Any], Scope | None]) -> Steps:
         """Do a batch of operations; yields each call of a store, so that it can be awaited.
@@ -140,14 +129,6 @@ def _merged(
 
 def _as_found(item: Any, hit: Any) -> Any:
     return type(hit)(item.namespace, item.key, item.value, item.created_at, item.updated_at, hit.score)
-
-
-def _always_beside(encoder: Encoder, known: bool) -> str:
-    return index_suffix(encoder.version)
-
-
-def _never_beside(encoder: Encoder, known: bool) -> str:
-    return ""
 
 
 def open_agent(store: Any, options: AttachOptions) -> LangGraphAgent | None:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from langchain_core.embeddings import Embeddings
 
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hins_memory.registry.loader import TextEncoder
-    from hins_memory.types import Role
 
-__all__ = ["FrameworkEncoder", "HinsEmbeddings"]
+__all__ = ["HinsEmbeddings"]
 
 
 class HinsEmbeddings(Embeddings):  # type: ignore[misc]  # langchain is not read by mypy
@@ -78,22 +77,3 @@ class HinsEmbeddings(Embeddings):  # type: ignore[misc]  # langchain is not read
             yield
         finally:
             self._documents = {}
-
-
-class FrameworkEncoder:
-    """The embeddings that a store was made with, as an encoder.
-
-    Args:
-        embeddings: the store's.
-    """
-
-    def __init__(self, embeddings: Any) -> None:
-        self._embeddings = embeddings
-
-    def encode(self, texts: Sequence[str], *, role: Role = "document") -> NDArray[np.float32]:
-        """Return the vectors of texts, of shape (len(texts), dim)."""
-        import numpy as np
-
-        if role == "query":
-            return np.asarray([self._embeddings.embed_query(text) for text in texts], dtype=np.float32)
-        return np.asarray(self._embeddings.embed_documents(list(texts)), dtype=np.float32)

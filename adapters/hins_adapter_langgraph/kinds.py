@@ -10,7 +10,6 @@ import json
 import queue
 import sys
 import threading
-import uuid
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 from hins_adapter_langgraph.embedding import HinsEmbeddings
 from hins_adapter_langgraph.naming import item_id, place_of
 from hins_memory.errors import AgentError
-from hins_memory.sdk import address_in
+from hins_memory.sdk import address_in, name_in_process
 
 __all__ = ["Kind", "kind_of"]
 
@@ -30,7 +29,6 @@ __all__ = ["Kind", "kind_of"]
 Vectors = dict[str, dict[str, list[float]]]
 # How many items are named in one statement.
 _AT_ONCE = 100
-_names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 _beside: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
@@ -50,7 +48,7 @@ class Kind(ABC):
     @property
     def name(self) -> str:
         """What identifies the store in every process, without secrets; of one in memory, in this process."""
-        return f"langgraph:{_names.setdefault(self.store, uuid.uuid4().hex)}"
+        return f"langgraph:{name_in_process(self.store)}"
 
     @abstractmethod
     def open(self, suffix: str, embeddings: HinsEmbeddings) -> Any:

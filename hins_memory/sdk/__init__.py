@@ -4,7 +4,7 @@ In: a framework's store as `TrackedIndex`es or `VectorFiles`, and its calls. Out
 recorded events.
 """
 
-from hins_memory.sdk.addresses import address_in
+from hins_memory.sdk.addresses import address_in, name_in_process
 from hins_memory.sdk.agent_base import AgentBase
 from hins_memory.sdk.agents import AgentTable
 from hins_memory.sdk.attachment import (
@@ -83,6 +83,7 @@ __all__ = [
     "lock_folder",
     "made_by",
     "message_turns",
+    "name_in_process",
     "pages_of",
     "read_json",
     "record_first",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import uuid
+import weakref
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-__all__ = ["address_in", "without_secrets"]
+__all__ = ["address_in", "name_in_process", "without_secrets"]
 
 # A pair of a connection string as PostgreSQL's own library takes it: host=db dbname='a name'.
 _PAIR = re.compile(r"(\w+)\s*=\s*('(?:\\.|[^'])*'|\S*)")
+# By their ids: not every object can be a key.
+_names: dict[int, str] = {}
 _URLS = ("url", "connection_string", "cluster_url", "cloud_id")
 
 
@@ -26,6 +30,14 @@ def address_in(config: Any) -> str:
         return f"{place}/{database}" if database else place
     path = getattr(config, "path", None)
     return str(Path(path).resolve()) if path else "default"
+
+
+def name_in_process(store: Any) -> str:
+    """Return what identifies an object that lives in the memory of this process; no other process has it."""
+    if (name := _names.get(id(store))) is None:
+        name = _names[id(store)] = uuid.uuid4().hex
+        weakref.finalize(store, _names.pop, id(store), None)
+    return name
 
 
 def without_secrets(url: str) -> str:

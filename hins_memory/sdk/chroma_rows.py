@@ -7,14 +7,13 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.plugins.protocols import Record
 from hins_memory.sdk.paging import pages_of
 from hins_memory.sdk.retry import with_retries
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from hins_memory.plugins.protocols import Record
 
 __all__ = ["ChromaRows"]
 
@@ -23,9 +22,11 @@ class ChromaRows:
     """What an index over a Chroma collection does with its rows; an adapter's index derives from it.
 
     It gives `collection` (Chroma's object), `guard` (excludes other threads where that is needed) and `as_record` (the
-    record of an id and its metadata).
+    record of an id and its metadata; not where the texts are Chroma's documents).
     """
 
+    #: whether a record's text is Chroma's document, and not in the metadata
+    texts_are_documents = False
     collection: Any
     guard: AbstractContextManager[Any]
     as_record: Callable[[Any, Any], Record]
@@ -49,6 +50,10 @@ class ChromaRows:
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """Return the records of those ids that exist."""
+        if self.texts_are_documents:
+            found = self._get(ids, "metadatas", "documents")
+            rows = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
+            return [Record(id_, text or "", payload or {}) for id_, text, payload in rows]
         found = self._get(ids, "metadatas")
         return [self.as_record(id_, payload) for id_, payload in zip(found["ids"], found["metadatas"], strict=True)]
 
@@ -71,7 +76,8 @@ class ChromaRows:
             stale = {record.id: dict.fromkeys(record.payload) for record in self.get([row.id for row in records])}
             upsert = partial(self.collection.upsert, ids=[record.id for record in records], embeddings=vectors)
             payloads = [{**stale.get(record.id, {}), **record.payload} for record in records]
-            with_retries(lambda: upsert(metadatas=payloads))
+            texts = {"documents": [record.text for record in records]} if self.texts_are_documents else {}
+            with_retries(lambda: upsert(metadatas=payloads, **texts))
 
     def delete(self, ids: Iterable[str]) -> None:
         """Delete records; ids that do not exist are ignored."""
@@ -79,10 +85,10 @@ class ChromaRows:
             with self.guard:
                 with_retries(lambda: self.collection.delete(ids=keys))
 
-    def _get(self, ids: Sequence[str], what: str) -> dict[str, Any]:
+    def _get(self, ids: Sequence[str], *what: str) -> dict[str, Any]:
         if not ids:
-            return {"ids": [], what: []}
+            return {"ids": [], **{one: [] for one in what}}
         with self.guard:
             keys = list(dict.fromkeys(ids))
-            found: dict[str, Any] = with_retries(lambda: self.collection.get(ids=keys, include=[what]))
+            found: dict[str, Any] = with_retries(lambda: self.collection.get(ids=keys, include=list(what)))
         return found

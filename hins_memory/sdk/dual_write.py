@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hins_memory.errors import AgentError, LogError
@@ -69,6 +70,15 @@ class WriteTracker:
             yield
         finally:
             self._written(ids)
+
+    @asynccontextmanager
+    async def tracked_async(self, ids: Sequence[Any]) -> AsyncIterator[None]:
+        """Do the same as `tracked` around a write that is awaited; recording and copying are done in another thread."""
+        await asyncio.to_thread(self._about_to_write, ids)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self._written, ids)
 
     def copy_clear(self) -> None:
         """Delete every row of the shadow, after every row of the store was deleted."""

@@ -34,17 +34,21 @@ class OwnEncoder:
     """A framework's own encoder, as a binding has it.
 
     Args:
-        embed: texts -> unit vectors, of shape (len(texts), dim), the same of queries and documents.
+        embed: texts -> unit vectors, of shape (len(texts), dim).
+        query: text -> the vector of a query, of shape (dim,), where it is another one than that of a document.
     """
 
-    def __init__(self, embed: Callable[[Sequence[str]], Any]) -> None:
+    def __init__(self, embed: Callable[[list[str]], Any], query: Callable[[str], Any] | None = None) -> None:
         self._embed = embed
+        self._query = query
 
     def encode(self, texts: Sequence[str], *, role: Role = "document") -> NDArray[np.float32]:
         """Return the vectors of texts, of shape (len(texts), dim)."""
         import numpy as np
 
-        return np.asarray(self._embed(list(texts)), dtype=np.float32)
+        by_one = self._query if role == "query" else None
+        vectors = self._embed(list(texts)) if by_one is None else [by_one(text) for text in texts]
+        return np.asarray(vectors, dtype=np.float32)
 
 
 class ObjectAgent(StoreAgent[Binding], OutcomeMethods):
@@ -69,13 +73,20 @@ class ObjectAgent(StoreAgent[Binding], OutcomeMethods):
         self.settings = options.resolved_settings
         super().__init__(self.store_of(memory), EncoderSource(Registry(self.settings), options.model), shared=True)
         self.memory = memory
-        self.serve_as_asked(options, self.own)
+        self.open(options)
         #: records what the object does
         self.recorder = Recorder().join(self.settings, capture=options.capture)
 
     @abstractmethod
     def store_of(self, memory: Any) -> str:
         """Return what identifies the object's store in every process, without secrets, e.g. ``notebook:/notes.db``."""
+
+    def open(self, options: AttachOptions) -> None:
+        """Serve with what is recorded, or as the options say.
+
+        Override it with `serve_beside` where the framework's own store is to stay as the framework has it.
+        """
+        self.serve_as_asked(options, self.own)
 
     @abstractmethod
     def own(self) -> tuple[TextEncoder, TrackedIndex]:
@@ -106,11 +117,15 @@ class ObjectPlugin(AdapterPlugin):
         """Return whether an object is one of the framework's."""
         return isinstance(memory, self.memory_type)
 
+    def load_agent_type(self) -> type[ObjectAgent]:
+        """Return the class of the agents; override it where importing that imports the framework."""
+        return self.agent_type
+
     def attach(self, memory: Any, options: AttachOptions) -> Any:
         """Let the agent's methods take the place of the object's; attaching again replaces the options."""
         if self.agent_of(memory) is not None:
             self.detach(memory)
-        agent = self.agent_type(memory, options)
+        agent = self.load_agent_type()(memory, options)
         vars(memory).update({name: getattr(agent, name) for name in agent.methods}, **{_SLOT: agent})
         return memory
 

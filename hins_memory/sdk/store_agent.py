@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from hins_memory.common.tracing import span
 from hins_memory.errors import AgentError
 from hins_memory.plugins.protocols import Index
+from hins_memory.registry.registry import index_suffix
 from hins_memory.sdk.binding_agent import Binding, BindingAgent
 from hins_memory.sdk.context import set_to
 from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
@@ -120,8 +122,20 @@ class StoreAgent(BindingAgent[_B]):
         if id(self) not in _pinned.get({}):
             self.refresh_if_due()
         binding = self.binding if scope is None else self.load_scoped(scope)
-        searching = nullcontext() if scope is None else span("hins.search", store=self.store_id)
-        with searching, set_to(_pinned, {**_pinned.get({}), id(self): binding}):
+        with _traced(self.store_id, scope), set_to(_pinned, {**_pinned.get({}), id(self): binding}):
+            yield binding
+
+    @asynccontextmanager
+    async def pin_async(self, scope: Scope | None = None) -> AsyncIterator[_B]:
+        """Do the same as `pin` in a coroutine; what may take long is done in another thread."""
+
+        def prepared() -> _B:
+            if id(self) not in _pinned.get({}):
+                self.refresh_if_due()
+            return self.binding if scope is None else self.load_scoped(scope)
+
+        binding = await asyncio.to_thread(prepared)
+        with _traced(self.store_id, scope), set_to(_pinned, {**_pinned.get({}), id(self): binding}):
             yield binding
 
     def load_scoped(self, scope: Scope) -> _B:
@@ -180,6 +194,34 @@ class StoreAgent(BindingAgent[_B]):
         self.serve_framework_encoder(cast("_B", Binding(encoder, "", "", (index,))))
         if options.embedder is not None:
             reembed(self, first_encoder(self.encoders, options.embedder), self.encoders.registry)
+
+    def serve_beside(
+        self,
+        options: AttachOptions,
+        own: Callable[[], tuple[TextEncoder, TrackedIndex]],
+        made_with: Encoder | None = None,
+    ) -> None:
+        """Serve as asked, with the vectors of other encoders beside the framework's own store, whose suffix is "".
+
+        Args:
+            options: how the store is attached.
+            own: returns the framework's own encoder and index.
+            made_with: the encoder of the framework's own vectors, where it is one of hins-memory; it serves until a
+                swap, whatever the options say.
+
+        Raises:
+            AgentError: see `serve_as_asked`, or the store holds vectors of another version than `made_with`.
+        """
+        if made_with is None:
+            self.serve_as_asked(options, own, _always_beside)
+            return
+        if not self.serve_live():
+            self.serve(made_with.version, self.record_first(made_with, _never_beside))
+        if not self.current.suffix and made_with.space != self.current.space:
+            raise AgentError(
+                f"{self.store_id} holds vectors of {self.current.version}; it was made with {made_with.version}.",
+                "Make it with the version that it holds.",
+            )
 
     def serve_framework_encoder(self, binding: _B) -> None:
         """Serve from the framework's own encoder and store, so that they can be swapped."""
@@ -297,6 +339,18 @@ class StoreAgent(BindingAgent[_B]):
     @staticmethod
     def _pairs(source: Binding, target: Binding) -> Iterator[tuple[TrackedIndex, TrackedIndex]]:
         return zip(source.indexes(), target.indexes(), strict=True)
+
+
+def _traced(store_id: str, scope: Scope | None) -> AbstractContextManager[Any]:
+    return nullcontext() if scope is None else span("hins.search", store=store_id)
+
+
+def _always_beside(encoder: Encoder, known: bool) -> str:
+    return index_suffix(encoder.version)
+
+
+def _never_beside(encoder: Encoder, known: bool) -> str:
+    return ""
 
 
 def _note_changes(registry: Registry, key: str, index: TrackedIndex, ids: Sequence[Any]) -> bool:

@@ -75,7 +75,11 @@ class AdapterDriver(ABC):
 
     @abstractmethod
     def search(self, memory: Any, query: str, user: Any, limit: int) -> Found:
-        """Search what was stored for a user."""
+        """Search what was stored for a user; the texts are as they were stored."""
+
+    def said(self, text: str) -> str:
+        """Return what was stored, of what the framework made of it; as it is, where it puts nothing around it."""
+        return text
 
     def turn(self, memory: Any) -> AgentTurn:
         """Return the context manager of a turn."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,9 +118,16 @@ class ContractWorld:
         return agent
 
     def logs(self) -> list[ScopeLog]:
-        """Return what the log holds, an owner at a time, after writing what waits."""
+        """Return what the log holds, an owner at a time, after writing what waits; texts are as they were stored."""
         assert flush_all(), "events were not written in time"
-        return list(LogReader(open_database(self.settings.database_url)).scope_logs())
+        return [self._said(log) for log in LogReader(open_database(self.settings.database_url)).scope_logs()]
+
+    def _said(self, log: ScopeLog) -> ScopeLog:
+        def said(one: Any) -> Any:
+            return replace(one, text=self.driver.said(one.text))
+
+        retrievals = (replace(one, results=tuple(map(said, one.results))) for one in log.retrievals)
+        return replace(log, memories=tuple(map(said, log.memories)), retrievals=tuple(retrievals))
 
     def load(self, version: str) -> Encoder:
         """Return the encoder of a version."""
@@ -154,8 +161,9 @@ class ContractWorld:
         return found
 
     def texts(self) -> dict[str, str]:
-        """Return the texts of all live indexes, by their ids there."""
-        return {id_: text for records in self.stored().values() for id_, (text, _, _) in records.items()}
+        """Return the texts of all live indexes as they were stored, by their ids there."""
+        rows = [row for records in self.stored().values() for row in records.items()]
+        return {id_: self.driver.said(text) for id_, (text, _, _) in rows}
 
     def assert_in_one_space(self) -> None:
         """Check that every stored vector is what the serving encoder makes of its text."""

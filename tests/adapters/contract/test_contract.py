@@ -6,14 +6,16 @@ import child_process  # noqa: F401  # the processes of the suite import what tho
 import pytest
 from drivers import Mem0Driver, MemoryosDriver, NotebookDriver
 from langgraph_drivers import InMemoryDriver, LangGraphDriver
+from llamaindex_drivers import LlamaIndexDriver
 
 from hins_memory.testing import AdapterContract
 
 pytest.importorskip("mem0", reason="needs mem0ai")
 pytest.importorskip("langgraph.store.sqlite", reason="needs the extra langgraph")
+pytest.importorskip("llama_index.vector_stores.chroma", reason="needs the extra llamaindex")
 
 
 class TestContract(AdapterContract):
     """The adapters of this project, and the example of the documentation."""
 
-    drivers = (Mem0Driver, MemoryosDriver, NotebookDriver, LangGraphDriver, InMemoryDriver)
+    drivers = (Mem0Driver, MemoryosDriver, NotebookDriver, LangGraphDriver, InMemoryDriver, LlamaIndexDriver)
