@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+import hins_memory
 from hins_memory.config import Settings
 from hins_memory.data.sample_conversations import SampleConversation, load_sample
 from hins_memory.errors import ConfigError
@@ -57,9 +58,16 @@ def _langgraph(settings: Settings, base: str) -> Player:
     return LangGraphPlayer(settings, base)
 
 
+def _llamaindex(settings: Settings, base: str) -> Player:
+    from parts.agents.llamaindex import LlamaIndexPlayer
+
+    return LlamaIndexPlayer(settings, base)
+
+
 #: How each framework's player is made, and the packages whose versions are written.
 AGENTS: Mapping[str, tuple[Callable[[Settings, str], Player], tuple[str, ...]]] = {
     "langgraph": (_langgraph, ("langgraph", "langgraph-checkpoint")),
+    "llamaindex": (_llamaindex, ("llama-index-core", "llama-index-vector-stores-chroma")),
 }
 
 
@@ -94,7 +102,7 @@ def _run(arguments: argparse.Namespace) -> None:
             stage("the gate did not let it pass; it is swapped in all the same, to be measured")
             pipeline.swap(report.version, force=True)
         after = _scores(player, unseen)
-        player.memory.close()
+        hins_memory.detach(player.memory)
     gain = paired_bootstrap(after, before, seed=arguments.seed)
     figures = {
         "ndcg_before": float(before.mean()),

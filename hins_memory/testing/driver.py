@@ -78,7 +78,11 @@ class AdapterDriver(ABC):
         """Search what was stored for a user; the texts are as they were stored."""
 
     def said(self, text: str) -> str:
-        """Return what was stored, of what the framework made of it; as it is, where it puts nothing around it."""
+        """Return what was stored or asked, of what the framework made of it; as it is, where it puts nothing around it.
+
+        Texts that are stored are to be found by themselves: where the framework puts something around these alone,
+        `search` puts the same around what it asks.
+        """
         return text
 
     def turn(self, memory: Any) -> AgentTurn:

@@ -126,8 +126,11 @@ class ContractWorld:
         def said(one: Any) -> Any:
             return replace(one, text=self.driver.said(one.text))
 
-        retrievals = (replace(one, results=tuple(map(said, one.results))) for one in log.retrievals)
-        return replace(log, memories=tuple(map(said, log.memories)), retrievals=tuple(retrievals))
+        retrievals = tuple(
+            replace(one, query=self.driver.said(one.query), results=tuple(map(said, one.results)))
+            for one in log.retrievals
+        )
+        return replace(log, memories=tuple(map(said, log.memories)), retrievals=retrievals)
 
     def load(self, version: str) -> Encoder:
         """Return the encoder of a version."""

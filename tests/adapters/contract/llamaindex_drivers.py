@@ -73,7 +73,8 @@ class LlamaIndexDriver(AdapterDriver):
         from llama_index.core.llms import ChatMessage
 
         memory.similarity_top_k = limit
-        found = await memory.aget([ChatMessage(role="user", content=query)], session_id=user)
+        asked = ChatMessage(role="user", content=f"<message role='user'>{query}</message>")
+        found = await memory.aget([asked], session_id=user)
         rows = self._rows(memory)
         return [(rows[text], text) for text in _SAID.findall(found)]
 
