@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from child_process import run_python
 
 from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
@@ -115,18 +115,15 @@ def test_the_guide_shows_the_examples_as_they_are() -> None:
 
 
 @pytest.mark.slow
-def test_the_example_works_as_an_installed_package(tmp_path: Path, first_layer_folder: Path) -> None:
+def test_the_example_works_as_an_installed_package(
+    tmp_path: Path, first_layer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("setuptools")
     source, site = tmp_path / "source", tmp_path / "site"
     shutil.copytree(EXAMPLE, source)
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
     subprocess.run([*install, "--target", str(site), str(source)], check=True, timeout=120)
-    environment = os.environ | {"PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1", "HINS_BASE": str(first_layer_folder)}
-    done = subprocess.run(
-        [sys.executable, "-c", _USE, str(tmp_path / "home")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+    monkeypatch.setenv("HINS_BASE", str(first_layer_folder))
+    installed = "import sys; sys.path.insert(0, sys.argv.pop())\n"
+    done = run_python(installed + _USE, str(tmp_path / "home"), str(site))
     assert done.stdout.endswith("DONE\n"), done.stderr

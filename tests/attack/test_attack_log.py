@@ -30,7 +30,7 @@ from hins_memory.types import Deletion, Event, Memory, Scope, Turn
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and fork")
 
-_STEPS = int(os.environ.get("HINS_ATTACK_STEPS", "250"))
+_STEPS = int(os.environ.get("HINS_ATTACK_STEPS", "120"))
 _STEPS_OF_ONE = 40
 _WORKERS = 4
 _SECONDS = 60.0

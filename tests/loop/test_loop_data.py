@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from hins_memory.database.engine import open_database
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import HinsError
 from hins_memory.log.writer import LogWriter
 from hins_memory.loop.data import LoopData
@@ -49,6 +50,11 @@ def statements(action):
     return found
 
 
+@pytest.fixture
+def encoder(tiny_folder):
+    return Encoder.load(tiny_folder)
+
+
 class CountingEncoder:
     """An encoder that notes which texts it is asked for."""
 
@@ -62,13 +68,11 @@ class CountingEncoder:
 
 
 @pytest.mark.slow
-def test_a_round_reads_each_owner_once_and_looks_up_the_owners_as_often_for_many_as_for_few(
-    engine, stock_encoder, tmp_path
-):
+def test_a_round_reads_each_owner_once_and_looks_up_the_owners_as_often_for_many_as_for_few(engine, encoder, tmp_path):
     data = LoopData(engine, LoopSettings())
 
     def read():
-        with EvidenceStore(tmp_path / "evidence", stock_encoder, MineSettings()) as store:
+        with EvidenceStore(tmp_path / "evidence", encoder, MineSettings()) as store:
             data.collect(store)
             data.mine(store, tmp_path / "x.parquet")
             return len(store)
@@ -83,15 +87,15 @@ def test_a_round_reads_each_owner_once_and_looks_up_the_owners_as_often_for_many
     assert owners == 4, "one reading for each of the four more owners"
 
 
-def test_evidence_is_not_made_again_for_an_owner_that_did_not_change(engine, stock_encoder, tmp_path):
+def test_evidence_is_not_made_again_for_an_owner_that_did_not_change(engine, encoder, tmp_path):
     write(engine, ("ann", "bea"))
     data = LoopData(engine, LoopSettings())
-    with EvidenceStore(tmp_path / "evidence", stock_encoder, MineSettings()) as store:
+    with EvidenceStore(tmp_path / "evidence", encoder, MineSettings()) as store:
         data.collect(store)
         before = {one.scope.user: one for one in store}
     LogWriter(engine).write([Memory("more", Scope(user="bea"), "c0", "Bea has a dog.", "bea", time=5.0)])
     asked = []
-    counting = CountingEncoder(stock_encoder, asked)
+    counting = CountingEncoder(encoder, asked)
     with EvidenceStore(tmp_path / "evidence", counting, MineSettings()) as store:
         data.collect(store)
         after = {one.scope.user: one for one in store}
@@ -105,21 +109,21 @@ def test_evidence_is_not_made_again_for_an_owner_that_did_not_change(engine, sto
 
 
 @pytest.mark.slow
-def test_two_processes_do_not_share_a_store(stock_encoder, tmp_path):
+def test_two_processes_do_not_share_a_store(encoder, tmp_path):
     with (
-        EvidenceStore(tmp_path / "evidence", stock_encoder, MineSettings()),
+        EvidenceStore(tmp_path / "evidence", encoder, MineSettings()),
         pytest.raises(HinsError, match="Another process"),
     ):
-        EvidenceStore(tmp_path / "evidence", stock_encoder, MineSettings())
+        EvidenceStore(tmp_path / "evidence", encoder, MineSettings())
 
 
 @pytest.mark.slow
-def test_the_owners_asked_for_come_once_and_progress_ends_at_their_number(engine, stock_encoder, tmp_path):
+def test_the_owners_asked_for_come_once_and_progress_ends_at_their_number(engine, encoder, tmp_path):
     told = []
     write(engine, ("ann", "bea", "cem"))
     data = LoopData(engine, LoopSettings(), lambda *step: told.append(step))
     asked = [Scope(user="cem", run="r1"), Scope(user="ann"), Scope(user="cem"), Scope(user="nobody")]
-    with EvidenceStore(tmp_path / "evidence", stock_encoder, MineSettings()) as store:
+    with EvidenceStore(tmp_path / "evidence", encoder, MineSettings()) as store:
         data.collect(store, asked)
         assert [one.scope.user for one in store] == ["cem", "ann"]
         data.mine(store, tmp_path / "x.parquet")

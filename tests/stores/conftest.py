@@ -56,7 +56,9 @@ def _await_server(server: subprocess.Popen[bytes], url: str) -> None:
 
 
 @pytest.fixture
-def world(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) -> Iterator[StoreWorld]:
+def world(
+    request: pytest.FixtureRequest, tmp_path: Path, settings: Settings, shallow_base: Path
+) -> Iterator[StoreWorld]:
     """A store of the kind that the test is parametrised with, empty."""
     name: str = request.param
     collection = f"store{next(_numbers)}"
@@ -76,7 +78,12 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) ->
     if name == "qdrant":
         config |= {"on_disk": True}
     made = StoreWorld(
-        name, {"provider": name.partition("-")[0], "config": config}, settings, name in SERVERS, "chroma" not in name
+        name,
+        {"provider": name.partition("-")[0], "config": config},
+        settings,
+        shallow_base,
+        name in SERVERS,
+        "chroma" not in name,
     )
     yield made
     made.close()

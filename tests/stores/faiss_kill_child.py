@@ -5,6 +5,7 @@ after it, and the states that were found after a kill at each step.
 """
 
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
+import faiss  # noqa: F401
 import numpy as np
 from hins_adapter_mem0.indexes import open_index
 from hins_adapter_mem0.stores import StoreOpener
@@ -19,6 +21,8 @@ from mem0.configs.vector_stores.faiss import FAISSConfig
 
 from hins_memory.plugins.protocols import Record
 
+# What is imported, faiss too, is imported once for all forks, and no collection of theirs looks through it.
+gc.freeze()
 DIM = 4
 # What Python says of each of these before it does it; `os.replace` is a rename too.
 _STEPS = ("open", "os.rename", "os.remove", "os.mkdir", "os.chmod", "os.truncate")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ class StoreWorld:
     name: str
     vector_store: dict[str, Any]
     settings: Settings
+    #: the encoder that a new store begins with
+    base: Path
     #: whether several processes can have it open
     shared: bool
     #: whether its payloads may hold lists of anything
@@ -55,7 +58,7 @@ class StoreWorld:
             self.opened.pop().close()
 
     def load(self, version: str) -> Encoder:
-        return Encoder.load(Registry(self.settings).get(version).path if version.startswith("v0") else "stock")
+        return Encoder.load(Registry(self.settings).get(version).path if version.startswith("v0") else self.base)
 
 
 def agent(memory: Any) -> Any:

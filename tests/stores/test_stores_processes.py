@@ -166,8 +166,9 @@ def test_a_log_that_cannot_be_read_stops_no_operation(world: Any, tiny_version: 
 
 
 @every_server
-def test_a_process_that_only_records_follows_too(world: Any, tmp_path: Any) -> None:
+def test_a_process_that_only_records_follows_too(world: Any, tmp_path: Any, monkeypatch: Any) -> None:
     """It embeds with Mem0's own embedder, until another process re-embeds the store with hins."""
+    monkeypatch.setenv("HINS_BASE", "stock")
     from hins_adapter_mem0 import Memory
 
     import hins_memory
