@@ -27,6 +27,8 @@ ALLOWED: dict[str, set[str]] = {
     "log": {"common", "database", "plugins"},
     "evaluation": {"common", "data", "encoders"},
     "registry": {"common", "database", "encoders"},
+    # a Ray cluster's tasks and actors
+    "cluster": {"database", "encoders", "registry"},
     # the stages
     "mining": {"common", "data", "encoders"},
     "training": {"common", "data", "encoders", "evaluation"},
@@ -40,7 +42,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     # what joins the stages
     "loop": {
-        *("data", "database", "encoders", "evaluation", "log", "mining", "plugins", "registry", "swapping", "training"),
+        *("cluster", "data", "database", "encoders", "evaluation", "log", "mining", "plugins", "registry", "swapping"),
+        "training",
     },
     # the project over HTTP: it reads everything, and swaps and rolls back on a person's word
     "server": {
@@ -85,6 +88,7 @@ HEAVY = {
     "mem0",
     "openai",
     "mteb",
+    "ray",
 }
 # Imported by the room server alone, which the command line imports when it serves.
 SERVING = {"fastapi", "prometheus_client", "starlette", "uvicorn"}

@@ -58,6 +58,14 @@ _Patience = Annotated[
 _Seed = Annotated[
     int | None, typer.Option("--seed", metavar="N", help="Seed of everything that is sampled; default 0.")
 ]
+_Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Let a Ray cluster work: auto, HOST:PORT, ray://HOST:PORT, or local for this machine's cores.",
+    ),
+]
 _Version = Annotated[
     str | None, typer.Argument(metavar="[VERSION]", help="The encoder version; the newest if left out.")
 ]
@@ -70,6 +78,7 @@ def _loop(
     mine: Any = None,
     train: Any = None,
     deep: str | None = None,
+    ray: str | None = None,
 ) -> LoopSettings:
     """Return the settings of the stages: the options that were given, else the project's file, else the defaults."""
     from hins_memory.loop.settings import LoopSettings
@@ -78,7 +87,7 @@ def _loop(
         return {name: value for name, value in (values or {}).items() if value is not None}
 
     return LoopSettings.from_file(
-        settings.file(), base=base, seed=seed, deep=deep, mine=given(mine), train=given(train)
+        settings.file(), base=base, seed=seed, deep=deep, ray=ray, mine=given(mine), train=given(train)
     )
 
 
@@ -125,13 +134,14 @@ def mine(
         int | None,
         typer.Option("--memory-budget", metavar="BYTES", help="What the miner may hold beside an owner's log."),
     ] = None,
+    ray: _Ray = None,
 ) -> Result:
     """Show what training would learn from: examples, tiers, ratio, what was skipped and why. Changes no version."""
     from hins_memory.loop.pipeline import Pipeline
     from hins_memory.mining import render
 
     settings = settings_of(context)
-    loop = _loop(settings, seed=seed, mine={"negatives": negatives, "memory_budget": memory_budget})
+    loop = _loop(settings, seed=seed, mine={"negatives": negatives, "memory_budget": memory_budget}, ray=ray)
     with Bars() as bars:
         bars.waiting("loading the encoder")
         pipeline = Pipeline(settings, loop=loop, progress=bars)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from hins_memory.loop.split import (
     HeldOutSets,
     LabelledConversation,
     Unit,
+    by_owner,
     labelled,
     latest,
     newest,
@@ -116,16 +117,18 @@ class LoopData:
         """
         flush_all()
         store.purges = purge_count(self._engine)
-        reader = LogReader(self._engine)
         wanted = self._owners()
         if owners is not None:
             present = set(wanted)
             wanted = [owner for owner in dict.fromkeys(scope.owner for scope in owners) if owner in present]
+        self._collect(store, wanted)
+
+    def _collect(self, store: EvidenceStore, owners: Sequence[Scope]) -> None:
         # One call for all owners: each looks up which owners there are, which takes as long as there are many.
-        for done, log in enumerate(reader.scope_logs(wanted), 1):
+        for done, log in enumerate(LogReader(self._engine).scope_logs(owners), 1):
             store.add(log)
             if self._progress:
-                self._progress("read", done, len(wanted))
+                self._progress("read", done, len(owners))
 
     def _owners(self) -> list[Scope]:
         """Return the owners whose log is read."""
@@ -149,44 +152,75 @@ class LoopData:
         Raises:
             NotEnoughDataError: there are too few conversations with a query whose positive is known.
         """
-        conversations = self.labelled(store, training=True)
-        held = latest(conversations, self._loop.gate.held_out_share, self._loop.gate.min_queries)
-        seed, digests = self._loop.train.seed, {one.digest for one in held}
-        deciding: list[LabelledConversation] = []
-        rest = [one for one in conversations if one.digest not in digests]
-        if self._loop.train.patience:
-            deciding = latest(rest, _DECIDING_SHARE, _DECIDING_QUERIES)
-        elif weighs_keywords(agent):
-            deciding = newest(rest, _DECIDING_SHARE, (_DECIDING_QUERIES, _WEIGHT_QUERIES), _WEIGHT_LIMIT)
+        held, deciding = self._left_out(store, agent)
+        seed = self._loop.train.seed
         heldout_queries, training_queries = QuerySampler(seed), QuerySampler(seed)
         for one in HeldOutSets(store, [*held, *deciding], self.unit):
             heldout_queries.add((query.text for query in one.queries), one.documents.values())
         trained_on = [one.digest for one in deciding]
-        left_out: dict[str, list[LabelledConversation]] = {}
-        for conversation in (*held, *deciding):
-            left_out.setdefault(conversation.owner, []).append(conversation)
-        owners = len(store)
         writer = None if stored is None else StoredVectorsWriter(stored)
 
-        def training_evidence() -> Iterator[OwnerEvidence]:
-            for done, evidence in enumerate(store, 1):
-                with store.vector_folder().owner() as folder:
-                    left = without(evidence, left_out.get(evidence.scope.owner.key, ()), folder, self.unit)
-                    trained_on.extend(trained_digests(left, self.unit))
-                    if left.owner is not None:
-                        training_queries.add((query.query for query in left.queries), left.owner.texts)
-                    if writer is not None:
-                        store_owner(writer, left, store.encoder, self._loop.mine)
-                    yield left
-                if self._progress:
-                    self._progress("mine", done, owners)
+        def noted(left: OwnerEvidence) -> OwnerEvidence:
+            trained_on.extend(trained_digests(left, self.unit))
+            if left.owner is not None:
+                training_queries.add((query.query for query in left.queries), left.owner.texts)
+            if writer is not None:
+                store_owner(writer, left, store.encoder, self._loop.mine)
+            return left
 
         with writer or nullcontext():
-            report = mine_to_parquet(training_evidence(), store.encoder, path, self._loop.mine, self.public_texts())
+            report = self._mine_owners(store, path, by_owner([*held, *deciding]), noted)
         mixed = mix_file(path, seed)
         sets = HeldOutSets(store, deciding, self.unit)
         vectors = None if stored is None else StoredVectors(stored)
         return MinedData(report, mixed, tuple(trained_on), sets, training_queries, heldout_queries, vectors)
+
+    def mine_file(self, store: EvidenceStore, path: Path, agent: Agent | None = None) -> MineReport:
+        """Mine into the same file as `mine`, for reading: nothing is made that training needs beside it.
+
+        Raises:
+            NotEnoughDataError: as for `mine`.
+        """
+        held, deciding = self._left_out(store, agent)
+        report = self._mine_owners(store, path, by_owner([*held, *deciding]))
+        mix_file(path, self._loop.train.seed)
+        return report
+
+    def _left_out(
+        self, store: EvidenceStore, agent: Agent | None
+    ) -> tuple[list[LabelledConversation], list[LabelledConversation]]:
+        """Return what is held out for the gate, and what early stopping or the keyword weight is decided by."""
+        conversations = self.labelled(store, training=True)
+        held = latest(conversations, self._loop.gate.held_out_share, self._loop.gate.min_queries)
+        digests = {one.digest for one in held}
+        rest = [one for one in conversations if one.digest not in digests]
+        if self._loop.train.patience:
+            return held, latest(rest, _DECIDING_SHARE, _DECIDING_QUERIES)
+        if weighs_keywords(agent):
+            return held, newest(rest, _DECIDING_SHARE, (_DECIDING_QUERIES, _WEIGHT_QUERIES), _WEIGHT_LIMIT)
+        return held, []
+
+    def _mine_owners(
+        self,
+        store: EvidenceStore,
+        path: Path,
+        left_out: Mapping[str, Collection[LabelledConversation]],
+        noted: Callable[[OwnerEvidence], OwnerEvidence] | None = None,
+    ) -> MineReport:
+        """Mine all owners without what is left out of each; `noted` is told of the evidence that each is mined from."""
+        left = self._left(store, left_out)
+        owners = left if noted is None else map(noted, left)
+        return mine_to_parquet(owners, store.encoder, path, self._loop.mine, self.public_texts())
+
+    def _left(
+        self, store: EvidenceStore, left_out: Mapping[str, Collection[LabelledConversation]]
+    ) -> Iterator[OwnerEvidence]:
+        owners = len(store)
+        for done, evidence in enumerate(store, 1):
+            with store.vector_folder().owner() as folder:
+                yield without(evidence, left_out.get(evidence.scope.owner.key, ()), folder, self.unit)
+            if self._progress:
+                self._progress("mine", done, owners)
 
     def labelled(self, store: EvidenceStore, *, training: bool = False) -> list[LabelledConversation]:
         """Return the conversations that have queries with a known positive.
@@ -198,7 +232,7 @@ class LoopData:
         Raises:
             NotEnoughDataError: there are fewer than two, so that none can be held out.
         """
-        found = labelled(store, self.unit)
+        found = self._labelled(store)
         # Synthetic conversations are not held out, and are enough to train on.
         has_synthetic = training and any(owner.synthetic for owner in self._owners())
         if len(found) < 2 and self._scope is not None:
@@ -215,6 +249,9 @@ class LoopData:
                 "record answers with answered() and opinions with feedback().",
             )
         return found
+
+    def _labelled(self, store: EvidenceStore) -> list[LabelledConversation]:
+        return labelled(store, self.unit)
 
     def public_texts(self) -> list[str]:
         """Return the public texts that are not stored: a project may have played the packaged conversations."""

@@ -19,7 +19,7 @@ from hins_memory.evaluation.gate import GateReport, evaluate_gate
 from hins_memory.log.capture import flush_all
 from hins_memory.log.copies import work_folder, writing_copy
 from hins_memory.log.purge import PurgedError, purge_count
-from hins_memory.loop.data import LoopData, Progress, public_texts
+from hins_memory.loop.data import Progress, public_texts
 from hins_memory.loop.deep import DeepTrial, deep_settings
 from hins_memory.loop.keyword_weight import new_keyword_weight
 from hins_memory.loop.mode import chosen_mode, training_base
@@ -27,6 +27,7 @@ from hins_memory.loop.quality import Quality, judge_project
 from hins_memory.loop.reports import RunReport, Status, read_status
 from hins_memory.loop.schedule import Rounds
 from hins_memory.loop.settings import LoopSettings
+from hins_memory.loop.shards import loop_data
 from hins_memory.loop.split import HeldOutSets, search_replay
 from hins_memory.loop.stored_memories import stored_memories
 from hins_memory.mining import MineReport, MineResult
@@ -77,7 +78,7 @@ class Pipeline:
         self._progress = progress
         self._engine = open_database(self.settings.database_url)
         self.registry = Registry(self.settings, self._engine)
-        self._data = LoopData(self._engine, self.loop, progress)
+        self._data = loop_data(self.settings, self.loop, progress)
         self._source = EncoderSource(self.registry, self.loop.base)
         self._encoders: dict[str, Encoder] = {}
 
@@ -102,8 +103,8 @@ class Pipeline:
         """
         with self._read_log(owners) as evidence:
             path = evidence.folder / "examples.parquet"
-            mined = self._data.mine(evidence, path, agent=self._agent_if_any())
-            return MineResult(list(read_examples(path)), mined.report)
+            report = self._data.mine_file(evidence, path, self._agent_if_any())
+            return MineResult(list(read_examples(path)), report)
 
     def mine_to(self, path: Path, owners: Sequence[Scope] | None = None) -> MineReport:
         """Mine what training would read into a Parquet file; the same call continues an interrupted run.
@@ -124,7 +125,7 @@ class Pipeline:
                 self._evidence_store(work) as evidence,
             ):
                 self._data.collect(evidence, owners)
-                return self._data.mine(evidence, path, agent=self._agent_if_any()).report
+                return self._data.mine_file(evidence, path, self._agent_if_any())
         except NotEnoughDataError:
             # It holds texts, and there is nothing to continue.
             shutil.rmtree(work, ignore_errors=True)
@@ -132,7 +133,7 @@ class Pipeline:
 
     def _evidence_store(self, folder: Path) -> EvidenceStore:
         encoder = self._load(self._serving_version())
-        stored = None if self._memory is None else stored_memories(self._agent(), encoder)
+        stored = None if self._memory is None or self.loop.ray else stored_memories(self._agent(), encoder)
         return EvidenceStore(folder, encoder, self.loop.mine, stored)
 
     @contextlib.contextmanager

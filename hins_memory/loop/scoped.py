@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.config import Settings
-from hins_memory.loop.data import LoopData, Progress
+from hins_memory.loop.data import Progress
 from hins_memory.loop.pipeline import Pipeline
 from hins_memory.loop.settings import LoopSettings
+from hins_memory.loop.shards import loop_data
 from hins_memory.swapping import SwapPlan, SwapReport, roll_back_scope, serve_scope
 from hins_memory.types import Scope
 
@@ -51,7 +52,7 @@ class ScopedPipeline(Pipeline):
         self.scope = scope
         self._key = scope.key
         self.loop = replace(self.loop, train=replace(self.loop.train, mode="tower"), deep="never")
-        self._data = LoopData(self._engine, self.loop, progress, scope)
+        self._data = loop_data(self.settings, self.loop, progress, scope)
 
     def plan(self, version_id: str | None = None) -> SwapPlan:
         """Return what a swap would take: nothing is embedded again."""

@@ -31,12 +31,15 @@ class TopLevel:
             and `query`: `advise` measures whether it would gain enough, `auto` takes it if so, `never` does not look.
         deep_gain: how much nDCG@10 a deep round has to gain over one that re-embeds nothing, -1 to 1 (0.02 is two
             points); the lower end of the 95% interval counts.
+        ray: the address of a Ray cluster that works for the stages: `auto`, `HOST:PORT`, `ray://HOST:PORT` or `local`
+            (this machine's cores); empty works in this process.
     """
 
     base: str | None = None
     seed: int = 0
     deep: Deep = "advise"
     deep_gain: float = 0.02
+    ray: str = ""
 
     def __post_init__(self) -> None:
         _check(self.deep, self.deep_gain)
@@ -54,6 +57,7 @@ class LoopSettings:
             was trained from, or is itself, and for the packaged starter in a new project.
         deep: what a round that re-embeds nothing does about a deep one: ``advise``, ``auto`` or ``never``.
         deep_gain: what a deep round has to gain, see `TopLevel`.
+        ray: the address of a Ray cluster, see `TopLevel`.
 
     Raises:
         ConfigError: a value is out of range.
@@ -65,6 +69,7 @@ class LoopSettings:
     base: str | None = None
     deep: Deep = "advise"
     deep_gain: float = 0.02
+    ray: str = ""
 
     def __post_init__(self) -> None:
         _check(self.deep, self.deep_gain)
@@ -77,6 +82,7 @@ class LoopSettings:
         base: str | None = None,
         seed: int | None = None,
         deep: Any = None,
+        ray: str | None = None,
         mine: Mapping[str, Any] | None = None,
         train: Mapping[str, Any] | None = None,
     ) -> LoopSettings:
@@ -87,6 +93,7 @@ class LoopSettings:
             base: instead of the file's.
             seed: of mining and training, instead of the file's.
             deep: instead of the file's.
+            ray: instead of the file's.
             mine: names and values of `MineSettings`, instead of the file's.
             train: names and values of `TrainSettings`, instead of the file's.
 
@@ -102,6 +109,7 @@ class LoopSettings:
             base=top.base if base is None else base,
             deep=top.deep if deep is None else deep,
             deep_gain=top.deep_gain,
+            ray=top.ray if ray is None else ray,
         )
 
 

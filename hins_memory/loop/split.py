@@ -23,6 +23,7 @@ __all__ = [
     "HeldOutSets",
     "LabelledConversation",
     "Unit",
+    "by_owner",
     "conversation_digest",
     "labelled",
     "latest",
@@ -201,9 +202,7 @@ def latest(
     train on. Owners with a single conversation form one group, of which the latest are held out. If that is too few
     queries, the latest of the other conversations follow. At least one conversation is left to train on.
     """
-    groups: dict[str, list[LabelledConversation]] = {}
-    for one in _by_time(conversations):
-        groups.setdefault(one.owner, []).append(one)
+    groups = by_owner(_by_time(conversations))
     single = [found[0] for found in groups.values() if len(found) == 1]
     several = [found for found in groups.values() if len(found) > 1]
     # If every owner has a single conversation, one of these has to be left to train on.
@@ -233,6 +232,14 @@ def newest(
     found: list[LabelledConversation] = []
     _take(found, _by_time(conversations), min(max(share * total, least), enough))
     return found if least <= _queries(found) <= limit * total else []
+
+
+def by_owner(conversations: Iterable[LabelledConversation]) -> dict[str, list[LabelledConversation]]:
+    """Return the conversations by their owner's key, in their order."""
+    found: dict[str, list[LabelledConversation]] = {}
+    for one in conversations:
+        found.setdefault(one.owner, []).append(one)
+    return found
 
 
 def _take(held: list[LabelledConversation], found: Iterable[LabelledConversation], wanted: float) -> None:

@@ -34,11 +34,13 @@ if TYPE_CHECKING:
 
     from hins_memory.encoders.encoder import Encoder
 
-__all__ = ["MineResult", "MinerRun", "mine"]
+__all__ = ["MineResult", "MinedPart", "MinerRun", "mine"]
 
 _log = logging.getLogger(__name__)
 # The report lists the ratios of at most this many owners.
 _OWNERS_LISTED = 50
+# The store's name in a run's folder.
+_JOURNAL = "journal.db"
 # Part of a store's identity: a store that an older miner wrote is not continued.
 _VERSION = 3
 
@@ -49,6 +51,13 @@ class MineResult:
 
     examples: list[TieredExample]
     report: MineReport
+
+
+@dataclass(frozen=True, slots=True)
+class MinedPart:
+    """Owners that another `MinerRun` of the same encoder, settings and public texts has mined and kept in a folder."""
+
+    folder: Path
 
 
 def mine(
@@ -103,7 +112,7 @@ class MinerRun:
         self._durable = folder is not None
         self._vectors = VectorFolder(settings, folder)
         identity = digest_of([repr(settings), str(encoder.version), str(_VERSION), *public])
-        self._store = MiningStore(folder / "journal.db" if folder else None, identity, settings.memory_budget)
+        self._store = MiningStore(folder / _JOURNAL if folder else None, identity, settings.memory_budget)
         self._report = MineReport()
         self._skipped: Counter[str] = Counter()
 
@@ -113,8 +122,15 @@ class MinerRun:
     def __exit__(self, *_: object) -> None:
         self._store.close()
 
-    def add(self, owner: ScopeLog | OwnerEvidence) -> None:
+    def keep(self) -> None:
+        """Make what the owners gave so far durable, for a run that adds this one's folder as a `MinedPart`."""
+        self._store.commit(now=True)
+
+    def add(self, owner: ScopeLog | OwnerEvidence | MinedPart) -> None:
         """Mine one owner; an owner with the same content that an earlier run finished is skipped."""
+        if isinstance(owner, MinedPart):
+            self._store.adopt(owner.folder / _JOURNAL)
+            return
         content = ""
         if self._durable:
             content = owner.content if isinstance(owner, OwnerEvidence) else content_digest(owner)

@@ -25,7 +25,7 @@ ROOMS = (
     (("cli", "server", "mcp", "demo"), "the face"),
     (("loop",), "the only room that knows all the stages"),
     (("mining", "training", "synthesis", "swapping"), "none imports another"),
-    (("sdk", "testing"), "base classes for adapters, and their contract suite"),
+    (("sdk", "testing", "cluster"), "base classes for adapters, their contract suite; tasks on a Ray cluster"),
     (
         ("registry", "evaluation", "log", "encoders"),
         "versions and what serves; metrics and gate; events; texts to vectors",

@@ -23,7 +23,13 @@ from hins_memory.mining.owner.vectors import VectorFolder, few_threads
 from hins_memory.mining.positives.evidence import QueryEvidence
 from hins_memory.mining.positives.find import find_positives
 from hins_memory.mining.settings import MineSettings
-from hins_memory.mining.storage.work_file import ascii_json, open_work_file, take_up, work_file_errors
+from hins_memory.mining.storage.work_file import (
+    ascii_json,
+    open_finished_file,
+    open_work_file,
+    take_up,
+    work_file_errors,
+)
 from hins_memory.types import Memory, Positive, Scope, ScopeLog
 
 if TYPE_CHECKING:
@@ -145,6 +151,7 @@ class EvidenceStore:
         encoder: the encoder that serves.
         settings: the miner's.
         stored: reads memories with their vectors from where the agent keeps them; None embeds all.
+        finished: whether nothing writes to the folder any more. It is read as it is, by any number of processes.
 
     Attributes:
         purges: how many purges of the log there had been when it was read, as its reader says.
@@ -154,9 +161,17 @@ class EvidenceStore:
     """
 
     def __init__(
-        self, folder: Path, encoder: Encoder, settings: MineSettings, stored: StoredMemories | None = None
+        self,
+        folder: Path,
+        encoder: Encoder,
+        settings: MineSettings,
+        stored: StoredMemories | None = None,
+        *,
+        finished: bool = False,
     ) -> None:
         self.purges = 0
+        # The part that was read last; owners are mostly read in order.
+        self._part: EvidenceStore | None = None
         self._stored = stored
         self.encoder = encoder
         self.settings = settings
@@ -165,6 +180,9 @@ class EvidenceStore:
         self._path = folder / "evidence.db"
         identity = digest_of([repr(settings), str(encoder.version), str(_VERSION)])
         with self._errors():
+            if finished:
+                self._db = open_finished_file(self._path)
+                return
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._db = open_work_file(self._path)
             # Evidence that is lost in a crash of the machine is made again.
@@ -173,6 +191,8 @@ class EvidenceStore:
 
     def close(self) -> None:
         """Close the file; it stays where it is."""
+        if self._part is not None:
+            self._part.close()
         self._db.close()
 
     def __enter__(self) -> EvidenceStore:
@@ -203,6 +223,43 @@ class EvidenceStore:
                     self._keep(key, replace(evidence, content=content))
             self._db.execute("UPDATE owners SET position = ? WHERE key = ?", (self._position, key))
         self._position += 1
+
+    def adopt(self, folder: Path) -> int:
+        """Take in the owners of a finished store of the same encoder and settings, after those that are here.
+
+        Returns how many they are.
+
+        Args:
+            folder: the store's; their evidence stays there.
+        """
+        with EvidenceStore(folder, self.encoder, self.settings, finished=True) as part:
+            contents = part.contents()
+        with self._errors():
+            self._db.execute("BEGIN")
+            for key, content in contents.items():
+                name, body = ascii_json(key), ascii_json({"part": str(folder), "key": key})
+                self._db.execute("DELETE FROM owners WHERE key = ?", (name,))
+                values = (name, content, body, self._position)
+                self._db.execute("INSERT INTO owners VALUES (NULL, ?, ?, ?, NULL, ?)", values)
+                self._position += 1
+            self._db.execute("COMMIT")
+        return len(contents)
+
+    def parts(self) -> dict[Path, list[str]]:
+        """Return the folders of the stores that were taken in, in order, each with its owners' keys."""
+        found: dict[Path, list[str]] = {}
+        with self._errors():
+            rows = self._db.execute("SELECT body FROM owners WHERE position IS NOT NULL ORDER BY position")
+            for (body,) in rows:
+                values = json.loads(body)
+                found.setdefault(Path(values["part"]), []).append(values["key"])
+        return found
+
+    def contents(self) -> dict[str, str]:
+        """Return the digest of what each owner's evidence was made of, by the owner's key, in order."""
+        with self._errors():
+            rows = self._db.execute("SELECT key, content FROM owners WHERE position IS NOT NULL ORDER BY position")
+            return {json.loads(key): content for key, content in rows}
 
     def _keep(self, key: str, evidence: OwnerEvidence) -> None:
         import numpy as np
@@ -259,6 +316,8 @@ class EvidenceStore:
         import numpy as np
 
         values = json.loads(body)
+        if "part" in values:
+            return self._of_part(Path(values["part"])).get(values["key"])
         user, agent, session, tenant = values["scope"]
         scope = Scope(user=user, agent=agent, run=session, tenant=tenant)
         evidence = OwnerEvidence(
@@ -280,6 +339,13 @@ class EvidenceStore:
         )
         queries = tuple(_query(one, owner) for one in values["queries"])
         return replace(evidence, owner=owner, queries=queries, content=values["content"])
+
+    def _of_part(self, folder: Path) -> EvidenceStore:
+        if self._part is None or self._part.folder != folder:
+            if self._part is not None:
+                self._part.close()
+            self._part = EvidenceStore(folder, self.encoder, self.settings, finished=True)
+        return self._part
 
 
 def _body(evidence: OwnerEvidence) -> str:

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.errors import HinsError
 from hins_memory.mining.negatives.pool import POOL_SIZE, PartialExample, TextPool
 from hins_memory.mining.storage.work_file import ascii_json, open_work_file, take_up, work_file_errors
 from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
@@ -156,12 +157,61 @@ class MiningStore:
                     np.asarray(vector, np.float32).tobytes(),
                 )
                 self._db.execute("INSERT OR REPLACE INTO pool VALUES (?, ?, ?, ?, ?)", values)
-            last = self._db.execute(
-                "SELECT priority FROM pool ORDER BY priority LIMIT 1 OFFSET ?", (POOL_SIZE - 1,)
-            ).fetchone()
-            if last is not None:
-                self._pool_limit = int(last[0])
-                self._db.execute("DELETE FROM pool WHERE priority > ?", last)
+            self._trim_pool()
+
+    def _trim_pool(self) -> None:
+        last = self._db.execute(
+            "SELECT priority FROM pool ORDER BY priority LIMIT 1 OFFSET ?", (POOL_SIZE - 1,)
+        ).fetchone()
+        if last is not None:
+            self._pool_limit = int(last[0])
+            self._db.execute("DELETE FROM pool WHERE priority > ?", last)
+
+    def adopt(self, path: Path) -> None:
+        """Take in the owners of another store's file, after those that are here; one that is known is not read again.
+
+        Args:
+            path: the file, closed, of the same settings, encoder and public texts.
+
+        Raises:
+            HinsError: it cannot be read, or is of other ones.
+        """
+        with self._errors():
+            self._db.execute("COMMIT")
+            self._db.execute("ATTACH ? AS part", (str(path),))
+            try:
+                self._db.execute("BEGIN EXCLUSIVE")
+                here, there = (
+                    self._db.execute(f"SELECT value FROM {name}.identity").fetchall() for name in ("main", "part")
+                )
+                if here != there:
+                    raise HinsError(
+                        f"{path} was mined with other settings, another encoder or another version of hins-memory.",
+                        "Install the same version on all machines, delete the work folder, and run again.",
+                    )
+                for row in self._db.execute("SELECT * FROM part.owners ORDER BY position").fetchall():
+                    self._adopt_owner(*row)
+                self._trim_pool()
+            finally:
+                self._db.execute("COMMIT")
+                self._db.execute("DETACH part")
+                self._db.execute("BEGIN EXCLUSIVE")
+
+    def _adopt_owner(
+        self, there: int, key: str, _occurrence: int, content: str, scope: str, summary: str, _position: int
+    ) -> None:
+        user, agent, run, tenant = json.loads(scope)
+        owner = Scope(user=user, agent=agent, run=run, tenant=tenant)
+        if self.known(owner, content):
+            return
+        here = self.add(owner, content)
+        columns = "place, confidence, missing_negatives, body, vectors"
+        self._db.execute(f"INSERT INTO examples SELECT ?, {columns} FROM part.examples WHERE owner = ?", (here, there))
+        self._db.execute(
+            "INSERT OR REPLACE INTO pool SELECT priority, ?, memory, text, vector FROM part.pool WHERE owner = ?",
+            (here, there),
+        )
+        self._db.execute("UPDATE owners SET summary = ? WHERE id = ?", (summary, here))
 
     def wanted(self, priority: int) -> bool:
         """Say whether a memory of this priority would stay in the pool."""

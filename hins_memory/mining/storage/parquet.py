@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hins_memory.data.examples import write_examples
 from hins_memory.errors import HinsError
-from hins_memory.mining.miner import MinerRun
+from hins_memory.mining.miner import MinedPart, MinerRun
 from hins_memory.mining.report import MineReport
 from hins_memory.mining.settings import MineSettings
 from hins_memory.mining.storage.evidence import OwnerEvidence
@@ -24,7 +24,7 @@ __all__ = ["mine_to_parquet"]
 
 
 def mine_to_parquet(
-    logs: Iterable[ScopeLog | OwnerEvidence],
+    logs: Iterable[ScopeLog | OwnerEvidence | MinedPart],
     encoder: Encoder,
     path: Path,
     settings: MineSettings | None = None,
@@ -38,7 +38,8 @@ def mine_to_parquet(
     run. The other arguments and the examples are those of `mine`.
 
     Args:
-        logs: what the log holds of each owner, or the evidence that was made of it; read once, one owner at a time.
+        logs: what the log holds of each owner, or the evidence that was made of it, or parts that other runs have
+            mined; read once, one at a time.
         encoder: the current encoder; its `version` tells whether earlier work can be taken up.
         path: the file; one that is there is replaced at the end.
         settings: what is kept and how it is sampled.

@@ -11,7 +11,7 @@ from typing import Any
 
 from hins_memory.errors import HinsError
 
-__all__ = ["ascii_json", "open_work_file", "take_up", "work_file_errors"]
+__all__ = ["ascii_json", "open_finished_file", "open_work_file", "take_up", "work_file_errors"]
 
 
 def open_work_file(path: Path | None) -> sqlite3.Connection:
@@ -22,6 +22,11 @@ def open_work_file(path: Path | None) -> sqlite3.Connection:
     db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=1.0)
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     return db
+
+
+def open_finished_file(path: Path) -> sqlite3.Connection:
+    """Open a file that nothing writes to any more, for reading, by any number of processes; no lock is taken."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
 
 
 def take_up(db: sqlite3.Connection, schema: str, identity: str, tables: Sequence[str]) -> None:

@@ -1,0 +1,159 @@
+"""The stages on a real Ray cluster of two nodes: the results of a run without one, whoever is killed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from hins_memory.data.examples import read_examples
+from hins_memory.database.engine import open_database
+from hins_memory.evaluation.gate import GateSettings
+from hins_memory.log.writer import LogWriter
+from hins_memory.loop.pipeline import LoopSettings, Pipeline
+from hins_memory.loop.shards import shards_of
+from hins_memory.types import Answer, Feedback, Memory, RankedMemory, Retrieval, Scope
+
+ray = pytest.importorskip("ray", reason="needs the extra ray")
+pytestmark = pytest.mark.slow
+
+SMALL = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_log_monitor": False}
+THINGS = ("cello", "kayak", "violet", "lantern", "walnut", "harbour", "teapot", "glacier", "ribbon", "cactus")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    # What a cluster has beside its nodes' daemons takes seconds to start.
+    few = {"include_dashboard": False, "no_monitor": True}
+    found = Cluster()
+    started(lambda: found.add_node(**SMALL, **few))
+    started(lambda: found.add_node(**SMALL))
+    ray.init(address=found.address, log_to_driver=False)
+    yield found
+    ray.shutdown()
+    found.shutdown()
+
+
+def started(start):
+    """Start a node; Ray gives it 30 seconds, which a busy machine may not have."""
+    for tries in (1, 2, 3):
+        try:
+            return start()
+        except Exception:
+            if tries == 3:
+                raise
+
+
+@pytest.fixture
+def project(settings, tiny_folder):
+    """Eight owners with three conversations each, their searches, and what became of those."""
+    writer = LogWriter(open_database(settings.database_url))
+    for user in users(8):
+        writer.write(events(user))
+    return settings, LoopSettings(base=str(tiny_folder), gate=GateSettings(min_queries=5))
+
+
+def users(count):
+    """Names that are a shard each, so that there are shards without many owners."""
+    names = (f"user{number}" for number in itertools.count())
+    alone = (name for name in names if len(list(shards_of([Scope(user=name), Scope(user="~")]))) == 2)
+    return sorted(itertools.islice(alone, count))
+
+
+def events(user):
+    scope, found = Scope(user=user), []
+    for talk in range(3):
+        stored = [
+            Memory(
+                f"{user}/{talk}/{row}", scope, f"talk{talk}",
+                f"{user} keeps the {THINGS[(talk + row) % 10]} number {talk * 7 + row} near the {THINGS[row * 3 % 10]}",
+                ("Ann", "Bo")[row % 2], time=talk * 100.0 + row,
+            )
+            for row in range(8)
+        ]  # fmt: skip
+        found += stored
+        for row in (1, 4):
+            results = tuple(RankedMemory(one.id, one.text, 0.5) for one in stored)
+            name = f"{user}/{talk}/{row}?"
+            query = f"Where does {user} keep the {THINGS[(talk + row) % 10]} number {talk * 7 + row}?"
+            found.append(Retrieval(scope, query, results, id=name, time=1000.0 + talk))
+            outcome = Answer(name, f"near the {THINGS[row * 3 % 10]}", time=1001.0)
+            found.append(Feedback(stored[row].id, "POSITIVE", name, time=1001.0) if talk else outcome)
+    return found
+
+
+@pytest.fixture
+def mined(project, tmp_path):
+    """The file that mining without a cluster writes."""
+    settings, loop = project
+    path = tmp_path / "local.parquet"
+    assert Pipeline(settings, loop=loop).mine_to(path).examples > 20
+    return path
+
+
+def test_shards_cover_the_owners_in_order_and_stay_where_one_comes_in():
+    owners = [Scope(user=f"user{number:05}") for number in range(2000)]
+    shards = list(shards_of(owners))
+    assert [owner for shard in shards for owner in shard] == owners
+    assert max(map(len, shards)) <= 128
+    more = list(shards_of([Scope(user="user00000a"), *owners]))
+    assert len(set(more) - set(shards)) <= 2
+
+
+def test_a_cluster_mines_the_same_file_although_a_node_is_killed(cluster, project, mined, tmp_path):
+    settings, loop = project
+    doomed = next(node for node in cluster.list_all_nodes() if not node.head)
+    told = []
+
+    def progress(stage, done, total):
+        if not told:
+            cluster.remove_node(doomed, allow_graceful=False)
+        told.append((stage, done, total))
+
+    path = tmp_path / "cluster.parquet"
+    try:
+        Pipeline(settings, loop=replace(loop, ray="auto"), progress=progress).mine_to(path)
+    finally:
+        started(lambda: cluster.add_node(**SMALL))
+    assert list(read_examples(path)) == list(read_examples(mined))
+    assert path.read_bytes() == mined.read_bytes()
+    assert [step for step in told if step[0] == "mine"][-1] == ("mine", 8, 8)
+    assert not path.with_name(f"{path.name}.work").exists()
+
+
+def test_a_run_whose_driver_is_killed_goes_on_with_what_its_shards_have(cluster, project, mined, tmp_path):
+    settings, loop = project
+    path = tmp_path / "cluster.parquet"
+    evidence = path.with_name(f"{path.name}.work") / "evidence"
+    environment = os.environ | {"HINS_HOME": str(settings.home), "HINS_BASE": loop.base}
+    command = [sys.executable, "-m", "hins_memory", "--project", settings.project, "mine"]
+    driver = subprocess.Popen([*command, "--ray", cluster.address, "--output", path], env=environment)
+    while not (kept := finished(evidence)):
+        assert driver.poll() is None
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    assert not path.exists()
+    seen = {}
+
+    def progress(stage, done, total):
+        if stage == "mine":
+            seen.update(finished(evidence))
+
+    Pipeline(settings, loop=replace(loop, ray=cluster.address), progress=progress).mine_to(path)
+    assert kept.items() <= seen.items()
+    assert len(seen) == 8
+    assert path.read_bytes() == mined.read_bytes()
+
+
+def finished(folder):
+    """The shards of a run that is under way, each with what tells whether it was made again."""
+    return {one.name: one.stat().st_ino for one in folder.glob("[!.]*")}
