@@ -2,7 +2,7 @@
 #
 #   PYTHON=python3.12     the Python that .venv is made with
 #   TORCH_INDEX=URL       where torch comes from; https://download.pytorch.org/whl/cpu has builds without CUDA
-#   WORKERS=4             test processes, each on one core with up to 3 GB of memory (2)
+#   WORKERS=4             test processes, each on one core with up to 3 GB of memory, and 8 GB of /dev/shm for all (2)
 #   LOCOMO=FILE           locomo10.json, for `make bench` without a network
 #   CORPUS='A.csv B.csv'  persona chats (Synthetic-Persona-Chat), for `make starter` and the cold start in `make bench`
 #   MODEL=NAME=URL        a language model at an OpenAI-compatible endpoint, for the answers in `make bench`
@@ -10,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check coverage lint docs plots bench starter setup clean
+.PHONY: demo test check fast coverage lint docs plots bench starter setup clean
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -36,8 +36,11 @@ demo: setup
 test: setup
 	$(PYTEST) --durations=10
 
-# Before each commit: lint, types, and the tests that are not marked slow.
-check: lint
+# Before each commit: lint, types, and the tests that are not marked slow. mypy has one process: tests run beside it.
+check: setup
+	$(MAKE) --jobs 2 lint fast
+
+fast: setup
 	$(PYTEST) -q -m "not slow"
 
 coverage: setup

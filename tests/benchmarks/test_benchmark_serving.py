@@ -43,6 +43,7 @@ def served(tmp_path, tiny_folder, monkeypatch):
     thread.join()
 
 
+@pytest.mark.slow
 def test_the_load_counts_requests_and_vectors_of_other_versions(served):
     server, registry, references = served
     found = measure(server.port, f"hins-{server.model}", 2, 0.3, lambda: "Ann")

@@ -173,6 +173,7 @@ def _writing(engine: sa.Engine) -> Iterator[list[str]]:
         thread.join(30)
 
 
+@pytest.mark.slow
 def test_a_killed_retention_goes_on_beside_writers_readers_and_a_second_one(engine, log_url):
     _many(engine, 600)
     with _writing(engine) as written, reading(engine).connect() as snapshot:

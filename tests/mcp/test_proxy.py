@@ -46,6 +46,7 @@ def play(command: list[str], calls: list[tuple[str, dict]]) -> tuple[list[str], 
     return asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_client_and_a_server_of_the_mcp_package(tmp_path: Path) -> None:
     calls: list[tuple[str, dict]] = [
         ("add_note", {"text": "Ann plays the oboe", "about": "Ann"}),

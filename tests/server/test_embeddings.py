@@ -159,6 +159,7 @@ def test_vectors_are_cut_where_the_model_was_trained_for_it(
     assert post(asked, model=model, input="x", dimensions=12).json()["error"]["param"] == "dimensions"
 
 
+@pytest.mark.slow
 def test_current_queries_improve_over_documents_that_stay(
     client: Callable[..., Any], tower_version: EncoderVersion, tiny_version: EncoderVersion, settings: Settings
 ):

@@ -28,6 +28,7 @@ assert not heavy, heavy
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_serves_onnx_alone_loads_no_torch(settings, tiny_version, tmp_path):
     from hins_memory.loop.onnx import export_onnx
 

@@ -24,6 +24,7 @@ from hins_memory.encoders.encoder import Encoder
 from hins_memory.registry.registry import EncoderVersion, Registry
 
 
+@pytest.mark.slow
 def test_every_vector_is_of_the_version_that_it_is_labelled_with_while_versions_flip(
     running: Callable[..., str], settings: Settings, tiny_version: EncoderVersion, tower_version: EncoderVersion
 ):
@@ -106,6 +107,7 @@ def test_a_client_that_goes_away_leaves_the_queue(running: Callable[..., str], t
     assert "hins_cancelled_total 1.0" in httpx.get(f"{url}/metrics").text
 
 
+@pytest.mark.slow
 def test_released_versions_are_not_served_and_may_be_pruned(
     client: Callable[..., Any], settings: Settings, tiny_version: EncoderVersion, tower_version: EncoderVersion
 ):

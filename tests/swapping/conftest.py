@@ -1,3 +1,3 @@
 """The fixtures of the swap's tests, which the tests that kill it use as well."""
 
-from swap_fixtures import other_folder, shared_model, world  # noqa: F401
+from swap_fixtures import other_folder, shared_model, small_encoder, world  # noqa: F401

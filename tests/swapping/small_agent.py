@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 
@@ -192,9 +193,9 @@ class SmallAgent(AgentBase):
 
 
 def load_version(registry, version):
-    """Load a registered version, or the stock encoder for any other name."""
+    """Load a registered version, or the base for any other name."""
     known = {one.id for one in registry.versions()}
-    return Encoder.load(registry.get(version).path) if version in known else Encoder.load()
+    return Encoder.load(registry.get(version).path) if version in known else Encoder.load(os.environ["HINS_BASE"])
 
 
 def contents(index):

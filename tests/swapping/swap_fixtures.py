@@ -7,11 +7,17 @@ from hins_memory.encoders.encoder import Encoder
 
 
 @pytest.fixture(scope="session")
-def other_folder(stock_encoder, tmp_path_factory):
-    """A real encoder in another space: all-MiniLM with its word embeddings shaken."""
+def small_encoder(shallow_folder):
+    """The shallow encoder: what is stored at first."""
+    return Encoder.load(shallow_folder)
+
+
+@pytest.fixture(scope="session")
+def other_folder(shallow_folder, tmp_path_factory):
+    """An encoder in another space: the shallow one with its word embeddings shaken."""
     import torch
 
-    encoder = Encoder.load()
+    encoder = Encoder.load(shallow_folder)
     torch.manual_seed(1)
     with torch.no_grad():
         words = encoder.model[0].auto_model.embeddings.word_embeddings.weight
@@ -27,7 +33,7 @@ def shared_model(other_folder):
 
 
 @pytest.fixture
-def world(tmp_path, stock_encoder, other_folder, shared_model):
-    world = World(tmp_path, stock_encoder, other_folder)
+def world(tmp_path, shallow_base, small_encoder, other_folder, shared_model):
+    world = World(tmp_path, small_encoder, other_folder)
     world.other = shared_model
     return world

@@ -158,7 +158,7 @@ def test_the_dry_run_counts_and_estimates_without_changing_anything(world):
     plan = plan_swap(agent, world.load(world.one))
     assert (plan.records, plan.from_version, plan.to_version) == (210, world.stock.version, world.one)
     assert [index.kind for index in plan.indexes] == ["memories", "entities"]
-    assert 210 * 4 * 384 < plan.disk_bytes < 210 * 4 * 384 * 1.5
+    assert 210 * 4 * 64 < plan.disk_bytes < 210 * 4 * 64 * 1.5
     started = time.perf_counter()
     world.load(world.one).encode([text_of(n) for n in range(1000, 1200)])
     took = time.perf_counter() - started

@@ -131,7 +131,7 @@ def test_a_process_that_did_not_follow_a_flip_follows_with_the_next_call(world):
 def test_a_full_disk_leaves_the_live_index_and_a_swap_to_resume(world):
     agent = world.agent(100)
     pages = agent.store.execute("pragma page_count")[0][0]
-    agent.store.execute(f"pragma max_page_count = {pages + 30}")
+    agent.store.execute(f"pragma max_page_count = {pages + 6}")
     with pytest.raises(SwapError, match=r"full.*resumes"):
         world.swap(agent, batch_size=10)
     assert agent.encoder_version == world.stock.version
