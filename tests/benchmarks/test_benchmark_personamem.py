@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 
 import personamem
 import pytest
@@ -14,7 +15,16 @@ from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
 from parts.agents.histories import Mem0History, exchanges
 from parts.agents.memoryos import SILENCE
-from parts.datasets.personamem import ADDRESS, QUESTION_TYPES, Contexts, Message, choice, find_files, load_questions
+from parts.datasets.personamem import (
+    ADDRESS,
+    PACKAGED,
+    QUESTION_TYPES,
+    Contexts,
+    Message,
+    choice,
+    find_files,
+    load_questions,
+)
 from parts.datasets.personamem_tiny import write_tiny
 
 LETTERS = {
@@ -86,6 +96,7 @@ def test_the_files_are_read(tmp_path):
         ("correct_answer", "(e)"),
         ("end_index_in_shared_context", "soon"),
         ("end_index_in_shared_context", "-1"),
+        ("evidence_indexes", "[99]"),
     ],
 )
 def test_a_row_of_another_format_is_named(tmp_path, column, value):
@@ -94,11 +105,49 @@ def test_a_row_of_another_format_is_named(tmp_path, column, value):
         rows = list(csv.DictReader(stream))
     rows[2][column] = value
     with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
+        writer = csv.DictWriter(stream, list(rows[2]))
         writer.writeheader()
         writer.writerows(rows)
     with pytest.raises(ConfigError, match="Line 4 of"):
         load_questions(path)
+
+
+def test_the_packaged_histories_and_questions_are_whole():
+    questions, contexts = load_questions(PACKAGED[0]), Contexts(PACKAGED[1])
+    assert len({one.id for one in questions}) == len(questions) >= 12 * 14
+    assert len(contexts) == len({one.context for one in questions}) == 12
+    kinds = Counter((one.context, one.kind) for one in questions)
+    assert set(kinds) == {(one.context, kind) for one in questions for kind in QUESTION_TYPES}
+    assert min(kinds.values()) >= 2
+    letters = Counter(one.correct for one in questions)
+    assert max(letters.values()) - min(letters.values()) <= 1
+    for name in {one.context for one in questions}:
+        messages = contexts.messages(name)
+        assert len(messages) >= 60
+        # Who the user is comes first, then user and assistant in turn; no message is said twice.
+        assert [one.role for one in messages] == ["system", *(["user", "assistant"] * (len(messages) // 2))]
+        assert len({one.text for one in messages}) == len(messages)
+    for one in questions:
+        messages = contexts.messages(one.context)
+        assert len({text.lower() for text in one.options}) == 4
+        assert 1 < one.end <= len(messages)
+        assert messages[one.end - 1].role == "assistant"
+        # What the right option rests on was said by the user, before the question.
+        assert one.evidence
+        assert all(messages[place].role == "user" for place in one.evidence)
+        assert max(one.evidence) < one.end
+
+
+@pytest.mark.parametrize("extreme", [max, min])
+def test_a_packaged_options_length_does_not_tell_the_right_one(extreme):
+    # What a guess by length earns where several options of that length share it; chance is 0.25.
+    questions = load_questions(PACKAGED[0])
+    earned = 0.0
+    for one in questions:
+        lengths = {letter: len(text) for letter, text in zip("abcd", one.options, strict=True)}
+        guessed = [letter for letter, length in lengths.items() if length == extreme(lengths.values())]
+        earned += (one.correct in guessed) / len(guessed)
+    assert 0.15 < earned / len(questions) < 0.35
 
 
 @pytest.mark.parametrize("line", [b"{", b"[1]", b'{"x": 1}', b"\xff\xfe"])
@@ -139,7 +188,17 @@ def test_pairs_lose_nothing_that_is_said():
     assert found == [("Who", SILENCE), ("one", "two"), (SILENCE, "three"), ("four", SILENCE)]
 
 
-@pytest.mark.parametrize("argv", [["--agent", "memoryos"], ["--top-k", "0"], ["--size", "2k"], ["--limit", "-1"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--agent", "memoryos"],
+        ["--top-k", "0"],
+        ["--size", "2k"],
+        ["--limit", "-1"],
+        ["--size", "128k"],
+        ["--controls"],
+    ],
+)
 def test_arguments_that_cannot_be_are_refused(argv, capsys, monkeypatch):
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(SystemExit):
@@ -209,6 +268,42 @@ def test_a_language_model_chooses_a_letter(tmp_path, tiny_folder, monkeypatch, c
     assert by_kind["recalling_the_reasons_behind_previous_updates"]["unanswered"] == 1
     assert by_kind["recall_user_shared_facts"]["accuracy"] == 100
     assert "no single letter" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_packaged_histories_and_files_of_the_official_shape_are_read_by_one_command(
+    tmp_path, tiny_folder, monkeypatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "loopback")
+    # The official shape: another file name, fifteen columns and none of them evidence, Python's lists, CRLF.
+    with PACKAGED[0].open(encoding="utf-8", newline="") as stream:
+        rows = [{**row, "all_options": str(json.loads(row["all_options"]))} for row in csv.DictReader(stream)]
+    columns = [name for name in rows[0] if name != "evidence_indexes"]
+    assert len(columns) == 15
+    with (tmp_path / "questions_128k.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    (tmp_path / "shared_contexts_128k.jsonl").write_bytes(PACKAGED[1].read_bytes())
+    drawn = ["--limit", "2", "--seed", "3", "--encoder", str(tiny_folder)]
+    result = tmp_path / "result.json"
+    found = []
+    with LLMServer({"Which of these replies suits": lambda prompt: "(a)"}) as llm:
+        reader = ["--reader", "openai:test", "--base-url", llm.base_url, "--cache", str(tmp_path / "cache")]
+        for more in (["--controls"], ["--folder", str(tmp_path), "--size", "128k"]):
+            assert personamem.main([*drawn, *reader, *more, "--json", str(result)]) == 0
+            found.append(json.loads(result.read_text(encoding="utf-8")))
+        asked = [str(one) for one in llm.requests if "Which of these replies suits" in str(one)]
+    # Two questions from what was retrieved, from nothing and from the evidence; the second run asks the same again,
+    # and has the replies that were kept.
+    assert len(asked) == 6
+    assert sum("(none)" in one for one in asked) == 2
+    packaged, official = found[0]["figures"], found[1]["figures"]
+    assert packaged["accuracy"] == official["accuracy"]
+    assert packaged["accuracy_low"] <= packaged["accuracy"] <= packaged["accuracy_high"]
+    assert {"nothing_accuracy", "evidence_accuracy", "evidence_recall"} <= set(packaged)
+    assert "evidence_recall" not in official
+    assert set(found[1]["settings"]["sha256"]) == {"questions_128k.csv", "shared_contexts_128k.jsonl"}
 
 
 @pytest.mark.slow

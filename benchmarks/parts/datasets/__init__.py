@@ -1,4 +1,4 @@
-"""The data sets: LoCoMo with its known label errors, and PERSONAMEM with two small histories in its format.
+"""The data sets: LoCoMo with its known label errors, and PERSONAMEM with histories of our own in its format.
 
 In: the authors' files, or the packaged sample. Out: frozen dataclasses and evaluation sets.
 """

@@ -2,7 +2,8 @@
 
 Of each size there are two files: ``questions_32k.csv`` (a question a row, with four options) and
 ``shared_contexts_32k.jsonl`` (a line is ``{"CONTEXT ID": [{"role": ..., "content": ...}, ...]}``). A question is asked
-after the first ``end_index_in_shared_context`` messages of its context.
+after the first ``end_index_in_shared_context`` messages of its context. Twelve histories of our own come with the
+benchmarks in the same format, with one more column, ``evidence_indexes``: the messages that the right option rests on.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import Any
 
 from hins_memory.common.files import file_digest
 from hins_memory.errors import ConfigError
+from parts.common.files import DATA
 
 __all__ = [
     "ADDRESS",
     "LETTERS",
+    "PACKAGED",
     "QUESTION_TYPES",
     "SIZES",
     "Contexts",
@@ -38,6 +41,8 @@ ADDRESS = "https://huggingface.co/datasets/bowen-upenn/PersonaMem"
 SIZES = {"32k": "32k", "128k": "128k", "1m": "1M"}
 #: Known SHA-256 of official files. Those of the others were not to be had, so they are recorded, not checked.
 DIGESTS = {"questions_32k.csv": "897139aef044aec28d5a2f6b2f39e97723b68e07b7b393f8a1d0c7e801634233"}
+#: Histories and questions of our own, in the official format.
+PACKAGED = (DATA / "personamem" / "questions.csv", DATA / "personamem" / "shared_contexts.jsonl")
 LETTERS = ("a", "b", "c", "d")
 #: The seven kinds of questions.
 QUESTION_TYPES = (
@@ -74,7 +79,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question; `options` are the four texts without their letters, `correct` is ``a`` to ``d``."""
+    """One question; `options` are the four texts without their letters, `correct` is ``a`` to ``d``.
+
+    `evidence` are the places in the context of what the right option rests on; the official files do not name them.
+    """
 
     id: str
     kind: str
@@ -83,6 +91,7 @@ class Question:
     correct: str
     context: str
     end: int
+    evidence: tuple[int, ...] = ()
 
 
 def find_files(size: str, folder: Path, questions: Path | None, contexts: Path | None) -> tuple[Path, Path]:
@@ -152,6 +161,9 @@ def _question(row: Mapping[str, Any]) -> Question:
     end = int(row["end_index_in_shared_context"])
     if end < 0:
         raise ValueError(f"end_index_in_shared_context is {end}")
+    evidence = tuple(int(place) for place in _listed(str(row.get("evidence_indexes") or "[]")))
+    if any(not 0 <= place < end for place in evidence):
+        raise ValueError(f"evidence_indexes is {list(evidence)}, and the question is asked after {end} messages")
     return Question(
         id=str(row["question_id"]),
         kind=str(row["question_type"]),
@@ -160,6 +172,7 @@ def _question(row: Mapping[str, Any]) -> Question:
         correct=correct,
         context=str(row["shared_context_id"]),
         end=end,
+        evidence=evidence,
     )
 
 
@@ -170,7 +183,7 @@ def _listed(text: str) -> Sequence[Any]:
     except ValueError:
         found = ast.literal_eval(text)
     if not isinstance(found, list):
-        raise ValueError("all_options is not a list")
+        raise ValueError(f"{text[:40]!r} is not a list")
     return found
 
 

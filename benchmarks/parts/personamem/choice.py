@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
     from parts.agents.histories import History
 
-__all__ = ["CHOOSE_INSTRUCTION", "Choice", "Chooser", "make_chooser"]
+__all__ = ["CHOOSE_INSTRUCTION", "Choice", "Chooser", "LetterReader", "make_chooser"]
 
 CHOOSE_INSTRUCTION = (
     "You know a user from memories of conversations with them. The user says something, and there are four possible "

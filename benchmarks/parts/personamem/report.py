@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,16 +19,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Answered", "report"]
 
+#: What is compared with the encoders: the choice from nothing, and from the evidence.
+CONTROLS = ("nothing", "evidence")
+
 _ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The choices of one encoder; `chooser` names what chose."""
+    """The choices of one encoder, or of a control; `chooser` names what chose.
+
+    `found` is the share of each question's evidence that was retrieved; None where it is not known.
+    """
 
     encoder: str
     chooser: str
     choices: list[Choice]
+    found: list[float | None] = field(default_factory=list)
 
 
 def report(
@@ -44,19 +51,34 @@ def report(
     rows = [row for one in answers for row in _rows(one, questions)]
     name = "accuracy" if answers[0].chooser == "letter" else f"{answers[0].chooser}_accuracy"
     figures: dict[str, float] = {}
+    clusters = [question.context for question in questions]
     right = [_right([choice.letter for choice in one.choices], questions) for one in answers]
     for number, (one, scores) in enumerate(zip(answers, right, strict=True)):
-        prefix = "" if number == 0 else f"encoder{number + 1}_"
-        figures[f"{prefix}{name}"] = float(scores.mean())
+        prefix = "" if number == 0 else f"{one.encoder if one.encoder in CONTROLS else f'encoder{number + 1}'}_"
+        alone = paired_bootstrap(scores, np.zeros_like(scores), seed=seed, clusters=clusters)
+        figures |= {
+            f"{prefix}{name}": alone.difference,
+            f"{prefix}{name}_low": alone.low,
+            f"{prefix}{name}_high": alone.high,
+        }
         figures[f"{prefix}unanswered"] = sum(choice.letter is None for choice in one.choices)
         if number:
-            clusters = [question.context for question in questions]
             gain = paired_bootstrap(scores, right[0], seed=seed, clusters=clusters)
             figures |= {
                 f"{prefix}gain": gain.difference,
                 f"{prefix}gain_low": gain.low,
                 f"{prefix}gain_high": gain.high,
             }
+        if (evidence := _evidence(one)) is not None:
+            figures[f"{prefix}evidence_recall"] = float(evidence.mean())
+            first = _evidence(answers[0])
+            if number and first is not None:
+                gain = paired_bootstrap(evidence, first, seed=seed, clusters=clusters)
+                figures |= {
+                    f"{prefix}evidence_gain": gain.difference,
+                    f"{prefix}evidence_gain_low": gain.low,
+                    f"{prefix}evidence_gain_high": gain.high,
+                }
     if answers[0].chooser == "nearest_option":
         controls = _right([choice.control for choice in answers[0].choices], questions)
         figures["question_only_accuracy"] = float(controls.mean())
@@ -78,10 +100,17 @@ def _right(letters: Sequence[str | None], questions: Sequence[Question]) -> NDAr
     return np.array([100.0 * (letter == one.correct) for letter, one in zip(letters, questions, strict=True)])
 
 
+def _evidence(answered: Answered) -> NDArray[np.float64] | None:
+    """Return the percentage of each question's evidence that was retrieved; None unless it is known of every one."""
+    known = [share for share in answered.found if share is not None]
+    return 100.0 * np.array(known) if known and len(known) == len(answered.choices) else None
+
+
 def _rows(answered: Answered, questions: Sequence[Question]) -> list[dict[str, Any]]:
     right = _right([choice.letter for choice in answered.choices], questions)
     kinds = np.array([question.kind for question in questions])
     unanswered = np.array([choice.letter is None for choice in answered.choices])
+    evidence = _evidence(answered)
     extra = sorted(set(kinds.tolist()) - set(QUESTION_TYPES))
     rows = []
     for kind in (_ALL, *QUESTION_TYPES, *extra):
@@ -94,6 +123,7 @@ def _rows(answered: Answered, questions: Sequence[Question]) -> list[dict[str, A
                     "questions": int(chosen.sum()),
                     "accuracy": float(right[chosen].mean()),
                     "unanswered": int(unanswered[chosen].sum()),
+                    **({} if evidence is None else {"evidence_recall": float(evidence[chosen].mean())}),
                 }
             )
     return rows
