@@ -11,9 +11,13 @@ import typer
 from hins_memory.cli.options import (
     AgentConfig,
     AgentName,
+    EncodeRate,
     OwnerName,
+    ScaleAt,
     TenantName,
+    WriteRate,
     opened_agent,
+    scale_of,
     scope_of,
     settings_of,
 )
@@ -276,6 +280,9 @@ def swap(
     force: Annotated[bool, typer.Option("--force", help="Swap although the gate refuses; this is recorded.")] = False,
     owner: OwnerName = None,
     tenant: TenantName = None,
+    at: ScaleAt = None,
+    encode_rate: EncodeRate = None,
+    write_rate: WriteRate = None,
 ) -> Result:
     """Gate a version, re-embed the agent's store beside the live one, and flip. The old index stays for rollback.
 
@@ -286,6 +293,7 @@ def swap(
     settings, scope = settings_of(context), scope_of(owner, tenant)
     if dry_run + retire + force > 1 or (retire and version):
         raise ConfigError("--dry-run, --retire and --force exclude each other.", "--retire takes no version either.")
+    scale = scale_of(at, encode_rate, write_rate, dry_run)
     if scope is not None and retire:
         retired = _pipeline(scope, settings).retire()
         text = f"{scope.key} is served by the common encoder. `hins encoders prune` removes {', '.join(retired)}."
@@ -297,7 +305,7 @@ def swap(
             text = f"Dropped {', '.join(dropped)}." if dropped else "There was no old index to drop."
             return Result({"dropped": dropped}, (text,))
         if dry_run:
-            plan = pipeline.plan(version)
+            plan = pipeline.plan(version, scale)
             return Result({"dry_run": True, **plan.to_dict()}, swap_parts(plan))
         report = pipeline.swap(version, force=force)
     return Result(report.to_dict(), swap_parts(report))

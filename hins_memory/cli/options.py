@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,14 +17,21 @@ from hins_memory.errors import AgentError, ConfigError
 from hins_memory.plugins.manager import broken_plugins, get_plugin_manager
 from hins_memory.types import Scope
 
+if TYPE_CHECKING:
+    from hins_memory.swapping import Scale
+
 __all__ = [
     "AgentConfig",
     "AgentName",
+    "EncodeRate",
     "Options",
     "OwnerName",
+    "ScaleAt",
     "TenantName",
+    "WriteRate",
     "check_agent",
     "opened_agent",
+    "scale_of",
     "scope_of",
     "settings_of",
 ]
@@ -52,6 +59,40 @@ TenantName = Annotated[
     str | None,
     typer.Option("--tenant", metavar="NAME", help="Only this tenant; with --owner, the user of this tenant."),
 ]
+ScaleAt = Annotated[
+    float | None,
+    typer.Option(
+        "--at",
+        metavar="N",
+        help="With --dry-run: what N memories take, e.g. 1e9. Writes 256 records beside the store and drops them.",
+    ),
+]
+EncodeRate = Annotated[
+    float | None,
+    typer.Option("--encode-rate", metavar="N", help="With --at: records a second of one device; else measured here."),
+]
+WriteRate = Annotated[
+    float | None,
+    typer.Option("--write-rate", metavar="N", help="With --at: records a second of one writer; else measured here."),
+]
+
+
+def scale_of(at: float | None, encode_rate: float | None, write_rate: float | None, dry_run: bool) -> Scale | None:
+    """Return the size that options plan for; None for the store's own.
+
+    Raises:
+        ConfigError: they are not all above 0, or it is not a dry run.
+    """
+    from hins_memory.swapping import Scale
+
+    given = [value for value in (at, encode_rate, write_rate) if value is not None]
+    if not given:
+        return None
+    if at is None or not dry_run:
+        raise ConfigError("--at, --encode-rate and --write-rate plan for another size.", "Give --dry-run and --at.")
+    if not all(0 < value < float("inf") for value in given):
+        raise ConfigError("A size and rates are numbers above 0.", "Write e.g. --at 1e9.")
+    return Scale(at, encode_rate, write_rate)
 
 
 def scope_of(owner: str | None, tenant: str | None) -> Scope | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hins_memory.loop.pipeline import RunReport, Status
     from hins_memory.mining import MineReport
     from hins_memory.registry.registry import ScopedVersion
-    from hins_memory.swapping import SwapPlan, SwapReport
+    from hins_memory.swapping import SwapPlan, SwapProjection, SwapReport
 
 __all__ = ["METRICS", "gate_parts", "mine_parts", "run_parts", "status_parts", "swap_parts", "swap_takes"]
 
@@ -125,11 +125,13 @@ def swap_parts(report: SwapPlan | SwapReport) -> tuple[Part, ...]:
 
     if isinstance(report, SwapPlan):
         rows = [(one.kind, one.name, one.records, one.seconds, one.disk_bytes / 2**20) for one in report.indexes]
+        larger = () if report.projection is None else _projection_parts(report.projection)
         return (
             f"Dry run: {report.agent_key} would go from {report.from_version or 'its own encoder'} to "
             f"{report.to_version}: {report.records} records, about {report.seconds:.0f} seconds and "
             f"{report.disk_bytes / 2**20:.1f} MiB. Nothing was changed.",
             table(("index", "name", "records", "seconds", "MiB"), rows),
+            *larger,
         )
     if not report.changed:
         return (f"{report.agent_key} is served by {report.version} already; nothing was to be done.",)
@@ -142,6 +144,25 @@ def swap_parts(report: SwapPlan | SwapReport) -> tuple[Part, ...]:
         table(("index", "name", "records", "encoded", "reused", "vectors checked"), rebuilt)
         if rebuilt
         else "No stored vector was touched: the two make the same vectors of memories, and queries alone changed.",
+    )
+
+
+def _projection_parts(plan: SwapProjection) -> tuple[Part, ...]:
+    """Return what a swap would take at another size."""
+    rows = [
+        (
+            *(one.name, f"{one.records:.3g}", one.encode_rate, one.records / one.encode_rate / 3600),
+            *(one.write_rate, one.records / one.write_rate / 3600, one.disk_bytes / 2**30, one.traffic_bytes / 2**30),
+        )
+        for one in plan.indexes
+    ]
+    names = ("index", "records", "encoded/s", "hours", "written/s", "hours", "GiB of rows", "GiB to and from the store")
+    rates = f"Measured here: {', '.join(plan.measured)}." if plan.measured else "Both rates were given."
+    return (
+        f"At {plan.memories:.3g}: {plan.encode_hours:.1f} hours of one device that encodes, {plan.write_hours:.1f} of "
+        f"one writer; a day with {plan.devices_for_a_day} such devices and {plan.writers_for_a_day} writers. {rates}",
+        table(names, rows),
+        f"Assumed: {' '.join(plan.assumed)}",
     )
 
 

@@ -35,7 +35,7 @@ from hins_memory.mining.storage.evidence import EvidenceStore
 from hins_memory.plugins.manager import agent_of
 from hins_memory.registry.loader import EncoderSource, shared_encoder
 from hins_memory.registry.registry import EncoderVersion, Registry
-from hins_memory.swapping import SwapPlan, SwapReport, plan_swap, retire_agent, rollback_agent, swap_agent
+from hins_memory.swapping import Scale, SwapPlan, SwapReport, plan_swap, retire_agent, rollback_agent, swap_agent
 from hins_memory.training.settings import DOCUMENTS_STAY, TrainSettings
 from hins_memory.types import Scope
 
@@ -323,9 +323,9 @@ class Pipeline:
         """Return the version that a swap would replace."""
         return agent.encoder_version
 
-    def plan(self, version_id: str | None = None) -> SwapPlan:
-        """Return what a swap would take (dry run); nothing changes."""
-        return plan_swap(self._agent(), self._load(self._version(version_id).id), self.registry)
+    def plan(self, version_id: str | None = None, scale: Scale | None = None) -> SwapPlan:
+        """Return what a swap would take (dry run), at another size too if one is given; nothing changes."""
+        return plan_swap(self._agent(), self._load(self._version(version_id).id), self.registry, scale)
 
     def rollback(self) -> SwapReport:
         """Return the live agent to the index and the encoder before the last swap, with the writes since."""

@@ -10,7 +10,7 @@ from hins_memory.loop.data import Progress
 from hins_memory.loop.pipeline import Pipeline
 from hins_memory.loop.settings import LoopSettings
 from hins_memory.loop.shards import loop_data
-from hins_memory.swapping import SwapPlan, SwapReport, roll_back_scope, serve_scope
+from hins_memory.swapping import Scale, SwapPlan, SwapReport, roll_back_scope, serve_scope
 from hins_memory.types import Scope
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class ScopedPipeline(Pipeline):
         self.loop = replace(self.loop, train=replace(self.loop.train, mode="tower"), deep="never")
         self._data = loop_data(self.settings, self.loop, progress, scope)
 
-    def plan(self, version_id: str | None = None) -> SwapPlan:
+    def plan(self, version_id: str | None = None, scale: Scale | None = None) -> SwapPlan:
         """Return what a swap would take: nothing is embedded again."""
         return SwapPlan(self.scope.key, self._serving_version(), self._version(version_id).id, ())
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.encoders.encoder import Encoder
+from hins_memory.swapping.projection import Scale, SwapProjection, project_swap
 from hins_memory.swapping.query_only import shares_vectors
 
 if TYPE_CHECKING:
@@ -40,12 +41,14 @@ class SwapPlan:
         from_version: the encoder version that serves.
         to_version: the one that would serve after the swap.
         indexes: one plan for each index; none where no vector has to be computed again.
+        projection: what it would take at another size, if that was asked for and any vector has to be computed.
     """
 
     agent_key: str
     from_version: str
     to_version: str
     indexes: tuple[IndexPlan, ...]
+    projection: SwapProjection | None = None
 
     @property
     def records(self) -> int:
@@ -64,17 +67,20 @@ class SwapPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON-able values, with its totals."""
-        totals = {"records": self.records, "seconds": self.seconds, "disk_bytes": self.disk_bytes}
+        totals: dict[str, Any] = {"records": self.records, "seconds": self.seconds, "disk_bytes": self.disk_bytes}
+        if self.projection is not None:
+            totals["projection"] = self.projection.to_dict()
         return {**asdict(self), **totals}
 
 
-def plan_swap(agent: Agent, encoder: Encoder, registry: Registry | None = None) -> SwapPlan:
+def plan_swap(agent: Agent, encoder: Encoder, registry: Registry | None = None, scale: Scale | None = None) -> SwapPlan:
     """Return what swapping `agent` to `encoder` would take; changes nothing.
 
     Args:
         agent: the live agent.
         encoder: what it would serve with.
         registry: where the swap would be recorded; tells whether any vector would have to be computed again.
+        scale: another size to plan for too; see `project_swap` for what is measured.
 
     Raises:
         AgentError: the agent's indexes cannot be read.
@@ -82,7 +88,8 @@ def plan_swap(agent: Agent, encoder: Encoder, registry: Registry | None = None) 
     if registry is not None and shares_vectors(registry.live_index(agent.store_id), encoder.version, registry):
         return SwapPlan(agent.store_id, agent.encoder_version, encoder.version, ())
     plans = tuple(_plan_index(index, encoder) for index in agent.live_indexes())
-    return SwapPlan(agent.store_id, agent.encoder_version, encoder.version, plans)
+    projection = None if scale is None else project_swap(agent, encoder, scale)
+    return SwapPlan(agent.store_id, agent.encoder_version, encoder.version, plans, projection)
 
 
 def _plan_index(index: Index, encoder: Encoder) -> IndexPlan:

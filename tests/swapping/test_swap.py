@@ -10,7 +10,7 @@ from swap_world import fill, text_of
 from hins_memory.errors import AgentError, SwapError
 from hins_memory.plugins.protocols import Agent, Index, check_agent
 from hins_memory.sdk import AgentBase
-from hins_memory.swapping import plan_swap, retire_agent, rollback_agent
+from hins_memory.swapping import Scale, plan_swap, retire_agent, rollback_agent
 
 pytestmark = pytest.mark.slow
 
@@ -166,6 +166,30 @@ def test_the_dry_run_counts_and_estimates_without_changing_anything(world):
     assert plan.to_dict()["records"] == 210
     assert world.registry.shadow_index(agent.store_id) is None
     assert plan_swap(world.agent(), world.stock).indexes[0].records == 200
+
+
+def test_a_plan_for_a_billion_is_by_rates_that_were_measured_or_given_and_leaves_no_index_behind(world):
+    agent = world.agent(200)
+    encoder = world.load(world.one)
+    tables = "select name from sqlite_master order by name"
+    before = agent.store.execute(tables)
+    plan = plan_swap(agent, encoder, world.registry, Scale(1e9)).projection
+    assert plan is not None
+    assert plan.measured == ("encoding", "writing")
+    memories, entities = plan.indexes
+    # The other index grows in proportion: 10 entities for 200 memories.
+    assert (memories.records, entities.records) == (1e9, 5e7)
+    assert min(memories.encode_rate, memories.write_rate) > 0
+    assert 1.05e9 * 4 * 384 < plan.disk_bytes < plan.traffic_bytes
+    assert agent.store.execute(tables) == before
+
+    given = plan_swap(agent, encoder, world.registry, Scale(1e9, 2000.0, 10_000.0)).projection
+    assert given is not None
+    assert given.measured == ()
+    assert given.encode_hours == pytest.approx(1.05e9 / 2000 / 3600)
+    assert (given.devices_for_a_day, given.writers_for_a_day) == (7, 2)
+    # Nothing is embedded again where the vectors are the same.
+    assert plan_swap(agent, world.stock, world.registry, Scale(1e9)).to_dict().get("projection") is None
 
 
 class Worker(threading.Thread):
