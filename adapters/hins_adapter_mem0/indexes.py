@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from hins_adapter_mem0.index import QdrantIndex, StoreIndex
+from hins_adapter_mem0.milvus import MilvusIndex
 from hins_adapter_mem0.native import ChromaIndex, FaissIndex, PgvectorIndex
 from hins_adapter_mem0.stores import GuardedStore, provider_of, store_client
+from hins_adapter_mem0.supabase import SupabaseIndex
 
 __all__ = ["open_index"]
 
@@ -13,5 +15,11 @@ def open_index(store: GuardedStore, kind: str) -> StoreIndex:
     """Return a store's index: with its own paging where it is known, else through Mem0's interface."""
     if store_client(store.raw) is not None:
         return QdrantIndex(store, kind)
-    own = {"chroma": ChromaIndex, "faiss": FaissIndex, "pgvector": PgvectorIndex}
+    own = {
+        "chroma": ChromaIndex,
+        "faiss": FaissIndex,
+        "milvus": MilvusIndex,
+        "pgvector": PgvectorIndex,
+        "supabase": SupabaseIndex,
+    }
     return own.get(provider_of(store.raw), StoreIndex)(store, kind)

@@ -71,6 +71,9 @@ class StoreOpener:
             named = getattr(self.config, "host", None) or getattr(self.config, "api_key", None)
             server = getattr(getattr(self.config, "client", None), "_server", None)
             return bool(named) or "FastAPI" in type(server).__name__
+        if self.provider == "milvus":
+            # A file: Milvus Lite, which one process holds until it ends.
+            return "://" in self.config.url
         return self.provider != "faiss" and not _is_embedded(self.client)
 
     def lock(self, collection: str) -> threading.RLock | None:
@@ -110,7 +113,11 @@ class StoreOpener:
             prepare_faiss(raw)
             return raw
         # Two processes may create the same collection at once: one gets an error that it exists, and tries again.
-        return with_retries(lambda: VectorStoreFactory.create(self.provider, config))
+        raw = with_retries(lambda: VectorStoreFactory.create(self.provider, config))
+        if self.provider == "milvus":
+            # After a restart Milvus Lite answers no query before this, and Mem0 does not do it.
+            raw.client.load_collection(collection_name=collection)
+        return raw
 
     def _forget(self, collection: str) -> None:
         """Open a dropped collection anew the next time."""

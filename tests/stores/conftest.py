@@ -70,6 +70,9 @@ def world(
     elif name == "pgvector":
         pytest.importorskip("psycopg_pool", reason="needs psycopg[binary,pool]")
         config |= {"connection_string": request.getfixturevalue("postgresql_server")}
+    elif name == "supabase":
+        pytest.importorskip("vecs", reason="needs the package vecs")
+        config |= {"connection_string": request.getfixturevalue("postgresql_server")}
     elif name == "milvus":
         pytest.importorskip("milvus_lite", reason="needs the packages pymilvus and milvus-lite")
         config |= {"url": str(tmp_path / "milvus.db"), "token": "", "metric_type": "COSINE"}

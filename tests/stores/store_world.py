@@ -56,6 +56,11 @@ class StoreWorld:
     def close(self) -> None:
         while self.opened:
             self.opened.pop().close()
+        if self.name == "milvus":
+            # Milvus Lite holds its folder until the process ends, or until this.
+            from milvus_lite.server_manager import server_manager_instance
+
+            server_manager_instance.release_all()
 
     def load(self, version: str) -> Encoder:
         return Encoder.load(Registry(self.settings).get(version).path if version.startswith("v0") else self.base)

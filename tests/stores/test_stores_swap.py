@@ -19,7 +19,7 @@ from hins_memory.swapping import Scale, plan_swap, retire_agent, rollback_agent,
 
 pytestmark = pytest.mark.slow
 
-every_store = pytest.mark.parametrize("world", STORES, indirect=True)
+every_store = pytest.mark.parametrize("world", [*STORES, "milvus", "supabase"], indirect=True)
 
 
 def _swap(world: Any, memory: Any, version: Any) -> Any:
