@@ -121,7 +121,9 @@ def open_agent(config: Any, settings: Settings, embedder: str, model: str | Path
     """
     store = config.vector_store
     given = getattr(store.config, "client", None)
-    return _Store(store.provider, store.config, given, given).serving_agent(settings, embedder, model, in_place=True)
+    # Clients of other stores stay in the configuration, from which Mem0 opens every collection.
+    client = given if store.provider == "qdrant" else None
+    return _Store(store.provider, store.config, client, given).serving_agent(settings, embedder, model, in_place=True)
 
 
 def recorded_version(memory: Any, settings: Settings) -> str:
