@@ -140,7 +140,7 @@ class StoreIndex:
         if missing := missing_feature(self.store.raw):
             raise AgentError(
                 f"Mem0's {provider_of(self.store.raw)!r} store cannot be re-embedded, because it lacks {missing}.",
-                "Use qdrant, pgvector, chroma, faiss or milvus, or train with --mode tower, which keeps the stored vectors.",
+                "Use qdrant, pgvector, chroma, faiss or milvus, or train with --mode tower: stored vectors stay.",
             )
         return _rows(self.store.list(filters=None, top_k=_ALL))
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from store_world import ANN, STORES, agent, fill, text_of
+from store_world import ANN, STORES, StoreWorld, agent, fill, text_of
 from towers import write_tower
 
 from hins_memory.database.engine import open_database
 from hins_memory.encoders.encoder import Encoder
+from hins_memory.errors import SwapError
 from hins_memory.log.reader import LogReader
 from hins_memory.registry.loader import EncoderSource
 from hins_memory.registry.registry import Registry
@@ -95,3 +96,30 @@ def test_queries_change_and_no_stored_vector_is_touched(
     world.close()
     captured = next(iter(LogReader(open_database(world.settings.database_url)).scope_logs()))
     assert len(captured.memories) == 21
+
+
+def test_a_store_that_lists_nothing_is_refused_a_deep_swap_and_gets_a_tower(
+    settings: Any, tower: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("langchain_community", reason="needs the package langchain-community")
+    from langchain_core.embeddings import DeterministicFakeEmbedding
+    from langchain_core.vectorstores import InMemoryVectorStore
+
+    # Mem0 stores through it what LangChain's own object embeds, cannot list it, and opens no second collection.
+    client = InMemoryVectorStore(DeterministicFakeEmbedding(size=384))
+    store = {"provider": "langchain", "config": {"client": client, "collection_name": "notes"}}
+    world = StoreWorld("langchain", store, settings, shared=False)
+    memory = world.open()
+    memory.add(text_of(0), user_id="ann", infer=False)
+    live, base = agent(memory), memory.embedding_model.encoder
+    registry = Registry(settings)
+    load = EncoderSource(registry).by_version
+    stock = Encoder.load()
+    with pytest.raises(SwapError, match=r"lacks collections that can be opened by name.*--mode tower"):
+        swap_agent(live, stock.version, stock, registry)
+    version = _added(tower, registry, base, tmp_path / "version")
+    assert swap_agent(live, version.id, load(version.id), registry).indexes == ()
+    assert memory.embedding_model.encoder.version == version.id
+    assert rollback_agent(live, registry, load).indexes == ()
+    assert memory.embedding_model.encoder.version == base.version
+    world.close()
