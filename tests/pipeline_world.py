@@ -11,7 +11,7 @@ from hins_memory.training import TrainSettings
 
 #: Small enough for a test: what is learnt is not the point here.
 QUICK = LoopSettings(
-    train=TrainSettings(mode="lora", epochs=1.0, min_steps=1, lora_rank=4, max_tokens=64),
+    train=TrainSettings(mode="lora", epochs=1.0, min_steps=1, lora_rank=4, max_tokens=32),
     gate=GateSettings(held_out_share=0.2, min_queries=5),
 )
 

@@ -1,6 +1,9 @@
 """Small logs for the miner's tests, written out by hand."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from hins_memory.types import Answer, Memory, RankedMemory, Retrieval, Scope, ScopeLog
 
@@ -71,3 +74,17 @@ PUBLIC = (
     "The bridge was painted green by the town council.",
     "Tickets for the concert cost thirty euros at the door.",
 )
+
+
+def mine_slowly(channel: Any, folder: Path, path: Path) -> None:
+    """Mine owner after owner into a file, and say which: the work of a process that is killed."""
+    from hins_memory.encoders.encoder import Encoder
+    from hins_memory.mining import mine_to_parquet
+
+    def logs() -> Iterator[ScopeLog]:
+        for number in range(2000):
+            channel.send(number)
+            yield sailor(f"user{number}")
+            time.sleep(0.02)
+
+    mine_to_parquet(logs(), Encoder.load(folder), path)
