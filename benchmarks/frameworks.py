@@ -64,8 +64,15 @@ def _llamaindex(settings: Settings, base: str) -> Player:
     return LlamaIndexPlayer(settings, base)
 
 
+def _crewai(settings: Settings, base: str) -> Player:
+    from parts.agents.crewai import CrewAIPlayer
+
+    return CrewAIPlayer(settings, base)
+
+
 #: How each framework's player is made, and the packages whose versions are written.
 AGENTS: Mapping[str, tuple[Callable[[Settings, str], Player], tuple[str, ...]]] = {
+    "crewai": (_crewai, ("crewai", "lancedb")),
     "langgraph": (_langgraph, ("langgraph", "langgraph-checkpoint")),
     "llamaindex": (_llamaindex, ("llama-index-core", "llama-index-vector-stores-chroma")),
 }

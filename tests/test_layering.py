@@ -66,8 +66,14 @@ STAGES = {"mining", "training", "synthesis", "swapping"}
 # What the adapters may import of the core.
 FOR_ADAPTERS = WORDS | {"common", "encoders", "log", "plugins", "registry", "sdk"}
 FRAMEWORKS = {
-    *("hins_adapter_langgraph", "hins_adapter_llamaindex", "hins_adapter_mem0", "hins_adapter_memoryos"),
-    *("langchain_core", "langgraph", "llama_index", "mem0", "memoryos", "qdrant_client"),
+    *(
+        "hins_adapter_crewai",
+        "hins_adapter_langgraph",
+        "hins_adapter_llamaindex",
+        "hins_adapter_mem0",
+        "hins_adapter_memoryos",
+    ),
+    *("crewai", "langchain_core", "langgraph", "llama_index", "mem0", "memoryos", "qdrant_client"),
 }
 # The folders of benchmarks/parts, from the ground up.
 BENCHMARK_FOLDERS = [

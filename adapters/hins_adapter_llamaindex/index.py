@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from hins_memory.errors import AgentError
-from hins_memory.sdk import ChromaRows, IndexBase, address_in, name_in_process, with_retries
+from hins_memory.sdk import ChromaRows, IndexBase, UnlistedIndex, address_in, name_in_process, with_retries
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from hins_memory.plugins.protocols import Record
-
-__all__ = ["ChromaIndex", "OtherIndex", "open_index", "store_name"]
+__all__ = ["ChromaIndex", "open_index", "store_name"]
 
 _CHROMA = "llama_index.vector_stores.chroma.base.ChromaVectorStore"
 
@@ -60,60 +53,13 @@ class ChromaIndex(ChromaRows, IndexBase):
         self._client.delete_collection(self.name)
 
 
-class OtherIndex(IndexBase):
-    """A store that LlamaIndex can neither list nor open beside another: it can serve, and get another tower.
-
-    Args:
-        store: the LlamaIndex store that a block was made with.
-        suffix: of a store beside it, which there is none of; "" for itself.
-    """
-
-    def __init__(self, store: Any, suffix: str = "") -> None:
-        super().__init__(f"{type(store).__name__}{suffix}")
-        self.store = store
-
-    def ids(self) -> list[str]:
-        """Refuse to list what the store cannot list.
-
-        Raises:
-            AgentError: always.
-        """
-        raise AgentError(
-            f"What LlamaIndex stored in a {type(self.store).__name__} cannot be listed, and so not be re-embedded.",
-            "Use a ChromaVectorStore; or make the block with HinsEmbedding, and train with --mode tower.",
-        )
-
-    def sample(self, count: int) -> list[Record]:
-        """Return no record: none can be had."""
-        return []
-
-    def get(self, ids: Sequence[str]) -> list[Record]:
-        """Return no record: none can be had."""
-        return []
-
-    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """Return no vector: none can be had."""
-        return {}
-
-    def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
-        """Refuse to write.
-
-        Raises:
-            AgentError: there are records.
-        """
-        if records:
-            self.ids()
-
-    def delete(self, ids: Iterable[str]) -> None:
-        """Do nothing: there is no store beside."""
-
-    def drop(self) -> None:
-        """Do nothing: there is no store beside."""
-
-
 def open_index(store: Any, suffix: str = "") -> Any:
     """Return the index of a store, or of the collection beside it that ends with `suffix`."""
-    return (ChromaIndex if _is_chroma(store) else OtherIndex)(store, suffix)
+    if _is_chroma(store):
+        return ChromaIndex(store, suffix)
+    return UnlistedIndex(
+        store, suffix, "Use a ChromaVectorStore; or make the block with HinsEmbedding, and train with --mode tower."
+    )
 
 
 def store_name(store: Any) -> str:
@@ -129,14 +75,12 @@ def store_name(store: Any) -> str:
         place = f"{settings.chroma_server_host}:{settings.chroma_server_http_port}"
     else:
         place = str(settings.persist_directory) if settings.is_persistent else name_in_process(system)
-    where = [_absolute(place) if settings.is_persistent else place, store.client.tenant, store.client.database]
+    where = [
+        str(Path(place).resolve()) if settings.is_persistent else place,
+        store.client.tenant,
+        store.client.database,
+    ]
     return ":".join(["llamaindex:chroma", *map(str, where), str(store.client.name)])
-
-
-def _absolute(path: str) -> str:
-    from pathlib import Path
-
-    return str(Path(path).resolve())
 
 
 def _is_chroma(store: Any) -> bool:

@@ -23,7 +23,7 @@ from hins_memory.sdk.dual_write import DualWriter, TrackedIndex, WriteTracker
 from hins_memory.sdk.file_groups import FileGroup
 from hins_memory.sdk.flat_faiss import keep_places, stored_vectors
 from hins_memory.sdk.in_place_agent import InPlaceAgent, LoadedVectors
-from hins_memory.sdk.index_base import IndexBase
+from hins_memory.sdk.index_base import IndexBase, UnlistedIndex
 from hins_memory.sdk.json_files import DamagedFileError, read_json, set_aside, write_json
 from hins_memory.sdk.keyword_weight import weighted_keywords
 from hins_memory.sdk.messages import message_turns
@@ -68,6 +68,7 @@ __all__ = [
     "SharedFolders",
     "StoreAgent",
     "TrackedIndex",
+    "UnlistedIndex",
     "VectorFiles",
     "WriteTracker",
     "address_in",

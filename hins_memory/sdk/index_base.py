@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.errors import AgentError
 from hins_memory.sdk.dual_write import WriteTracker
 from hins_memory.sdk.paging import pages_of
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from hins_memory.plugins.protocols import Record
 
-__all__ = ["IndexBase"]
+__all__ = ["IndexBase", "UnlistedIndex"]
 
 
 class IndexBase(ABC):
@@ -70,3 +71,58 @@ class IndexBase(ABC):
     def clear(self) -> None:
         """Delete every record."""
         self.delete(self.ids())
+
+
+class UnlistedIndex(IndexBase):
+    """A store that cannot be listed: it can serve, and be swapped to a version that changes queries only.
+
+    Args:
+        store: the framework's store.
+        suffix: of a store beside it, which there is none of; "" for itself.
+        advice: what to do where other vectors are asked for.
+    """
+
+    def __init__(self, store: Any, suffix: str, advice: str) -> None:
+        super().__init__(f"{type(store).__name__}{suffix}")
+        #: the framework's store
+        self.store = store
+        self._advice = advice
+
+    def ids(self) -> list[str]:
+        """Refuse to list what cannot be listed.
+
+        Raises:
+            AgentError: always.
+        """
+        kind = type(self.store).__name__
+        raise AgentError(f"What is in a {kind} cannot be listed, and so not be re-embedded.", self._advice)
+
+    def look(self) -> None:
+        """Do nothing."""
+
+    def sample(self, count: int) -> list[Record]:
+        """Return no record: none can be had."""
+        return []
+
+    def get(self, ids: Sequence[str]) -> list[Record]:
+        """Return no record: none can be had."""
+        return []
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Return no vector: none can be had."""
+        return {}
+
+    def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
+        """Refuse to write.
+
+        Raises:
+            AgentError: there are records.
+        """
+        if records:
+            self.ids()
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Do nothing: there is no store beside."""
+
+    def drop(self) -> None:
+        """Do nothing: there is no store beside."""

@@ -1,0 +1,39 @@
+"""The plugin of the CrewAI adapter; importing this imports neither crewai nor torch."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from hins_memory.sdk import ObjectAgent, ObjectPlugin
+
+__all__ = ["plugin"]
+
+
+class CrewAIPlugin(ObjectPlugin):
+    """The hooks of the CrewAI adapter."""
+
+    name = package = "crewai"
+    install = 'pip install "hins-memory[crewai]"'
+
+    def is_ours(self, memory: Any) -> bool:
+        """Return whether an object is CrewAI's `Memory`; when CrewAI was never imported, nothing can be one."""
+        if "crewai.memory.unified_memory" not in sys.modules:
+            return False
+        from crewai.memory.unified_memory import Memory
+
+        return isinstance(memory, Memory)
+
+    def load_agent_type(self) -> type[ObjectAgent]:
+        """Return the class of the agents."""
+        from hins_adapter_crewai.agent import CrewAIAgent
+
+        return CrewAIAgent
+
+    def detach(self, memory: Any) -> Any:
+        """Restore a memory exactly as it was, after what it still stores in the background."""
+        memory.drain_writes()
+        return super().detach(memory)
+
+
+plugin = CrewAIPlugin()
