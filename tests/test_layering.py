@@ -81,7 +81,10 @@ BENCHMARK_FOLDERS = [
     "serving",
 ]
 # Modules of training that nothing imports before a training begins.
-LATE = {"callbacks", "gathering", "gradient_cache", "heldout_evaluator", "loss", "stored_loss", "tiered_trainer"}
+LATE = {
+    *("callbacks", "distillation", "gathering", "gradient_cache", "heldout_evaluator", "loss", "stored_loss"),
+    "tiered_trainer",
+}
 HEAVY = {
     "torch",
     "transformers",

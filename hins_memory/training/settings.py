@@ -60,6 +60,8 @@ class TrainSettings:
             (weight averaging), against forgetting. `tower` mode keeps everything: it forgets little.
         replay: packaged examples of general retrieval that are trained on beside the others, how many for each of them,
             against forgetting; 0 adds none.
+        distillation: weight of a loss that keeps the vectors of packaged general text where the base has them
+            (`full` and `lora`), against forgetting; 0 leaves it out.
         micro_batch_size: texts per forward pass; they are sorted by length first, so little is padded. Where a step has
             more than 64 times as many texts in a process, or more than 1024, they are embedded twice, so that one pass
             at a time is in memory (GradCache).
@@ -83,6 +85,7 @@ class TrainSettings:
     score_thresholds: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     averaging_weight: float = 0.8
     replay: float = 0.25
+    distillation: float = 0.0
     micro_batch_size: int = 16
     max_tokens: int = 256
     patience: int = 0
@@ -105,8 +108,9 @@ class TrainSettings:
     def _check_scores(self) -> None:
         if not 0 < self.averaging_weight <= 1:
             raise ConfigError(f"averaging_weight is {self.averaging_weight}.", "Use a share above 0, up to 1.")
-        if not 0 <= self.replay < math.inf:
-            raise ConfigError(f"replay is {self.replay}.", "Use 0 or more.")
+        for name in ("replay", "distillation"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}.", "Use 0 or more.")
         if not all(-1 < cutoff < 1 for cutoff in self.score_thresholds):
             raise ConfigError(f"score_thresholds is {self.score_thresholds}.", "Give cosines.")
 

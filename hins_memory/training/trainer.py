@@ -25,7 +25,7 @@ from hins_memory.training.fit.checkpoints import check_space
 from hins_memory.training.fit.dataset import data_digest, to_dataset
 from hins_memory.training.fit.fit import FitJob, fit
 from hins_memory.training.fit.processes import is_main, process_count, wait_for_all
-from hins_memory.training.fit.replay import with_replay
+from hins_memory.training.fit.replay import general_texts, with_replay
 from hins_memory.training.postprocess.weights import postprocess_weights, without_added_layers
 from hins_memory.training.query_mode.train import train_query_map
 from hins_memory.training.query_samples import samples_of_examples
@@ -124,7 +124,12 @@ def train_encoder(
             trained_on = len(tower.targets)
             data = (tower.dataset(), tower.loss, tower.encoder_of)
         else:
-            data = (to_dataset(examples), partial(_loss, settings=settings), _encoder_of)
+            dataset = to_dataset(examples)
+            if settings.distillation:
+                from hins_memory.training.loss.distillation import with_general
+
+                dataset = with_general(dataset, general_texts(), settings.seed)
+            data = (dataset, partial(_loss, settings=settings), _encoder_of)
         history = fit(model, FitJob(settings, *data, auxiliary.early_stopping_sets, checkpoints, identity, progress))
         # Weights are read from their file as they are needed: writing into the file changes a loaded encoder.
         if weights_digest(encoder.model) != weights:
@@ -161,13 +166,11 @@ def _renamed(arguments: dict[str, Any], auxiliary: AuxiliaryData | None) -> Auxi
 
 
 def _loss(model: SentenceTransformer, settings: TrainSettings) -> nn.Module:
+    from hins_memory.training.loss.distillation import DistilledLoss
     from hins_memory.training.loss.loss import TieredInfoNCELoss
 
-    return TieredInfoNCELoss(
-        model,
-        temperature=settings.temperature,
-        micro_batch_size=settings.micro_batch_size,
-    )
+    loss = TieredInfoNCELoss(model, temperature=settings.temperature, micro_batch_size=settings.micro_batch_size)
+    return DistilledLoss(model, loss, general_texts(), settings.distillation) if settings.distillation else loss
 
 
 def _encoder_of(model: SentenceTransformer) -> Encoder:

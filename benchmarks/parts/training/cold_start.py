@@ -72,6 +72,7 @@ class Recipe:
     events: int = 16
     threads: int = 8
     replay: float = 0.0
+    distillation: float = 0.0
     averaging_weight: float = 1.0
 
 

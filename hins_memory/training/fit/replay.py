@@ -9,7 +9,7 @@ from functools import lru_cache
 from hins_memory.data import packaged, read_rows
 from hins_memory.types import Positive, Scope, TieredExample
 
-__all__ = ["with_replay"]
+__all__ = ["general_texts", "with_replay"]
 
 _FILE = "replay.jsonl"
 
@@ -38,6 +38,15 @@ def with_replay(examples: Sequence[TieredExample], share: float, seed: int) -> l
     repeats = math.ceil(wanted / len(packaged_examples))
     order = [row for _ in range(repeats) for row in random.permutation(len(packaged_examples)).tolist()]
     return [*examples, *(packaged_examples[row] for row in order[:wanted])]
+
+
+def general_texts() -> list[str]:
+    """Return the texts of these questions and their passages, each once.
+
+    Raises:
+        HinsError: the packaged file is missing or damaged.
+    """
+    return list(dict.fromkeys(text for one in _packaged() for text in (one.positive.query, one.positive.text)))
 
 
 @lru_cache(maxsize=1)
