@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from child_process import Child, children
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from train_world import batch_columns, examples, quick
+from train_world import batch_columns, examples, quick, run_script
 
 from hins_memory.errors import ConfigError
 from hins_memory.training import TrainSettings, train_encoder
@@ -20,15 +22,31 @@ from hins_memory.training.fit.dataset import batch_stream
 from hins_memory.training.loss.loss import TieredInfoNCELoss
 
 WORKER = Path(__file__).parent / "processes_worker.py"
-TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
 
 
 @pytest.fixture(scope="module")
 def torchrun(tmp_path_factory, tiny_folder) -> Path:
-    """What two processes under torchrun found of one batch, and the tower that they trained."""
+    """What two processes found of one batch, and the tower that they trained; they know of each other as torchrun says.
+
+    They are forks that have torch already; test_train_command runs torchrun itself.
+    """
     folder = tmp_path_factory.mktemp("torchrun")
-    launch(TORCHRUN, "gradients,tower", tiny_folder, folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workers = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", str(port)), ("WORLD_SIZE", "2")):
+            patch.setenv(name, value)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        for rank in ("0", "1"):
+            patch.setenv("RANK", rank)
+            patch.setenv("LOCAL_RANK", rank)
+            workers.append(Child(run_script, WORKER, "gradients,tower", tiny_folder, folder))
+    with children(*workers):
+        for worker in workers:
+            worker.wait()
     return folder
 
 

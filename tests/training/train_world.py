@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.training import TrainSettings
@@ -41,6 +44,12 @@ def checkpoint_every(steps: int, patch: Callable[[Any, str, Any], object] = seta
     from hins_memory.training.fit.callbacks import CheckpointCallback
 
     patch(CheckpointCallback, "_due", lambda self, state: state.global_step % steps == 0)
+
+
+def run_script(channel: Any, script: Path, *arguments: object) -> None:
+    """Run a script as the work of a process."""
+    sys.argv = [str(script), *map(str, arguments)]
+    runpy.run_path(str(script), run_name="__main__")
 
 
 def batch_columns(model: SentenceTransformer, rank: int = 0, processes: int = 1) -> list[dict[str, Any]]:
