@@ -26,7 +26,7 @@ from parts.datasets.locomo import Conversation
 from parts.training.modes import Traffic, code_digest, general_set
 from parts.training.towers import Split, digest, first_evidence, later_part, scores, settings_of, train_tower
 
-__all__ = ["Chain", "Start", "groups_of", "questions", "run_round"]
+__all__ = ["Chain", "Start", "groups_of", "questions", "run_round", "tower_over"]
 
 #: What a round's tower begins as and learns from: `documents`, as the loop has it, begins as the documents' encoder and
 #: reads the whole log so far; `last` begins as the tower of the round before, and reads what is new.
@@ -83,7 +83,7 @@ def run_round(chain: Chain, number: int, base: Encoder, work: Path) -> dict[str,
         scratch, chained = Path(name), chain.start == "last"
         start: str | Encoder = chain.traffic.base
         if chained and number > 1:
-            start = _sides(_tower_before(chain, number, base, work), base)
+            start = tower_over(_tower_before(chain, number, base, work), base)
         read = chain.groups[number - 1 : number] if chained else chain.groups[:number]
         owners = [first_evidence(chain.traffic, one, chain.split, base) for group in read for one in group]
         try:
@@ -91,7 +91,7 @@ def run_round(chain: Chain, number: int, base: Encoder, work: Path) -> dict[str,
         except NotEnoughDataError as error:
             raise ConfigError(f"Round {number}: {error.problem}", "Take fewer rounds, or a larger --share.") from error
         stage(f"{path.stem}: {examples} examples, trained in {seconds:.0f} s")
-        *rounds, general = questions(chain, _sides(trained.folder, base), number)
+        *rounds, general = questions(chain, tower_over(trained.folder, base), number)
         if chained:
             _keep(trained.folder, _kept(path), chain.path(number - 1, work) if number > 1 else None)
     result = {"ndcg": rounds, "general": general, "examples": examples, "seconds": seconds, "code": code}
@@ -121,7 +121,7 @@ def _keep(folder: Path, kept: Path, before: Path | None) -> None:
         shutil.rmtree(_kept(before), ignore_errors=True)
 
 
-def _sides(folder: Path, base: Encoder) -> TwoSides:
+def tower_over(folder: Path, base: Encoder) -> TwoSides:
     """Return a tower's queries with the documents of the base: a training that is given it begins as that tower."""
     whole = Encoder.load(folder)
     sides = sides_of(whole.model)

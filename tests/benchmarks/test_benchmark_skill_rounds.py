@@ -1,0 +1,32 @@
+"""Rounds of different traffic, and what each leaves of every memory skill: a small run that can be continued."""
+
+import json
+from pathlib import Path
+
+import pytest
+import skill_rounds
+from synthesis_corpus import write_corpus
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shallow_stock")
+def test_every_skill_has_a_row_each_round_and_a_second_run_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, corpus = tmp_path / "result.json", write_corpus(tmp_path / "talks.csv", copies=12)
+    options = ["--corpus", str(corpus), "--work", str(tmp_path / "work"), "--quick", "--json", str(result)]
+    assert skill_rounds.main(options) == 0
+    found = json.loads(result.read_text(encoding="utf-8"))
+    assert str(tmp_path) not in result.read_text(encoding="utf-8")
+    rows = {(row["skill"], row["round"]): row for row in found["rows"]}
+    assert set(rows) == {(skill, number) for skill in ("preference", "update", "general") for number in (1, 2)}
+    for skill, number in rows:
+        row = rows[skill, number]
+        best = max(row["untrained"], *(rows[skill, before]["ndcg10"] for before in range(1, number)), 0)
+        assert row["over_best"] == pytest.approx(row["ndcg10"] - best, abs=0.02)
+    assert found["figures"]["cells"] == 4
+    # All traffic so far is read again.
+    assert rows["update", 2]["examples"] >= rows["update", 1]["examples"]
+    monkeypatch.setattr("parts.training.towers.train_encoder", None)
+    assert skill_rounds.main(options) == 0
+    assert json.loads(result.read_text(encoding="utf-8"))["figures"] == found["figures"]
