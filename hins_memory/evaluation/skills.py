@@ -48,7 +48,7 @@ def skill_sets(half: Half, skills: Sequence[str] | None = None, people: int | No
     Args:
         half: ``choose`` to choose by, ``judge`` to report.
         skills: only these; None means all.
-        people: only so many people's memories for each skill; None means all of the half.
+        people: at most this many people's memories for each skill; None means all of the half.
 
     Returns:
         Sets in the order of the skills and of their owners; each is named ``SKILL, OWNER``.

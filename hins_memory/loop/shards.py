@@ -1,7 +1,7 @@
 """Evidence and examples made by a Ray cluster, a shard of owners a task; the files are those of a run without one.
 
 Each task writes a folder of its own and gives it its name when it is complete. The name is a digest of what the shard
-is made of, so that a run that begins again finds what is done, whoever was killed.
+is made of, so that a run that begins again finds what is done, whichever process was killed.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Child:
 
 
 def _work(environment: dict[str, str], work: Callable[..., None], channel: Any, *arguments: Any) -> None:
-    # What the server imported is no garbage: no collection looks through it again.
+    # What the server imported stays: no garbage collection looks through it again.
     gc.freeze()
     os.environ.clear()
     os.environ.update(environment)
