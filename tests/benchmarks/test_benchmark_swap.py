@@ -74,6 +74,7 @@ def test_a_quick_run_gives_the_figures(
     result = tmp_path / "result.json"
     # As a user has it: a new store begins with the starter.
     monkeypatch.delenv("HINS_BASE")
+    monkeypatch.setattr(swap, "_QUICK_BASELINE_SECONDS", 1.0)
     monkeypatch.setattr(sys, "argv", [script.__file__, "--quick", *options, "--json", str(result)])
     script.main()
     figures = json.loads(result.read_text())["figures"]

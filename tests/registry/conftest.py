@@ -1,5 +1,6 @@
-"""The fixture of an object store."""
+"""The project on two hosts is the one of the schedule's tests."""
 
-from object_store import s3
+import sys
+from pathlib import Path
 
-__all__ = ["s3"]
+sys.path[:0] = [str(Path(__file__).parents[1] / "loop")]
