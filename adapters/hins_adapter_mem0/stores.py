@@ -72,8 +72,8 @@ class StoreOpener:
             server = getattr(getattr(self.config, "client", None), "_server", None)
             return bool(named) or "FastAPI" in type(server).__name__
         if self.provider == "milvus":
-            # A file: Milvus Lite, which one process holds until it ends.
-            return "://" in self.config.url
+            # Else it is Milvus Lite, whose folder one process holds until it ends.
+            return not str(self.config.url).endswith(".db")
         return self.provider != "faiss" and not _is_embedded(self.client)
 
     def lock(self, collection: str) -> threading.RLock | None:
