@@ -211,6 +211,7 @@ def _row(
         "general_loss_max": 100 * (general - min(cell["general"] for cell in cells)),
         **{f"swap_{name}": float(value) for name, value in swap.items()},
         **_cutoffs(untrained[0], cells),
+        "shift_max_fold": largest_shift(untrained[0], runs),
     }
     if labels is not None:
         best = _Questions(labels)
@@ -228,7 +229,19 @@ def _mean_of(questions: _Questions, group: str) -> float:
     return float(questions.mean[rows].mean()) if rows.any() else 0.0
 
 
-def _cutoffs(untrained: list[dict[str, Any]], cells: list[dict[str, Any]]) -> dict[str, float]:
+def largest_shift(untrained: Sequence[dict[str, Any]], runs: Results) -> float:
+    """Return by how much a share of results over a cut-off changes in the fold and training where it changes most.
+
+    Args:
+        untrained: the folds' results under the base.
+        runs: the trained results, by seed and fold.
+    """
+    return max(
+        _cutoffs([before], [after])["shift_max"] for run in runs for before, after in zip(untrained, run, strict=True)
+    )
+
+
+def _cutoffs(untrained: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return the share of results over each cut-off before and after, and the largest change as the gate counts it."""
     old, new = (
         cutoff_shares(np.concatenate([np.concatenate([row for row in one["top_scores"]]) for one in part]), CUTOFFS)

@@ -66,6 +66,12 @@ def test_a_delta_is_what_the_base_lacks():
     assert delta_bytes(base, both, TrainSettings(mode="tower", lora_rank=2)) == 4 * (2 * 12 + 3)
 
 
+def test_shares_that_move_apart_in_two_folds_do_not_cancel_out():
+    high, low = {"top_scores": [[0.6, 0.6, 0.4, 0.4]]}, {"top_scores": [[0.6, 0.4, 0.4, 0.4]]}
+    assert modes.largest_shift([high, low], [[high, low], [low, high]]) == pytest.approx(1.0)
+    assert modes.largest_shift([high, low], [[high, low]]) == 0.0
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("shallow_stock")
 def test_a_run_gives_the_table_and_a_second_one_trains_nothing_twice(tiny_file, tmp_path, monkeypatch):
