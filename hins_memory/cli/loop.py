@@ -257,6 +257,7 @@ def gate(
     agent_config: AgentConfig = None,
     owner: OwnerName = None,
     tenant: TenantName = None,
+    ray: _Ray = None,
 ) -> Result:
     """Judge a version against the encoder that serves, on conversations it never saw. Exit status 4 if refused."""
     settings, scope = settings_of(context), scope_of(owner, tenant)
@@ -265,7 +266,8 @@ def gate(
     with Bars() as bars, contextlib.ExitStack() as stack:
         memory = stack.enter_context(opened_agent(settings, agent, agent_config, bars)) if agent else None
         bars.waiting("loading the encoders")
-        report = _pipeline(scope, settings, memory, progress=bars).gate(version, page=page)
+        loop = _loop(settings, ray=ray)
+        report = _pipeline(scope, settings, memory, loop=loop, progress=bars).gate(version, page=page)
     return Result(report.to_dict(), gate_parts(report), 0 if report.passed else GateError.exit_code)
 
 
@@ -283,6 +285,7 @@ def swap(
     at: ScaleAt = None,
     encode_rate: EncodeRate = None,
     write_rate: WriteRate = None,
+    ray: _Ray = None,
 ) -> Result:
     """Gate a version, re-embed the agent's store beside the live one, and flip. The old index stays for rollback.
 
@@ -299,7 +302,7 @@ def swap(
         text = f"{scope.key} is served by the common encoder. `hins encoders prune` removes {', '.join(retired)}."
         return Result({"retired": retired}, (text,))
     with Bars() as bars, opened_agent(settings, agent, agent_config, bars) as memory:
-        pipeline = _pipeline(scope, settings, memory, progress=bars)
+        pipeline = _pipeline(scope, settings, memory, loop=_loop(settings, ray=ray), progress=bars)
         if retire:
             dropped = pipeline.retire()
             text = f"Dropped {', '.join(dropped)}." if dropped else "There was no old index to drop."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hins_memory.cluster.tasks import in_order, places
+from hins_memory.cluster.tasks import in_order
 from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.encoders.encoder import Encoder
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterEncoder", "NamedEncoder"]
 
-# What one task embeds; fewer texts are embedded in this process.
-_TEXTS = 256
+# What one task embeds; so few texts are embedded in this process. A swap embeds 1,024 at a time.
+_TEXTS = 64
 
 # A worker's tasks come one after the other; `shared_encoder` itself holds weak references only.
 _loaded: dict[str | Path, Encoder] = {}
@@ -70,7 +70,7 @@ def _embedded(named: NamedEncoder, part: tuple[list[str], Role, int]) -> NDArray
 
 
 class ClusterEncoder(Encoder):
-    """An encoder whose texts are embedded by the tasks of a cluster, 256 a task; few texts are by this process.
+    """An encoder whose texts are embedded by the tasks of a cluster, 64 a task; few texts are by this process.
 
     Each worker loads the model once. The process is connected to the cluster (`connect`).
 
@@ -83,11 +83,6 @@ class ClusterEncoder(Encoder):
         super().__init__(encoder.model, encoder.version, cache_size=0, space=encoder.space)
         self._encoder = encoder
         self._named = named
-
-    @property
-    def batch(self) -> int:
-        """How many texts keep all of the cluster's workers busy for a while."""
-        return 2 * _TEXTS * places()
 
     def encode(self, texts: Sequence[str], *, role: Role = "document", batch_size: int = 32) -> NDArray[np.float32]:
         """Return the vectors of texts, as `Encoder.encode`."""

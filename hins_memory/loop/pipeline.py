@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from hins_memory.loop.quality import Quality, judge_project
 from hins_memory.loop.reports import RunReport, Status, read_status
 from hins_memory.loop.schedule import Rounds
 from hins_memory.loop.settings import LoopSettings
-from hins_memory.loop.shards import loop_data
+from hins_memory.loop.shards import loop_data, spread_encoder
 from hins_memory.loop.split import HeldOutSets, search_replay
 from hins_memory.loop.stored_memories import stored_memories
 from hins_memory.mining import MineReport, MineResult
@@ -79,6 +80,7 @@ class Pipeline:
         self._engine = open_database(self.settings.database_url)
         self.registry = Registry(self.settings, self._engine)
         self._data = loop_data(self.settings, self.loop, progress)
+        self._spread = partial(spread_encoder, self.settings, self.loop)
         self._source = EncoderSource(self.registry, self.loop.base)
         self._encoders: dict[str, Encoder] = {}
 
@@ -275,7 +277,7 @@ class Pipeline:
         cutoffs = self._agent().score_thresholds if self._memory is not None else ()
         replay = search_replay(self._agent_if_any())
         # Not that of the evidence: in a round of two swaps, the first has changed what serves.
-        candidate, incumbent = self._load(version.id), self._load(self._serving_version())
+        candidate, incumbent = (self._spread(self._load(one)) for one in (version.id, self._serving_version()))
         held_out = HeldOutSets(evidence, conversations, self._data.unit)
         general, skills = load_general("judge"), skill_sets("judge", self.loop.gate.skills)
         report = evaluate_gate(candidate, incumbent, held_out, general, cutoffs, self.loop.gate, replay, skills)
@@ -316,8 +318,8 @@ class Pipeline:
         return self._flip(agent, encoder, replaces)
 
     def _flip(self, agent: Agent, encoder: Encoder, replaces: str | None) -> SwapReport:
-        version = encoder.version
-        return swap_agent(agent, version, encoder, self.registry, replaces=replaces, progress=self._progress)
+        many, told = self._spread(encoder), self._progress
+        return swap_agent(agent, encoder.version, many, self.registry, replaces=replaces, progress=told)
 
     def _replaced(self, agent: Agent) -> str:
         """Return the version that a swap would replace."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from hins_memory.cluster import check_database, connect, in_order
-from hins_memory.cluster.encoders import NamedEncoder
+from hins_memory.cluster.encoders import ClusterEncoder, NamedEncoder
 from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.encoders.starter import default_base
@@ -173,8 +173,19 @@ def _hidden(folder: Path) -> Path:
 
 
 def named_encoder(settings: Settings, loop: LoopSettings, encoder: Encoder) -> NamedEncoder:
-    """Return how the nodes of a cluster load an encoder of a project."""
-    return NamedEncoder(settings, encoder.version, str(loop.base or default_base()))
+    """Connect to the cluster, and return how its nodes load an encoder of a project.
+
+    Raises:
+        ConfigError: there is no cluster, or it has hosts that cannot read the project's database.
+    """
+    named = NamedEncoder(settings, encoder.version, str(loop.base or default_base()))
+    check_database(connect(loop.ray), named.engine().dialect.name)
+    return named
+
+
+def spread_encoder(settings: Settings, loop: LoopSettings, encoder: Encoder) -> Encoder:
+    """Return an encoder that lets the cluster embed where the settings name one; else the encoder itself."""
+    return ClusterEncoder(encoder, named_encoder(settings, loop, encoder)) if loop.ray else encoder
 
 
 class ClusterData(LoopData):
@@ -197,7 +208,6 @@ class ClusterData(LoopData):
 
     def _work(self, store: EvidenceStore, public: Sequence[str] = ()) -> ShardWork:
         """Connect to the cluster, and return what the tasks have to know."""
-        check_database(connect(self._loop.ray), self._engine.dialect.name)
         named = named_encoder(self._settings, self._loop, store.encoder)
         return ShardWork(named, store.folder.absolute(), self._loop.mine, self.unit, tuple(public))
 

@@ -12,12 +12,15 @@ from dataclasses import replace
 
 import pytest
 
+import hins_memory
 from hins_memory.data.examples import read_examples
 from hins_memory.database.engine import open_database
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.evaluation.gate import GateSettings
 from hins_memory.log.writer import LogWriter
 from hins_memory.loop.pipeline import LoopSettings, Pipeline
 from hins_memory.loop.shards import shards_of
+from hins_memory.plugins.manager import agent_of
 from hins_memory.types import Answer, Feedback, Memory, RankedMemory, Retrieval, Scope
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
@@ -152,6 +155,32 @@ def test_a_run_whose_driver_is_killed_goes_on_with_what_its_shards_have(cluster,
     assert kept.items() <= seen.items()
     assert len(seen) == 8
     assert path.read_bytes() == mined.read_bytes()
+
+
+def test_a_cluster_embeds_for_the_gate_and_for_the_swap_of_a_server_store(
+    cluster, project, tiny_version, postgresql_server, monkeypatch
+):
+    settings, loop = project
+    spread = replace(loop, ray=cluster.address)
+    verdicts = [Pipeline(settings, loop=one).gate(tiny_version.id).to_dict() for one in (loop, spread)]
+    assert verdicts[0] == verdicts[1]
+    monkeypatch.setenv("HINS_BASE", loop.base)
+    config = {"connection_string": postgresql_server, "collection_name": "spread", "embedding_model_dims": 32}
+    memory = hins_memory.Memory({"vector_store": {"provider": "pgvector", "config": config}}, settings=settings)
+    for number in range(100):
+        memory.add(f"Ann keeps the {THINGS[number % 10]} number {number}.", user_id="ann", infer=False)
+    embedded, forward = [], Encoder._forward
+    monkeypatch.setattr(Encoder, "_forward", lambda *given: embedded.append(len(given[1])) or forward(*given))
+    report = Pipeline(settings, memory, loop=spread).swap(tiny_version.id, force=True)
+    monkeypatch.undo()
+    assert (report.indexes[0].written, report.indexes[0].vectors_checked) == (100, 100)
+    assert max(embedded, default=0) < 64, "this process embeds single texts alone"
+    index = agent_of(memory).live_indexes()[0]
+    texts = {one.id: one.text for page in index.pages(100) for one in page}
+    stored = index.vectors(list(texts))
+    expected = Encoder.load(tiny_version.path).encode(list(texts.values()))
+    assert all(float(vector @ stored[name]) > 0.999 for name, vector in zip(texts, expected, strict=True))
+    memory.close()
 
 
 def finished(folder):
