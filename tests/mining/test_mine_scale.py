@@ -10,7 +10,7 @@ from hins_memory.mining import MineSettings, mine
 from hins_memory.mining.owner.neighbourhood import AROUND, NEAREST, candidate_rows, positions_in
 from hins_memory.mining.owner.owner import build_owner
 from hins_memory.mining.owner.topics import WINDOW, assign_topics
-from hins_memory.mining.owner.vectors import VectorFolder, _reserve
+from hins_memory.mining.owner.vectors import VectorFolder, _reserve, rows_of
 from hins_memory.types import Answer, Feedback, Memory, RankedMemory, Retrieval, Scope, ScopeLog, Tier
 
 DIM = 32
@@ -194,6 +194,14 @@ def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path):
     with pytest.raises(OSError, match="are free"):
         _reserve(tmp_path / "vectors.f16", 2**60)
     assert not list(tmp_path.iterdir())
+
+
+def test_half_precision_is_widened_to_the_same_values():
+    values = np.random.default_rng(0).normal(size=(300, 8)) * np.logspace(-9, 0, 300)[:, None]
+    half = np.concatenate([values.astype(np.float16), np.asarray([[0, -0.0, 1, -1, 6e-8, -6e-8, 65504, 6e-5]], "f2")])
+    rows = np.asarray([0, 5, 250, 299, 300])
+    assert rows_of(half, rows).tobytes() == half[rows].astype(np.float32).tobytes()
+    assert (rows_of(half, np.arange(301)) == half.astype(np.float32)).all()
 
 
 def test_rows_are_found_again_among_the_candidates():

@@ -38,7 +38,8 @@ def candidate_rows(*parts: NDArray[np.int64] | Iterable[int]) -> NDArray[np.int6
     """Return the distinct rows of all parts, ascending, without the -1 that stands for none."""
     import numpy as np
 
-    rows = np.unique(np.concatenate([np.asarray(list(part), dtype=np.int64) for part in parts]))
+    arrays = [part if isinstance(part, np.ndarray) else np.asarray(list(part), dtype=np.int64) for part in parts]
+    rows = np.unique(np.concatenate(arrays))
     return rows[rows >= 0]
 
 

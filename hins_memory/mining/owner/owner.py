@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from hins_memory.mining.owner.text import Lexicon, clean, normalized, words
 from hins_memory.mining.owner.topics import assign_topics
-from hins_memory.mining.owner.vectors import Neighbours, VectorFolder
+from hins_memory.mining.owner.vectors import Neighbours, VectorFolder, rows_of
 from hins_memory.types import Memory, ScopeLog
 
 if TYPE_CHECKING:
@@ -23,6 +23,36 @@ if TYPE_CHECKING:
 __all__ = ["OwnerMemories", "build_owner", "owner_of", "speaker_of"]
 
 
+_Item = TypeVar("_Item")
+
+
+class _Part(Sequence[_Item]):
+    """Some items of a sequence, by their places; none is copied, because few of them are looked at."""
+
+    __slots__ = ("_all", "_places")
+
+    def __init__(self, everything: Sequence[_Item], places: list[int]) -> None:
+        self._all = everything
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[_Item]:
+        return map(self._all.__getitem__, self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> _Item: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[_Item]: ...
+
+    def __getitem__(self, index: int | slice) -> _Item | Sequence[_Item]:
+        if isinstance(index, slice):
+            return _Part(self._all, self._places[index])
+        return self._all[self._places[index]]
+
+
 @dataclass(frozen=True, slots=True)
 class OwnerMemories:
     """The live memories of one owner, one row for each distinct text of a speaker in a conversation.
@@ -32,10 +62,10 @@ class OwnerMemories:
     a float16 memory map, and queries are compared with the rows around them (neighbourhood.py).
     """
 
-    memories: tuple[Memory, ...]
-    texts: tuple[str, ...]
-    keys: tuple[str, ...]
-    speakers: tuple[str, ...]
+    memories: Sequence[Memory]
+    texts: Sequence[str]
+    keys: Sequence[str]
+    speakers: Sequence[str]
     rows: Mapping[str, int]
     # (n, dim), unit length
     vectors: NDArray[np.float32]
@@ -56,16 +86,14 @@ class OwnerMemories:
 
     def take(self, rows: NDArray[np.int64]) -> OwnerMemories:
         """Return the owner with some of its rows only, given in ascending order; `rows` is empty there."""
-        import numpy as np
-
         places = rows.tolist()
         return OwnerMemories(
-            memories=tuple(self.memories[row] for row in places),
-            texts=tuple(self.texts[row] for row in places),
-            keys=tuple(self.keys[row] for row in places),
-            speakers=tuple(self.speakers[row] for row in places),
+            memories=_Part(self.memories, places),
+            texts=_Part(self.texts, places),
+            keys=_Part(self.keys, places),
+            speakers=_Part(self.speakers, places),
             rows={},
-            vectors=self.vectors[rows].astype(np.float32),
+            vectors=rows_of(self.vectors, rows),
             names=self.names,
             key_codes=self.key_codes[rows],
             speaker_codes=self.speaker_codes[rows],

