@@ -117,6 +117,7 @@ pruning.prune(registry, keep=1)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["inside the transaction", "before the move", "while it is deleted"])
 def test_a_kill_leaves_every_version_whole_or_gone(registry, versions, moment):
     size = (versions[0].path / "model.safetensors").stat().st_size

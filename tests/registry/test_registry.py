@@ -161,6 +161,7 @@ registry.add(Path(sys.argv[2]), {})
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before the move", "after the move"])
 def test_a_kill_leaves_the_folder_or_a_complete_version(project, tmp_path, moment):
     folder = make_folder(tmp_path / "out")
