@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> None:
     make, packages = AGENTS[arguments.agent]
-    conversations = load_sample()[: 4 if arguments.quick else None]
+    conversations = load_sample()[: _UNSEEN + 2 if arguments.quick else None]
     recorded, unseen = conversations[:-_UNSEEN], conversations[-_UNSEEN:]
     with tempfile.TemporaryDirectory(prefix="hins-frameworks-") as folder:
         settings = Settings(home=Path(folder), project="benchmark", log_url="")
