@@ -1,4 +1,4 @@
-"""Work on the machines of a Ray cluster (extra ``ray``): the stages' own functions, as tasks and actors.
+"""Work on the machines of a Ray cluster (extra ``ray``): the stages' own functions, as tasks.
 
 In: a cluster's address, and functions with what they are called on. Out: what they return, in order. No stage is
 implemented here, and nothing that tasks exchange goes through the driver but paths and numbers.

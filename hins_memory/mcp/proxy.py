@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -98,7 +97,6 @@ def _pass_to_agent(server: subprocess.Popen[bytes], traffic: Traffic, to_agent: 
 def _close_towards_agent() -> None:
     """Close stdin and stdout towards the agent, before anything that takes time is done."""
     _point_to_nothing(_STDIN, os.O_RDONLY)
-    sys.stdout.flush()
     _point_to_nothing(_STDOUT, os.O_WRONLY)
 
 

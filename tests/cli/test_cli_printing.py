@@ -184,6 +184,8 @@ def nasty_of(kind, text):
             return nasty_of(hint, text)
         if inside:
             return of(next(one for one in inside if one is not type(None)))
+        if hint is float:
+            return 1.0  # a rate of 0 is refused before it is shown
         return hint(text) if hint is Path else hint() if isinstance(hint, type) else text
 
     hints = typing.get_type_hints(kind)

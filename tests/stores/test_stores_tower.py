@@ -99,16 +99,16 @@ def test_queries_change_and_no_stored_vector_is_touched(
 
 
 def test_a_store_that_lists_nothing_is_refused_a_deep_swap_and_gets_a_tower(
-    settings: Any, tower: Path, tmp_path: Path
+    settings: Any, tower: Path, shallow_base: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("langchain_community", reason="needs the package langchain-community")
     from langchain_core.embeddings import DeterministicFakeEmbedding
     from langchain_core.vectorstores import InMemoryVectorStore
 
     # Mem0 stores through it what LangChain's own object embeds, cannot list it, and opens no second collection.
-    client = InMemoryVectorStore(DeterministicFakeEmbedding(size=384))
+    client = InMemoryVectorStore(DeterministicFakeEmbedding(size=Encoder.load(shallow_base).dim))
     store = {"provider": "langchain", "config": {"client": client, "collection_name": "notes"}}
-    world = StoreWorld("langchain", store, settings, shared=False)
+    world = StoreWorld("langchain", store, settings, shallow_base, shared=False)
     memory = world.open()
     memory.add(text_of(0), user_id="ann", infer=False)
     live, base = agent(memory), memory.embedding_model.encoder

@@ -180,7 +180,7 @@ def test_a_plan_for_a_billion_is_by_rates_that_were_measured_or_given_and_leaves
     # The other index grows in proportion: 10 entities for 200 memories.
     assert (memories.records, entities.records) == (1e9, 5e7)
     assert min(memories.encode_rate, memories.write_rate) > 0
-    assert 1.05e9 * 4 * 384 < plan.disk_bytes < plan.traffic_bytes
+    assert 1.05e9 * 4 * encoder.dim < plan.disk_bytes < plan.traffic_bytes
     assert agent.store.execute(tables) == before
 
     given = plan_swap(agent, encoder, world.registry, Scale(1e9, 2000.0, 10_000.0)).projection
