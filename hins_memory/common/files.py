@@ -1,4 +1,4 @@
-"""Files: their digests, who may read them, and locks between the processes of one host."""
+"""Files: digests, who may read them, locks between the processes of one host, and errors of remote file systems."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["file_digest", "file_lock", "keep_private", "private_file", "private_folder", "write_private"]
+from hins_memory.common.secrets import masked
+from hins_memory.errors import HinsError
+
+__all__ = [
+    "file_digest",
+    "file_lock",
+    "file_system_errors",
+    "keep_private",
+    "private_file",
+    "private_folder",
+    "write_private",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -95,3 +106,22 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
     with path.open("a+", encoding="utf-8") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield stream
+
+
+@contextlib.contextmanager
+def file_system_errors(kind: type[HinsError], problem: str, hint: str) -> Iterator[None]:
+    """Turn whatever a file system of fsspec raises into an error of ours: each has errors of its own.
+
+    Args:
+        kind: the class of the error.
+        problem: what could not be done, without a full stop.
+        hint: what to check.
+    """
+    try:
+        yield
+    except HinsError:
+        raise
+    except ImportError as error:
+        raise kind(f"{problem}: {error}.", "For s3:// install hins-memory[s3], for gs:// gcsfs.") from error
+    except Exception as error:
+        raise kind(f"{problem}: {masked(f'{type(error).__name__}: {error}')}.", hint) from error

@@ -12,15 +12,17 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from hins_memory.common.files import file_system_errors
 from hins_memory.common.secrets import masked
 from hins_memory.database.engine import database_errors, reading
 from hins_memory.database.tables import answers, feedback, memories, retrieval_results, retrievals, turns
-from hins_memory.errors import HinsError, LogError
+from hins_memory.errors import LogError
 from hins_memory.types import Progress, now
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ def export_parquet(engine: sa.Engine, place: str, progress: Progress | None = No
     Raises:
         LogError: the database cannot be read, the place cannot be written, or holds a complete export.
     """
-    with _errors(place):
+    with _file_errors(place):
         target = _Target(place)
         if target.files.exists(target.path(MANIFEST)):
             raise LogError(f"{masked(place)} holds an export already.", "Name another folder.")
@@ -101,7 +103,7 @@ def remove_export(place: str) -> None:
     Raises:
         LogError: the place cannot be written.
     """
-    with _errors(place):
+    with _file_errors(place):
         target = _Target(place)
         paths = [target.path(MANIFEST)]
         for table in _TABLES:
@@ -208,16 +210,6 @@ def _type(column: sa.Column[Any]) -> pa.DataType:
     return kinds[column.type.python_type]()
 
 
-@contextlib.contextmanager
-def _errors(place: str) -> Iterator[None]:
-    """Turn whatever a file system of fsspec raises into a `LogError`: each has errors of its own."""
+def _file_errors(place: str) -> AbstractContextManager[None]:
     problem = f"The log could not be exported to {masked(place)}"
-    try:
-        yield
-    except HinsError:
-        raise
-    except ImportError as error:
-        raise LogError(f"{problem}: {error}.", "For s3:// install hins-memory[s3], for gs:// gcsfs.") from error
-    except Exception as error:
-        reason = masked(f"{type(error).__name__}: {error}")
-        raise LogError(f"{problem}: {reason}.", "Check the place, its credentials and the room there.") from error
+    return file_system_errors(LogError, problem, "Check the place, its credentials and the room there.")

@@ -15,11 +15,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.common.files import file_digest
+from hins_memory.common.files import file_digest, file_system_errors
 from hins_memory.database.leases import LeaseHeldError
 from hins_memory.encoders.contents import check_contents, check_kinds
 from hins_memory.encoders.manifest import MANIFEST_BYTES, MANIFEST_NAME, Manifest, is_version_id
-from hins_memory.errors import EncoderError, HinsError
+from hins_memory.errors import EncoderError
 
 if TYPE_CHECKING:
     from hins_memory.config import Settings
@@ -87,7 +87,7 @@ class RemoteVersions:
         Raises:
             EncoderError: the store cannot be read, or holds other files than the manifest says.
         """
-        with _errors(f"{manifest.id} could not be downloaded from {self._url}"):
+        with file_system_errors(EncoderError, f"{manifest.id} could not be downloaded from {self._url}", _CHECK_HINT):
             files, root = self._open()
             source = _manifest(root, manifest.id)
             if not files.exists(source):
@@ -168,21 +168,8 @@ class RemoteVersions:
                     if time.monotonic() > end:
                         raise EncoderError(f"{problem}: it is in use by {error.holder}.", "Try again later.") from error
                     time.sleep(0.2)
-            stack.enter_context(_errors(problem))
+            stack.enter_context(file_system_errors(EncoderError, problem, _CHECK_HINT))
             yield
-
-
-@contextlib.contextmanager
-def _errors(problem: str) -> Iterator[None]:
-    """Turn whatever a file system of fsspec raises into an `EncoderError`: each has errors of its own."""
-    try:
-        yield
-    except HinsError:
-        raise
-    except ImportError as error:
-        raise EncoderError(f"{problem}: {error}.", "For s3:// install hins-memory[s3], for gs:// gcsfs.") from error
-    except Exception as error:
-        raise EncoderError(f"{problem}: {type(error).__name__}: {error}.", _CHECK_HINT) from error
 
 
 def _file(root: str, digest: str) -> str:

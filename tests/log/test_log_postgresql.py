@@ -32,13 +32,6 @@ def log_url(request: pytest.FixtureRequest) -> str:
     return postgresql_schema(request.getfixturevalue("postgresql_server"), f"log{next(_numbers)}")
 
 
-@pytest.fixture
-def engine(log_url: str) -> Iterator[sa.Engine]:
-    engine = open_database(log_url)
-    yield engine
-    engine.dispose()
-
-
 def _batch(rng: random.Random, count: int) -> list[Event]:
     """Events of all kinds; ids come again, and texts are what COPY has to escape."""
     events: list[Event] = []
