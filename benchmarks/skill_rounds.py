@@ -24,6 +24,7 @@ import numpy as np
 from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.encoders.encoder import Encoder
+from hins_memory.errors import ConfigError
 from hins_memory.evaluation import RankingScores, evaluate_encoder, paired_bootstrap, skill_sets
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
@@ -69,15 +70,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--base", default="stock", metavar="NAME", help="the encoder of the documents (default stock)")
     parser.add_argument("--conversations", type=int, default=40, help="synthesised a round (default 40)")
     parser.add_argument("--questions", type=int, default=800, help="asked a round, at most (default 800)")
+    parser.add_argument("--rounds", type=int, default=len(_KINDS), help=f"the first N (default {len(_KINDS)})")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keeps results; resumes (default: kept nowhere)")
     arguments = parser.parse_args(argv)
     return exit_status(lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    kinds = _KINDS[:2] if arguments.quick else _KINDS
     if arguments.quick:
-        arguments.conversations, arguments.questions = 6, 80
+        arguments.conversations, arguments.questions, arguments.rounds = 6, 80, 2
+    if not 1 <= arguments.rounds <= len(_KINDS):
+        raise ConfigError(f"--rounds is {arguments.rounds}.", f"Use 1 to {len(_KINDS)}.")
+    kinds = _KINDS[: arguments.rounds]
     encoder = Encoder.load(arguments.base)
     # Room for everything that is stored and asked: each round reads all of it again.
     base = Encoder(encoder.model, encoder.version, cache_size=_CACHED_TEXTS)
