@@ -57,9 +57,8 @@ def _run(arguments: argparse.Namespace) -> None:
     labels = [Path(name).name for name in encoders]
     if len(set(labels)) < len(labels) or "" in labels:
         raise ConfigError("--encoders names an encoder twice, or none.", "Give each a name of its own.")
-    sets = skill_sets(arguments.half, arguments.skills.split(",") if arguments.skills else None)
-    if arguments.quick:
-        sets = _first_owners(sets)
+    names = arguments.skills.split(",") if arguments.skills else None
+    sets = skill_sets(arguments.half, names, people=1 if arguments.quick else None)
     scores: dict[str, RankingScores] = {}
     versions: dict[str, str] = {}
     for label, name in zip(labels, encoders, strict=True):
@@ -72,14 +71,6 @@ def _run(arguments: argparse.Namespace) -> None:
     # The names of folders alone: where they lay says something of the machine.
     settings |= {"encoders": ",".join(labels), "encoder_versions": versions}
     write_result(arguments.json, figures, rows, settings)
-
-
-def _first_owners(sets: Sequence[EvalSet]) -> list[EvalSet]:
-    """Return the first owner's set of each skill."""
-    first: dict[str, EvalSet] = {}
-    for one in sets:
-        first.setdefault(one.queries[0].group, one)
-    return list(first.values())
 
 
 def _score(name: str, sets: Sequence[EvalSet]) -> tuple[RankingScores, str]:

@@ -11,6 +11,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 __all__ = [
+    "FOLLOWUP_SECONDS",
     "SYNTHETIC_TENANT",
     "Answer",
     "Deletion",
@@ -46,6 +47,9 @@ Progress = Callable[[str, int, int], None]
 PositiveSource = Literal["feedback", "answer", "unretrieved", "synthesis", "replay"]
 
 
+#: A search, or a turn, within this time after a search may say that what was found was wrong; assumed. Mining reads it
+#: as a follow-up, and a retention that keeps a search with an outcome keeps it too.
+FOLLOWUP_SECONDS = 300.0
 #: The tenant of scopes that were synthesised, not captured; see also `synthetic_tenant`.
 SYNTHETIC_TENANT = "hins-synthetic"
 

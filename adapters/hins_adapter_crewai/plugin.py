@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from hins_memory.sdk import ObjectAgent, ObjectPlugin
@@ -14,15 +13,8 @@ class CrewAIPlugin(ObjectPlugin):
     """The hooks of the CrewAI adapter."""
 
     name = package = "crewai"
+    memory_class = "crewai.memory.unified_memory:Memory"
     install = 'pip install "hins-memory[crewai]"'
-
-    def is_ours(self, memory: Any) -> bool:
-        """Return whether an object is CrewAI's `Memory`; when CrewAI was never imported, nothing can be one."""
-        if "crewai.memory.unified_memory" not in sys.modules:
-            return False
-        from crewai.memory.unified_memory import Memory
-
-        return isinstance(memory, Memory)
 
     def load_agent_type(self) -> type[ObjectAgent]:
         """Return the class of the agents."""

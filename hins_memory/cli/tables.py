@@ -27,7 +27,7 @@ METRICS = ("ndcg@10", "recall@1", "recall@10", "mrr")
 def status_parts(status: Status) -> tuple[Part, ...]:
     """Return where a project stands."""
     log = status.log
-    about = "about " if status.log.estimated else ""
+    about = "about " if log.estimated else ""
     rows = [
         ("project", status.project),
         ("folder", status.root),
@@ -151,8 +151,8 @@ def _projection_parts(plan: SwapProjection) -> tuple[Part, ...]:
     """Return what a swap would take at another size."""
     rows = [
         (
-            *(one.name, f"{one.records:.3g}", one.encode_rate, one.records / one.encode_rate / 3600),
-            *(one.write_rate, one.records / one.write_rate / 3600, one.disk_bytes / 2**30, one.traffic_bytes / 2**30),
+            *(one.name, f"{one.records:.3g}", one.encode_rate, one.encode_hours),
+            *(one.write_rate, one.write_hours, one.disk_bytes / 2**30, one.traffic_bytes / 2**30),
         )
         for one in plan.indexes
     ]

@@ -157,11 +157,10 @@ def evaluate_gate(
     # The incumbent first: it embeds the documents of both where they have the same vectors, and knows many already.
     old, new = evaluate_encoders((incumbent, candidate), held_out, ks=ks, candidates=depth)
     gain = gain_of(new, old)
-    served, served_gain = {}, None
+    served_new = served_old = served_gain = None
     weights = [encoder.keyword_weight for encoder in (candidate, incumbent)]
     if replay is not None:
         served_new, served_old = score_as_served(replay, held_out, (new, old), weights, ks=ks)
-        served = {"candidate": served_new.mean(), "incumbent": served_old.mean()}
         served_gain = gain_of(served_new, served_old)
 
     def compared(sets: Sequence[EvalSet]) -> Sequence[RankingScores | None]:
@@ -183,11 +182,11 @@ def evaluate_gate(
         settings=settings,
         gain=gain,
         rules=rules,
-        held_out={"candidate": new.mean(), "incumbent": old.mean()},
-        groups={"candidate": new.by_group(), "incumbent": old.by_group()},
+        held_out=_by_role(new, old, RankingScores.mean),
+        groups=_by_role(new, old, RankingScores.by_group),
         general=_by_role(new_general, old_general, RankingScores.mean),
         skills=_by_role(new_skills, old_skills, RankingScores.by_group),
-        served=served,
+        served=_by_role(served_new, served_old, RankingScores.mean),
         served_gain=served_gain,
         evidence=GateEvidence(new, old, held_out),
     )

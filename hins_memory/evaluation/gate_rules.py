@@ -246,7 +246,7 @@ def skills_rule(new: RankingScores | None, old: RankingScores | None, settings: 
     sentence += (
         f"{len(worse)} of them got worse, most {_worst(worse, level)}."
         if worse
-        else ("None of them got significantly worse.")
+        else "None of them got significantly worse."
     )
     return GateRule("skills", -change.difference, limit, _kept(change, limit) and not worse, sentence)
 

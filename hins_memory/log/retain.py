@@ -20,14 +20,12 @@ from hins_memory.database.tables import answers, feedback, memories, retrieval_r
 from hins_memory.errors import LogError
 from hins_memory.log.purge import keep_schedule
 from hins_memory.log.writer import repeated
-from hins_memory.types import SYNTHETIC_TENANT, Progress, now
+from hins_memory.types import FOLLOWUP_SECONDS, SYNTHETIC_TENANT, Progress, now
 
 __all__ = ["FOLLOWUP_SECONDS", "Keep", "RetainReport", "retain"]
 
 #: ``outcomes`` keeps searches that have one; "" keeps none.
 Keep = Literal["", "outcomes"]
-#: A search, or a turn, so soon after a search may say that what was found was wrong: the miner reads both.
-FOLLOWUP_SECONDS = 300.0
 _DAY = 86_400.0
 # Rows looked at in one statement, and rows removed in one transaction: a search brings its results along.
 _WINDOW, _BATCH = 5000, 500

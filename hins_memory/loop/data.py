@@ -124,7 +124,6 @@ class LoopData:
         self._collect(store, wanted)
 
     def _collect(self, store: EvidenceStore, owners: Sequence[Scope]) -> None:
-        # One call for all owners: each looks up which owners there are, which takes as long as there are many.
         for done, log in enumerate(LogReader(self._engine).scope_logs(owners), 1):
             store.add(log)
             if self._progress:

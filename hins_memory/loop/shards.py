@@ -32,8 +32,6 @@ from hins_memory.mining.storage.evidence import EvidenceStore, OwnerEvidence, co
 from hins_memory.types import Progress, Scope
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from hins_memory.encoders.encoder import Encoder
 
 __all__ = [
@@ -83,18 +81,6 @@ def shards_of(owners: Sequence[Scope]) -> Iterator[tuple[Scope, ...]]:
         yield tuple(shard)
 
 
-class _ShardReader(LogReader):
-    """Reads owners that are known to be there, without looking up all that there are."""
-
-    def __init__(self, engine: Engine, owners: Sequence[Scope]) -> None:
-        super().__init__(engine)
-        self._wanted = owners
-
-    def owners(self) -> list[Scope]:
-        """Return the given owners."""
-        return list(self._wanted)
-
-
 def evidence_of_shard(work: ShardWork, owners: Sequence[Scope]) -> tuple[Path, list[LabelledConversation]]:
     """Make the evidence of some owners, in an `EvidenceStore` of its own; what is there for the same log is kept.
 
@@ -104,16 +90,16 @@ def evidence_of_shard(work: ShardWork, owners: Sequence[Scope]) -> tuple[Path, l
     encoder = work.named.load()
     identity = [repr(work.mine), encoder.version, *(owner.key for owner in owners)]
     folder = work.folder / "evidence" / digest_of(identity)
-    logs = _ShardReader(work.named.engine(), owners).scope_logs
+    reader = LogReader(work.named.engine())
     if folder.is_dir():
-        wanted = {log.scope.owner.key: content_digest(log) for log in logs()}
+        wanted = {log.scope.owner.key: content_digest(log) for log in reader.scope_logs(owners)}
         with EvidenceStore(folder, encoder, work.mine, finished=True) as store:
             same = store.contents() == wanted
         if not same:
             _remove(folder)
     if not folder.is_dir():
         with _published(folder) as attempt, EvidenceStore(attempt, encoder, work.mine) as store:
-            for log in logs():
+            for log in reader.scope_logs(owners):
                 store.add(log)
     with EvidenceStore(folder, encoder, work.mine, finished=True) as store:
         return folder, labelled(store, work.unit)

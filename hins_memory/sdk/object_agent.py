@@ -108,14 +108,14 @@ class ObjectAgent(StoreAgent[Binding], OutcomeMethods):
 class ObjectPlugin(AdapterPlugin):
     """The plugin of an adapter whose agent is an `ObjectAgent`: an attached object has it as ``memory.hins``."""
 
-    #: the framework's class
+    #: the framework's class; where importing the plugin must not import it, name it in `memory_class` instead
     memory_type: type = object
     #: the class of the agents
     agent_type: type[ObjectAgent]
 
     def is_ours(self, memory: Any) -> bool:
         """Return whether an object is one of the framework's."""
-        return isinstance(memory, self.memory_type)
+        return super().is_ours(memory) if self.memory_class else isinstance(memory, self.memory_type)
 
     def load_agent_type(self) -> type[ObjectAgent]:
         """Return the class of the agents; override it where importing that imports the framework."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -46,6 +47,8 @@ class AdapterPlugin:
     name = ""
     #: the package that it is imported as
     package = ""
+    #: the class of the framework's objects, as ``module:Class``; before the module is imported, nothing can be one
+    memory_class = ""
     #: what installs it, and what installs the packages that it needs
     install = install_needed = ""
     #: the module with the functions of `AttachingModule`, imported when one is needed
@@ -54,8 +57,11 @@ class AdapterPlugin:
     capabilities: frozenset[Capability] = frozenset({"capture", "serve", "tower", "swap"})
 
     def is_ours(self, memory: Any) -> bool:
-        """Return whether an object is one of the framework's."""
-        raise NotImplementedError
+        """Return whether an object is one of the framework's; override it where `memory_class` cannot tell."""
+        if not self.memory_class:
+            raise NotImplementedError
+        module, _, name = self.memory_class.partition(":")
+        return module in sys.modules and isinstance(memory, getattr(sys.modules[module], name))
 
     def attach(self, memory: Any, options: AttachOptions) -> Any:
         """Attach to an object of the framework and return it.

@@ -62,6 +62,16 @@ class IndexProjection:
     disk_bytes: float
     traffic_bytes: float
 
+    @property
+    def encode_hours(self) -> float:
+        """Hours of one device."""
+        return self.records / self.encode_rate / 3600
+
+    @property
+    def write_hours(self) -> float:
+        """Hours of one writer."""
+        return self.records / self.write_rate / 3600
+
 
 @dataclass(frozen=True, slots=True)
 class SwapProjection:
@@ -75,12 +85,12 @@ class SwapProjection:
     @property
     def encode_hours(self) -> float:
         """Hours of one device."""
-        return sum(one.records / one.encode_rate for one in self.indexes) / 3600
+        return sum(one.encode_hours for one in self.indexes)
 
     @property
     def write_hours(self) -> float:
         """Hours of one writer."""
-        return sum(one.records / one.write_rate for one in self.indexes) / 3600
+        return sum(one.write_hours for one in self.indexes)
 
     @property
     def devices_for_a_day(self) -> int:

@@ -25,7 +25,7 @@ from hins_memory.mining.owner.owner import OwnerMemories
 from hins_memory.mining.owner.text import normalized, words
 from hins_memory.mining.positives.evidence import QueryEvidence, ResolvedRetrieval
 from hins_memory.mining.settings import MineSettings
-from hins_memory.types import Scope, ScopeLog, Turn
+from hins_memory.types import FOLLOWUP_SECONDS, Scope, ScopeLog, Turn
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
@@ -42,9 +42,6 @@ __all__ = [
 ]
 
 Kind = Literal["repeated", "corrected"]
-
-#: A query repeated or corrected within this time is a follow-up; assumed.
-FOLLOWUP_SECONDS = 300.0
 
 #: Assumed: how often a user follows up after a wrong memory, and after a right one.
 FOLLOWUP_RATES: Mapping[Kind, tuple[float, float]] = {"repeated": (0.4, 0.1), "corrected": (0.2, 0.01)}

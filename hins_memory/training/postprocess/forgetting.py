@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hins_memory.evaluation import evaluate_encoder
+from hins_memory.evaluation.evaluate import evaluate_encoders
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
@@ -45,16 +45,19 @@ def limit_forgetting(
     if not sets:
         return {}
 
-    def score(encoder: Encoder) -> dict[str, float]:
-        return {name: evaluate_encoder(encoder, some, ks=(_K,)).mean()[f"ndcg@{_K}"] for name, some in sets.items()}
+    def score(*encoders: Encoder) -> list[dict[str, float]]:
+        # Together: where only queries are trained, the documents are embedded once.
+        found = {name: evaluate_encoders(encoders, some, ks=(_K,)) for name, some in sets.items()}
+        return [{name: one[row].mean()[f"ndcg@{_K}"] for name, one in found.items()} for row in range(len(encoders))]
 
-    before, after, kept_share, limit = score(base), score(trained()), 1.0, auxiliary.general_loss
+    before, after = score(base, trained())
+    kept_share, limit = 1.0, auxiliary.general_loss
     for _ in range(_MAX_CUTS):
         if all(before[name] - after[name] <= limit for name in sets):
             break
         scale_update(_FACTOR)
         kept_share *= _FACTOR
-        after = score(trained())
+        (after,) = score(trained())
     measured = {
         name: {"before": before[name], "after": after[name], "allowed": limit, "kept": kept_share} for name in sets
     }
