@@ -9,8 +9,8 @@ import sys
 import threading
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -293,24 +293,17 @@ def test_the_budget_stops_requests_and_not_what_is_kept(tmp_path):
 
 
 def test_a_budget_holds_for_requests_under_way_at_once():
-    def slow(prompt):
-        time.sleep(0.05)
-        return "Ilse."
-
-    with LLMServer(default=slow) as server, one_client(server, max_total_tokens=200) as client:
-
-        def ask(number):
-            try:
-                client.chat([{"role": "user", "content": f"{number}"}], max_tokens=30)
-            except BudgetError:
-                return 0
-            return 1
-
-        with ThreadPoolExecutor(16) as pool:
-            asked = sum(pool.map(ask, range(16)))
-        # 200 tokens have room for three of about 55 at once; what is used is far less than what was set aside
-        assert asked == len(server.requests)
-        assert 1 <= asked <= 4
+    all_asked = threading.Event()
+    with LLMServer(default=lambda prompt: all_asked.wait(60) and "Ilse.") as server:
+        with one_client(server, max_total_tokens=200) as client, ThreadPoolExecutor(16) as pool:
+            asks = [pool.submit(client.chat, [{"role": "user", "content": f"{n}"}], max_tokens=30) for n in range(16)]
+            # 200 tokens have room for three of about 55 at once; the others are refused while these wait
+            refused = list(islice(as_completed(asks, timeout=60), 13))
+            all_asked.set()
+        assert all(isinstance(ask.exception(), BudgetError) for ask in refused)
+        assert [ask.result().text for ask in asks if ask not in refused] == ["Ilse."] * 3
+        assert len(server.requests) == 3
+        # what is used is far less than what was set aside
         assert client.usage.prompt_tokens + client.usage.completion_tokens <= 200
 
 
