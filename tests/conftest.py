@@ -41,6 +41,8 @@ for _name in (
     os.environ.pop(_name, None)
 
 import pytest  # noqa: E402
+from hypothesis import HealthCheck  # noqa: E402
+from hypothesis import settings as hypothesis_settings  # noqa: E402
 
 from hins_memory.config import Settings  # noqa: E402
 
@@ -48,6 +50,12 @@ if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.registry.registry import EncoderVersion
 
+
+# How long an example takes, or to think of one, depends on the machine and on what else it does.
+hypothesis_settings.register_profile(
+    "hins", hypothesis_settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("hins")
 
 #: Seconds until a test marked slow is ended, its fixtures included; pyproject.toml has the other tests' limit.
 SLOW_TIMEOUT = 900

@@ -194,7 +194,7 @@ def test_retry_after_is_waited_for():
     with LLMServer(default=in_turn(late, "Ilse.")) as server, one_client(server) as client:
         begun = time.monotonic()
         client.chat(ASK)
-        assert 0.9 <= time.monotonic() - begun < 5
+        assert time.monotonic() - begun >= 0.9
 
 
 @pytest.mark.parametrize("value", ["86400", "Wed, 21 Oct 2065 07:28:00 GMT", "Wed, 21 Oct 2015 07:28:00 GMT", "soon"])
@@ -208,7 +208,8 @@ def test_retry_after_is_not_waited_for_for_ever(value):
                 client.chat(ASK)
         else:
             assert client.chat(ASK).text == "Ilse."
-        assert time.monotonic() - begun < 5
+        # Not as long as was told: a day, or longer than the SDK waits at most.
+        assert time.monotonic() - begun < 60
 
 
 BAD = {
@@ -219,7 +220,7 @@ BAD = {
     "not UTF-8": Raw(b"\xff\xfe\x00"),
     "an empty reply": "",
     "no content": Raw(b'{"choices": [{"message": {"content": null}, "finish_reason": "content_filter"}]}'),
-    "too late": Raw(b"{}", delay=0.6),
+    "too late": Raw(b"{}", delay=2.5),
 }
 
 
@@ -227,7 +228,7 @@ BAD = {
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_garbage_costs_that_question_only_and_is_counted(bad, tmp_path):
     with LLMServer({"garbage": bad}, default="Ilse.") as server:
-        with one_client(server, timeout=0.3, tries=2, cache=tmp_path) as client:
+        with one_client(server, timeout=1.0, tries=2, cache=tmp_path) as client:
             with pytest.raises(LlmError, match="did not answer in 2 tries") as error:
                 client.chat([{"role": "user", "content": "garbage"}])
             assert not error.value.refused

@@ -54,7 +54,7 @@ def _log(settings: Settings) -> ScopeLog:
     return logs[0] if logs else ScopeLog(ANN)
 
 
-def _wait_until(condition, seconds: float = 20.0) -> bool:
+def _wait_until(condition, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -97,21 +97,29 @@ def test_events_reach_the_log_within_a_second_without_a_flush(settings):
     with Capture(settings) as capture:
         capture.record(_turn(1))
         assert capture.flush()  # creates the database
-        start = time.monotonic()
-        capture.record(_turn(2))
-        assert _wait_until(lambda: len(_log(settings).turns) == 2)
-        assert time.monotonic() - start < 1.0
+        seconds = []
+        # A machine that stalls delays some of them, a slow writer all.
+        while len(seconds) < 5 and min(seconds, default=1.0) >= 1.0:
+            count = len(seconds) + 2
+            start = time.monotonic()
+            capture.record(_turn(count))
+            assert _wait_until(lambda count=count: len(_log(settings).turns) == count)
+            seconds.append(time.monotonic() - start)
+        assert min(seconds) < 1.0
 
 
 def test_recording_takes_microseconds(settings):
     with Capture(settings) as capture:
         retrieval = _retrieval(1)
-        durations = []
-        for _ in range(2000):
-            start = time.perf_counter()
-            capture.record(retrieval)
-            durations.append(time.perf_counter() - start)
-        assert sorted(durations)[1000] < 50e-6
+        medians = []
+        for _ in range(5):
+            durations = []
+            for _ in range(400):
+                start = time.perf_counter()
+                capture.record(retrieval)
+                durations.append(time.perf_counter() - start)
+            medians.append(sorted(durations)[200])
+        assert min(medians) < 50e-6
 
 
 def test_nothing_is_recorded_and_no_file_made_when_capture_is_off(tmp_path):
@@ -278,7 +286,7 @@ def test_a_redaction_that_fails_costs_its_event_and_is_told(settings, caplog):
 
 
 def test_a_redaction_that_hangs_costs_its_event_and_is_told(settings, redaction, monkeypatch, caplog):
-    monkeypatch.setattr("hins_memory.log.redaction._HANGS_SECONDS", 0.2)
+    monkeypatch.setattr("hins_memory.log.redaction._HANGS_SECONDS", 0.5)
     with Capture(settings) as capture:
         for number, text in enumerate(["one", "hang", "two", "hang", "three"]):
             capture.record(_turn(number, text))
@@ -302,9 +310,11 @@ def test_with_four_redactions_hanging_nothing_unredacted_is_written_until_one_re
             capture.record(_turn(number, "hang"))
         capture.record(_turn(5, "my secret"))
         capture.record(_turn(6, "hello"))
-        assert not capture.flush(2)
-        assert "nothing is recorded until one returns" in caplog.text
+        assert _wait_until(lambda: "nothing is recorded until one returns" in caplog.text)
+        assert not capture.flush(0.5)
         assert _log(settings).turns == ()
+        # What does not hang has as much time as it needs.
+        monkeypatch.setattr("hins_memory.log.redaction._HANGS_SECONDS", 30.0)
         redaction.go.set()
         assert capture.flush(20)
     assert [turn.text for turn in _log(settings).turns] == ["hello"]

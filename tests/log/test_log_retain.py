@@ -138,14 +138,17 @@ def _many(engine: sa.Engine, searches: int) -> None:
     LogWriter(engine).write(events)
 
 
-def _retain_slowly(channel: Any, url: str) -> None:
-    """Say that a transaction begins, each time, and at the end how many rows went."""
+def _retain_slowly(channel: Any, url: str, waits_in: int = 0) -> None:
+    """Say that a transaction begins, each time, and at the end how many rows went; wait for ever in one of them."""
     retention._BATCH = 50
     remove = retention._remove
 
     def told(connection: sa.Connection, *arguments: Any) -> Counter[str]:
+        nonlocal waits_in
         channel.send("removing")
-        time.sleep(0.01)
+        waits_in -= 1
+        if not waits_in:
+            channel.recv()
         return remove(connection, *arguments)
 
     retention._remove = told
@@ -178,7 +181,7 @@ def test_a_killed_retention_goes_on_beside_writers_readers_and_a_second_one(engi
     _many(engine, 600)
     with _writing(engine) as written, reading(engine).connect() as snapshot:
         seen = snapshot.execute(sa.select(sa.func.count()).select_from(answers)).scalar_one()
-        with children(Child(_retain_slowly, log_url)) as (killed,):
+        with children(Child(_retain_slowly, log_url, 4)) as (killed,):
             for _ in range(4):
                 killed.read()
             killed.kill()

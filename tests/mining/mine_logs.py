@@ -80,6 +80,9 @@ def mine_slowly(channel: Any, folder: Path, path: Path) -> None:
     """Mine owner after owner into a file, and say which: the work of a process that is killed."""
     from hins_memory.encoders.encoder import Encoder
     from hins_memory.mining import mine_to_parquet
+    from hins_memory.mining.storage import mining_store
+
+    mining_store._COMMIT_SECONDS = 0.2
 
     def logs() -> Iterator[ScopeLog]:
         for number in range(2000):

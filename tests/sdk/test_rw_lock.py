@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import threading
-import time
+
+import pytest
+from waiting import until
 
 from hins_memory.sdk.rw_lock import FlipLock
 
 
-def test_a_flip_waits_for_operations_and_operations_hardly_for_a_flip() -> None:
+def test_a_flip_waits_for_operations_and_operations_hardly_for_a_flip(monkeypatch: pytest.MonkeyPatch) -> None:
+    # However slow the machine is, its patience does not end within this test.
+    monkeypatch.setattr("hins_memory.sdk.rw_lock._PATIENCE_SECONDS", 600.0)
     lock = FlipLock()
     events: list[str] = []
-    running = threading.Event()
+    running, end = threading.Event(), threading.Event()
 
     def operate() -> None:
         with lock.shared():
             running.set()
-            time.sleep(0.2)
+            assert end.wait(60)
             events.append("operation")
 
     def flip() -> None:
@@ -25,13 +29,13 @@ def test_a_flip_waits_for_operations_and_operations_hardly_for_a_flip() -> None:
 
     threads = [threading.Thread(target=target) for target in (operate, flip)]
     threads[0].start()
-    running.wait()
+    assert running.wait(60)
     threads[1].start()
-    time.sleep(0.05)
-    started = time.perf_counter()
+    until(lambda: lock._changed._waiters)  # type: ignore[attr-defined]
+    # It waits for the operation; another one is let through meanwhile.
     with lock.shared():
-        waited = time.perf_counter() - started
+        events.append("another operation")
+    end.set()
     for thread in threads:
-        thread.join()
-    assert events == ["operation", "flip"]
-    assert waited < 0.1
+        thread.join(60)
+    assert events == ["another operation", "operation", "flip"]

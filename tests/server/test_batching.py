@@ -26,7 +26,7 @@ class Slow:
 
     def encode(self, texts: Sequence[str], *, role: Role = "document", batch_size: int = 32) -> np.ndarray:
         self.begun.set()
-        assert self.go.wait(10)
+        assert self.go.wait(60)
         self.batches.append(list(texts))
         if "poison" in texts:
             raise ValueError("poison")
@@ -46,7 +46,7 @@ def batcher(slow: Slow) -> Iterator[Batcher]:
     made = Batcher("slow", lambda: slow, max_waiting=100, max_batch=32, on_batch=lambda count: None)
     # The first text occupies the thread until the test lets it go.
     made.submit(["first"], "document")
-    assert slow.begun.wait(10)
+    assert slow.begun.wait(60)
     yield made
     slow.go.set()
     made.close()
@@ -56,7 +56,7 @@ def test_a_large_request_does_not_hold_up_small_ones(slow: Slow, batcher: Batche
     large = batcher.submit(["large"] * 90, "document")
     small = [batcher.submit([f"small {one}"], role) for one, role in enumerate(("document", "query"))]
     slow.go.set()
-    wait([large, *small], 10)
+    wait([large, *small], 60)
     # Both are in the first batch after the one that was being computed, 16 texts of the large one before them.
     assert slow.batches[1] == ["large"] * 16 + ["small 0"] + ["large"] * 14
     assert slow.batches[2] == ["small 1"]
@@ -74,7 +74,7 @@ def test_a_full_queue_refuses_and_cancelled_texts_leave_it(slow: Slow, batcher: 
     assert batcher.waiting == 50
     late = batcher.submit(["late"], "document")
     slow.go.set()
-    wait([kept, late], 10)
+    wait([kept, late], 60)
     assert batcher.waiting == 0
     assert not any("given up" in batch for batch in slow.batches)
 
@@ -82,7 +82,7 @@ def test_a_full_queue_refuses_and_cancelled_texts_leave_it(slow: Slow, batcher: 
 def test_what_cannot_be_embedded_fails_its_own_request_alone(slow: Slow, batcher: Batcher):
     requests = {text: batcher.submit([text], "document") for text in ("fine", "poison", "nan")}
     slow.go.set()
-    wait(requests.values(), 10)
+    wait(requests.values(), 60)
     assert requests["fine"].result().vectors.tolist() == [[4.0]]
     assert "poison" in str(requests["poison"].exception())
     assert "not finite" in str(requests["nan"].exception())
@@ -93,7 +93,7 @@ def test_closing_answers_what_waits_and_takes_no_more(slow: Slow, batcher: Batch
     closing = threading.Thread(target=batcher.close)
     closing.start()
     slow.go.set()
-    closing.join(10)
+    closing.join(60)
     assert waiting.result().tokens == 1
     with pytest.raises(QueueClosed):
         batcher.submit(["late"], "document")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from waiting import until
 
 from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
@@ -169,7 +169,7 @@ def test_current_queries_improve_over_documents_that_stay(
     registry.promote(tiny_version.id)
     for version, encoder in ((tiny_version, tiny), (tower_version, tower)):
         registry.promote(version.id)
-        time.sleep(1)
+        until(lambda id=version.id: post(asked, model=f"{pinned}:query", input="x").json()["model"] == f"hins-{id}")
         found = post(asked, model=f"{pinned}:query", input=TEXTS)
         assert found.json()["model"] == f"hins-{version.id}"
         np.testing.assert_allclose(vectors_of(found), encoder.encode(TEXTS, role="query"), atol=1e-6)
@@ -178,9 +178,9 @@ def test_current_queries_improve_over_documents_that_stay(
     assert post(asked, model=pinned, input="x").json()["error"]["code"] == "role_required"
     # Of a store that hins swaps, the live index says what embeds queries; documents go through its adapter.
     registry.record_live("store of Ann", tower_version.id, "_tower")
-    time.sleep(1)
-    headers = {"X-Hins-Store": "store of Ann"}
-    found = asked.post("/v1/embeddings", json={"model": "hins-current:query", "input": "x"}, headers=headers)
+    headers, body = {"X-Hins-Store": "store of Ann"}, {"model": "hins-current:query", "input": "x"}
+    until(lambda: "X-Hins-Index" in asked.post("/v1/embeddings", json=body, headers=headers).headers)
+    found = asked.post("/v1/embeddings", json=body, headers=headers)
     assert (found.headers["X-Hins-Version"], found.headers["X-Hins-Index"]) == (tower_version.id, "_tower")
     found = asked.post("/v1/embeddings", json={"model": "hins-current:document", "input": "x"}, headers=headers)
     assert found.json()["error"]["code"] == "role_required"

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from waiting import until
 
 from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
@@ -72,14 +73,26 @@ def test_every_vector_is_of_the_version_that_it_is_labelled_with_while_versions_
 
 
 def test_a_full_queue_says_when_to_come_again_and_metrics_count_it(
-    running: Callable[..., str], tiny_version: EncoderVersion
+    running: Callable[..., str], tiny_version: EncoderVersion, monkeypatch: pytest.MonkeyPatch
 ):
     url = running(max_waiting=1, max_batch=1)
-    body = {"model": f"hins-{tiny_version.id}", "input": ["long " * 300] * 60}
+    body = {"model": f"hins-{tiny_version.id}", "input": ["text"] * 60}
+    refused, encode = threading.Event(), Encoder.encode
+
+    def held_up(*arguments: Any, **options: Any) -> Any:
+        assert refused.wait(60)
+        return encode(*arguments, **options)
+
+    # Whatever is computed takes until one of the others was told that the queue is full.
+    monkeypatch.setattr(Encoder, "encode", held_up)
 
     async def ask_all() -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            return await asyncio.gather(*(client.post("/v1/embeddings", json=body) for _ in range(8)))
+            responses = []
+            for asked in asyncio.as_completed([client.post("/v1/embeddings", json=body) for _ in range(8)]):
+                responses.append(await asked)
+                refused.set()
+            return responses
 
     responses = asyncio.run(ask_all())
     statuses = [one.status_code for one in responses]
@@ -100,10 +113,7 @@ def test_a_client_that_goes_away_leaves_the_queue(running: Callable[..., str], t
     httpx.post(f"{url}/v1/embeddings", json={**body, "input": "x"}, timeout=60)
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{url}/v1/embeddings", json=body, timeout=httpx.Timeout(60, read=0.3))
-    deadline = time.monotonic() + 5
-    while "hins_waiting_texts 0.0" not in httpx.get(f"{url}/metrics").text:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: "hins_waiting_texts 0.0" in httpx.get(f"{url}/metrics").text)
     assert "hins_cancelled_total 1.0" in httpx.get(f"{url}/metrics").text
 
 
@@ -123,7 +133,7 @@ def test_released_versions_are_not_served_and_may_be_pruned(
     options = ["--home", str(settings.home), "--project", settings.project, "encoders", "release", tiny_version.id]
     for undo, status in (([], 404), (["--undo"], 200), ([], 404)):
         assert CliRunner().invoke(app, [*options, *undo]).exit_code == 0
-        time.sleep(1)
+        until(lambda status=status: asked.post("/v1/embeddings", json=body).status_code == status)
         found = asked.post("/v1/embeddings", json=body)
         assert found.status_code == status
     assert found.json()["error"]["code"] == "model_released"

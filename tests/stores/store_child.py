@@ -40,7 +40,8 @@ def work(channel, world, name):
     memory = world.open()
     alive, seen, failures = {}, [], []
     number, served = 0, ""
-    while not channel.poll(0.01):
+    # However slow the machine is, it writes a few notes.
+    while not channel.poll(0.01) or number < 12:
         started = time.time()
         try:
             version = _step(memory, name, number, alive)

@@ -41,6 +41,9 @@ def test_a_version_made_on_one_host_serves_on_the_other_at_once(world: Any, tiny
         result = worker.read()
         worker.wait()
     assert result["failures"] == []
-    assert min(began for version, began in result["seen"] if version == tiny_version.id) - flipped < 2
+    # As within one host: what begins a second after the flip is served by the new version.
+    assert not [
+        began - flipped for version, began in result["seen"] if version != tiny_version.id and began > flipped + 1
+    ]
     assert (other.settings.encoders / tiny_version.id).is_dir()
     assert_in_one_space(memory)

@@ -10,6 +10,7 @@ import pytest
 from child_process import Child, children
 from store_child import hold, swap_and_die
 from store_world import ANN, BATCH, EMBEDDED, STORES, agent, assert_in_one_space, fill, rows, text_of
+from waiting import until
 
 from hins_memory.database.engine import open_database
 from hins_memory.errors import AgentError
@@ -33,6 +34,7 @@ class _Writer:
         self.memory = memory
         self.alive: dict[str, str] = {}
         self.failures: list[BaseException] = []
+        self.steps = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -58,7 +60,7 @@ class _Writer:
                 else:
                     self.alive[item["id"]] = text
                 assert self.memory.search(text_of(0), filters=ANN, threshold=0)["results"][0]["memory"] == text_of(0)
-                number += 1
+                self.steps = number = number + 1
                 time.sleep(0.02)
         except BaseException as error:
             self.failures.append(error)
@@ -78,7 +80,9 @@ def test_the_whole_life_of_a_store(world: Any, tiny_version: Any) -> None:
     assert plan.projection.write_hours > 0
     with _Writer(memory) as writer:
         report = _swap(world, memory, tiny_version)
-        time.sleep(0.2)
+        # The writes go on behind the flip.
+        behind = writer.steps + 3
+        until(lambda: writer.failures or writer.steps >= behind)
     assert not writer.failures, writer.failures[0]
     assert writer.alive
     assert [(index.kind, index.vectors_checked > 0) for index in report.indexes] == [

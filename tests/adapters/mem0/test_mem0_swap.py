@@ -13,6 +13,7 @@ from hins_adapter_mem0 import AsyncMemory, Memory
 from hins_adapter_mem0.attaching import agent_of
 from hins_adapter_mem0.plugin import plugin
 from mem0_world import ANN, FACTS, fill
+from waiting import until
 
 from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
@@ -125,7 +126,7 @@ def test_an_operation_stays_in_its_space_when_a_flip_happens_inside(
         vectors = original(batch, **options)
         if threading.current_thread() is not threading.main_thread():
             embedded.set()
-            assert flipped.wait(10)
+            assert flipped.wait(60)
         return vectors
 
     old.encoder.encode = slow
@@ -139,11 +140,11 @@ def test_an_operation_stays_in_its_space_when_a_flip_happens_inside(
             flipped.clear()
             thread = threading.Thread(target=lambda work=work: results.append(work()))
             thread.start()
-            assert embedded.wait(10)
+            assert embedded.wait(60)
             agent.switch_to(tiny_version.id, suffix)
             assert memory.embedding_model is not old
             flipped.set()
-            thread.join(20)
+            thread.join(60)
             if len(results) == 1:
                 # Back again, so that the next operation starts in the old space too.
                 Registry(settings).flip(agent.store_id, suffix)
@@ -167,6 +168,7 @@ class _Load:
         self.memory = memory
         self.alive: dict[str, str] = {}
         self.failures: list[BaseException] = []
+        self.steps = [0] * 3
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._repeat, args=(self._write, who)) for who in range(2)]
         self._threads.append(threading.Thread(target=self._repeat, args=(self._search, 2)))
@@ -181,6 +183,11 @@ class _Load:
         for thread in self._threads:
             thread.join()
 
+    def goes_on(self) -> None:
+        """Wait until every thread has done a few more steps."""
+        before = list(self.steps)
+        until(lambda: self.failures or all(now > then + 3 for now, then in zip(self.steps, before, strict=True)))
+
     def _call(self, name: str, *args: Any, **options: Any) -> Any:
         return asyncio.run(getattr(self.memory, name)(*args, **options))
 
@@ -190,6 +197,7 @@ class _Load:
             while not self._stop.is_set():
                 step(who, number)
                 number += 1
+                self.steps[who] = number
                 time.sleep(0.005)
         except BaseException as error:
             self.failures.append(error)
@@ -215,11 +223,11 @@ def test_swapping_under_the_load_of_coroutines(settings: Settings, tiny_version:
     fill(memory, facts=tuple(f"{fact} {number}" for number in range(5) for fact in FACTS))
     with _Load(AsyncMemory(settings=settings)) as load:
         _swap(memory, tiny_version, settings)
-        time.sleep(0.2)
+        load.goes_on()
         rollback_agent(_agent(memory), Registry(settings), _load(settings))
-        time.sleep(0.2)
+        load.goes_on()
         _swap(memory, tiny_version, settings)
-        time.sleep(0.2)
+        load.goes_on()
     assert not load.failures, load.failures[0]
     assert load.alive
     found = {item["id"]: item["memory"] for item in memory.get_all(filters=ANN, top_k=100_000)["results"]}
