@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.util import find_spec
 
 import lmeb
 import numpy as np
@@ -13,7 +14,8 @@ from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder, mteb_mo
 from parts.datasets.locomo import sample_sets
 from parts.evaluation.mteb_tasks import task_scores
 
-pytest.importorskip("mteb", reason="the extra mteb is not installed")
+# found and not imported: that takes seconds, of each process that collects tests
+pytestmark = pytest.mark.skipif(find_spec("mteb") is None, reason="the extra mteb is not installed")
 
 
 @pytest.fixture(scope="module")

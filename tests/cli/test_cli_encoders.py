@@ -132,6 +132,7 @@ def test_a_tower_alone_goes_out_and_comes_in(settings, tower_version, tmp_path):
     assert hins(settings, "export", "--delta", tower_version.id, "x.zip", code=2)["error"]["type"] == "ConfigError"
 
 
+@pytest.mark.slow
 def test_a_version_is_exported_as_a_graph_that_serving_uses(settings, versions, tmp_path):
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     made = hins(settings, "export", "--onnx", versions[0].id)

@@ -128,6 +128,7 @@ def test_nothing_to_show_is_said(values: list[float]) -> None:
     assert "nothing to show" in histogram("Loss", [Series("train", values)])
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(-1e9, 1e9) | st.floats(), min_size=1, max_size=20))
 @hypothesis_settings(deadline=None)
 def test_every_value_can_be_charted(values: list[float]) -> None:

@@ -49,6 +49,7 @@ def test_roles_use_the_models_prompts(stock_encoder):
         model.prompts = before
 
 
+@pytest.mark.slow
 def test_threads_get_the_vectors_of_their_own_texts(stock_encoder):
     encoder = Encoder(stock_encoder.model, "test", cache_size=8)
     texts = [f"text number {number}" for number in range(40)]
@@ -94,6 +95,7 @@ def version_folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_version_folder_names_itself_and_a_damaged_one_is_refused(tmp_path):
     folder = version_folder(tmp_path)
     assert Encoder.load(folder).version == "v0001-01234567"

@@ -21,6 +21,7 @@ def held(*encoders: Encoder) -> int:
     return sum({one.data_ptr(): one.numel() * one.element_size() for one in weights}.values())
 
 
+@pytest.mark.slow
 def test_a_base_and_its_towers_are_in_memory_once(tiny_folder: Path, tmp_path: Path) -> None:
     places = [tiny_folder]
     for seed in range(2):

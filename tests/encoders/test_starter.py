@@ -134,6 +134,7 @@ def test_new_projects_begin_with_the_starter_and_old_stores_are_served_as_before
     assert encoders.by_version(starter_version()).version == starter_version()
 
 
+@pytest.mark.slow
 @needs_starter
 def test_training_starts_from_what_serves_or_from_what_that_was_trained_from(
     settings: Settings, tuned: Path, monkeypatch: pytest.MonkeyPatch

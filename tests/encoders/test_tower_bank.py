@@ -85,6 +85,7 @@ def test_a_folder_gives_the_same_and_is_not_held(
     assert sum(one.numel() for one in loaded[0].model.parameters()) == documents.dim * (documents.dim + 1)
 
 
+@pytest.mark.slow
 def test_the_documents_may_be_those_of_a_common_tower(documents: Encoder, whole_tower: Callable[..., Encoder]) -> None:
     common, own = whole_tower(1), whole_tower(2)
     tower = TowerBank(common).tower(own)

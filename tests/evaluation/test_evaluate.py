@@ -52,6 +52,7 @@ def test_recall_and_reciprocal_rank_worked_examples():
     assert reciprocal_rank(gains).tolist() == pytest.approx([0.5, 0, 1])
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(st.integers(0, 4), min_size=8, max_size=8), min_size=1, max_size=6),
     st.lists(st.integers(0, 4), max_size=6),

@@ -68,6 +68,7 @@ def rule(report, name):
     return next(rule for rule in report.rules if rule.name == name)
 
 
+@pytest.mark.slow
 def test_a_better_encoder_passes(stock_encoder, broken_encoder):
     report = evaluate_gate(
         stock_encoder, broken_encoder, sets(), general(), (0.1, 0.5), GateSettings(max_cutoff_shift=1e3)

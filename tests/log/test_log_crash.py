@@ -196,6 +196,7 @@ def test_a_full_disk_delays_events_and_loses_none(tmp_path):
     _assert_complete(_logs(tmp_path)["ann"], "ann", 301)
 
 
+@pytest.mark.slow
 def test_a_forked_child_writes_its_own_events_and_the_parent_its_own(tmp_path):
     process = _start(_FORK, tmp_path, "ann")
     _, errors = process.communicate(timeout=120)

@@ -134,6 +134,7 @@ def test_a_purge_names_exports_or_deletes_them_and_nothing_beside_them(tmp_path)
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_an_export_goes_to_an_object_store(tmp_path, s3):
     import s3fs
 

@@ -61,6 +61,7 @@ def _rows(engine: sa.Engine) -> list[list[dict[str, Any]]]:
         return found
 
 
+@pytest.mark.slow
 def test_rows_that_are_copied_are_those_that_would_be_inserted(log_url, request, monkeypatch):
     from log_fixtures import _numbers, postgresql_schema
 

@@ -47,6 +47,7 @@ def traffic(settings):
         writer.write([*stored, *asked, *liked])
 
 
+@pytest.mark.slow
 def test_queries_in_8_bits_are_measured_and_serve_beside_documents_in_fp32(settings, tiny_version, traffic):
     made = export_onnx(settings, tiny_version.id, int8=True, loop=LOOP)
     found = made.record.fidelity
@@ -64,6 +65,7 @@ def test_queries_in_8_bits_are_measured_and_serve_beside_documents_in_fp32(setti
     assert exports.find(tiny_version.id, "int8") is exports.find(tiny_version.id, "fp32") is None
 
 
+@pytest.mark.slow
 def test_queries_that_find_less_are_refused_with_the_figures(settings, tiny_version, traffic, tmp_path):
     # As if 8 bits had lost everything: the graph is that of another encoder.
     record = export_graph(Encoder.load(build_qwen3_embedding(tmp_path / "other")), tmp_path / "graph")
@@ -76,6 +78,7 @@ def test_queries_that_find_less_are_refused_with_the_figures(settings, tiny_vers
         export_onnx(settings, tiny_version.id, int8=True, loop=LoopSettings(gate=GateSettings(min_queries=500)))
 
 
+@pytest.mark.slow
 def test_without_an_export_torch_serves_or_the_error_says_what_to_do(settings, tiny_version):
     exports = OnnxExports(settings)
     known = tiny_version.id, tiny_version.id, tiny_version.path

@@ -110,6 +110,7 @@ def test_lines_pass_as_they_are_while_the_log_cannot_be_written(tmp_path: Path) 
     assert b"log cannot be written" in done.stderr.replace(b"\n", b" ")
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_ends_the_proxy_with_its_status(tmp_path: Path) -> None:
     with subprocess.Popen(
         hins_mcp(tmp_path, "memory", "sh", "-c", "echo started; exec sleep 600"),

@@ -34,6 +34,7 @@ def test_counts_outweigh_the_prior_and_narrow_the_interval():
     assert many.ratio.count == 10_000
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=3).filter(lambda v: sum(v) > 0.1), st.integers(1, 6))
 def test_over_many_queries_each_tier_gets_its_share(shares, negatives):
     total = sum(shares)

@@ -66,6 +66,7 @@ def test_a_tower_comes_back_up_to_half_precision(
     assert len(other.versions()) == 2
 
 
+@pytest.mark.slow
 def test_a_base_with_other_weights_and_a_damaged_file_are_refused(
     delta: Path, tiny_version: EncoderVersion, other: Registry, tmp_path: Path
 ) -> None:

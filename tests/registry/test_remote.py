@@ -37,6 +37,7 @@ def _files(entry):
     return [entry.path] if entry.is_file() else [inner.path for inner in os.scandir(entry)]
 
 
+@pytest.mark.slow
 def test_a_version_is_found_by_every_host_and_a_copy_may_be_deleted(hosts, s3, tmp_path):
     one, two = (Registry(replace(host, store=s3)) for host in hosts)
     made = one.add(make_folder(tmp_path / "out"), {"base": "stock"})

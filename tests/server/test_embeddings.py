@@ -116,6 +116,7 @@ def test_hostile_bodies_are_refused(client: Callable[..., Any], tiny_version: En
     np.testing.assert_allclose(vectors_of(found), Encoder.load(tiny_version.path).encode(TEXTS), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_asymmetric_version_is_not_served_without_a_role(
     client: Callable[..., Any], tower_version: EncoderVersion, tiny_version: EncoderVersion
 ):
@@ -186,6 +187,7 @@ def test_current_queries_improve_over_documents_that_stay(
     assert found.json()["error"]["code"] == "role_required"
 
 
+@pytest.mark.slow
 def test_the_tower_of_a_scope_serves_its_queries_alone(
     client: Callable[..., Any], tiny_version: EncoderVersion, settings: Settings, tmp_path: Path
 ):

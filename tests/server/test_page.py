@@ -55,6 +55,7 @@ def version_of(settings: Settings) -> str:
     return Registry(settings).current_id()
 
 
+@pytest.mark.slow
 def test_pages_are_valid_run_nothing_and_show_no_text(settings: Settings) -> None:
     name = version_of(settings)
     report = settings.root / "gate.html"

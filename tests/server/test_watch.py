@@ -36,6 +36,7 @@ def disliked(version: str, count: int, start: int) -> list[Event]:
     return events
 
 
+@pytest.mark.slow
 def test_a_fall_below_the_gates_figure_is_told_and_rolled_back_once(
     tmp_path: Path, tiny_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -186,6 +186,7 @@ def test_the_log_is_ordinary_and_writing_it_twice_adds_nothing(
     assert all(owner.synthetic for owner in owners)
 
 
+@pytest.mark.slow
 def test_a_write_that_fails_leaves_whole_conversations(
     made: list[tuple[str, Conversation]], tiny: Encoder, settings: Settings
 ) -> None:

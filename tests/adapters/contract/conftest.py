@@ -1,4 +1,4 @@
-"""Contract tests with second processes take seconds."""
+"""Which contract tests are slow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark them as slow."""
+    """Mark those with second processes, and those that embed a store anew."""
+    slow = ("a_killed", "another_process", "a_swap_under_writes", "a_tower_touches")
     for item in items:
-        if "contract_a_killed" in item.name or "contract_another_process" in item.name:
+        if any(f"contract_{name}" in item.name for name in slow):
             item.add_marker(pytest.mark.slow)

@@ -201,6 +201,7 @@ def _check_recorded_async(opened: Any, settings: Any, logs: Any) -> None:
     assert (len(log.memories), len(log.retrievals)) == (1, 1)
 
 
+@pytest.mark.slow
 def test_an_async_postgres_store_is_recorded(
     index: dict[str, Any], settings: Any, logs: Any, postgresql_url: str
 ) -> None:
@@ -215,6 +216,7 @@ def test_embeddings_keep_the_two_roles(query_version: Any) -> None:
     assert asyncio.run(embeddings.aembed_query("cello")) == embeddings.embed_query("cello")
 
 
+@pytest.mark.slow
 def test_embeddings_are_made_by_name_folder_or_encoder(shallow_stock: Any) -> None:
     encoder = Encoder.load(shallow_stock)
     expected = encoder.encode(["cello"], role="query")[0].tolist()
@@ -235,6 +237,7 @@ class Elsewhere(BaseStore):
         return await self.inner.abatch(ops)
 
 
+@pytest.mark.slow
 def test_a_store_of_another_package_gets_a_tower_and_no_other_vectors(
     settings: Settings,
     index: dict[str, Any],
@@ -307,6 +310,7 @@ def test_the_tools_of_langmem_are_recorded_in_a_graph(index: dict[str, Any], set
     store.close()
 
 
+@pytest.mark.slow
 def test_a_users_own_tower_embeds_that_users_searches(
     settings: Settings, logs: Any, tiny_version: Any, tmp_path: Path
 ) -> None:

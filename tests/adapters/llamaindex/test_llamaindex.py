@@ -64,6 +64,7 @@ def test_what_a_memory_flushes_and_finds_is_recorded_by_session(tiny_folder: Pat
     assert [answer.text for answer in logs["ann"].answers] == ["The cello."]
 
 
+@pytest.mark.slow
 def test_any_other_store_gets_a_tower_and_is_not_reembedded(
     tiny_version: EncoderVersion, tower_version: EncoderVersion, settings: Settings
 ) -> None:

@@ -133,6 +133,7 @@ def test_subclasses_keep_their_own_methods(settings: Settings, tmp_path: Path) -
     assert type(detach(memory)) is Mine
 
 
+@pytest.mark.slow
 def test_what_cannot_be_attached_or_detached(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="not a Mem0 memory"):
         attach(object())
@@ -163,6 +164,7 @@ def test_the_hooks(settings: Settings, tmp_path: Path) -> None:
         plugin.hins_attach(memory, {"embeder": "hins"})
 
 
+@pytest.mark.slow
 def test_discovery_needs_neither_mem0_nor_torch() -> None:
     code = (
         "import sys\n"

@@ -69,6 +69,7 @@ def test_search_answer_and_feedback(settings: Settings) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_feedback_of_another_kind_is_a_clear_error(settings: Settings) -> None:
     with pytest.raises(ConfigError, match="POSITIVE"):
         Memory(settings=settings).feedback("id", "GOOD")
@@ -114,6 +115,7 @@ def test_delete_all_and_reset(settings: Settings) -> None:
     assert [len(log.memories) for log in logged(settings)] == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_turn_answers_every_search_of_its_block(settings: Settings) -> None:
     memory = Memory(settings=settings)
     fill(memory)
@@ -170,6 +172,7 @@ def test_a_wildcard_search_belongs_to_nobody(settings: Settings) -> None:
     assert LogReader(open_database(settings.database_url)).counts().retrievals == 0
 
 
+@pytest.mark.slow
 def test_a_log_that_cannot_be_written_stops_nothing(settings: Settings, tmp_path: Any) -> None:
     memory = Memory(settings=settings)
     recorder = memory._hins_recorder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hins_adapter_mem0.events import result_events, result_items, retrieval_event, scope_of, search_scope
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ _MESSAGE = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(_MESSAGE | _JSON, max_size=6) | _JSON | _MESSAGE, _JSON)
 def test_any_messages_give_well_formed_events(messages: object, result: object) -> None:
     scope = Scope(user="ann")

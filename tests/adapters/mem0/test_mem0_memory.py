@@ -87,6 +87,7 @@ def test_bad_calls_raise_what_mem0_raises(settings: Settings, tmp_path: Path) ->
         assert str(ours_raised.value) == str(own_raised.value)
 
 
+@pytest.mark.slow
 def test_is_a_mem0_memory_under_the_projects_own_folder(settings: Settings) -> None:
     memory = Memory(settings=settings)
     assert isinstance(memory, mem0.Memory)
@@ -223,6 +224,7 @@ def test_telemetry_in_its_default_state_does_not_stop_two_projects(tmp_path: Pat
     assert run.stdout.strip() == "1", run.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_stock_and_hins_start_where_they_should(settings: Settings, tiny_version: EncoderVersion) -> None:
     Registry(settings).promote(tiny_version.id)
     stock = Memory(embedder="stock", project="plain", settings=settings)

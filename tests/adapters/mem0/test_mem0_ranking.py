@@ -40,6 +40,7 @@ def _counted(memory: Any, query: str) -> dict[str, float]:
     return {one["id"]: one["score_details"]["bm25_score"] for one in found}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shallow_base")
 def test_a_version_says_how_much_keywords_count_until_a_rollback(
     settings: Settings, tiny_folder: Path, tmp_path: Path, postgresql_server: str

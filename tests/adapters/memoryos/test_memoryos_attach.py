@@ -59,6 +59,7 @@ def test_it_finds_what_memoryos_finds(settings: Settings, llm: LLMServer, tmp_pa
     ours.close()
 
 
+@pytest.mark.slow
 def test_the_agent_keeps_the_protocols(settings: Settings, llm: LLMServer, tmp_path: Path) -> None:
     memory = Memoryos(**options(llm, tmp_path), settings=settings)
     agent = agent_of(memory)
@@ -79,6 +80,7 @@ def test_the_agent_keeps_the_protocols(settings: Settings, llm: LLMServer, tmp_p
         index.drop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["stock", "starter"])
 def test_a_store_of_memoryos_itself_is_served_as_it_is(
     settings: Settings,

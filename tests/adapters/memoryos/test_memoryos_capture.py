@@ -32,6 +32,7 @@ def _texts(log: ScopeLog, prefix: str) -> dict[str, Any]:
     return {memory.text: memory for memory in log.memories if memory.id.startswith(prefix)}
 
 
+@pytest.mark.slow
 def test_what_is_said_and_stored_is_in_the_log(settings: Settings, llm: LLMServer, tmp_path: Path) -> None:
     memory = Memoryos(**options(llm, tmp_path, mid_term_heat_threshold=2.9), settings=settings)
     talk(memory)
@@ -62,6 +63,7 @@ def test_what_is_said_and_stored_is_in_the_log(settings: Settings, llm: LLMServe
     assert [turns[one] for one in known["- Plays the cello"].turn_ids] == [text for pair in PAIRS[:2] for text in pair]
 
 
+@pytest.mark.slow
 def test_a_retrieval_with_its_lists_scores_and_answer(
     settings: Settings, llm: LLMServer, tmp_path: Path, stock_encoder: Encoder
 ) -> None:
@@ -134,6 +136,7 @@ def test_what_was_stored_before_is_recorded_when_it_is_found(
     assert len(log.turns) == 2 * len(found["retrieved_pages"])
 
 
+@pytest.mark.slow
 def test_what_is_pushed_out_is_recorded_as_gone(settings: Settings, llm: LLMServer, tmp_path: Path) -> None:
     given = options(llm, tmp_path, mid_term_capacity=1, long_term_knowledge_capacity=2)
     memory = Memoryos(**given, settings=settings)
@@ -158,6 +161,7 @@ def test_a_failing_language_model_gives_no_answer(settings: Settings, tmp_path: 
     assert _log(settings).answers == ()
 
 
+@pytest.mark.slow
 def test_nothing_is_recorded_without_capture(settings: Settings, llm: LLMServer, tmp_path: Path) -> None:
     memory = Memoryos(**options(llm, tmp_path), settings=settings, capture=False)
     talk(memory)
@@ -166,6 +170,7 @@ def test_nothing_is_recorded_without_capture(settings: Settings, llm: LLMServer,
     assert logged(settings) == []
 
 
+@pytest.mark.slow
 def test_users_of_one_assistant_are_kept_apart(settings: Settings, llm: LLMServer, tmp_path: Path) -> None:
     ann = Memoryos(**options(llm, tmp_path, mid_term_heat_threshold=2.9), settings=settings)
     talk(ann)
@@ -180,6 +185,7 @@ def test_users_of_one_assistant_are_kept_apart(settings: Settings, llm: LLMServe
     assert by_user["bob"].memories[0].turn_ids == ()
 
 
+@pytest.mark.slow
 def test_the_miner_learns_from_it(settings: Settings, llm: LLMServer, tmp_path: Path, stock_encoder: Encoder) -> None:
     memory = Memoryos(**options(llm, tmp_path, "ann"), settings=settings)
     talk(memory)

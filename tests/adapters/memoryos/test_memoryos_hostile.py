@@ -72,6 +72,7 @@ VECTORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", VECTORS)
 def test_vectors_that_cannot_be_are_made_again_from_their_texts(
     how: str, settings: Settings, llm: LLMServer, tmp_path: Path, stock_encoder: Encoder
@@ -160,6 +161,7 @@ def test_what_has_no_id_does_not_delete_everything(settings: Settings) -> None:
     assert [memory.text for memory in log.memories] == ["Plays the cello"]
 
 
+@pytest.mark.slow
 def test_stores_behind_links_are_whole(
     settings: Settings, llm: LLMServer, tmp_path: Path, stock_encoder: Encoder, tiny_version: Any
 ) -> None:

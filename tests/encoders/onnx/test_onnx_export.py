@@ -18,6 +18,7 @@ from hins_memory.encoders.onnx.session import OnnxEncoder
 WRITTEN = [*TEXTS, "", "half a pair \ud83d of a surrogate", "long " * 500]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tiny", "bge-m3", "qwen3"])
 def test_an_export_gives_the_encoders_vectors_of_both_sides(kind, tiny_folder, tmp_path):
     if kind == "tiny":
@@ -38,6 +39,7 @@ def test_an_export_gives_the_encoders_vectors_of_both_sides(kind, tiny_folder, t
         assert cosines.min() > (0.995 if kind == "qwen3" else 0.99999)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["query_version", "tower_version"])
 def test_of_a_version_with_two_sides_queries_are_exported(kind, request, tmp_path):
     encoder = Encoder.load(request.getfixturevalue(kind).path)

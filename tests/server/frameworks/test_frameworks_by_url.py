@@ -73,6 +73,7 @@ def test_llamaindex(endpoint, expected):
     assert_same(embedder.get_text_embedding_batch(TEXTS), embedder.get_query_embedding(QUESTION), expected)
 
 
+@pytest.mark.slow
 def test_graphiti(endpoint, expected):
     graphiti = pytest.importorskip("graphiti_core.embedder.openai")
     url, model = endpoint
@@ -85,6 +86,7 @@ def test_graphiti(endpoint, expected):
     assert_same(*asyncio.run(embed()), expected)
 
 
+@pytest.mark.slow
 def test_haystack_tells_queries_from_documents(endpoint, expected):
     embedders = pytest.importorskip("haystack.components.embedders")
     from haystack import Document
