@@ -17,8 +17,9 @@ from hins_memory.types import Answer, Event, Memory, RankedMemory, Retrieval, Sc
 def make_pipeline(home: Path) -> Pipeline:
     """The pipeline of a home with a log: what is learnt is not the point here."""
     loop = LoopSettings(
-        train=TrainSettings(epochs=1.0, min_steps=6, batch_size=8, lora_rank=4, max_tokens=32),
-        gate=GateSettings(held_out_share=0.2, min_queries=5),
+        train=TrainSettings(epochs=0.1, min_steps=6, batch_size=8, lora_rank=4, max_tokens=32),
+        # Named: in a process of its own, all of them would be measured.
+        gate=GateSettings(held_out_share=0.2, min_queries=5, skills=("preference",)),
     )
     return Pipeline(Settings(home=home, project="test"), loop=loop)
 

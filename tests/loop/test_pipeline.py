@@ -113,6 +113,7 @@ def test_training_leaves_the_latest_conversation_out_and_the_gate_judges_on_it(w
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow_base")
 def test_a_round_loads_each_model_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
     load = encoder._load_model

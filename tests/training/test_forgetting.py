@@ -91,6 +91,29 @@ def test_skills_are_held_to_the_same_limit_by_themselves(tiny_folder):
     assert found["skills"]["kept"] == found["general"]["kept"] < 1
 
 
+def test_where_only_queries_are_trained_no_cut_embeds_the_documents_again(tiny_folder, monkeypatch):
+    base, model = Encoder.load(tiny_folder), Encoder.load(tiny_folder).model
+    with torch.no_grad():
+        model.get_parameter("0.auto_model.embeddings.word_embeddings.weight").zero_()
+    embedded, forward = [], Encoder._forward
+
+    def noting(encoder, texts, role, batch_size):
+        embedded.append((encoder.version, role))
+        return forward(encoder, texts, role, batch_size)
+
+    monkeypatch.setattr(Encoder, "_forward", noting)
+    found = limit_forgetting(
+        base,
+        AuxiliaryData(general=GENERAL, general_loss=0.0),
+        lambda: Encoder(model, "trained", cache_size=0, space=base.space),
+        lambda factor: None,
+    )
+    assert found["general"]["kept"] < 0.2
+    assert embedded.count((base.version, "document")) == 1
+    assert ("trained", "document") not in embedded
+    assert embedded.count(("trained", "query")) == 7
+
+
 def test_what_training_looks_at_the_gate_does_not_judge_by():
     found = AuxiliaryData().with_packaged_sets(["update", "preference"])
     assert {query.group for one in found.skills for query in one.queries} == {"update", "preference"}

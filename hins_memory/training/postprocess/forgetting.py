@@ -45,19 +45,19 @@ def limit_forgetting(
     if not sets:
         return {}
 
-    def score(*encoders: Encoder) -> list[dict[str, float]]:
-        # Together: where only queries are trained, the documents are embedded once.
-        found = {name: evaluate_encoders(encoders, some, ks=(_K,)) for name, some in sets.items()}
-        return [{name: one[row].mean()[f"ndcg@{_K}"] for name, one in found.items()} for row in range(len(encoders))]
+    def score(now: Encoder) -> list[dict[str, float]]:
+        # Always with the base, which keeps its vectors: where only queries are trained, no document is embedded again.
+        found = {name: evaluate_encoders((base, now), some, ks=(_K,)) for name, some in sets.items()}
+        return [{name: one[row].mean()[f"ndcg@{_K}"] for name, one in found.items()} for row in range(2)]
 
-    before, after = score(base, trained())
+    before, after = score(trained())
     kept_share, limit = 1.0, auxiliary.general_loss
     for _ in range(_MAX_CUTS):
         if all(before[name] - after[name] <= limit for name in sets):
             break
         scale_update(_FACTOR)
         kept_share *= _FACTOR
-        (after,) = score(trained())
+        _, after = score(trained())
     measured = {
         name: {"before": before[name], "after": after[name], "allowed": limit, "kept": kept_share} for name in sets
     }

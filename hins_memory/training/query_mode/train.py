@@ -47,7 +47,8 @@ def train_query_map(
     import torch
 
     model = without_query_map(encoder.model)
-    base = Encoder(model, encoder.version, cache_size=0, space=encoder.space)
+    # The encoder itself where it has no map: mining has embedded the examples' texts with it.
+    base = encoder if model is encoder.model else Encoder(model, encoder.version, space=encoder.space)
     sample = SampleVectors(auxiliary.training_queries, base)
     vectors = ExampleVectors(examples, base)
     query_map, history = fit_query_map(vectors, sample, settings, progress)
