@@ -68,12 +68,14 @@ FOR_ADAPTERS = WORDS | {"common", "encoders", "log", "plugins", "registry", "sdk
 FRAMEWORKS = {
     *(
         "hins_adapter_crewai",
+        "hins_adapter_graphiti",
         "hins_adapter_langgraph",
         "hins_adapter_llamaindex",
         "hins_adapter_mem0",
         "hins_adapter_memoryos",
     ),
-    *("crewai", "langchain_core", "langgraph", "llama_index", "mem0", "memoryos", "qdrant_client"),
+    *("crewai", "graphiti_core", "kuzu", "langchain_core", "langgraph", "llama_index", "mem0", "memoryos"),
+    "qdrant_client",
 }
 # The folders of benchmarks/parts, from the ground up.
 BENCHMARK_FOLDERS = [

@@ -48,6 +48,8 @@ class AdapterDriver(ABC):
     users: Sequence[Any] = ("ann", "7", "ann/bob", "user=ann&tenant=b", "a%2Fb", "李🍵")
     #: what the framework takes in the place of a user, though it names none: nothing of it is recorded
     unnamed: Sequence[Any] = ()
+    #: kinds of indexes with what the framework makes of a text, e.g. names of entities, beside the text itself
+    derived_kinds: Sequence[str] = ()
     #: whether an object is of one user
     one_user = False
     #: whether several processes can have the store of a folder open at a time
