@@ -18,6 +18,10 @@ QUICK = LoopSettings(
 
 def play(memory: Any, conversation: SampleConversation, questions: int = 1000) -> None:
     """Store one memory a turn, then ask and answer."""
+    # Mem0 embeds one text at a time. Together they take a tenth of the time, and the encoder keeps their vectors.
+    encoder = memory.embedding_model.encoder
+    encoder.encode([f"{turn.speaker}: {turn.text}" for turn in conversation.turns])
+    encoder.encode([asked.question for asked in conversation.questions[:questions]], role="query")
     for session in conversation.sessions:
         messages = [
             {"role": "user", "name": turn.speaker, "content": f"{turn.speaker}: {turn.text}"} for turn in session.turns

@@ -73,7 +73,7 @@ for one in load_sample()[:2]:
             turn.answered(asked.answer)
 loop = LoopSettings(
     train=TrainSettings(mode="query"),
-    gate=GateSettings(held_out_share=0.2, min_queries=5),
+    gate=GateSettings(held_out_share=0.2, min_queries=5, skills=("preference",)),
 )
 report = Pipeline(settings, book, loop=loop).run()
 # So few questions prove nothing; whatever the gate says of them, the new version can be swapped in.
@@ -122,7 +122,7 @@ def test_the_example_works_as_an_installed_package(
     source, site = tmp_path / "source", tmp_path / "site"
     shutil.copytree(EXAMPLE, source)
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
-    subprocess.run([*install, "--target", str(site), str(source)], check=True, timeout=120)
+    subprocess.run([*install, "--target", str(site), str(source)], check=True, timeout=600)
     monkeypatch.setenv("HINS_BASE", str(first_layer_folder))
     installed = "import sys; sys.path.insert(0, sys.argv.pop())\n"
     done = run_python(installed + _USE, str(tmp_path / "home"), str(site))

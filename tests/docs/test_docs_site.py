@@ -20,7 +20,7 @@ def test_the_site_is_built_strictly_and_needs_no_network(tmp_path: Path) -> None
     # A proxy that refuses: whatever asks for a page on the network fails.
     environment = os.environ | {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     pages = list(site.rglob("*.html"))
     assert len(pages) > 40

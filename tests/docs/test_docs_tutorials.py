@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from hins_memory.cli import app
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.log.capture import flush_all
+from hins_memory.registry.loader import shared_encoder
 
 TUTORIALS = ROOT / "docs" / "tutorials"
 #: What a stand-in of a language model replies to MemoryOS's prompts, by what is in them.
@@ -27,8 +28,14 @@ REPLIES = {
 }
 
 
+@pytest.fixture(scope="module")
+def loaded(shallow_folder: Path) -> Encoder:
+    """The shallow encoder, which the pages' tests share with the vectors of its texts: the pages store the same."""
+    return shared_encoder(shallow_folder)
+
+
 @pytest.fixture
-def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shallow_stock: Path) -> Iterator[Path]:
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shallow_stock: Path, loaded: Encoder) -> Iterator[Path]:
     """A working folder and a home for projects, both empty; a shallow encoder is the stock one and the starter.
 
     The pages say no figure that a better one would give; what the starter finds has tests of its own.
@@ -37,7 +44,7 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shallow_stock: Pa
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("HINS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HINS_BASE", str(shallow_stock))
-    monkeypatch.setattr(Encoder, "starter", lambda device=None: Encoder.load(shallow_stock, device=device))
+    monkeypatch.setattr(Encoder, "starter", lambda device=None: loaded)
     yield tmp_path
     flush_all()
 

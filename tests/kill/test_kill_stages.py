@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from kill_world import make_pipeline, write_log
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import EncoderError, SwapError
 from hins_memory.log.reader import LogReader
+from hins_memory.registry.loader import shared_encoder
 from hins_memory.registry.registry import Registry
 from hins_memory.swapping import swap_agent
 
@@ -29,12 +31,14 @@ KILLS = (
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, shallow_base: Path) -> Path:
-    """A project with a log and one trained version."""
+def home(tmp_path_factory: pytest.TempPathFactory, shallow_base: Path) -> Iterator[Path]:
+    """A project with a log and one trained version; its base stays loaded, with the vectors of its texts."""
+    held = shared_encoder(shallow_base)
     home: Path = tmp_path_factory.mktemp("home")
     write_log(home)
     make_pipeline(home).train()
-    return home
+    yield home
+    del held
 
 
 def _counts(pipeline: Any) -> Any:

@@ -66,8 +66,8 @@ def loop(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> LoopSettings:
     monkeypatch.setattr("hins_memory.training.fit.callbacks._SECONDS", -1.0)
     monkeypatch.setattr("hins_memory.training.fit.callbacks._MAX_SAVE_SHARE", float("inf"))
     return LoopSettings(
-        train=TrainSettings(mode="full", learning_rate=1e-3, batch_size=8, min_steps=12, max_tokens=32, replay=0.0),
-        gate=GateSettings(held_out_share=0.2, min_queries=5),
+        train=TrainSettings(mode="full", epochs=0.1, min_steps=6, batch_size=8, max_tokens=32, replay=0.0),
+        gate=GateSettings(held_out_share=0.2, min_queries=5, skills=("preference",)),
         base=str(tiny_folder),
     )
 

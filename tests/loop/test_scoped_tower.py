@@ -33,6 +33,14 @@ from hins_memory.types import Scope
 pytestmark = pytest.mark.slow
 
 ASKED = "Who plays an instrument?"
+#: seconds until a process looks again at what serves a scope, in the place of 0.4
+LOOKED_UP = 0.05
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("hins_memory.registry.towers._FRESH_SECONDS", "hins_memory.sdk.binding_agent.REFRESH_SECONDS"):
+        monkeypatch.setattr(name, LOOKED_UP)
 
 
 @pytest.fixture
@@ -88,7 +96,7 @@ def test_a_users_tower_serves_that_user_alone_and_touches_no_vector(
     swapped = report.swap or pipeline.swap(report.version, force=True)
     assert (swapped.agent_key, swapped.previous, swapped.indexes) == (f"user={ann}", common.version, ())
     assert pipeline.registry.get(report.version).manifest.scope == f"user={ann}"
-    time.sleep(0.5)
+    time.sleep(LOOKED_UP)
     assert searched(memory, ann) == report.version
     assert searched(memory, bob) == common.version
     assert stored(memory) == before
@@ -107,13 +115,13 @@ def test_a_users_tower_serves_that_user_alone_and_touches_no_vector(
     assert hins(settings, "status")["scoped"][0]["serves"] is True
     assert hins(settings, "encoders", "list")["versions"][0]["serves_scope"] is True
     assert hins(settings, "rollback", "--owner", ann)["version"] == common.version
-    time.sleep(0.5)
+    time.sleep(LOOKED_UP)
     assert searched(memory, ann) == common.version
     hins(settings, "rollback", "--owner", ann)
-    time.sleep(0.5)
+    time.sleep(LOOKED_UP)
     assert searched(memory, ann) == report.version
     assert hins(settings, "swap", "--retire", "--owner", ann) == {"retired": [report.version]}
-    time.sleep(0.5)
+    time.sleep(LOOKED_UP)
     assert searched(memory, ann) == common.version
     # What is purged is not served, and not kept.
     pipeline.swap(report.version, force=True)
@@ -121,7 +129,7 @@ def test_a_users_tower_serves_that_user_alone_and_touches_no_vector(
     assert str(path) in purge_person(settings, ann).deleted
     assert not path.exists()
     assert pipeline.registry.versions() == pipeline.registry.scoped_versions() == []
-    time.sleep(0.5)
+    time.sleep(LOOKED_UP)
     assert searched(memory, ann) == common.version
 
 
@@ -129,6 +137,8 @@ def test_towers_retire_when_the_vectors_change(
     settings: Settings, memory: Any, loop: LoopSettings, caplog: Any
 ) -> None:
     ann, _ = (one.id for one in sample(2))
+    # What either learns is not the point here.
+    loop = replace(loop, train=replace(loop.train, epochs=0.1, min_steps=2))
     pipeline = ScopedPipeline(Scope(user=ann), settings, memory, loop=loop)
     own = pipeline.train()
     pipeline.swap(own.id, force=True)
@@ -141,7 +151,7 @@ def test_towers_retire_when_the_vectors_change(
     with pytest.raises(SwapError, match="train a tower for it again"):
         pipeline.swap(own.id, force=True)
     deep.rollback()
-    time.sleep(0.5)
+    time.sleep(LOOKED_UP)
     assert searched(memory, ann) == own.id
 
 
