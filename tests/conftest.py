@@ -1,6 +1,7 @@
 """Environment of all tests, set before anything imports mem0 or a model library, and the fixtures shared by them."""
 
 import gc
+import logging
 import os
 import shutil
 import sys
@@ -99,6 +100,30 @@ def _few_skills() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hins_memory.evaluation.skills.skill_names", lambda: ("preference", "update"))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _levels_of_the_log() -> Iterator[None]:
+    """Undo what the command line sets up in this process: the next test's `caplog` would miss what is logged."""
+    yield
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("hins_", "mem0")) and "." not in name:
+            logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def forked_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The path of an executable that does what `sys.executable` does, in a process that has torch already."""
+    from forked_python import running
+
+    with running(tmp_path_factory.mktemp("python")) as executable:
+        yield executable
+
+
+@pytest.fixture
+def forked_programs(forked_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that are started as `sys.executable` are forked from a process that has torch already."""
+    monkeypatch.setattr(sys, "executable", forked_python)
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,7 @@ def test_persona_chats_are_read_from_their_file(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_programs")
 def test_the_quick_run_measures_both_miners(tmp_path, monkeypatch):
     result = tmp_path / "result.json"
     monkeypatch.setattr(sys, "argv", [mining.__file__, "--sizes", "300", "--json", str(result)])
@@ -62,6 +63,7 @@ def test_the_quick_run_measures_both_miners(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_programs")
 def test_a_log_of_so_many_events_is_mined_from_the_disk(tmp_path, monkeypatch):
     target = tmp_path / "result.json"
     monkeypatch.setattr(sys, "argv", [mining.__file__, "--events", "2000", "--json", str(target)])

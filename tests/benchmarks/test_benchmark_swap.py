@@ -61,6 +61,7 @@ def test_the_load_finds_out_what_is_lost_or_mixed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_programs")
 @pytest.mark.parametrize(
     ("script", "options", "zero"),
     [
@@ -75,6 +76,9 @@ def test_a_quick_run_gives_the_figures(
     # As a user has it: a new store begins with the starter.
     monkeypatch.delenv("HINS_BASE")
     monkeypatch.setattr(swap, "_QUICK_BASELINE_SECONDS", 1.0)
+    monkeypatch.setattr(swap, "_QUICK_RATE_COUNT", 100)
+    monkeypatch.setattr(capture, "_QUICK_BLOCKS", 2)
+    monkeypatch.setattr(capture, "_BLOCK", 10)
     monkeypatch.setattr(sys, "argv", [script.__file__, "--quick", *options, "--json", str(result)])
     script.main()
     figures = json.loads(result.read_text())["figures"]

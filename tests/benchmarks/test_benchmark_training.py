@@ -56,6 +56,7 @@ def test_the_processor_is_described():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_programs")
 def test_the_quick_run_trains_with_all_that_the_processor_can_race(tmp_path, shallow_folder):
     result = tmp_path / "result.json"
     assert training.main(["--quick", "--base", str(shallow_folder), "--json", str(result)]) == 0

@@ -20,7 +20,10 @@ from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
 from hins_memory.types import Scope, Turn
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals, locks and fork")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals, locks and fork"),
+    pytest.mark.usefixtures("forked_programs"),
+]
 
 #: The bytes of a database file that a connection locks for reading, and the byte of its -shm file that says "in use".
 _SHARED, _IN_USE = 1073741826, 128

@@ -15,7 +15,10 @@ from hins_memory.database.engine import open_database, reading
 from hins_memory.log.reader import LogReader
 from hins_memory.types import ScopeLog
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals, limits and fork")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals, limits and fork"),
+    pytest.mark.usefixtures("forked_programs"),
+]
 
 _PRELUDE = """
 import os, resource, sys, time

@@ -156,6 +156,7 @@ sys.exit(capture.dropped)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_programs")
 def test_two_hosts_write_one_log_and_a_kill_of_one_costs_the_other_nothing(tmp_path, postgresql_url):
     names = ["killed", "other"]
     command = [sys.executable, "-c", _HOST]

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -154,8 +153,10 @@ def test_the_server_without_a_key_is_not_bound_where_others_reach_it(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny_base")
-def test_sigterm_answers_what_was_asked_and_ends(settings: Settings, tiny_version: EncoderVersion, tmp_path: Path):
-    command = [sys.executable, "-m", "hins_memory", "--home", str(settings.home), "--project", settings.project]
+def test_sigterm_answers_what_was_asked_and_ends(
+    settings: Settings, tiny_version: EncoderVersion, tmp_path: Path, forked_python: str
+):
+    command = [forked_python, "-m", "hins_memory", "--home", str(settings.home), "--project", settings.project]
     environment = {**os.environ, "HINS_API_KEY": "key", "PYTHONUNBUFFERED": "1"}
     log = tmp_path / "log"
     with log.open("wb") as stream:

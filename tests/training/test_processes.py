@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -51,16 +50,16 @@ def torchrun(tmp_path_factory, tiny_folder) -> Path:
 
 
 @pytest.fixture(scope="module")
-def accelerate(tmp_path_factory, tiny_folder) -> Path:
+def accelerate(tmp_path_factory, tiny_folder, forked_python) -> Path:
     """What two processes under accelerate trained."""
     folder = tmp_path_factory.mktemp("accelerate")
-    launch(ACCELERATE, "lora", tiny_folder, folder)
+    launch((forked_python, "-m", *ACCELERATE), "lora", tiny_folder, folder)
     return folder
 
 
 def launch(launcher: tuple[str, ...], what: str, base: Path, folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, str(WORKER), what, str(base), str(folder)],
+        [*launcher, str(WORKER), what, str(base), str(folder)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,11 +95,11 @@ def test_a_training_that_is_cut_is_continued_from_the_command_line(project, tmp_
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("shallow_base")
-def test_two_processes_under_torchrun_make_one_version(project):
+def test_two_processes_under_torchrun_make_one_version(project, forked_python):
     command = ["--home", str(project.home), "--project", project.project, "train"]
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+            *(forked_python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
             *("-m", "hins_memory", *command, "--epochs", "0.1", "--batch-size", "4", "--json"),
         ],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},

@@ -6,7 +6,6 @@ import logging
 import os
 import stat
 import subprocess
-import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,10 +122,10 @@ def _addresses(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_no_process_says_the_password_of_the_log(tmp_path: Path) -> None:
+def test_no_process_says_the_password_of_the_log(tmp_path: Path, forked_python: str) -> None:
     for url in _addresses(tmp_path):
         environment = os.environ | {"HINS_LOG_URL": url, "HINS_HOME": str(tmp_path), "OPENAI_API_KEY": CANARY}
-        line = [sys.executable, "-m", "hins_memory", "status", "--json"]
+        line = [forked_python, "-m", "hins_memory", "status", "--json"]
         done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
         assert CANARY not in done.stdout + done.stderr, url
 
