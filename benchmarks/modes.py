@@ -22,6 +22,7 @@ import numpy as np
 
 os.environ.setdefault("MEM0_TELEMETRY", "False")
 
+from hins_memory.encoders.cached import CACHE_TEXTS
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
 from hins_memory.evaluation import cutoff_shares, paired_bootstrap
@@ -118,9 +119,9 @@ def _table(
 ) -> list[dict[str, Any]]:
     """Return a row for each variant."""
     base = Encoder.load(arguments.base)
-    # Room for everything that was played, because every fold mines most of it again.
+    # Room for everything that was played and for the public texts, because every fold mines most of it again.
     texts = sum(len(documents(one, memories)) + 4 * len(one.questions) for one in data)
-    base = Encoder(base.model, base.version, cache_size=4 * texts)
+    base = Encoder(base.model, base.version, cache_size=max(CACHE_TEXTS, 4 * texts))
     folds = split_folds(data, arguments.folds, arguments.seed)
     traffic = play(data, memories, arguments.base, arguments.work)
     sources: list[Source] = ["outcomes", "labels"] if arguments.labels else ["outcomes"]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,29 @@ def _sample(name: str, people: tuple[str, str]) -> dict:
 
 def _rename(text: str, people: tuple[str, str]) -> str:
     return text.replace("Ilse", people[0]).replace("Bram", people[1])
+
+
+@pytest.fixture(autouse=True)
+def _few_packaged_texts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the general set and of the public texts a part: each run would embed 1,200 texts that no test is about."""
+    if request.node.get_closest_marker("slow") is None:
+        return
+    import hins_memory.training.auxiliary_data as auxiliary
+    from hins_memory.loop import pipeline
+    from parts.training import modes, towers
+
+    whole, texts = auxiliary.load_general, pipeline.public_texts()[:120]
+
+    def part(half=None):
+        found = whole(half)
+        queries = found.queries[:40]
+        names = {name for query in queries for name in query.relevant}
+        return replace(found, documents={name: found.documents[name] for name in names}, queries=queries)
+
+    for module in (auxiliary, modes):
+        monkeypatch.setattr(module, "load_general", part)
+    for module in (pipeline, modes, towers):
+        monkeypatch.setattr(module, "public_texts", lambda: texts)
 
 
 @pytest.fixture

@@ -227,11 +227,12 @@ def _training_digest(data: Sequence[Conversation], fold: Fold, plan: Plan) -> st
 
 
 def _encoder_with_cache(model: str, texts: int) -> Encoder:
-    """Return the base encoder with a cache for everything that was played, because every fold mines most of it."""
+    """Return the base encoder with a cache for what was played and the public texts: each fold mines most of it."""
+    from hins_memory.encoders.cached import CACHE_TEXTS
     from hins_memory.encoders.encoder import Encoder
 
     encoder = Encoder.load(model)
-    return Encoder(encoder.model, encoder.version, cache_size=2 * texts)
+    return Encoder(encoder.model, encoder.version, cache_size=max(CACHE_TEXTS, 2 * texts))
 
 
 def _train(fold: Fold, plan: Plan, settings: Settings, encoder: Encoder) -> str:
