@@ -94,7 +94,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV); the first time takes some minutes."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(PIP) -e ".[graphiti,langgraph,mem0,memoryos,onnx,s3,serve,synthesis,bench,mteb,docs,dev]"
+	$(PIP) -e ".[agent-framework,graphiti,langgraph,mem0,memoryos,onnx,s3,serve,synthesis,bench,mteb,docs,dev]"
 	$(PIP) --no-deps memoryos-pro
 	touch $(STAMP)
 

@@ -67,6 +67,8 @@ STAGES = {"mining", "training", "synthesis", "swapping"}
 FOR_ADAPTERS = WORDS | {"common", "encoders", "log", "plugins", "registry", "sdk"}
 FRAMEWORKS = {
     *(
+        "hins_adapter_adk",
+        "hins_adapter_agent_framework",
         "hins_adapter_crewai",
         "hins_adapter_graphiti",
         "hins_adapter_langgraph",
@@ -74,8 +76,8 @@ FRAMEWORKS = {
         "hins_adapter_mem0",
         "hins_adapter_memoryos",
     ),
-    *("crewai", "graphiti_core", "kuzu", "langchain_core", "langgraph", "llama_index", "mem0", "memoryos"),
-    "qdrant_client",
+    *("agent_framework", "crewai", "google", "graphiti_core", "kuzu", "langchain_core", "langgraph", "llama_index"),
+    *("mem0", "memoryos", "qdrant_client"),
 }
 # The folders of benchmarks/parts, from the ground up.
 BENCHMARK_FOLDERS = [

@@ -14,6 +14,7 @@ from hins_memory.sdk.attachment import (
     attached_class,
     attachment_of,
     attachment_to_detach,
+    checked_async,
     super_of,
 )
 from hins_memory.sdk.binding_agent import Binding
@@ -77,6 +78,7 @@ __all__ = [
     "attachment_to_detach",
     "check_embedder",
     "check_stock",
+    "checked_async",
     "first_encoder",
     "join_capture",
     "keep_places",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Any
 
 from hins_memory.config import Settings
@@ -17,6 +18,7 @@ __all__ = [
     "attached_class",
     "attachment_of",
     "attachment_to_detach",
+    "checked_async",
     "super_of",
 ]
 
@@ -100,6 +102,21 @@ def attachment_to_detach(memory: Any) -> Any:
             f"Make the framework's own {kind} instead, or turn capture off with capture=False.",
         )
     return attachment
+
+
+def checked_async(memory: Any) -> Any:
+    """Return a memory that records its use and whose search is awaited, for adapters that use another one's.
+
+    Raises:
+        AgentError: it is another object.
+    """
+    if attachment_of(memory) is None:
+        raise AgentError(
+            f"This {type(memory).__name__} is not attached.", "Give what hins_memory.attach returns, or an AsyncMemory."
+        )
+    if not iscoroutinefunction(memory.search):
+        raise AgentError(f"The calls of this {type(memory).__name__} are not awaited.", "Give an AsyncMemory.")
+    return memory
 
 
 class OutcomeMethods:
