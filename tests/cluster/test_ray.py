@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import pytest
+from child_process import Child, children
+from ray_driver import mine_until_a_shard_is_there
 
 import hins_memory
 from hins_memory.data.examples import read_examples
@@ -36,8 +33,11 @@ def cluster():
 
     # What a cluster has beside its nodes' daemons takes seconds to start.
     few = {"include_dashboard": False, "no_monitor": True}
+    # A worker takes seconds as well. By default, those that are idle end as soon as another driver has workers, and all
+    # are of low priority: beside whatever else the machine does, they would take minutes.
+    workers = {"num_workers_soft_limit": 8, "worker_niceness": 0}
     found = Cluster()
-    started(lambda: found.add_node(**SMALL, **few))
+    started(lambda: found.add_node(**SMALL, **few, _system_config=workers))
     started(lambda: found.add_node(**SMALL))
     ray.init(address=found.address, log_to_driver=False)
     yield found
@@ -132,18 +132,16 @@ def test_a_cluster_mines_the_same_file_although_a_node_is_killed(cluster, projec
     assert not path.with_name(f"{path.name}.work").exists()
 
 
-def test_a_run_whose_driver_is_killed_goes_on_with_what_its_shards_have(cluster, project, mined, tmp_path):
+def test_a_run_whose_driver_is_killed_goes_on_with_what_its_shards_have(cluster, project, mined, tmp_path, monkeypatch):
     settings, loop = project
     path = tmp_path / "cluster.parquet"
     evidence = path.with_name(f"{path.name}.work") / "evidence"
-    environment = os.environ | {"HINS_HOME": str(settings.home), "HINS_BASE": loop.base}
-    command = [sys.executable, "-m", "hins_memory", "--project", settings.project, "mine"]
-    driver = subprocess.Popen([*command, "--ray", cluster.address, "--output", path], env=environment)
-    while not (kept := finished(evidence)):
-        assert driver.poll() is None
-        time.sleep(0.02)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    monkeypatch.setenv("HINS_HOME", str(settings.home))
+    monkeypatch.setenv("HINS_BASE", loop.base)
+    with children(Child(mine_until_a_shard_is_there, settings.project, cluster.address, path)) as (driver,):
+        driver.killed()
+    kept = finished(evidence)
+    assert kept
     assert not path.exists()
     seen = {}
 
