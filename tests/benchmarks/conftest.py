@@ -66,6 +66,21 @@ def _few_packaged_texts(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
 
 
 @pytest.fixture
+def shallow_starter(shallow_stock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock is the shallow encoder, and the starter the same with its weights shaken: the delta has its own tests."""
+    import torch
+
+    def shaken(model, *_):
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for weights in model.parameters():
+                weights.add_(0.05 * torch.randn(weights.shape, generator=generator))
+        return model
+
+    monkeypatch.setattr("hins_memory.encoders.encoder.merge_delta", shaken)
+
+
+@pytest.fixture
 def tiny_samples() -> list[dict]:
     """Four conversations of six sessions, as the JSON of a file in LoCoMo's format."""
     people = [("Ilse", "Bram"), ("Noor", "Teun"), ("Wiebe", "Fenna"), ("Sjoerd", "Hylke")]

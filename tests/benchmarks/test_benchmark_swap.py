@@ -70,9 +70,11 @@ def test_the_load_finds_out_what_is_lost_or_mixed(tmp_path: Path) -> None:
     ],
 )
 def test_a_quick_run_gives_the_figures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Any, options: list[str], zero: tuple[str, ...]
+    request: pytest.FixtureRequest, tmp_path: Path, script: Any, options: list[str], zero: tuple[str, ...]
 ) -> None:
-    result = tmp_path / "result.json"
+    result, monkeypatch = tmp_path / "result.json", request.getfixturevalue("monkeypatch")
+    if script is swap:
+        request.getfixturevalue("shallow_starter")
     # As a user has it: a new store begins with the starter.
     monkeypatch.delenv("HINS_BASE")
     monkeypatch.setattr(swap, "_QUICK_BASELINE_SECONDS", 1.0)

@@ -65,6 +65,7 @@ def test_opening_twice_keeps_what_is_there(log_url):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_programs")
 def test_processes_may_open_a_fresh_log_at_the_same_time(log_url):
     command = [sys.executable, "-c", _OPEN, log_url]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]

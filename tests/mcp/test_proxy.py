@@ -17,6 +17,8 @@ from hins_memory.log.reader import LogReader
 from hins_memory.mcp.traffic import ANSWERED, FEEDBACK
 from hins_memory.types import ScopeLog
 
+pytestmark = pytest.mark.usefixtures("forked_programs")
+
 HERE = Path(__file__).parent
 NOTES = str(HERE / "notes.toml")
 

@@ -191,6 +191,7 @@ for folder in sys.argv[2:]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_programs")
 def test_two_processes_add_at_once(project, tmp_path):
     folders = [[str(make_folder(tmp_path / f"{process}-{n}")) for n in range(5)] for process in "ab"]
     running = [subprocess.Popen([sys.executable, "-c", ADD_SOME, str(project.home), *names]) for names in folders]
