@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("graphiti_core.driver.kuzu_driver", reason="needs the extra graphiti")
 
 from graphiti_core.edges import EntityEdge
+from graphiti_core.embedder.openai import OpenAIEmbedder, OpenAIEmbedderConfig
 from graphiti_core.nodes import EntityNode
 from graphiti_world import add, close_graph, open_graph
 from hins_adapter_graphiti.embedding import HinsEmbedder
@@ -21,6 +22,7 @@ from hins_adapter_graphiti.plugin import plugin
 from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.encoders.encoder import Encoder
+from hins_memory.errors import AgentError
 from hins_memory.log.capture import flush_all
 from hins_memory.log.reader import LogReader
 from hins_memory.registry.registry import EncoderVersion, Registry
@@ -97,6 +99,32 @@ def test_the_group_without_a_name_is_the_whole_graph_and_several_groups_are_of_n
     }
     assert [[one.text for one in item.results] for item in found[whole].retrievals] == [[TEXTS[0]]]
     assert found[bob].retrievals == ()
+
+
+def test_a_graph_on_a_server_gets_a_tower_and_is_not_reembedded(
+    graphiti: Any, shallow_folder: Path, settings: Settings
+) -> None:
+    from graphiti_core import Graphiti
+    from graphiti_core.driver.neo4j_driver import Neo4jDriver
+
+    def on_neo4j(embedder: Any) -> Any:
+        clients = {"llm_client": graphiti.llm_client, "cross_encoder": graphiti.cross_encoder}
+        # Nothing is asked of the server.
+        driver = Neo4jDriver("bolt://127.0.0.1:9", "neo4j", "secret")
+        return Graphiti(graph_driver=driver, embedder=embedder, **clients)
+
+    served = on_neo4j(HinsEmbedder(shallow_folder))
+    before = dict(vars(served))
+    agent = plugin.hins_agent(plugin.hins_attach(served, {"settings": settings}))
+    assert agent is not None
+    assert agent.store_id == "graphiti:neo4j:127.0.0.1:9:neo4j"
+    assert agent.encoder_version == Encoder.load(shallow_folder).version
+    assert vars(plugin.hins_detach(served)) == before
+    other = on_neo4j(OpenAIEmbedder(OpenAIEmbedderConfig(api_key="none")))
+    another = Settings(home=settings.home, project="other", log_url="")
+    with pytest.raises(AgentError, match="--mode tower"):
+        plugin.hins_attach(other, {"settings": another, "embedder": "hins"})
+    assert "hins" not in vars(other)
 
 
 def test_a_fact_that_is_said_again_stays_what_it_was(graphiti: Any, settings: Settings) -> None:
