@@ -114,6 +114,10 @@ def _levels_of_the_log() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def forked_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The path of an executable that does what `sys.executable` does, in a process that has torch already."""
+    if not hasattr(os, "pidfd_open"):
+        # Only Linux has it.
+        yield sys.executable
+        return
     from forked_python import running
 
     with running(tmp_path_factory.mktemp("python")) as executable:

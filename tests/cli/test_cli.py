@@ -399,7 +399,7 @@ def test_a_first_memory_says_what_it_waits_for(settings: Settings, forked_python
     program = "from hins_memory.cli import main; main()"
     environment = {name: value for name, value in os.environ.items() if name != "MEM0_TELEMETRY"}
     # As if it had not been imported.
-    first = f"import sys; del sys.modules['sentence_transformers']; {program}"
+    first = f"import sys; sys.modules.pop('sentence_transformers', None); {program}"
     command = [forked_python, "-c", first, *options, "-v", "swap", "--retire"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     said = " ".join(done.stderr.split())
