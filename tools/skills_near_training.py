@@ -26,7 +26,7 @@ __all__ = ["MAX_COSINE", "WORDS_IN_A_ROW", "main", "shared_runs", "skill_texts",
 MAX_COSINE = 0.9
 #: As many words in a row of a training text are too many.
 WORDS_IN_A_ROW = 6
-_FILES = ("seed_facts.jsonl", "replay.jsonl", "general.jsonl")
+_FILES = ("seed_facts.jsonl", "changes.jsonl", "replay.jsonl", "general.jsonl")
 # What each training text leaves open is the name of its owner.
 _OWNER = "{0}"
 

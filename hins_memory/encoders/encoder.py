@@ -23,6 +23,7 @@ from hins_memory.encoders.layers import layers
 from hins_memory.encoders.manifest import MANIFEST_NAME, read_manifest
 from hins_memory.encoders.starter import (
     STARTER,
+    is_starter,
     merge_delta,
     starter_digest,
     starter_keyword_weight,
@@ -121,8 +122,8 @@ def encoder_version(name_or_dir: str | Path) -> str:
     Raises:
         EncoderError: it cannot be found, or its files are not what the manifest says.
     """
-    if str(name_or_dir) == STARTER:
-        return starter_version()
+    if is_starter(name_or_dir):
+        return starter_version() if str(name_or_dir) == STARTER else str(name_or_dir)
     return _version_of(resolve_model(name_or_dir), str(name_or_dir))[0]
 
 
@@ -244,31 +245,33 @@ class Encoder(CachedEncoder):
         """Load an encoder.
 
         Args:
-            name_or_dir: a sentence-transformers folder, ``stock``, ``starter``, or a model name of the hub.
+            name_or_dir: a sentence-transformers folder, ``stock``, ``starter``, the version of an earlier starter, or a
+                model name of the hub.
             device: a torch device such as ``cpu`` or ``cuda:0``; None lets sentence-transformers choose.
 
         Raises:
             EncoderError: it cannot be found or loaded, or its weights are not what the manifest says.
         """
-        if str(name_or_dir) == STARTER:
-            return cls.starter(device=device)
+        if is_starter(name_or_dir):
+            return cls.starter(str(name_or_dir), device=device)
         source = resolve_model(name_or_dir)
         version, space, weight = _version_of(source, str(name_or_dir))
         return cls(_load_model(source, device), version, space=space, keyword_weight=weight)
 
     @classmethod
-    def starter(cls, *, device: str | None = None) -> Encoder:
-        """Load the packaged starter: the stock model with a small delta from cold-start synthesis merged in.
+    def starter(cls, name: str = STARTER, *, device: str | None = None) -> Encoder:
+        """Load a packaged starter: the stock model with a small delta from cold-start synthesis merged in.
 
         Args:
+            name: ``starter`` for the newest, or the version of an earlier one.
             device: as for `load`.
 
         Raises:
             EncoderError: the stock model or the delta is missing or damaged.
         """
-        version, digest = starter_version(), starter_digest()
-        model = merge_delta(_load_model(str(_packaged_model()), device), starter_path(), digest)
-        return cls(model, version, keyword_weight=starter_keyword_weight())
+        version, digest = encoder_version(name), starter_digest(name)
+        model = merge_delta(_load_model(str(_packaged_model()), device), starter_path(name), digest)
+        return cls(model, version, keyword_weight=starter_keyword_weight(name))
 
     @property
     def dim(self) -> int:

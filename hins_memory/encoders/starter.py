@@ -25,29 +25,51 @@ if TYPE_CHECKING:
 __all__ = [
     "STARTER",
     "default_base",
+    "is_starter",
     "merge_delta",
     "starter_digest",
     "starter_keyword_weight",
     "starter_packaged",
     "starter_path",
     "starter_version",
+    "starters",
     "write_delta",
 ]
 
-#: The name that `Encoder.load` knows the starter by.
+#: The name that `Encoder.load` knows the newest starter by. An earlier one is named by its version.
 STARTER = "starter"
+_VERSION = "hins-starter@"
 _HINT = "Reinstall it: pip install --force-reinstall hins-memory"
 _OFFSET = "lift"
 
 
-def starter_path() -> Path:
-    """Return the packaged delta, whether it is there or not."""
-    return Path(str(packaged("starter.safetensors")))
+def starter_path(name: str = STARTER) -> Path:
+    """Return a packaged delta, whether it is there or not.
+
+    Args:
+        name: ``starter`` for the newest, or the version of an earlier one, as ``hins-starter@0123abcd``. Those are kept
+            because stores are embedded with them.
+    """
+    suffix = "" if name == STARTER else f"-{name.removeprefix(_VERSION)}"
+    return Path(str(packaged(f"starter{suffix}.safetensors")))
 
 
 def starter_packaged() -> bool:
     """Tell whether this installation has a starter."""
     return starter_path().is_file()
+
+
+def starters() -> tuple[str, ...]:
+    """Return the names of all packaged starters as `Encoder.load` takes them: ``starter``, then earlier versions."""
+    if not starter_packaged():
+        return ()
+    earlier = sorted(starter_path().parent.glob("starter-*.safetensors"))
+    return (STARTER, *(f"{_VERSION}{path.stem.partition('-')[2]}" for path in earlier))
+
+
+def is_starter(name: str | Path) -> bool:
+    """Tell whether a name, as for `Encoder.load`, is a starter's: ``starter``, or the version of an earlier one."""
+    return str(name) == STARTER or str(name) in starters()
 
 
 def default_base() -> str:
@@ -58,27 +80,27 @@ def default_base() -> str:
     return os.environ.get("HINS_BASE") or (STARTER if starter_packaged() else "stock")
 
 
-def starter_digest() -> str:
-    """Return the recorded SHA-256 of the packaged delta, as 64 hexadecimal digits.
+def starter_digest(name: str = STARTER) -> str:
+    """Return the recorded SHA-256 of a packaged delta, as 64 hexadecimal digits.
 
     Raises:
         EncoderError: no digest is recorded.
     """
-    return _recorded()[0]
+    return _recorded(starter_path(name))[0]
 
 
-def starter_keyword_weight() -> float | None:
-    """Return how much keywords count beside the starter's cosines (`Description.keyword_weight`), 0 to 1.
+def starter_keyword_weight(name: str = STARTER) -> float | None:
+    """Return how much keywords count beside a starter's cosines (`Description.keyword_weight`), 0 to 1.
 
     Raises:
         EncoderError: the record cannot be read.
     """
-    return _recorded()[1]
+    return _recorded(starter_path(name))[1]
 
 
-def _recorded() -> tuple[str, float | None]:
+def _recorded(path: Path) -> tuple[str, float | None]:
     """Return the recorded digest and keyword weight."""
-    record = starter_path().with_suffix(".json")
+    record = path.with_suffix(".json")
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
         weight = found.get("keyword_weight")
@@ -88,12 +110,12 @@ def _recorded() -> tuple[str, float | None]:
 
 
 def starter_version() -> str:
-    """Return the version of the packaged starter, e.g. ``hins-starter@0123abcd``.
+    """Return the version of the newest packaged starter, e.g. ``hins-starter@0123abcd``.
 
     Raises:
         EncoderError: there is none.
     """
-    return f"hins-starter@{starter_digest()[:8]}"
+    return f"{_VERSION}{starter_digest()[:8]}"
 
 
 def merge_delta(model: SentenceTransformer, path: Path, digest: str) -> SentenceTransformer:

@@ -22,7 +22,7 @@ from hins_memory.encoders.low_rank import add_factors, changed_factors
 from hins_memory.encoders.manifest import MANIFEST_BYTES, Manifest
 from hins_memory.encoders.score_offset import shift_of, with_shift
 from hins_memory.encoders.sides import sides_of, two_sided
-from hins_memory.encoders.starter import STARTER, starter_digest
+from hins_memory.encoders.starter import is_starter, starter_digest
 from hins_memory.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -172,8 +172,8 @@ def _base(source: EncoderSource, version: str) -> tuple[Encoder, str]:
             f"The encoder of the tower's documents, {version}, is not here.",
             "Import that version first, or let HINS_BASE name its folder.",
         )
-    if str(place) == STARTER:
-        return source.by_version(version), starter_digest()
+    if is_starter(place):
+        return source.by_version(version), starter_digest(str(place))
     folder, digest = Path(resolve_model(place)), hashlib.sha256()
     for file in sorted(folder.rglob("*.safetensors")):
         digest.update(f"{file.relative_to(folder).as_posix()} {file_digest(file)}\n".encode())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hins_memory.encoders.encoder import DEFAULT_MODEL, Encoder, encoder_version, resolve_model
 from hins_memory.encoders.shared_weights import share_weights
-from hins_memory.encoders.starter import STARTER, default_base, starter_packaged
+from hins_memory.encoders.starter import default_base, is_starter, starters
 from hins_memory.errors import AgentError, EncoderError, HinsError
 from hins_memory.registry.towers import ScopedTowers
 from hins_memory.types import Role
@@ -39,7 +39,7 @@ def shared_encoder(name_or_dir: str | Path = DEFAULT_MODEL) -> Encoder:
     with _loading:
         if (known := _loaded.get(str(name_or_dir))) is not None:
             return known
-        source = STARTER if str(name_or_dir) == STARTER else resolve_model(name_or_dir)
+        source = str(name_or_dir) if is_starter(name_or_dir) else resolve_model(name_or_dir)
         encoder = _loaded.get(source)
         if encoder is None:
             encoder = Encoder.load(name_or_dir)
@@ -115,9 +115,9 @@ class EncoderSource:
 
     def _named(self, version: str) -> str | Path | None:
         """Return the name of the model whose version it is, of those that a store may have been opened with."""
-        packaged = (STARTER,) if starter_packaged() else ()
-        known = dict.fromkeys(filter(None, (self.model, "stock", default_base(), *packaged)))
-        return next((name for name in known if encoder_version(name) == version), None) if version else None
+        known: list[str | Path] = [*([self.model] if self.model else []), "stock", default_base(), *starters()]
+        found = (name for name in dict.fromkeys(known) if encoder_version(name) == version)
+        return next(found, None) if version else None
 
     def by_version(self, version: str) -> Encoder:
         """Return the encoder whose version is `version`.

@@ -13,7 +13,7 @@ from pathlib import Path
 from hins_memory.encoders.encoder import encoder_version, resolve_model
 from hins_memory.encoders.manifest import is_version_id
 from hins_memory.encoders.model_files import needs_role
-from hins_memory.encoders.starter import STARTER, default_base, starter_packaged
+from hins_memory.encoders.starter import default_base, is_starter, starters
 from hins_memory.errors import EncoderError, LogError
 from hins_memory.registry.http_versions import HttpVersions
 from hins_memory.registry.registry import Registry
@@ -190,10 +190,10 @@ def model_id(version: str) -> str:
 def _bases() -> dict[str, Model]:
     """Return the models that a store may have been opened with before there was a version, the default first."""
     found: dict[str, Model] = {}
-    for name in dict.fromkeys((default_base(), "stock", *((STARTER,) if starter_packaged() else ()))):
+    for name in dict.fromkeys((default_base(), "stock", *starters())):
         try:
             version = encoder_version(name)
-            folder = Path(resolve_model("stock" if name == STARTER else name))
+            folder = Path(resolve_model("stock" if is_starter(name) else name))
         except EncoderError as error:
             logger.warning("The base %s is not served: %s", name, error)
             continue

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hins_memory.common.files import file_digest
-from hins_memory.encoders.encoder import resolve_model
+from hins_memory.encoders.encoder import encoder_version, resolve_model
 from hins_memory.encoders.manifest import MANIFEST_NAME
-from hins_memory.encoders.starter import STARTER, starter_version
+from hins_memory.encoders.starter import is_starter
 from hins_memory.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def base_digest(base: str | Path) -> str:
     Raises:
         EncoderError: there is no such encoder.
     """
-    if str(base) == STARTER:
-        return starter_version()
+    if is_starter(base):
+        return encoder_version(base)
     folder = Path(resolve_model(base))
     if not folder.is_dir():
         return ""

@@ -52,4 +52,4 @@ def test_the_prior_is_the_share_over_all_seeds() -> None:
 def test_every_setting_of_the_recipe_is_one_of_a_stage() -> None:
     known = {field.name for stage in (RuleSettings, MineSettings, TrainSettings) for field in fields(stage)}
     # What a stage does not know would be left out without a word, and its own default taken.
-    assert {field.name for field in fields(Recipe)} - known == {"conversations", "questions"}
+    assert {field.name for field in fields(Recipe)} - known == {"conversations", "questions", "share", "first_share"}

@@ -13,14 +13,17 @@ from hins_memory.config import Settings
 from hins_memory.encoders.encoder import DEFAULT_MODEL, Encoder, encoder_version
 from hins_memory.encoders.score_offset import with_score_offset
 from hins_memory.encoders.starter import (
+    is_starter,
     merge_delta,
     starter_digest,
     starter_packaged,
     starter_path,
     starter_version,
+    starters,
     write_delta,
 )
 from hins_memory.errors import EncoderError
+from hins_memory.training.base import base_digest
 
 TEXTS = ["Ana plays the cello.", "我喜欢大提琴 🎻", "Who sails?"]
 needs_starter = pytest.mark.skipif(not starter_packaged(), reason="no starter here; `make starter` makes it")
@@ -109,6 +112,27 @@ def base_of(pipeline: Any) -> str:
     """What a training would start from now."""
     found = str(pipeline.loop.base or pipeline._source.trained_from(pipeline._serving_version()))
     return "stock" if found == DEFAULT_MODEL else found
+
+
+@needs_starter
+@pytest.mark.parametrize("name", starters()[1:])
+def test_stores_of_an_earlier_starter_find_it_by_its_version(name: str, settings: Settings) -> None:
+    from hins_memory.registry.loader import EncoderSource
+    from hins_memory.registry.registry import Registry
+
+    assert hashlib.sha256(starter_path(name).read_bytes()).hexdigest() == starter_digest(name)
+    assert name == f"hins-starter@{starter_digest(name)[:8]}" == encoder_version(name)
+    encoder = EncoderSource(Registry(settings)).by_version(name)
+    assert encoder.version == name
+    # What a tower on it, or an export, is recorded with, and what a training that goes on looks at.
+    assert EncoderSource(Registry(settings)).source(name) == name == base_digest(name)
+    assert np.abs(encoder.encode(TEXTS) - Encoder.starter().encode(TEXTS)).max() > 0.01
+
+
+@needs_starter
+def test_what_is_no_starter_is_not_taken_for_one() -> None:
+    for name in ("stock", "hins-starter@00000000", "hins-starter@../x", "/tmp/starter"):
+        assert not is_starter(name)
 
 
 @needs_starter

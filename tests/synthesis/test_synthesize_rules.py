@@ -30,7 +30,8 @@ from hins_memory.synthesis import (
 from hins_memory.synthesis.filters import Selection
 from hins_memory.types import Event, Scope, ScopeLog, Turn
 
-RULES = RuleSettings()
+# Conversations with an assistant have packaged facts alone: tests/synthesis/test_synthesize_placing.py.
+RULES = RuleSettings(assistants=0)
 SESSIONS = "hins_memory.synthesis.rules.rules.SESSIONS"
 
 
@@ -97,7 +98,7 @@ def test_conversations_join_sessions_and_ask_about_their_items(made: list[tuple[
 @pytest.mark.parametrize("facts", [0, 1])
 def test_turns_or_facts_are_stored(tmp_path: Path, facts: int) -> None:
     dialogues = read_corpus([write_corpus(tmp_path / "talks.csv")])
-    for _, one in conversations_by_rules(dialogues, replace(RULES, facts=facts)):
+    for _, one in conversations_by_rules(dialogues, replace(RULES, facts=facts, told=0)):
         assert any(not item.turns for item in one.items) is bool(facts)  # packaged ones
         for item in (item for item in one.items if item.turns):
             turn = one.turns[item.turns[0]]
@@ -212,7 +213,7 @@ def test_captured_conversations_stay_their_users(tiny: Encoder, settings: Settin
     turns = tuple(
         Turn(scope, "c1", ("Bea", "Ole")[place % 2], text, float(place), f"t{place}") for place, text in enumerate(said)
     )
-    made = list(conversations_of_logs([ScopeLog(scope, turns=turns)], RuleSettings(facts=0)))
+    made = list(conversations_of_logs([ScopeLog(scope, turns=turns)], RuleSettings(facts=0, told=0, assistants=0)))
     assert [owner for owner, _ in made] == [Scope(user="bea", agent="bot", tenant="hins-synthetic/")]
     assert not any("Bea" in text or "Ole" in text for text in texts(made[0][1]))
     engine = open_database(settings.database_url)
@@ -238,7 +239,9 @@ def test_equal_names_of_two_tenants_or_agents_stay_apart(tiny: Encoder, settings
         turns = (Turn(scope, "c1", ("Bea", "Ole")[at % 2], text, float(at)) for at, text in enumerate(texts))
         logs.append(ScopeLog(scope, turns=tuple(turns)))
     engine = open_database(settings.database_url)
-    write_conversations(conversations_of_logs(logs, RuleSettings(facts=0)), tiny, LogWriter(engine).write)
+    write_conversations(
+        conversations_of_logs(logs, RuleSettings(facts=0, told=0, assistants=0)), tiny, LogWriter(engine).write
+    )
     found = list(LogReader(engine).scope_logs())
     assert len(found) == len(places)
     assert all(log.scope.synthetic for log in found)

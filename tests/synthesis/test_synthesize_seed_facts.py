@@ -13,8 +13,8 @@ from hins_memory.synthesis import Exclusion, RuleSettings, conversations_by_rule
 from hins_memory.synthesis.rules.seed_facts import Kind, SeedFacts, seed_facts
 
 SCORED = Path(__file__).parents[2] / "benchmarks" / "data" / "preferences.jsonl"
-RULES = RuleSettings(facts=1, preferences=5, events=3, threads=2)
-PACKAGED = [one for found in seed_facts().values() for one in found]
+RULES = RuleSettings(facts=1, preferences=5, events=3, threads=2, changes=0, rivals=0, assistants=0)
+PACKAGED = [one for kind in ("preference", "event", "thread") for one in seed_facts()[kind]]
 NAMES = ("Ana", "Bo")
 
 
@@ -69,7 +69,7 @@ def test_nothing_that_is_scored_is_among_them() -> None:
         assert not whole.intersection(" ".join(words(text)) for text in asked)
 
 
-def test_they_are_added_to_facts_and_nowhere_else(tmp_path: Path) -> None:
+def test_they_are_added_to_facts(tmp_path: Path) -> None:
     dialogues = read_corpus([write_corpus(tmp_path / "talks.csv")])
     kind_of = {fact: one.kind for one in PACKAGED for fact in one.facts}
     for preferences, events, threads in ((0, 0, 0), (5, 0, 0), (0, 3, 0), (0, 0, 2), (5, 3, 2)):
@@ -84,7 +84,7 @@ def test_they_are_added_to_facts_and_nowhere_else(tmp_path: Path) -> None:
             assert (stored["preference"], stored["event"]) == (2 * preferences, 2 * events)
             assert 7 * threads <= stored["thread"] <= 10 * threads
             assert all(item.speaker in item.text for item in one.items if item.text in known)
-    for _, one in conversations_by_rules(dialogues, replace(RULES, facts=0)):
+    for _, one in conversations_by_rules(dialogues, replace(RULES, facts=0, told=0)):
         assert all(item.turns for item in one.items)
 
 

@@ -22,6 +22,8 @@ __all__ = ["main", "write_starter"]
 
 # To be chosen again when the recipe changes, with `benchmarks/fusion.py --data sample`: docs/decisions/0024.
 _KEYWORD_WEIGHT = 0.05
+# As much as two megabytes hold. A training changes matrices by the rank of its LoRA, an average of two by twice that.
+_MAX_RANK = 23
 
 
 def write_starter(work: Path, result: Path, target: Path, base: Path) -> str:
@@ -48,7 +50,7 @@ def write_starter(work: Path, result: Path, target: Path, base: Path) -> str:
         row = next(row for row in scored["rows"] if row["encoder"] == f"seed {seed}")
         # The sets that the benchmark averages over the seeds are the ones it shows.
         figures = {name: value for name, value in row.items() if f"{name}_mean" in scored["figures"]}
-        rank = int(recipe["lora_rank"])
+        rank = min(_MAX_RANK, int(recipe["lora_rank"]) * (2 if recipe.get("first_share") else 1))
         other = sorted(name for name, value in recipe.items() if scored["settings"][name] != value)
     except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
         raise ConfigError(

@@ -31,6 +31,9 @@ from hins_memory.synthesis import (
     write_conversations,
 )
 from hins_memory.training import AuxiliaryData, QuerySample, TrainSettings, train_encoder
+from hins_memory.training.postprocess.calibration import calibrate_scores
+from hins_memory.training.postprocess.weight_averaging import average_weights
+from hins_memory.training.postprocess.weights import without_added_layers
 from hins_memory.training.query_samples import QuerySampler
 from parts.common.files import DATA, write_whole
 from parts.datasets.locomo import (
@@ -45,22 +48,29 @@ from parts.datasets.locomo import (
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
 
 __all__ = ["K", "Recipe", "evaluation_exclusion", "figures", "preference_sets", "prior_of", "scores", "train_seed"]
 
 _Settings = TypeVar("_Settings", RuleSettings, MineSettings, TrainSettings)
 
 K = 10
+#: the first packaged starter, which later ones are averaged with
+FIRST_STARTER = "hins-starter@cf4d74ca"
 PREFERENCES = DATA / "preferences.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a cold-start encoder is trained from and how; the defaults are the packaged starter's."""
+    """What a cold-start encoder is trained from and how; the defaults are the packaged starter's.
 
-    conversations: int = 260
+    `share` of what is learned is added to the base, and `first_share` of what the first starter had learned: an average
+    of two trainings finds more than either (docs/results/cold-start.md).
+    """
+
+    conversations: int = 130
     questions: int = 5000
-    negatives: int = 4
+    negatives: int = 3
     epochs: float = 1.0
     batch_size: int = 32
     learning_rate: float = 4e-4
@@ -71,9 +81,15 @@ class Recipe:
     preferences: int = 16
     events: int = 16
     threads: int = 8
+    changes: int = 8
+    told: float = 0.5
+    rivals: float = 0.5
+    assistants: float = 0.15
     replay: float = 0.0
-    distillation: float = 0.0
+    distillation: float = 10.0
     averaging_weight: float = 1.0
+    share: float = 0.8
+    first_share: float = 0.4
 
 
 def evaluation_exclusion(conversations: Sequence[Conversation]) -> Exclusion:
@@ -104,8 +120,7 @@ def train_seed(
         return folder / "model", content
     shutil.rmtree(folder, ignore_errors=True)
     begun, cpu = time.perf_counter(), time.process_time()
-    settings = Settings(home=folder, project="start")
-    engine = open_database(settings.database_url)
+    engine = open_database(Settings(home=folder, project="start").database_url)
     encoder = Encoder.load()
     # Log and miner look at the same texts.
     encoder = Encoder(encoder.model, encoder.version, cache_size=200_000)
@@ -116,9 +131,14 @@ def train_seed(
     mined = mine(LogReader(engine).scope_logs(), encoder, _part(MineSettings, recipe, seed))
     prepared = time.perf_counter() - begun
     auxiliary = AuxiliaryData(heldout_queries=score_sample(seed))
-    trained = train_encoder(
-        mined.examples, folder / "model", settings=_part(TrainSettings, recipe, seed), auxiliary=auxiliary
-    )
+    settings = _part(TrainSettings, recipe, seed)
+    trained = train_encoder(mined.examples, folder / "trained", settings=settings, auxiliary=auxiliary)
+    if recipe.share < 1 or recipe.first_share:
+        model = average_with_first(trained.folder, recipe)
+        calibrated = calibrate_scores(model, encoder, auxiliary.heldout_queries, settings.score_thresholds)[0]
+        calibrated.save(str(folder / "model"))
+    else:
+        trained.folder.rename(folder / "model")
     taken = {
         "recipe": asdict(recipe),
         "seconds": round(time.perf_counter() - begun, 1),
@@ -130,7 +150,27 @@ def train_seed(
         "ranked": mined.report.to_dict()["ranked"],
     }
     write_whole(record, json.dumps(taken, indent=1).encode())
-    return trained.folder, taken
+    return folder / "model", taken
+
+
+def average_with_first(trained: Path, recipe: Recipe) -> SentenceTransformer:
+    """Return the stock model with the recipe's shares of what a training and the first starter changed.
+
+    Raises:
+        EncoderError: an encoder cannot be loaded.
+    """
+    import torch
+
+    base, first = (without_added_layers(Encoder.load(name)) for name in ("stock", FIRST_STARTER))
+    model = without_added_layers(Encoder.load(trained))
+    average_weights(model, base, recipe.share)
+    before, changed = base.state_dict(), first.state_dict()
+    with torch.no_grad():
+        for name, weight in model.state_dict().items():
+            if weight.is_floating_point():
+                # A view of the model's own weights: this changes the model.
+                weight.add_(changed[name] - before[name], alpha=recipe.first_share)
+    return model
 
 
 def _part(kind: type[_Settings], recipe: Recipe, seed: int) -> _Settings:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from hins_memory.errors import ConfigError
 from hins_memory.synthesis.conversation import Conversation, Item, Query, Utterance
 from hins_memory.synthesis.filters import Exclusion
+from hins_memory.synthesis.rules.changes import changes
 from hins_memory.synthesis.rules.clauses import Person, fact
 from hins_memory.synthesis.rules.corpus import Dialogue
+from hins_memory.synthesis.rules.placing import ASSISTANT, USER, Form, PlacedFacts, placed, rival
 from hins_memory.synthesis.rules.questions import questions
 from hins_memory.synthesis.rules.seed_facts import Kind, SeedFacts, seed_facts
 from hins_memory.synthesis.rules.statements import Statement, sentences, statements
@@ -45,6 +47,10 @@ _FIRST_PERSON = re.compile(r"\b(?:my|I|I'm|I've|we|named?)\b|[\[{]")
 # How many dialogues are searched for one whose personas share no fact with those chosen.
 _LOOKAHEAD = 60
 _MIN_QUESTION_WORDS = 3
+# Packaged preferences at most so far from each other are mostly about the same matter.
+_SAME_MATTER = 3
+# Packaged exchanges in a conversation with an assistant.
+_ADVICE = 12
 # At most this many questions about one turn or fact; more would repeat each other.
 _MAX_PER_ITEM = 2
 
@@ -58,6 +64,11 @@ class RuleSettings:
         preferences: how many packaged preferences (seed_facts.py) are added to the facts of a conversation.
         events: how many packaged events are added.
         threads: how many packaged threads, each seven to ten facts about one topic, are added.
+        changes: how many packaged changes, each two or three facts of which the last holds, are added.
+        told: how many of the preferences, events and changes are added to conversations that are stored as turns, as a
+            share, 0 to 1.
+        rivals: share of the preferences, 0 to 1, beside which a relative of the person has another one in the matter.
+        assistants: share of the conversations, 0 to 1, that are a user's exchanges with an assistant.
         seed: of everything that is drawn.
 
     Raises:
@@ -68,14 +79,19 @@ class RuleSettings:
     preferences: int = 16
     events: int = 16
     threads: int = 8
+    changes: int = 8
+    told: float = 0.5
+    rivals: float = 0.5
+    assistants: float = 0.15
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("preferences", "events", "threads"):
+        for name in ("preferences", "events", "threads", "changes"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Use 0 or more.")
-        if not 0 <= self.facts <= 1:
-            raise ConfigError(f"facts is {self.facts}.", "Use a share from 0 to 1.")
+        for name in ("facts", "told", "rivals", "assistants"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}.", "Use a share from 0 to 1.")
 
 
 def generate_conversations(
@@ -145,28 +161,6 @@ def _people(rng: Random, exclusion: Exclusion) -> tuple[Person, Person]:
     return people[0], people[1]
 
 
-@dataclass(slots=True)
-class _PlacedFacts:
-    """Seed facts in a conversation: about whom, in which session each is stored, and their indexes in the items."""
-
-    seed: SeedFacts
-    names: tuple[str, str]
-    sessions: Sequence[int]
-    indexes: list[int] = field(default_factory=list)
-
-    def store(self, session: int, items: list[Item]) -> None:
-        """Add the facts of a session to the items."""
-        for (who, text), when in zip(self.seed.facts_about(self.names), self.sessions, strict=True):
-            if when == session:
-                self.indexes.append(len(items))
-                items.append(Item(who, text, session))
-
-    def queries(self) -> Iterator[Query]:
-        """Yield the questions about the facts, after all of them are stored."""
-        for text, answers in self.seed.questions_about(self.names):
-            yield Query(text, tuple(self.indexes[answer] for answer in answers), self.seed.kind)
-
-
 class _ConversationBuilder:
     """Builds conversations from chosen dialogues."""
 
@@ -181,18 +175,18 @@ class _ConversationBuilder:
         self._rng = rng
 
     def build(self, chosen: Sequence[Dialogue]) -> Conversation:
-        """Return one conversation of the dialogues, in their order."""
+        """Return one conversation of the dialogues, in their order; with an assistant it has packaged facts alone."""
         people = _people(self._rng, self._exclusion)
         names = (people[0].name, people[1].name)
-        as_facts = self._rng.random() < self._settings.facts
+        form = self._form()
         turns: list[Utterance] = []
         items: list[Item] = []
         queries: list[Query] = []
-        packaged = self._place_facts(names, len(chosen)) if as_facts else []
+        packaged = self._place_facts(names, len(chosen), form)
         for session, dialogue in enumerate(chosen):
             for facts in packaged:
                 facts.store(session, items)
-            for who, template in dialogue.turns:
+            for who, template in dialogue.turns if form != "assistant" else ():
                 text = template.replace("{0}", names[0]).replace("{1}", names[1])
                 if not self._exclusion.allows(text):
                     continue
@@ -200,7 +194,7 @@ class _ConversationBuilder:
                 said = Utterance(names[who], self._with_context(text, stated, names[1 - who]), session)
                 source = (len(turns),)
                 turns.append(said)
-                if as_facts:
+                if form == "facts":
                     for one in stated:
                         queries += self._questions([one], people[who], len(items))
                         items.append(Item(said.speaker, fact(one, people[who]), session, source))
@@ -208,29 +202,47 @@ class _ConversationBuilder:
                 queries += self._questions(stated, people[who], len(items))
                 items.append(Item(said.speaker, f"{said.speaker}: {said.text}", session, source))
         queries += [query for facts in packaged for query in facts.queries()]
-        parts = (*names, *(item.text for item in items), *(query.text for query in queries))
+        speakers = (USER, ASSISTANT) if form == "assistant" else names
+        parts = (*speakers, *(item.text for item in items), *(query.text for query in queries))
         digest = hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        return Conversation(digest, names, tuple(turns), tuple(items), tuple(queries), "rules")
+        return Conversation(digest, speakers, tuple(turns), tuple(items), tuple(queries), "rules")
 
-    def _place_facts(self, names: tuple[str, str], sessions: int) -> list[_PlacedFacts]:
-        """Choose seed facts for two people, and the session in which each is stored."""
-        chosen: list[SeedFacts] = []
+    def _form(self) -> Form:
+        if self._rng.random() < self._settings.assistants:
+            return "assistant"
+        return "facts" if self._rng.random() < self._settings.facts else "turns"
+
+    def _place_facts(self, names: tuple[str, str], sessions: int, form: Form) -> list[PlacedFacts]:
+        """Choose packaged facts for two people, and the session in which each is stored."""
+        settings, rng = self._settings, self._rng
+        share = settings.told if form == "turns" else 1.0
         counts: dict[Kind, int] = {
-            "preference": self._settings.preferences,
-            "event": self._settings.events,
-            "thread": self._settings.threads,
+            "preference": round(share * settings.preferences),
+            "event": round(share * settings.events),
+            "thread": settings.threads if form == "facts" else 0,
+            "advice": _ADVICE if form == "assistant" else 0,
         }
+        found: list[PlacedFacts | None] = []
         for kind, count in counts.items():
-            found = self._packaged[kind]
-            chosen += self._rng.sample(found, min(count, len(found)))
-        self._rng.shuffle(chosen)
-        placed = []
-        for one in chosen:
-            ordered = self._rng.choice((names, names[::-1]))
-            # In their order of time, spread over the sessions.
-            when = sorted(self._rng.choices(range(sessions), k=len(one.facts)))
-            placed.append(_PlacedFacts(one, ordered, when))
-        return placed
+            known = self._packaged[kind]
+            for place in rng.sample(range(len(known)), min(count, len(known))):
+                ordered = rng.choice((names, names[::-1]))
+                found.append(placed(known[place], ordered, sessions, form, self._said, rng))
+                if kind == "preference" and found[-1] and rng.random() < settings.rivals:
+                    # Packaged preferences are in order of their matter.
+                    other = known[place - rng.randint(1, _SAME_MATTER)]
+                    found.append(rival(other, ordered, sessions, form, self._said, rng))
+        for change in rng.sample(changes(), min(round(share * settings.changes), len(changes()))):
+            seed = change.seed(rng)
+            if all(map(self._exclusion.allows, seed.texts)):
+                ordered = rng.choice((names, names[::-1]))
+                found.append(placed(seed, ordered, sessions, form, self._said, rng))
+        facts = [one for one in found if one is not None]
+        rng.shuffle(facts)
+        return facts
+
+    def _said(self, text: str, other: str) -> str:
+        return self._with_context(text, (), other)
 
     def _questions(self, stated: Sequence[Statement], person: Person, item: int) -> list[Query]:
         """Return questions about an item, each of another family."""

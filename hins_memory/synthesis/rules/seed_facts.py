@@ -16,8 +16,9 @@ _FILE = "seed_facts.jsonl"
 _PLACEHOLDER = re.compile(r"\{([01])\}")
 
 #: `preference`: what a person likes, dislikes or needs; `event`: what happened to a person, or is true of them;
-#: `thread`: several facts of one topic about two people, in order of time.
-Kind = Literal["preference", "event", "thread"]
+#: `thread`: several facts of one topic about two people, in order of time; `advice`: what an assistant answered a user;
+#: `change`: facts that replace one another (changes.py).
+Kind = Literal["preference", "event", "thread", "advice", "change"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class SeedFacts:
 
     Attributes:
         kind: what they are about. For a preference or an event there are two facts of one topic, the second of which
-            answers none of the questions; only a thread has a second person.
+            answers none of the questions; only a thread and a change have a second person, and advice has none.
         facts: as they are stored, in order of time.
         questions: each a text and the indexes in `facts` of all facts that answer it. The first one about a
             preference is in the first person.
