@@ -10,6 +10,7 @@ from typing import Any
 import capture
 import pytest
 import swap
+from waiting import until
 
 from hins_memory import Memory
 from hins_memory.config import Settings
@@ -41,8 +42,7 @@ def test_the_load_finds_out_what_is_lost_or_mixed(tmp_path: Path) -> None:
     fill_store(memory, 30)
     load = Load(memory, 30, searchers=1, pause=0.01)
     with load:
-        while len(load.calls) < 3 or len(load.written) < 3:
-            pass
+        until(lambda: len(load.calls) >= 3 and len(load.written) >= 3)
     assert not [call.fault for call in load.calls if call.fault]
     assert isinstance(load.calls[0], Call)
     assert check_store(memory, load, 0) == (0, 0)
