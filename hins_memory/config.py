@@ -22,7 +22,7 @@ FILE_NAME = "hins.toml"
 #: Its tables. `Settings` reads the first, `hins_memory.loop.settings.LoopSettings` the others.
 TABLES = ("capture", "mine", "train", "gate")
 #: What stands before the tables.
-TOP_LEVEL = ("base", "seed", "deep", "deep_gain", "ray")
+TOP_LEVEL = ("base", "seed", "deep", "deep_gain", "ray", "workers")
 
 logger = logging.getLogger(__name__)
 

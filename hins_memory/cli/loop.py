@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from hins_memory.cli.options import (
     ScaleAt,
     TenantName,
     WriteRate,
+    check_alone,
     opened_agent,
     scale_of,
     scope_of,
@@ -69,6 +71,10 @@ _Ray = Annotated[
         metavar="ADDRESS",
         help="Let a Ray cluster work: auto, HOST:PORT, ray://HOST:PORT, or local for this machine's cores.",
     ),
+]
+_Workers = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", help="How many of the cluster's workers train together; default 1."),
 ]
 _Version = Annotated[
     str | None, typer.Argument(metavar="[VERSION]", help="The encoder version; the newest if left out.")
@@ -179,12 +185,15 @@ def train(
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page with the curves of the run.")
     ] = None,
+    ray: _Ray = None,
+    workers: _Workers = None,
 ) -> Result:
     """Train a new encoder version from the log. Nothing serves with it before `hins swap`.
 
     With --owner or --tenant it is a tower from that scope's log alone, for its searches alone.
 
-    Several processes: `torchrun --nproc-per-node 2 -m hins_memory train`, or `accelerate launch -m hins_memory train`.
+    Several processes: `torchrun --nproc-per-node 2 -m hins_memory train`, `accelerate launch -m hins_memory train`, or
+    `hins train --ray ADDRESS --workers 2`.
     """
     from hins_memory.loop.labelled import train_version
     from hins_memory.training.fit.processes import is_main
@@ -193,12 +202,13 @@ def train(
     settings, scope = settings_of(context), scope_of(owner, tenant)
     if resume:
         names = ("base", "mode", "epochs", "negatives", "batch_size", "patience", "seed", "labelled", "owner", "tenant")
-        _check_alone(context, names)
+        check_alone(context, names)
     _check_scoped(scope, mode, other=labelled is not None)
     # An explicit number of passes is used, however few steps that makes.
     given: dict[str, Any] = {"epochs": epochs, "min_steps": None if epochs is None else 1, "batch_size": batch_size}
     given |= {"mode": mode, "patience": patience}
-    loop = _loop(settings, base, seed, {"negatives": negatives}, given)
+    loop = _loop(settings, base, seed, {"negatives": negatives}, given, ray=ray)
+    loop = _with_workers(loop, workers, labelled=labelled is not None, asked=bool(ray))
     with Bars() as bars:
         bars.waiting("loading the encoder")
         if labelled is not None:
@@ -233,14 +243,17 @@ def _check_scoped(scope: Scope | None, mode: str | None, *, other: bool) -> None
         )
 
 
-def _check_alone(context: typer.Context, names: tuple[str, ...]) -> None:
-    """Refuse options that a training to be continued has its own values of."""
-    given = [name for name in names if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
-    if given:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+def _with_workers(loop: LoopSettings, workers: int | None, *, labelled: bool, asked: bool) -> LoopSettings:
+    """Return the settings with a number of workers; refuse workers where no cluster trains."""
+    if labelled and (asked or workers is not None):
+        raise ConfigError("Labelled questions (--from) are trained on in this process.", "Leave out --ray, --workers.")
+    if workers is None:
+        return loop
+    if not loop.ray:
         raise ConfigError(
-            f"--resume continues with the run's own settings, so {options} cannot be given.", "Leave out."
+            "--workers are those of a Ray cluster.", "Name it with --ray ('local' is this machine), or use torchrun."
         )
+    return replace(loop, workers=workers)
 
 
 @command

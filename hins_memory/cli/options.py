@@ -30,6 +30,7 @@ __all__ = [
     "TenantName",
     "WriteRate",
     "check_agent",
+    "check_alone",
     "opened_agent",
     "scale_of",
     "scope_of",
@@ -196,3 +197,13 @@ def _unknown_agent(name: str, names: list[str]) -> ConfigError:
     if name in broken:
         return ConfigError(f"The plugin {name!r} is broken: {broken[name]}.", "Run `hins doctor`.")
     return ConfigError(f"No installed plugin knows the agent {name!r}.", f"Known agents: {', '.join(names) or 'none'}.")
+
+
+def check_alone(context: typer.Context, names: tuple[str, ...]) -> None:
+    """Refuse options that a training to be continued has its own values of."""
+    given = [name for name in names if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ConfigError(
+            f"--resume continues with the run's own settings, so {options} cannot be given.", "Leave out."
+        )

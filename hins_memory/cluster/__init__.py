@@ -6,5 +6,6 @@ implemented here, and nothing that tasks exchange goes through the driver but pa
 
 from hins_memory.cluster.connection import check_database, connect
 from hins_memory.cluster.tasks import in_order
+from hins_memory.cluster.workers import in_workers
 
-__all__ = ["check_database", "connect", "in_order"]
+__all__ = ["check_database", "connect", "in_order", "in_workers"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hins_memory.encoders.encoder import encoder_version
@@ -88,7 +89,14 @@ def training_base(mode: Mode, source: EncoderSource, serving: Encoder, version: 
     """
     base = source.model or source.trained_from(version)
     if mode not in DOCUMENTS_STAY:
-        return str(base), ()
+        return _absolute(base), ()
     parent = serving.space if mode == "tower" else serving.version
     known = [one.manifest.trained_conversations for one in source.registry.versions() if one.id == parent]
-    return str(source.source(parent) or source.source(serving.version) or base), tuple(known[0]) if known else ()
+    found = source.source(parent) or source.source(serving.version) or base
+    return _absolute(found), tuple(known[0]) if known else ()
+
+
+def _absolute(base: str | Path) -> str:
+    """Return an encoder's folder, or its name, as it is known to processes that work elsewhere."""
+    folder = Path(base).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else str(base)

@@ -31,6 +31,7 @@ from hins_memory.loop.settings import LoopSettings
 from hins_memory.loop.shards import loop_data, spread_encoder
 from hins_memory.loop.split import HeldOutSets, search_replay
 from hins_memory.loop.stored_memories import stored_memories
+from hins_memory.loop.train import train_run
 from hins_memory.mining import MineReport, MineResult
 from hins_memory.mining.storage.evidence import EvidenceStore
 from hins_memory.plugins.manager import agent_of
@@ -150,7 +151,8 @@ class Pipeline:
     def train(self, *, resume: bool = False) -> EncoderVersion:
         """Mine, train from the base encoder, and register the new version; nothing serves with it yet.
 
-        Under ``torchrun`` or ``accelerate launch`` every process calls this; the first one mines and registers.
+        Under ``torchrun`` or ``accelerate launch`` every process calls this; the first one mines and registers. Where
+        the settings name a Ray cluster, it trains there.
 
         Args:
             resume: instead, continue the last interrupted training, with its own settings and examples.
@@ -179,7 +181,7 @@ class Pipeline:
     def _train_run(
         self, settings: TrainSettings, evidence: EvidenceStore | None, resume: bool
     ) -> tuple[EncoderVersion, dict[str, Any]]:
-        from hins_memory.training import open_run, train_encoder
+        from hins_memory.training import open_run
         from hins_memory.training.fit.processes import from_main
 
         with contextlib.ExitStack() as stack:
@@ -191,15 +193,7 @@ class Pipeline:
             # The run may have been killed after its version was registered.
             name = from_main(lambda: self._registered_version(run))
             if name is None:
-                trained = train_encoder(
-                    list(run.content.examples),
-                    run.model,
-                    base=shared_encoder(run.content.base),
-                    settings=run.content.settings,
-                    auxiliary=run.content.auxiliary.with_packaged_sets(self.loop.gate.skills),
-                    progress=self._progress,
-                    checkpoints=run.checkpoints,
-                )
+                trained = train_run(run, self.loop, self._progress)
                 about = run.content.about
                 manifest = replace(
                     trained.manifest,

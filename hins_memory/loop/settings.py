@@ -33,6 +33,7 @@ class TopLevel:
             points); the lower end of the 95% interval counts.
         ray: the address of a Ray cluster that works for the stages: `auto`, `HOST:PORT`, `ray://HOST:PORT` or `local`
             (this machine's cores); empty works in this process.
+        workers: how many workers of that cluster train together; they do what one does, and share its batches.
     """
 
     base: str | None = None
@@ -40,9 +41,10 @@ class TopLevel:
     deep: Deep = "advise"
     deep_gain: float = 0.02
     ray: str = ""
+    workers: int = 1
 
     def __post_init__(self) -> None:
-        _check(self.deep, self.deep_gain)
+        _check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class LoopSettings:
         deep: what a round that re-embeds nothing does about a deep one: ``advise``, ``auto`` or ``never``.
         deep_gain: what a deep round has to gain, see `TopLevel`.
         ray: the address of a Ray cluster, see `TopLevel`.
+        workers: how many of its workers train together.
 
     Raises:
         ConfigError: a value is out of range.
@@ -70,9 +73,10 @@ class LoopSettings:
     deep: Deep = "advise"
     deep_gain: float = 0.02
     ray: str = ""
+    workers: int = 1
 
     def __post_init__(self) -> None:
-        _check(self.deep, self.deep_gain)
+        _check(self)
 
     @classmethod
     def from_file(
@@ -110,11 +114,14 @@ class LoopSettings:
             deep=top.deep if deep is None else deep,
             deep_gain=top.deep_gain,
             ray=top.ray if ray is None else ray,
+            workers=top.workers,
         )
 
 
-def _check(deep: str, deep_gain: float) -> None:
-    if deep not in get_args(Deep):
-        raise ConfigError(f"deep is {deep!r}.", f"Use one of {', '.join(get_args(Deep))}.")
-    if not -1 <= deep_gain <= 1:
-        raise ConfigError(f"deep_gain is {deep_gain}.", "Use -1 to 1; 0.02 is two points of nDCG@10.")
+def _check(given: TopLevel | LoopSettings) -> None:
+    if given.deep not in get_args(Deep):
+        raise ConfigError(f"deep is {given.deep!r}.", f"Use one of {', '.join(get_args(Deep))}.")
+    if not -1 <= given.deep_gain <= 1:
+        raise ConfigError(f"deep_gain is {given.deep_gain}.", "Use -1 to 1; 0.02 is two points of nDCG@10.")
+    if given.workers < 1:
+        raise ConfigError(f"workers is {given.workers}.", "Use at least 1.")

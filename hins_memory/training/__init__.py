@@ -7,7 +7,7 @@ from typing import Any
 from hins_memory.common.renamed import old_names
 from hins_memory.training.auxiliary_data import AuxiliaryData
 from hins_memory.training.query_samples import QuerySample
-from hins_memory.training.run import RunContent, TrainingRun, discard_runs, open_run
+from hins_memory.training.run import RunContent, TrainingRun, discard_runs, open_run, read_run
 from hins_memory.training.settings import TrainSettings
 from hins_memory.training.trainer import TrainResult, train_encoder
 from hins_memory.training.unknown_space import encoder_of_space
@@ -22,6 +22,7 @@ __all__ = [
     "discard_runs",
     "encoder_of_space",
     "open_run",
+    "read_run",
     "train_encoder",
 ]
 

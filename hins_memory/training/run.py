@@ -29,7 +29,7 @@ from hins_memory.training.query_samples import QuerySample
 from hins_memory.training.settings import TrainSettings
 from hins_memory.types import TieredExample
 
-__all__ = ["RunContent", "TrainingRun", "discard_runs", "open_run"]
+__all__ = ["RunContent", "TrainingRun", "discard_runs", "open_run", "read_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def open_run(parent: Path, make: Callable[[], RunContent] | None) -> Iterator[Tr
                 return str(_resume(parent, stack) if content is None else _begin(parent, content, stack))
 
         folder = Path(from_main(begin))
-        run = TrainingRun(folder, _read(folder))
+        run = read_run(folder)
         try:
             yield run
         except BaseException:
@@ -122,6 +122,15 @@ def open_run(parent: Path, make: Callable[[], RunContent] | None) -> Iterator[Tr
         wait_for_all()
         if is_main():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_run(folder: Path) -> TrainingRun:
+    """Return a run that another process has open.
+
+    Raises:
+        TrainingError: its files, or the encoder that it starts from, have changed since it began.
+    """
+    return TrainingRun(folder, _read(folder))
 
 
 @contextlib.contextmanager

@@ -23,8 +23,12 @@ _SMALL_FILES = 16 << 20
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Make a folder for checkpoints and lock it, so that no other training writes into it.
+
+    Args:
+        folder: the folder.
+        wait: for the end of a training that has it, which is an error otherwise.
 
     Raises:
         TrainingError: another process trains in it, or it cannot be made.
@@ -32,7 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(file_lock(folder / _LOCK, wait=False))
+            stack.enter_context(file_lock(folder / _LOCK, wait=wait))
         except BlockingIOError as error:
             raise TrainingError(
                 f"Another training writes its checkpoints to {folder}.", "Wait for it, or use another folder."
