@@ -11,10 +11,9 @@ from safetensors.torch import load_file
 from test_ray import cluster  # noqa: F401
 
 import hins_memory.loop.train
-from hins_memory.evaluation.gate import GateSettings
 from hins_memory.loop.pipeline import LoopSettings
 from hins_memory.loop.train import train_run, train_worker
-from hins_memory.training import RunContent, TrainSettings, open_run
+from hins_memory.training import AuxiliaryData, RunContent, TrainSettings, open_run
 from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
 
 cloudpickle = pytest.importorskip("ray.cloudpickle", reason="needs the extra ray")
@@ -38,8 +37,10 @@ def examples():
 
 def worker(work):
     """A worker that writes checkpoints often, and of which the second is killed once, after its third checkpoint."""
+    from hins_memory.training import AuxiliaryData
     from hins_memory.training.fit.callbacks import CheckpointCallback
 
+    AuxiliaryData.with_packaged_sets = unlimited
     rank, killed = os.environ["RANK"], work.folder.parent / "killed"
 
     def due(self, state):
@@ -54,6 +55,11 @@ def worker(work):
     train_worker(work)
 
 
+def unlimited(auxiliary, skills):
+    """Limit no forgetting: how much is kept would hang on the last bits of what was learned."""
+    return auxiliary
+
+
 def trained(folder, base, loop, told):
     settings = TrainSettings("lora", 1.0, 12, 8, 1e-3, lora_rank=4, max_tokens=32, replay=0.0)
     with open_run(folder, lambda: RunContent(examples(), settings, str(base))) as run:
@@ -64,10 +70,11 @@ def trained(folder, base, loop, told):
 def test_workers_train_what_one_process_does_although_one_is_killed(cluster, tmp_path, shallow_folder, monkeypatch):  # noqa: F811
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(hins_memory.loop.train, "train_worker", worker)
-    gate, told = GateSettings(skills=("preference",)), []
-    loop = LoopSettings(gate=gate, ray=cluster.address, workers=2)
+    monkeypatch.setattr(AuxiliaryData, "with_packaged_sets", unlimited)
+    told = []
+    loop = LoopSettings(ray=cluster.address, workers=2)
     theirs, manifest = trained(tmp_path / "cluster", shallow_folder, loop, told)
-    ours, _ = trained(tmp_path / "alone", shallow_folder, LoopSettings(gate=gate), [])
+    ours, _ = trained(tmp_path / "alone", shallow_folder, LoopSettings(), [])
     base = load_file(shallow_folder / "model.safetensors")
     learned = max(float((ours[name] - base[name]).abs().max()) for name in base)
     assert learned > 1e-3

@@ -44,7 +44,7 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shallow_stock: Pa
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("HINS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HINS_BASE", str(shallow_stock))
-    monkeypatch.setattr(Encoder, "starter", lambda device=None: loaded)
+    monkeypatch.setattr(Encoder, "starter", lambda name="starter", *, device=None: loaded)
     yield tmp_path
     flush_all()
 
