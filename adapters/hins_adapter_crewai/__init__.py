@@ -9,13 +9,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HinsEmbedder"]
 
+_HOMES = {"HinsEmbedder": "embedding"}
+
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from hins_adapter_crewai.plugin import plugin
 
-    plugin.require()
-    from hins_adapter_crewai import embedding
-
-    return getattr(embedding, name)
+    return plugin.exported(__name__, _HOMES, name)

@@ -14,11 +14,6 @@ _HOMES = {"HinsEmbeddings": "embedding", "HinsStore": "store"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
     from hins_adapter_langgraph.plugin import plugin
 
-    plugin.require()
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return plugin.exported(__name__, _HOMES, name)

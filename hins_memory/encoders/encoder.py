@@ -123,7 +123,7 @@ def encoder_version(name_or_dir: str | Path) -> str:
         EncoderError: it cannot be found, or its files are not what the manifest says.
     """
     if is_starter(name_or_dir):
-        return starter_version() if str(name_or_dir) == STARTER else str(name_or_dir)
+        return starter_version(str(name_or_dir))
     return _version_of(resolve_model(name_or_dir), str(name_or_dir))[0]
 
 
@@ -269,7 +269,7 @@ class Encoder(CachedEncoder):
         Raises:
             EncoderError: the stock model or the delta is missing or damaged.
         """
-        version, digest = encoder_version(name), starter_digest(name)
+        version, digest = starter_version(name), starter_digest(name)
         model = merge_delta(_load_model(str(_packaged_model()), device), starter_path(name), digest)
         return cls(model, version, keyword_weight=starter_keyword_weight(name))
 

@@ -109,13 +109,13 @@ def _recorded(path: Path) -> tuple[str, float | None]:
         raise EncoderError(f"This installation has no starter: {record} cannot be read ({error}).", _HINT) from error
 
 
-def starter_version() -> str:
-    """Return the version of the newest packaged starter, e.g. ``hins-starter@0123abcd``.
+def starter_version(name: str = STARTER) -> str:
+    """Return the version of a packaged starter, e.g. ``hins-starter@0123abcd``.
 
     Raises:
         EncoderError: there is none.
     """
-    return f"{_VERSION}{starter_digest()[:8]}"
+    return f"{_VERSION}{starter_digest(name)[:8]}"
 
 
 def merge_delta(model: SentenceTransformer, path: Path, digest: str) -> SentenceTransformer:

@@ -16,7 +16,7 @@ from hins_memory.encoders.onnx.quantize import quantize_graph
 from hins_memory.encoders.onnx.record import Fidelity, OnnxRecord
 from hins_memory.encoders.onnx.session import OnnxEncoder
 from hins_memory.encoders.onnx.sided import SidedEncoder
-from hins_memory.encoders.starter import starters
+from hins_memory.encoders.starter import is_starter
 from hins_memory.errors import ConfigError, EncoderError, GateError, NotEnoughDataError
 from hins_memory.evaluation import paired_bootstrap
 from hins_memory.evaluation.evaluate import evaluate_encoders
@@ -73,7 +73,7 @@ def export_onnx(
     loop = loop or LoopSettings.from_file(settings.file())
     registry = Registry(settings)
     exports, source = OnnxExports(settings), EncoderSource(registry, loop.base)
-    place = source.source(name) or (name if name in ("stock", *starters()) else None)
+    place = source.source(name) or (name if name == "stock" or is_starter(name) else None)
     if place is None:
         # Says which versions there are.
         place = registry.get(name).path

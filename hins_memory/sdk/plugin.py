@@ -111,6 +111,23 @@ class AdapterPlugin:
                 command = self.install_needed or self.install
             raise AgentError(problem, f"Install it with: {command}") from error
 
+    def exported(self, package: str, homes: Mapping[str, str], name: str) -> Any:
+        """Return what an adapter's package has under a name, for its ``__getattr__``: it imports the framework.
+
+        Args:
+            package: the adapter's own package.
+            homes: the module of the package that each name is in.
+            name: the name.
+
+        Raises:
+            AttributeError: there is no such name.
+            AgentError: as `require`.
+        """
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        self.require()
+        return getattr(import_module(f"{package}.{homes[name]}"), name)
+
     @hookimpl
     def hins_agent_names(self) -> list[str]:
         """Name the framework."""
