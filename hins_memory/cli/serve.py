@@ -10,10 +10,13 @@ import typer
 
 from hins_memory.cli.options import AgentConfig, check_agent, settings_of
 from hins_memory.cli.screen import Result, command
+from hins_memory.cli.terminal import PrintableFormatter
 from hins_memory.common.json_log import JsonFormatter
 from hins_memory.errors import ConfigError
 
 __all__ = ["serve"]
+
+_LINE = "%(asctime)s %(levelname)s %(message)s"
 
 
 class _Engine(str, Enum):
@@ -59,10 +62,10 @@ def serve(
         from hins_memory.server.run import run_server
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed.", 'pip install "hins-memory[serve]"') from error
-    if log_format is _LogFormat.JSON:
-        handler = logging.StreamHandler()
-        handler.setFormatter(JsonFormatter())
-        logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    # A line for each request: rich takes longer to lay one out than the server to answer.
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if log_format is _LogFormat.JSON else PrintableFormatter(_LINE))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in ("hins_memory", "uvicorn"):
         logging.getLogger(name).setLevel(logging.INFO)
     if agent:

@@ -24,7 +24,15 @@ from rich.segment import Segment
 from hins_memory.common.printable import printable
 from hins_memory.plugins.manager import plugin_packages
 
-__all__ = ["PrintableStream", "error_console", "guard_streams", "json_text", "output_console", "set_up_logging"]
+__all__ = [
+    "PrintableFormatter",
+    "PrintableStream",
+    "error_console",
+    "guard_streams",
+    "json_text",
+    "output_console",
+    "set_up_logging",
+]
 
 
 class SafeConsole(Console):
@@ -128,10 +136,11 @@ def json_text(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, indent=indent, allow_nan=False).replace("\x7f", "\\u007f")
 
 
-class _PrintableFormatter(logging.Formatter):
+class PrintableFormatter(logging.Formatter):
     """Makes the whole entry printable before it is laid out, with its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the entry, printable."""
         return printable(super().format(record))
 
 
@@ -140,7 +149,7 @@ def set_up_logging(verbose: bool) -> None:
     if not verbose:
         warnings.simplefilter("ignore", FutureWarning)
     handler = RichHandler(console=error_console(), show_path=False, show_time=verbose, highlighter=None)
-    handler.setFormatter(_PrintableFormatter("%(message)s"))
+    handler.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     # Mem0 warns of what its hybrid search needs; `hins doctor` explains it. Libraries' own bars would break ours.
     logging.getLogger("mem0").setLevel(logging.WARNING if verbose else logging.ERROR)

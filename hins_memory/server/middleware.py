@@ -5,7 +5,6 @@ Plain ASGI, because Starlette's base class for middleware hides from a route tha
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -19,6 +18,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -143,10 +143,15 @@ class Gatekeeper:
             await self._refuse(send, 413, _too_long(limit))
             return
         body: list[bytes] = []
-        more, deadline = True, time.monotonic() + _BODY_SECONDS
+        more, deadline = True, anyio.current_time() + _BODY_SECONDS
         try:
             while more:
-                message = await asyncio.wait_for(receive(), max(0.0, deadline - time.monotonic()))
+                # Unlike asyncio's `wait_for`, it makes no task of its own for each message.
+                with anyio.CancelScope(deadline=deadline) as timed:
+                    message = await receive()
+                if timed.cancelled_caught:
+                    await self._refuse(send, 408, f"The body did not come within {_BODY_SECONDS:.0f} seconds.")
+                    return
                 if message["type"] == "http.disconnect":
                     return
                 body.append(message.get("body", b""))
@@ -163,8 +168,6 @@ class Gatekeeper:
                 await self._refuse(send, 415, "Send JSON, with `Content-Type: application/json`.")
                 return
             await self._app(scope, _replayed(b"".join(body), receive), send)
-        except asyncio.TimeoutError:
-            await self._refuse(send, 408, f"The body did not come within {_BODY_SECONDS:.0f} seconds.")
         finally:
             self._held -= held
 

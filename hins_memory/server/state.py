@@ -91,8 +91,7 @@ class ServerState:
             EncoderError: the encoder cannot be loaded.
         """
         started = time.perf_counter()
-        async with _while_connected(request) as wait:
-            embedded: Embedded | None = await wait(self._embedded(target, texts))
+        embedded = await self._embedded(request, target, texts)
         if embedded is None:
             self.metrics.cancelled.inc()
             raise ApiError(499, "The client went away.", code="cancelled")
@@ -102,7 +101,7 @@ class ServerState:
         self.metrics.texts.labels(target.model.version, target.role).inc(len(texts))
         return embedded
 
-    async def _embedded(self, target: Target, texts: Sequence[str]) -> Embedded:
+    async def _embedded(self, request: Request, target: Target, texts: Sequence[str]) -> Embedded | None:
         while True:
             try:
                 future = self.pool.get(target.model).submit(texts, target.role)
@@ -113,7 +112,7 @@ class ServerState:
             except QueueFull as error:
                 message = f"Too many texts wait for {target.model.id}: try again in {error.seconds} seconds."
                 raise ApiError(429, message, headers={"Retry-After": str(error.seconds)}) from error
-            return await asyncio.wrap_future(future)
+            return await _while_connected(request, asyncio.wrap_future(future))
 
     @contextlib.asynccontextmanager
     async def running(self, tasks: Sequence[Coroutine[Any, Any, None]] = ()) -> AsyncIterator[None]:
@@ -159,21 +158,17 @@ def state_of(request: Request) -> ServerState:
     return state
 
 
-@contextlib.asynccontextmanager
-async def _while_connected(request: Request) -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
-    """Yield a function that waits for a coroutine, and cancels it and returns None when the client goes away."""
+async def _while_connected(request: Request, waiting: asyncio.Future[Embedded]) -> Embedded | None:
+    """Wait for vectors; when the client goes away, they are cancelled, and the answer is None."""
     gone = asyncio.create_task(_disconnected(request))
-
-    async def wait(work: Coroutine[Any, Any, Any]) -> Any:
-        task = asyncio.create_task(work)
-        try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if task.done() else None
-        finally:
-            task.cancel()
-
+    gone.add_done_callback(lambda _: waiting.cancel())
     try:
-        yield wait
+        return await waiting
+    except asyncio.CancelledError:
+        if gone.done():
+            return None
+        # The server stops.
+        raise
     finally:
         gone.cancel()
 

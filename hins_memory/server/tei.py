@@ -34,7 +34,7 @@ async def embed(request: Request, name: str) -> Response:
     role = role_of(body.get("prompt_name"), "prompt_name")
     target = await state.target(name, role, partial(header_of, request))
     embedded = await state.embed(request, target, texts)
-    content = f"[{', '.join(await write_vectors(embedded.vectors))}]"
+    content = b"[%s]" % b", ".join(await write_vectors(embedded.vectors))
     headers = {"X-Hins-Version": target.model.version}
     return Response(content, media_type="application/json", headers=headers)
 

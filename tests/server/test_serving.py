@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -114,6 +115,15 @@ def test_a_client_that_goes_away_leaves_the_queue(running: Callable[..., str], t
         httpx.post(f"{url}/v1/embeddings", json=body, timeout=httpx.Timeout(60, read=0.3))
     until(lambda: "hins_waiting_texts 0.0" in httpx.get(f"{url}/metrics").text)
     assert "hins_cancelled_total 1.0" in httpx.get(f"{url}/metrics").text
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(running: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("hins_memory.server.middleware._BODY_SECONDS", 0.2)
+    host, port = running().removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        head = "POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        assert b" 408 " in connection.recv(65536).split(b"\r\n")[0]
 
 
 @pytest.mark.slow
