@@ -10,12 +10,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hins_adapter_mem0.embedding import FrameworkEncoder, HinsEmbedding
-from hins_adapter_mem0.faiss_files import prepare_faiss, release_faiss
 from hins_adapter_mem0.index import StoreIndex
 from hins_adapter_mem0.indexes import open_index
 from hins_adapter_mem0.keywords import WeightedStore
 from hins_adapter_mem0.ranking import Mem0Ranking
-from hins_adapter_mem0.stores import GuardedStore, StoreOpener, entity_collection
+from hins_adapter_mem0.stores import GuardedStore, StoreOpener, entity_collection, prepare_store, release_store
 from hins_memory.registry.loader import EncoderSource
 from hins_memory.sdk.agents import AgentTable
 from hins_memory.sdk.binding_agent import Binding
@@ -90,9 +89,9 @@ class Mem0Agent(StoreAgent[Mem0Binding]):
             if self._users:
                 return
             AGENTS.remove(self)
-            if self._framework is not None and self.opener.provider == "faiss":
-                release_faiss(self._framework.memories.raw)
-                release_faiss(self._framework.entities.raw)
+            if self._framework is not None:
+                release_store(self._framework.memories.raw)
+                release_store(self._framework.entities.raw)
             if self._closer is not None:
                 self._closer()
 
@@ -102,9 +101,8 @@ class Mem0Agent(StoreAgent[Mem0Binding]):
         Raises:
             AgentError: the files of a store are damaged.
         """
-        if self.opener.provider == "faiss":
-            prepare_faiss(memories)
-            prepare_faiss(entities)
+        prepare_store(memories, self._collection)
+        prepare_store(entities, entity_collection(self.opener.provider, self._collection))
         own = Mem0Binding(
             embedding=embedding,
             encoder=FrameworkEncoder(embedding),

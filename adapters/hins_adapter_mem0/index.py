@@ -30,7 +30,6 @@ _MISSING_FEATURES = {
     "langchain": "collections that can be opened by name, and a list of its records",
     "opensearch": "a complete list of its records: a search ends after 10,000",
     "pinecone": _SEARCHES,
-    "redis": "payloads that come back as they were stored",
     "turbopuffer": _SEARCHES,
     "upstash_vector": _SEARCHES,
     "valkey": _SEARCHES,
@@ -55,7 +54,7 @@ class StoreIndex:
     def __init__(self, store: GuardedStore, kind: str) -> None:
         self.store = store
         #: the collection's name
-        self.name = str(store.raw.collection_name)
+        self.name = str(getattr(store.raw, "collection_name", ""))
         #: ``memories`` or ``entities``
         self.kind = kind
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hins_adapter_mem0.index import QdrantIndex, StoreIndex
 from hins_adapter_mem0.milvus import MilvusIndex
 from hins_adapter_mem0.native import ChromaIndex, FaissIndex, PgvectorIndex
+from hins_adapter_mem0.redis_rows import RedisIndex
 from hins_adapter_mem0.stores import GuardedStore, provider_of, store_client
 from hins_adapter_mem0.supabase import SupabaseIndex
 
@@ -20,6 +21,7 @@ def open_index(store: GuardedStore, kind: str) -> StoreIndex:
         "faiss": FaissIndex,
         "milvus": MilvusIndex,
         "pgvector": PgvectorIndex,
+        "redis": RedisIndex,
         "supabase": SupabaseIndex,
     }
     return own.get(provider_of(store.raw), StoreIndex)(store, kind)

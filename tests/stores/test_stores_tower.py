@@ -63,7 +63,7 @@ def _unread(agent_: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("world", [*STORES, "milvus", "supabase"], indirect=True)
+@pytest.mark.parametrize("world", [*STORES, "milvus", "redis", "supabase"], indirect=True)
 def test_queries_change_and_no_stored_vector_is_touched(
     world: Any, tower: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
