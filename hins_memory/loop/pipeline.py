@@ -141,10 +141,13 @@ class Pipeline:
 
     @contextlib.contextmanager
     def _read_log(self, owners: Sequence[Scope] | None = None) -> Iterator[EvidenceStore]:
-        """Read the log once, for a round or a stage; the evidence is removed at the end."""
+        """Read the log once, for a round or a stage; the evidence is removed at the end.
+
+        What a killed process had made of it is kept, as far as the log is the same.
+        """
         from hins_memory.training.run import scratch_folder
 
-        with scratch_folder(self.settings.training) as folder, self._evidence_store(folder) as evidence:
+        with scratch_folder(self.settings.training, "evidence") as folder, self._evidence_store(folder) as evidence:
             self._data.collect(evidence, owners)
             yield evidence
 
@@ -213,8 +216,9 @@ class Pipeline:
         agent = self._agent_if_any()
         settings = replace(settings, mode=chosen_mode(settings.mode, self._source, serving, version, agent))
         path = evidence.folder / "examples.parquet"
-        stored = evidence.folder / "stored" if settings.mode == "tower" else None
-        mined = self._data.mine(evidence, path, stored, agent)
+        stored = evidence.folder / "stored"
+        shutil.rmtree(stored, ignore_errors=True)
+        mined = self._data.mine(evidence, path, stored if settings.mode == "tower" else None, agent)
         if agent is not None and agent.score_thresholds:
             settings = replace(settings, score_thresholds=agent.score_thresholds)
         base, known = training_base(settings.mode, self._source, serving, version)

@@ -134,19 +134,22 @@ def read_run(folder: Path) -> TrainingRun:
 
 
 @contextlib.contextmanager
-def scratch_folder(parent: Path) -> Iterator[Path]:
+def scratch_folder(parent: Path, kind: str = "") -> Iterator[Path]:
     """Make a private folder beside the runs, removed at the end; `discard_runs` removes one that a kill left.
 
     Args:
         parent: the folder of the project's runs.
+        kind: a name for folders of which a killed process's is taken up, with what is in it; "" begins with none.
 
     Raises:
         TrainingError: the folder cannot be made.
     """
-    folder = parent / f".{_PREFIX}{uuid.uuid4().hex}"
+    prefix = f".{_PREFIX}{kind}-"
     with contextlib.ExitStack() as stack:
         with _disk_errors(parent), file_lock(parent / _LOCK):
-            folder.mkdir(mode=0o700)
+            left = [one for one in parent.glob(f"{prefix}*") if one.is_dir() and _is_free(one)] if kind else []
+            folder = left[0] if left else parent / f"{prefix}{uuid.uuid4().hex}"
+            folder.mkdir(mode=0o700, exist_ok=True)
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.enter_context(file_lock(folder / _LOCK, wait=False))
         yield folder

@@ -15,6 +15,7 @@ from kill_world import make_pipeline, write_log
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import EncoderError, SwapError
 from hins_memory.log.reader import LogReader
+from hins_memory.mining.storage import evidence
 from hins_memory.registry.loader import shared_encoder
 from hins_memory.registry.registry import Registry
 from hins_memory.swapping import swap_agent
@@ -48,7 +49,7 @@ def _counts(pipeline: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "moment"), KILLS)
 def test_a_killed_stage_leaves_everything_whole_and_is_repeated(
-    home: Path, tmp_path: Path, stage: str, moment: str
+    home: Path, tmp_path: Path, stage: str, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = tmp_path / "home"
     shutil.copytree(home, there)
@@ -66,6 +67,8 @@ def test_a_killed_stage_leaves_everything_whole_and_is_repeated(
     for one in found:
         assert Encoder.load(one.path).version == one.id
     assert not (there / "examples.parquet").exists()
+    made, make = [], evidence.collect
+    monkeypatch.setattr(evidence, "collect", lambda *given: made.append(given) or make(*given))
     if stage == "mine":
         report = after.mine_to(there / "examples.parquet")
         assert (there / "examples.parquet").exists()
@@ -75,6 +78,9 @@ def test_a_killed_stage_leaves_everything_whole_and_is_repeated(
     else:
         assert after.gate().verdict()
         assert len(after.registry.get(versions[0]).manifest.gates) == 1
+    # What had been read and embedded of the log stays.
+    assert bool(made) == moment.startswith("encode")
+    assert not list((there / "test" / "training").glob(".run-*"))
 
 
 @pytest.mark.slow
