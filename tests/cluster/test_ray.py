@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from dataclasses import replace
 
 import pytest
 from child_process import Child, children
-from ray_driver import mine_until_a_shard_is_there
+from ray_driver import mine_until_a_shard_is_there, swap_until_a_batch_is_there
 
 import hins_memory
 from hins_memory.data.examples import read_examples
@@ -18,6 +19,7 @@ from hins_memory.log.writer import LogWriter
 from hins_memory.loop.pipeline import LoopSettings, Pipeline
 from hins_memory.loop.shards import shards_of
 from hins_memory.plugins.manager import agent_of
+from hins_memory.plugins.protocols import Record
 from hins_memory.types import Answer, Feedback, Memory, RankedMemory, Retrieval, Scope
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
@@ -155,7 +157,7 @@ def test_a_run_whose_driver_is_killed_goes_on_with_what_its_shards_have(cluster,
     assert path.read_bytes() == mined.read_bytes()
 
 
-def test_a_cluster_embeds_for_the_gate_and_for_the_swap_of_a_server_store(
+def test_a_cluster_embeds_for_the_gate_and_for_the_swap_of_a_server_store_that_goes_on_where_a_driver_was_killed(
     cluster, project, tiny_version, postgresql_server, monkeypatch
 ):
     settings, loop = project
@@ -166,19 +168,23 @@ def test_a_cluster_embeds_for_the_gate_and_for_the_swap_of_a_server_store(
     assert judged == local
     assert general[0] == pytest.approx(general[1], abs=0.005)
     monkeypatch.setenv("HINS_BASE", loop.base)
+    monkeypatch.setenv("HINS_HOME", str(settings.home))
     config = {"connection_string": postgresql_server, "collection_name": "spread", "embedding_model_dims": 32}
-    memory = hins_memory.Memory({"vector_store": {"provider": "pgvector", "config": config}}, settings=settings)
-    for number in range(100):
-        memory.add(f"Ann keeps the {THINGS[number % 10]} number {number}.", user_id="ann", infer=False)
+    store = {"provider": "pgvector", "config": config}
+    memory = hins_memory.Memory({"vector_store": store}, settings=settings)
+    agent = agent_of(memory)
+    texts = {str(uuid.UUID(int=row)): f"Ann keeps the {THINGS[row % 10]} number {row}." for row in range(300)}
+    rows = [Record(name, text, {"data": text, "user_id": "ann"}) for name, text in texts.items()]
+    agent.live_indexes()[0].upsert(rows, memory.embedding_model.encoder.encode(list(texts.values())))
+    with children(Child(swap_until_a_batch_is_there, settings.project, spread, store, tiny_version.id)) as (driver,):
+        driver.killed()
     embedded, forward = [], Encoder._forward
     monkeypatch.setattr(Encoder, "_forward", lambda *given: embedded.append(len(given[1])) or forward(*given))
-    report = Pipeline(settings, memory, loop=spread).swap(tiny_version.id, force=True)
-    monkeypatch.undo()
-    assert (report.indexes[0].written, report.indexes[0].vectors_checked) == (100, 100)
+    (report, *_) = Pipeline(settings, memory, loop=spread).swap(tiny_version.id, force=True).indexes
+    assert (report.written, report.reused, report.vectors_checked) == (200, 100, 256)
     assert max(embedded, default=0) < 64, "this process embeds single texts alone"
-    index = agent_of(memory).live_indexes()[0]
-    texts = {one.id: one.text for page in index.pages(100) for one in page}
-    stored = index.vectors(list(texts))
+    monkeypatch.setattr(Encoder, "_forward", forward)
+    stored = agent.live_indexes()[0].vectors(list(texts))
     expected = Encoder.load(tiny_version.path).encode(list(texts.values()))
     assert all(float(vector @ stored[name]) > 0.999 for name, vector in zip(texts, expected, strict=True))
     memory.close()
