@@ -2,9 +2,12 @@
 
     python benchmarks/mining.py --data synthetic_persona_chat_valid.csv --json result.json
     python benchmarks/mining.py --data synthetic_persona_chat_valid.csv --events 1000000
+    python benchmarks/mining.py --ray 2 --sizes 1000000
 
 With ``--events`` that number of events of the same conversations are written to a log on disk first, and only our
-miner reads them from there; its seconds then include the reading.
+miner reads them from there; its seconds then include the reading. With ``--ray 2`` a log on disk, 100 memories a user,
+is mined by one ``hins mine``, by two with half of the users each, and by ``hins mine --ray`` on two workers, with an
+encoder that adds up a vector for each token; the seconds are those of the whole commands.
 
 Synthetic logs of many users, each with four conversations of two speakers; every fact about a speaker is a query. Both
 miners get the same (query, positive) pairs, the same memories and the same vectors (random projections of words, whose
@@ -39,10 +42,14 @@ from hins_memory.types import Event, ScopeLog
 from parts.common.command import base_parser, exit_status
 from parts.common.results import write_result
 from parts.common.screen import show_table, stage
+from parts.mining.spread import figures_of, spread_rows
 from parts.mining.synthetic import Measured, Plan, WordVectors, chats, measured, synthetic_logs
 
 _SIZES = (10_000, 100_000, 1_000_000)
 _QUICK_SIZES = (2_000,)
+_SPREAD_SIZES = (100_000,)
+# Of a user, where the log is mined by several.
+_OF_A_USER = 100
 # The peer compares every query with every memory: at a million that takes hours.
 _PEER_MOST = 100_000
 _NEGATIVES = 3
@@ -53,7 +60,7 @@ _BATCH = 5_000
 
 
 class _Timed:
-    """Iterates over logs and counts the seconds that making them takes, which are not mining."""
+    """Iterates over logs and counts the processor seconds that making them takes, which are not mining."""
 
     def __init__(self, logs: Iterator[ScopeLog], model: WordVectors) -> None:
         self._logs = logs
@@ -63,10 +70,10 @@ class _Timed:
 
     def __iter__(self) -> Iterator[ScopeLog]:
         while True:
-            started, encoding = time.perf_counter(), self._model.seconds
+            started, encoding = time.process_time(), self._model.seconds
             log = next(self._logs, None)
             # The vectors' own seconds are counted by the model.
-            self.seconds += time.perf_counter() - started - (self._model.seconds - encoding)
+            self.seconds += time.process_time() - started - (self._model.seconds - encoding)
             if log is None:
                 return
             self.queries += len(log.retrievals)
@@ -203,11 +210,26 @@ def _figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return figures
 
 
+def _spread(arguments: argparse.Namespace) -> None:
+    size = (arguments.sizes or (_QUICK_SIZES if arguments.quick else _SPREAD_SIZES))[0]
+    plan = Plan(size, users=max(1, size // _OF_A_USER), seed=arguments.seed)
+    rows = spread_rows(plan, arguments.ray, arguments.data)
+    figures = figures_of(rows)
+    names = ("miner", "memories", "users", "examples", "seconds", "processor_seconds", "peak_mib")
+    show_table("mining", names, [[row[name] for name in names] for row in rows])
+    show_table("figures", ("figure", "value"), [(name, f"{value:.2f}") for name, value in figures.items()])
+    settings = {name: getattr(arguments, name) for name in ("data", "ray", "seed", "quick")}
+    write_result(arguments.json, figures, rows, settings)
+
+
 def _run(arguments: argparse.Namespace) -> None:
     if arguments.child:
         job = json.loads(arguments.child)
         plan = Plan(**job["plan"])
         print(json.dumps(_measure(job["miner"], plan, Path(job["folder"]), arguments)))
+        return
+    if arguments.ray:
+        _spread(arguments)
         return
     rows = []
     if arguments.events:
@@ -245,6 +267,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, metavar="FILE", help="Synthetic-Persona-Chat CSV (default: made-up text)")
     parser.add_argument("--sizes", type=int, nargs="+", metavar="N", help="how many memories (default 10k, 100k, 1M)")
     parser.add_argument("--events", type=int, metavar="N", help="mine a log of N events on disk, and nothing else")
+    parser.add_argument(
+        "--ray", type=int, metavar="N", help="mine a log on disk by 1 process, by N, and by N workers of a Ray cluster"
+    )
     parser.add_argument(
         "--memory-budget", type=int, default=MineSettings().memory_budget, metavar="BYTES", help="of our miner"
     )

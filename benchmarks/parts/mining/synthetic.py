@@ -68,17 +68,17 @@ class WordVectors:
     def __init__(self) -> None:
         self._table = np.random.default_rng(7).normal(size=(_BUCKETS, _DIM)).astype(np.float32)
         self._places: OrderedDict[str, int] = OrderedDict()
-        #: seconds spent here, which are not mining
+        #: processor seconds spent here, which are not mining
         self.seconds = 0.0
 
     def encode(self, texts: Sequence[str], *, role: str = "document", **_: Any) -> NDArray[np.float32]:
         """Return unit vectors, shape (len(texts), _DIM)."""
-        started = time.perf_counter()
+        started = time.process_time()
         vectors = np.empty((len(texts), _DIM), dtype=np.float32)
         for row, text in enumerate(texts):
             vectors[row] = self._table[[self._place(word) for word in text.lower().split() or [""]]].sum(axis=0)
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-        self.seconds += time.perf_counter() - started
+        self.seconds += time.process_time() - started
         return vectors
 
     def _place(self, word: str) -> int:
@@ -235,7 +235,7 @@ def _play(chat: Chat, talk: str, most: int, events: _Events, model: WordVectors,
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Wall seconds, and the process's resident memory in MiB: before, and its peak."""
+    """Processor seconds, and the process's resident memory in MiB: before, and its peak."""
 
     seconds: float
     before: float
@@ -245,9 +245,9 @@ class Measured:
 def measured(work: Callable[[], None]) -> Measured:
     """Run `work` and measure it."""
     before = _resident("VmRSS")
-    started = time.perf_counter()
+    started = time.process_time()
     work()
-    return Measured(time.perf_counter() - started, before, _resident("VmHWM"))
+    return Measured(time.process_time() - started, before, _resident("VmHWM"))
 
 
 def _resident(name: str) -> float:
