@@ -26,15 +26,11 @@ _SEARCHES = "a complete list of its records: Mem0 lists it by a search, which en
 _MISSING_FEATURES = {
     "azure_ai_search": _SEARCHES,
     "databricks": _SEARCHES,
-    "elasticsearch": "a complete list of its records: a search ends after 10,000",
     "langchain": "collections that can be opened by name, and a list of its records",
-    "opensearch": "a complete list of its records: a search ends after 10,000",
-    "pinecone": _SEARCHES,
     "turbopuffer": _SEARCHES,
     "upstash_vector": _SEARCHES,
     "valkey": _SEARCHES,
     "vertex_ai_vector_search": "collections that can be made by name, and a complete list of its records",
-    "weaviate": "payloads that come back as they were stored",
 }
 
 

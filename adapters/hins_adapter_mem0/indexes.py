@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from hins_adapter_mem0.elastic import ElasticsearchIndex, OpenSearchIndex
 from hins_adapter_mem0.index import QdrantIndex, StoreIndex
 from hins_adapter_mem0.milvus import MilvusIndex
 from hins_adapter_mem0.native import ChromaIndex, FaissIndex, PgvectorIndex
+from hins_adapter_mem0.pinecone_rows import PineconeIndex
 from hins_adapter_mem0.redis_rows import RedisIndex
 from hins_adapter_mem0.stores import GuardedStore, provider_of, store_client
 from hins_adapter_mem0.supabase import SupabaseIndex
+from hins_adapter_mem0.weaviate_rows import WeaviateIndex
 
 __all__ = ["open_index"]
 
@@ -18,10 +21,14 @@ def open_index(store: GuardedStore, kind: str) -> StoreIndex:
         return QdrantIndex(store, kind)
     own = {
         "chroma": ChromaIndex,
+        "elasticsearch": ElasticsearchIndex,
         "faiss": FaissIndex,
         "milvus": MilvusIndex,
+        "opensearch": OpenSearchIndex,
         "pgvector": PgvectorIndex,
+        "pinecone": PineconeIndex,
         "redis": RedisIndex,
         "supabase": SupabaseIndex,
+        "weaviate": WeaviateIndex,
     }
     return own.get(provider_of(store.raw), StoreIndex)(store, kind)

@@ -145,10 +145,19 @@ def open_own_agent(memory: Any, settings: Settings, model: str | Path | None = N
     """Open the agent of a live memory's store as it is, with Mem0's own embedder, so that it can be swapped."""
 
     def serve(agent: Mem0Agent) -> None:
-        agent.serve_memory(memory.embedding_model, memory.vector_store, memory.entity_store)
+        agent.serve_memory(memory.embedding_model, memory.vector_store, _own_entities(agent.opener, memory))
         record_framework_encoder(agent, agent.encoders.registry)
 
     return _Store.of_memory(memory).agent(settings, model, serve)
+
+
+def _own_entities(opener: StoreOpener, memory: Any) -> Any:
+    """Return a memory's store of entities."""
+    if opener.provider != "pinecone":
+        return memory.entity_store
+    # Mem0's own fails by its name, which Pinecone does not allow.
+    config = opener.config
+    return opener.open(entity_collection("pinecone", config.collection_name), config.embedding_model_dims).raw
 
 
 def open_recording_agent(memory: Any, settings: Settings) -> Mem0Agent | None:

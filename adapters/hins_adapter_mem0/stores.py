@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import uuid
 import warnings
@@ -21,6 +22,7 @@ __all__ = [
     "GuardedStore",
     "StoreOpener",
     "entity_collection",
+    "fitting_name",
     "prepare_store",
     "provider_of",
     "release_store",
@@ -31,8 +33,18 @@ logger = logging.getLogger(__name__)
 
 
 def entity_collection(provider: str, collection: str) -> str:
-    """Return the name that Mem0 gives to the entity collection of a memory collection."""
-    return f"{collection}{'-' if provider == 's3_vectors' else '_'}entities"
+    """Return the name of the entity collection of a memory collection: Mem0's, but for Pinecone."""
+    # Pinecone's names have no underscore: with Mem0's own name its entities cannot be stored.
+    return f"{collection}{'-' if provider in ('pinecone', 's3_vectors') else '_'}entities"
+
+
+def fitting_name(provider: str, name: str) -> str:
+    """Return the name of a collection as a store takes it; names that it takes already are as they were."""
+    if provider == "pinecone":
+        return name.lower().replace("_", "-")
+    if provider in ("elasticsearch", "opensearch"):
+        return name.lower()
+    return re.sub(r"[^0-9A-Za-z_]", "_", name) if provider == "weaviate" else name
 
 
 def provider_of(store: Any) -> str:
@@ -127,6 +139,7 @@ class StoreOpener:
 
     def open(self, collection: str, dim: int) -> GuardedStore:
         """Open a collection for vectors of `dim` numbers, creating it if it is missing."""
+        collection = fitting_name(self.provider, collection)
         changes: dict[str, Any] = {"collection_name": collection}
         changes[dimension_field(self.config)] = dim
         if self.client is not None:

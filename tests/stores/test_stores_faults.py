@@ -80,7 +80,7 @@ class Elsewhere(FAISS):
     """A real store of Mem0's, under the name of one whose `list` ends after some thousands."""
 
 
-Elsewhere.__module__ = "mem0.vector_stores.pinecone"
+Elsewhere.__module__ = "mem0.vector_stores.valkey"
 
 
 def test_a_store_that_cannot_list_everything_says_what_it_lacks(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_store_that_cannot_list_everything_says_what_it_lacks(tmp_path: Path) 
     assert isinstance(index, Index)
     assert type(index) is StoreIndex
     assert index.is_empty()
-    with pytest.raises(AgentError, match=r"'pinecone' store cannot be re-embedded.*lacks a complete list"):
+    with pytest.raises(AgentError, match=r"'valkey' store cannot be re-embedded.*lacks a complete list"):
         index.count()
     with pytest.raises(AgentError, match="Use qdrant, pgvector"):
         next(index.pages(10))
