@@ -22,7 +22,7 @@ __all__ = ["ElasticsearchIndex", "OpenSearchIndex"]
 
 # How long a point in time lives between two pages, in which the records of one are embedded and written.
 _KEEP = "30m"
-# A search gives at most so many rows.
+# The most rows that one search gives.
 _MOST_ROWS = 10_000
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import AgentError
 from hins_memory.registry.loader import EncoderSource
-from hins_memory.registry.registry import Registry
+from hins_memory.registry.registry import Registry, index_suffix
 from hins_memory.sdk.opening import check_stock, record_framework_encoder
 
 __all__ = [
@@ -153,11 +152,11 @@ def open_own_agent(memory: Any, settings: Settings, model: str | Path | None = N
 
 def _own_entities(opener: StoreOpener, memory: Any) -> Any:
     """Return a memory's store of entities."""
-    if opener.provider != "pinecone":
+    if opener.provider not in ("azure_ai_search", "pinecone"):
         return memory.entity_store
-    # Mem0's own fails by its name, which Pinecone does not allow.
+    # Mem0's own fails by its name, in which they allow no underscore.
     config = opener.config
-    return opener.open(entity_collection("pinecone", config.collection_name), config.embedding_model_dims).raw
+    return opener.open(entity_collection(opener.provider, config.collection_name), config.embedding_model_dims).raw
 
 
 def open_recording_agent(memory: Any, settings: Settings) -> Mem0Agent | None:
@@ -188,7 +187,7 @@ def _first_suffix(agent: Mem0Agent, encoder: Encoder, *, in_place: bool) -> str:
         if not entities and {dim, entity_dim} <= {None, encoder.dim}:
             return ""
     # Beside the collection that is there, which stays as it is: for its own embedder after a detach.
-    return "_hins_" + re.sub(r"[^A-Za-z0-9]+", "-", encoder.version)
+    return "_hins" + index_suffix(encoder.version)
 
 
 def _inspect_collection(opener: StoreOpener, collection: str, dim: int) -> tuple[str, int | None]:

@@ -21,7 +21,7 @@ __all__ = ["PineconeIndex"]
 
 logger = logging.getLogger(__name__)
 
-# Pinecone lists at most so many ids at a time, and so many fit into the address of a fetch.
+# The most ids that Pinecone lists at a time; a fetch has its ids in its address, too.
 _MOST_IDS = 100
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import uuid
 import warnings
@@ -32,19 +31,20 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
+# Stores whose names have small letters, digits and hyphens; Mem0 goes by that for S3 Vectors only.
+_HYPHENS = frozenset({"azure_ai_search", "pinecone", "s3_vectors"})
+
+
 def entity_collection(provider: str, collection: str) -> str:
-    """Return the name of the entity collection of a memory collection: Mem0's, but for Pinecone."""
-    # Pinecone's names have no underscore: with Mem0's own name its entities cannot be stored.
-    return f"{collection}{'-' if provider in ('pinecone', 's3_vectors') else '_'}entities"
+    """Return the name of the entity collection of a memory collection: Mem0's, where the store takes that."""
+    return f"{collection}{'-' if provider in _HYPHENS else '_'}entities"
 
 
 def fitting_name(provider: str, name: str) -> str:
     """Return the name of a collection as a store takes it; names that it takes already are as they were."""
-    if provider == "pinecone":
+    if provider in _HYPHENS:
         return name.lower().replace("_", "-")
-    if provider in ("elasticsearch", "opensearch"):
-        return name.lower()
-    return re.sub(r"[^0-9A-Za-z_]", "_", name) if provider == "weaviate" else name
+    return name.lower() if provider in ("elasticsearch", "opensearch") else name
 
 
 def provider_of(store: Any) -> str:

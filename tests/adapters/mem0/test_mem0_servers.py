@@ -34,7 +34,7 @@ def test_a_list_that_is_wrong_is_refused():
         _listed("ab", "ca", counts=[4, 4])
     with pytest.raises(AgentError, match=r"notes lists 2 of its 3 records.*--mode tower"):
         _listed("ab", counts=[3, 3])
-    # Somebody deleted or added one meanwhile: the indexes are compared before the flip.
+    # One was deleted or added meanwhile: the indexes are compared before the flip.
     assert _listed("ab", counts=[3, 2]) == [2]
     assert _listed("ab", counts=[3, 4]) == [2]
 
@@ -108,15 +108,16 @@ def test_every_store_of_mem0_has_its_paging_or_says_what_it_lacks():
 @pytest.mark.parametrize(
     ("provider", "name"),
     [
+        ("azure_ai_search", "mem0-hins-minilm-l6"),
         ("pinecone", "mem0-hins-minilm-l6"),
-        ("elasticsearch", "mem0_hins_minilm-l6"),
-        ("opensearch", "mem0_hins_minilm-l6"),
+        ("s3_vectors", "mem0-hins-minilm-l6"),
+        ("elasticsearch", "mem0_hins_minilm_l6"),
+        ("opensearch", "mem0_hins_minilm_l6"),
         ("weaviate", "mem0_hins_MiniLM_L6"),
-        ("qdrant", "mem0_hins_MiniLM-L6"),
     ],
 )
 def test_names_are_such_as_the_store_takes(provider, name):
-    assert fitting_name(provider, "mem0_hins_MiniLM-L6") == name
+    assert fitting_name(provider, "mem0_hins_MiniLM_L6") == name
     assert fitting_name(provider, name) == name
     entities = entity_collection(provider, name)
     assert fitting_name(provider, entities) == entities
