@@ -37,7 +37,9 @@ class CrewAIAgent(ObjectAgent):
     def __init__(self, memory: Any, options: AttachOptions) -> None:
         super().__init__(memory, options)
         config = memory._config
-        self.score_thresholds = (cosine_of(config.consolidation_threshold), config.batch_dedup_threshold)
+        cosines = (cosine_of(config.consolidation_threshold), config.batch_dedup_threshold)
+        # One that is turned off (1.0) is crossed by nothing.
+        self.score_thresholds = tuple(cosine for cosine in cosines if -1 < cosine < 1)
 
     def __deepcopy__(self, memo: Any) -> CrewAIAgent:
         # Crews copy their memories: the copies work on the same store.

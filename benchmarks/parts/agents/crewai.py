@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+# CrewAI traces what runs first on a machine, and waits five seconds at each call outside of a crew for a span of one.
+os.environ.setdefault("CREWAI_TRACING_ENABLED", "false")
 
 from crewai import LLM
 from crewai.memory.unified_memory import Memory

@@ -19,6 +19,7 @@ from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.log.capture import flush_all
 from hins_memory.log.reader import LogReader
+from hins_memory.training import TrainSettings
 from hins_memory.types import Scope
 
 GIVEN: dict[str, Any] = {"scope": "/notes", "categories": ["people"]}
@@ -53,6 +54,12 @@ def test_its_ranking_is_the_order_of_recall(memory: Any) -> None:
     similarity = 1 / (1 + 2 - 2 * cosines[best.record.id])
     expected = 0.5 * similarity + 0.3 + 0.2 * best.record.importance
     assert math.isclose(best.score, expected, abs_tol=1e-3), "queries are embedded as queries"
+
+
+def test_a_threshold_that_is_turned_off_stops_no_round(memory: Any) -> None:
+    agent = plugin.hins_agent(memory)
+    assert agent is not None
+    assert TrainSettings(score_thresholds=agent.score_thresholds).score_thresholds == (0.98,)
 
 
 def test_sources_are_owners_and_what_is_stored_in_the_background_is_recorded(memory: Any, settings: Settings) -> None:
