@@ -71,6 +71,7 @@ FRAMEWORKS = {
         "hins_adapter_agent_framework",
         "hins_adapter_crewai",
         "hins_adapter_graphiti",
+        "hins_adapter_hindsight",
         "hins_adapter_langgraph",
         "hins_adapter_llamaindex",
         "hins_adapter_mem0",
