@@ -32,6 +32,7 @@ ADAPTERS = {
     "agent-framework": "tests/adapters/agent_framework",
     "crewai": "tests/adapters/crewai",
     "graphiti": "tests/adapters/graphiti",
+    "hindsight": "tests/adapters/hindsight",
     "langgraph": "tests/adapters/langgraph",
     "llamaindex": "tests/adapters/llamaindex",
     "mem0": "tests/adapters/mem0 tests/stores",
