@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,7 @@ class Watch:
 
 
 class LogCollector(Collector):
-    """Metrics of the project's log, and of the last judgement, read when they are asked for."""
+    """Metrics of the project's log, swaps and verdicts, and of the last judgement, read when they are asked for."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
@@ -100,6 +101,7 @@ class LogCollector(Collector):
             engine = open_database(settings.database_url)
             searches, given, opinions = _counts(engine)
             lost = sum(loss.dropped for loss in read_losses(engine))
+            registered = list(_of_registry(self._state.registry))
         except HinsError as error:
             logger.warning("The log could not be counted: %s", error)
             return
@@ -112,6 +114,7 @@ class LogCollector(Collector):
         stats = self._state.recording.stats()
         yield GaugeMetricFamily("hins_capture_waiting", "Events that wait for this server's writer.", stats.waiting)
         yield GaugeMetricFamily("hins_capture_dropped", "Events that this server lost.", stats.dropped)
+        yield from registered
         quality = read_quality(settings.root)
         if quality is not None and quality.mean is not None:
             yield from _of_quality(quality)
@@ -121,6 +124,22 @@ def _counts(engine: sa.Engine) -> list[int]:
     """Return how many searches, answers and feedbacks the log holds, about, where counting would take long."""
     with database_errors(engine.url), reading(engine).connect() as connection:
         return [count_rows(connection, table) for table in (retrievals, answers, feedback)]
+
+
+def _of_registry(registry: Registry) -> Iterator[Metric]:
+    """Yield how stores stand between versions, and the verdict on the version that serves."""
+    indexes = GaugeMetricFamily(
+        "hins_indexes", "Generations of stores, by version and state.", labels=["version", "state"]
+    )
+    for (version, state), count in Counter((one.version, one.state) for one in registry.indexes()).items():
+        indexes.add_metric([version, state], count)
+    yield indexes
+    current = registry.current_id()
+    gates = registry.get(current).manifest.gates if current else ()
+    if gates:
+        passed = GaugeMetricFamily("hins_gate_passed", "1 if the gate let pass what serves.", labels=["version"])
+        passed.add_metric([current], float(gates[-1].passed is True))
+        yield passed
 
 
 def _of_quality(quality: Quality) -> Iterator[Metric]:

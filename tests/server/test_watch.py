@@ -45,6 +45,7 @@ def test_a_fall_below_the_gates_figure_is_told_and_rolled_back_once(
     version = registry.add(shutil.copytree(tiny_folder, tmp_path / "one"), {"base": "tiny"})
     registry.record_gate(version.id, {"passed": True, "ndcg": 0.6, "queries": 40})
     registry.promote(version.id)
+    registry.begin_shadow("mem0/memories", version.id, "-new")
     options = ServeSettings(page=PageSettings(agent="nowhere", auto_rollback=True))
     app = create_app(settings, options)
     operator = app.state.server.page.operator
@@ -80,3 +81,5 @@ def test_a_fall_below_the_gates_figure_is_told_and_rolled_back_once(
     assert 'hins_log_outcomes{kind="feedback"} 100.0' in metrics
     assert "hins_log_searches 100.0" in metrics
     assert "hins_capture_dropped 0.0" in metrics
+    assert f'hins_indexes{{state="shadow",version="{version.id}"}} 1.0' in metrics
+    assert f'hins_gate_passed{{version="{version.id}"}} 1.0' in metrics
