@@ -30,8 +30,8 @@ class OnnxEncoder(CachedEncoder):
     Args:
         folder: what the export wrote.
         record: its record, checked.
-        spin: whether threads may spin for work while a text is computed, never between texts: it takes a fifth off the
-            time of a single text where nothing else wants the cores, and costs the others where something does.
+        spin: whether threads may spin for work while a text is computed, never between texts. It takes a fifth off the
+            time of a single text where nothing else wants the cores, and adds a half where something does.
 
     Raises:
         EncoderError: onnxruntime or tokenizers is not installed, or does not take the files.
@@ -54,13 +54,17 @@ class OnnxEncoder(CachedEncoder):
         self._turn = threading.Lock()
 
     @classmethod
-    def load(cls, folder: Path) -> OnnxEncoder:
+    def load(cls, folder: Path, *, spin: bool = True) -> OnnxEncoder:
         """Load an export.
+
+        Args:
+            folder: what the export wrote.
+            spin: see the class.
 
         Raises:
             EncoderError: it is damaged, or what it needs is not installed.
         """
-        return cls(folder, read_record(folder))
+        return cls(folder, read_record(folder), spin=spin)
 
     @property
     def dim(self) -> int:
