@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -13,6 +16,29 @@ TEXTS = ["Ann gave up the cello and plays the oboe now.", "Bo rows on Sundays."]
 QUESTION = "Which instrument does Ann play?"
 #: The server has no key set, so that any will do; OpenAI's clients want one.
 KEY = "none"
+#: Embeds, stores and searches as cognee's pipelines do, by what the environment variables say.
+COGNEE = """
+import asyncio, json, os, sys
+import litellm
+# Counts tokens when the model's tokenizer is not on the hub; litellm brings it.
+os.environ["TIKTOKEN_CACHE_DIR"] = os.path.join(os.path.dirname(litellm.__file__), "litellm_core_utils", "tokenizers")
+from cognee.infrastructure.databases.vector import get_vector_engine_async
+from cognee.infrastructure.engine import DataPoint
+
+class Note(DataPoint):
+    text: str
+    metadata: dict = {"index_fields": ["text"]}
+
+async def main(texts):
+    store = await get_vector_engine_async()
+    vectors = list(await store.embedding_engine.embed_text(texts))
+    await store.create_collection("Note_text", Note)
+    await store.create_data_points("Note_text", [Note(text=text) for text in texts])
+    found = await store.search("Note_text", query_text=texts[-1], limit=1, include_payload=True)
+    print(json.dumps({"vectors": vectors, "text": found[0].payload["text"], "distance": found[0].score}))
+
+asyncio.run(main(json.loads(sys.argv[1])))
+"""
 
 
 @pytest.fixture
@@ -99,3 +125,33 @@ def test_haystack_tells_queries_from_documents(endpoint, expected):
     )
     query = embedders.OpenAITextEmbedder(model=f"{model}:query", **common).run(text=QUESTION)
     assert_same([one.embedding for one in found["documents"]], query["embedding"], expected)
+
+
+@pytest.mark.slow
+def test_cognee_in_an_environment_of_its_own(endpoint, expected, tmp_path):
+    python = os.environ.get("HINS_TEST_COGNEE")
+    if not python:
+        pytest.skip("HINS_TEST_COGNEE names the Python of an environment with cognee")
+    url, model = endpoint
+    script = tmp_path / "script.py"
+    script.write_text(COGNEE, encoding="utf-8")
+    said = {
+        "EMBEDDING_PROVIDER": "openai_compatible",
+        "EMBEDDING_ENDPOINT": url,
+        "EMBEDDING_MODEL": model,
+        "EMBEDDING_DIMENSIONS": "32",
+        "EMBEDDING_API_KEY": KEY,
+        "EMBEDDING_INPUT_TYPE": "document",
+    }
+    folders = {name: str(tmp_path / "cognee") for name in ("SYSTEM_ROOT_DIRECTORY", "DATA_ROOT_DIRECTORY", "HOME")}
+    quiet = {"HF_HUB_OFFLINE": "1", "TELEMETRY_DISABLED": "1", "LOG_LEVEL": "ERROR", "COGNEE_LOGS_DIR": str(tmp_path)}
+    alone = {"VECTOR_DB_SUBPROCESS_ENABLED": "false", "ENABLE_BACKEND_ACCESS_CONTROL": "false"}
+    alone["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    environment = {"PATH": os.environ["PATH"], **said, **folders, **quiet, **alone}
+    command = [python, str(script), json.dumps(TEXTS)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(np.array(found["vectors"]), expected[0], atol=1e-5)
+    assert found["text"] == TEXTS[-1]
+    assert found["distance"] < 1e-5
