@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -16,8 +15,8 @@ from hins_adapter_crewai.storage import TrackedStorage
 from hins_memory.log.capture import never_raises
 from hins_memory.plugins.protocols import Ranking
 from hins_memory.registry.loader import TextEncoder
-from hins_memory.sdk import AttachOptions, Binding, ObjectAgent, OwnEncoder, TrackedIndex
-from hins_memory.types import Deletion, Memory, RankedMemory, Retrieval, Scope
+from hins_memory.sdk import AttachOptions, BesideAgent, Binding, OwnEncoder
+from hins_memory.types import RankedMemory, Scope
 
 __all__ = ["CrewAIAgent"]
 
@@ -25,7 +24,7 @@ _WRITES = ("update", "forget", "reset", "reset_all")
 _READS = ("list_scopes", "list_records", "list_categories", "info", "tree")
 
 
-class CrewAIAgent(ObjectAgent):
+class CrewAIAgent(BesideAgent):
     """What takes the place of a memory's methods: its own, on the storage and the encoder that serve.
 
     The owner of a memory is its `source`; without one the `root_scope`, or else the whole store.
@@ -54,23 +53,18 @@ class CrewAIAgent(ObjectAgent):
         """Name the memory's storage."""
         return store_name(memory._storage)
 
-    def open(self, options: AttachOptions) -> None:
-        """Serve as asked; vectors of other encoders are in tables beside the memory's own."""
-        embedder = self.memory.embedder
-        self.serve_beside(options, self.own, embedder.encoder if isinstance(embedder, HinsEmbedder) else None)
+    @property
+    def own_embedder(self) -> Any:
+        """What the memory was made with."""
+        return self.memory.embedder
 
-    def own(self) -> tuple[TextEncoder, TrackedIndex]:
-        """Return the memory's own embedder, which is made when it is used, and its storage."""
-        return OwnEncoder(lambda texts: self.memory._embedder(texts)), self.index("")
+    def own_encoder(self) -> TextEncoder:
+        """Return the same as an encoder; CrewAI makes its embedder when it is used."""
+        return OwnEncoder(lambda texts: self.memory._embedder(texts))
 
-    def index(self, suffix: str) -> Any:
-        """Open the memory's own table."""
-        return open_index(self.memory._storage, suffix)
-
-    def bind(self, version: str, suffix: str) -> Binding:
-        """Open the table of a version, creating it if it is missing."""
-        encoder: Any = self.encoders.by_version(version)
-        return Binding(encoder, version, suffix, (open_index(self.memory._storage, suffix, encoder.dim),))
+    def indexes(self, suffix: str, encoder: Any = None) -> list[Any]:
+        """Open the memory's own table, or the one beside it."""
+        return [open_index(self.memory._storage, suffix, encoder.dim if encoder else None)]
 
     @property
     def ranking(self) -> Ranking:
@@ -79,8 +73,7 @@ class CrewAIAgent(ObjectAgent):
 
     def recall(self, query: str, *args: Any, **options: Any) -> Any:
         """Search, by the encoder that serves."""
-        asked = _arguments("recall", query, *args, **options)
-        scope = self._owner(asked.get("source"))
+        scope = self._owner(self.arguments("recall", (query, *args), options).get("source"))
         with self.pin(scope) as binding:
             binding.index.look()
             found = CrewMemory.recall(self._view(binding, asked=True), query, *args, **options)
@@ -88,7 +81,7 @@ class CrewAIAgent(ObjectAgent):
         return found
 
     def _encode_batch(self, *args: Any, **options: Any) -> Any:
-        root = _arguments("_encode_batch", *args, **options).get("root_scope")
+        root = self.arguments("_encode_batch", args, options).get("root_scope")
         return self._through("_encode_batch", *args, root=root, **options)
 
     def _through(self, method: str, *args: Any, root: str | None = None, **options: Any) -> Any:
@@ -116,31 +109,24 @@ class CrewAIAgent(ObjectAgent):
 
     @never_raises(None)
     def _searched(self, scope: Scope | None, query: str, found: Sequence[Any], version: str) -> None:
-        if scope is None:
-            self.recorder.left_out()
-            return
-        own = [one for one in found if self._owner_of(one.record.source, one.record.scope, None) == scope]
-        if own or not found:
-            ranked = tuple(RankedMemory(one.record.id, one.record.content, float(one.score)) for one in own)
-            self.recorder.retrieved(Retrieval(scope, query, ranked, version))
+        owned = [
+            (
+                self._owner_of(one.record.source, one.record.scope, None),
+                RankedMemory(one.record.id, one.record.content, float(one.score)),
+            )
+            for one in found
+        ]
+        self.recorder.record_search(scope, query, owned, version)
 
     @never_raises(None)
     def _stored(self, root: str | None, records: Sequence[Any]) -> None:
         for one in records:
-            scope = self._owner_of(one.source, one.scope, root)
-            if scope is None:
-                self.recorder.left_out()
-            else:
-                topic = one.categories[0] if one.categories else ""
-                self.recorder.record(Memory(one.id, scope, one.scope, one.content, topic=topic))
+            topic = one.categories[0] if one.categories else ""
+            self.recorder.record_memory(
+                self._owner_of(one.source, one.scope, root), one.id, one.scope, one.content, topic=topic
+            )
 
     @never_raises(None)
     def _gone(self, root: str | None, rows: Sequence[Any]) -> None:
         for row in rows:
-            scope = self._owner_of(row.payload["source"], row.payload["scope"], root)
-            if scope is not None:
-                self.recorder.record(Deletion(scope, row.id))
-
-
-def _arguments(method: str, *args: Any, **options: Any) -> dict[str, Any]:
-    return inspect.signature(getattr(CrewMemory, method)).bind(None, *args, **options).arguments
+            self.recorder.record_deletion(self._owner_of(row.payload["source"], row.payload["scope"], root), row.id)

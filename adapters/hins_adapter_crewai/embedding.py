@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from hins_memory.registry.loader import TextEncoder, shared_encoder
+from hins_memory.registry.loader import TextEncoder
+from hins_memory.sdk import EncoderEmbedder
 from hins_memory.types import Role
 
 __all__ = ["HinsEmbedder"]
 
 
-class HinsEmbedder:
+class HinsEmbedder(EncoderEmbedder):
     """An encoder as CrewAI's `Memory` takes it: a callable.
 
     Args:
@@ -25,16 +25,9 @@ class HinsEmbedder:
     """
 
     def __init__(self, encoder: TextEncoder | str | Path, role: Role = "document") -> None:
-        #: the encoder
-        self.encoder: Any = shared_encoder(encoder) if isinstance(encoder, (str, Path)) else encoder
+        super().__init__(encoder)
         self._role = role
 
     def __call__(self, texts: Sequence[str]) -> list[list[float]]:
         """Return the unit vectors of texts."""
-        vectors: list[list[float]] = self.encoder.encode(list(texts), role=self._role).tolist()
-        return vectors
-
-    def embed_query(self, texts: Sequence[str]) -> list[list[float]]:
-        """Return the unit vectors of what is asked; for CrewAI's knowledge, which has both roles."""
-        vectors: list[list[float]] = self.encoder.encode(list(texts), role="query").tolist()
-        return vectors
+        return self.embed(texts, self._role)

@@ -9,7 +9,7 @@ from crewai.memory.storage.lancedb_storage import LanceDBStorage
 from crewai_core.lock_store import lock
 
 from hins_memory.plugins.protocols import Record
-from hins_memory.sdk import IndexBase, UnlistedIndex, name_in_process
+from hins_memory.sdk import IndexBase, UnlistedIndex, as_arrays, chunks_of, name_in_process
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,8 +33,7 @@ class LanceIndex(IndexBase):
     """
 
     def __init__(self, storage: Any, suffix: str = "", dim: int | None = None) -> None:
-        table = str(storage._table_name)
-        super().__init__(f"{table}_hins{suffix}" if suffix else table)
+        super().__init__(str(storage._table_name), suffix=suffix)
         #: the CrewAI storage over the table
         self.store = storage
         if suffix:
@@ -63,25 +62,16 @@ class LanceIndex(IndexBase):
         rows = table.search().select(["id"]).limit(max(1, table.count_rows())).to_list()
         return list(dict.fromkeys(str(row["id"]) for row in rows))
 
-    def count(self) -> int:
-        """Return the number of rows."""
-        table = self._table
-        return 0 if table is None else int(table.count_rows())
-
     def get(self, ids: Sequence[str]) -> list[Record]:
         """Return the records of those ids that exist."""
-        found = (row for rows in self._rows(ids) for row in rows)
         return [
             Record(str(row["id"]), str(row["content"]), {name: row[name] for name in row if name not in _APART})
-            for row in found
+            for row in self._rows(ids)
         ]
 
     def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return the stored vectors by id, each of shape (dim,); missing ids are left out."""
-        import numpy as np
-
-        rows = (row for some in self._rows(ids) for row in some)
-        return {str(row["id"]): np.asarray(row["vector"], dtype=np.float32) for row in rows}
+        return as_arrays({str(row["id"]): row["vector"] for row in self._rows(ids)})
 
     def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
         """Write records with their vectors, of shape (len(records), dim)."""
@@ -91,26 +81,18 @@ class LanceIndex(IndexBase):
             table = self._table
             if table is None:
                 table = self.store._table = self.store._ensure_table(vectors.shape[1])
+            rows = [
+                {"last_accessed": one.payload.get("created_at"), **one.payload, "id": one.id, "content": one.text}
+                for one in records
+            ]
             merge = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(
-                [
-                    {
-                        "last_accessed": record.payload.get("created_at"),
-                        **record.payload,
-                        "id": record.id,
-                        "content": record.text,
-                        "vector": vector.tolist(),
-                    }
-                    for record, vector in zip(records, vectors, strict=True)
-                ]
-            )
+            merge.execute([{**row, "vector": vector} for row, vector in zip(rows, vectors.tolist(), strict=True)])
 
     def delete(self, ids: Iterable[str]) -> None:
         """Delete records; ids that do not exist are ignored."""
-        keys = list(ids)
         if self._table is not None:
-            for start in range(0, len(keys), _AT_ONCE):
-                self.store.delete(record_ids=keys[start : start + _AT_ONCE])
+            for some in chunks_of(list(ids), _AT_ONCE):
+                self.store.delete(record_ids=list(some))
 
     def drop(self) -> None:
         """Delete the table with everything in it."""
@@ -118,12 +100,11 @@ class LanceIndex(IndexBase):
             self.store._db.drop_table(self.name, ignore_missing=True)
             self.store._table = None
 
-    def _rows(self, ids: Sequence[str]) -> Iterator[list[Any]]:
-        table, keys = self._table, list(dict.fromkeys(ids))
-        for start in range(0, len(keys) if table is not None else 0, _AT_ONCE):
-            some = keys[start : start + _AT_ONCE]
+    def _rows(self, ids: Sequence[str]) -> Iterator[Any]:
+        table = self._table
+        for some in chunks_of(list(dict.fromkeys(ids)), _AT_ONCE) if table is not None else ():
             named = ", ".join("'" + id_.replace("'", "''") + "'" for id_ in some)
-            yield table.search().where(f"id IN ({named})").limit(len(some)).to_list()
+            yield from table.search().where(f"id IN ({named})").limit(len(some)).to_list()
 
 
 def open_index(storage: Any, suffix: str = "", dim: int | None = None) -> Any:

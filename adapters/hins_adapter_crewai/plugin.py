@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hins_memory.sdk import ObjectAgent, ObjectPlugin
+from hins_memory.sdk import ObjectPlugin
 
 __all__ = ["plugin"]
 
@@ -15,12 +15,7 @@ class CrewAIPlugin(ObjectPlugin):
     name = package = "crewai"
     memory_class = "crewai.memory.unified_memory:Memory"
     install = 'pip install "hins-memory[crewai]"'
-
-    def load_agent_type(self) -> type[ObjectAgent]:
-        """Return the class of the agents."""
-        from hins_adapter_crewai.agent import CrewAIAgent
-
-        return CrewAIAgent
+    agent_type = "hins_adapter_crewai.agent:CrewAIAgent"
 
     def detach(self, memory: Any) -> Any:
         """Restore a memory exactly as it was, after what it still stores in the background."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-from types import SimpleNamespace
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from crewai.memory.types import compute_composite_score
 
+from hins_memory.sdk import ReplayedRanking
+
 if TYPE_CHECKING:
+    from hins_memory.sdk.ranking import Found
     from hins_memory.types import Scope
 
 __all__ = ["CrewAIRanking", "cosine_of"]
@@ -18,7 +19,7 @@ __all__ = ["CrewAIRanking", "cosine_of"]
 _LIMIT, _MORE = 10, 2
 
 
-class CrewAIRanking:
+class CrewAIRanking(ReplayedRanking):
     """CrewAI's own score, replayed with given cosines and with the ages and importances of a live store.
 
     Args:
@@ -28,39 +29,25 @@ class CrewAIRanking:
 
     signals = ("recency", "importance")
     candidates = _LIMIT * _MORE
-    takes_keyword_weight = False
 
     def __init__(self, index: Any, config: Any) -> None:
         self._index = index
         self._config = config
 
-    def rank(
-        self,
-        owner: Scope,
-        query: str,
-        found: Sequence[Sequence[tuple[str, float]]],
-        weights: Sequence[float | None] | None = None,
-    ) -> list[list[str]]:
-        """Return the ids that `recall` gives for each encoder's ids and cosines, best first."""
-        ids = list(dict.fromkeys(id_ for one in found for id_, _ in one))
-        known = {record.id: _Aged(record.payload) for record in self._index.get(ids)}
-        return [self._ranked(one, known) for one in found]
+    def order(self, owner: Scope, query: str, ids: Sequence[str]) -> Callable[[Found], list[str]]:
+        """Return the function from ids and cosines to the ids that `recall` gives, best first."""
+        rows = [{**one.payload, "id": one.id, "content": one.text} for one in self._index.get(ids)]
+        known = {row["id"]: self._index.store._row_to_record(row) for row in rows}
 
-    def _ranked(self, found: Sequence[tuple[str, float]], known: dict[str, Any]) -> list[str]:
-        scored = [
-            (compute_composite_score(known[id_], _similarity(cosine), self._config)[0], id_)
-            for id_, cosine in found[: self.candidates]
-            if id_ in known
-        ]
-        return [id_ for _, id_ in sorted(scored, key=lambda pair: -pair[0])][:_LIMIT]
+        def ranked(found: Found) -> list[str]:
+            scores = {
+                id_: compute_composite_score(known[id_], _similarity(cosine), self._config)[0]
+                for id_, cosine in found
+                if id_ in known
+            }
+            return sorted(scores, key=scores.__getitem__, reverse=True)[:_LIMIT]
 
-
-class _Aged(SimpleNamespace):
-    """What CrewAI's score reads of a record."""
-
-    def __init__(self, row: Any) -> None:
-        created = datetime.fromisoformat(str(row["created_at"]).replace("Z", "+00:00"))
-        super().__init__(created_at=created, importance=float(row["importance"]))
+        return ranked
 
 
 def _similarity(cosine: float) -> float:

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hins_adapter_graphiti.index import FIELDS, property_of
+from hins_adapter_graphiti.index import FIELDS, is_kuzu
+from hins_memory.sdk import name_beside
 
 if TYPE_CHECKING:
     from hins_memory.sdk import Binding
@@ -21,16 +22,18 @@ _WRITTEN = re.compile(r"\.(name|fact)_embedding\s*=\s*\$")
 
 
 def serving_driver(own: Any, binding: Callable[[], Binding]) -> Any:
-    """Return a driver over the same database, for the encoder that serves.
+    """Return a driver over the same database, for the encoder that serves; of other databases than Kuzu the same one.
 
     Args:
         own: the driver that the `Graphiti` was made with.
         binding: returns what serves.
     """
+    if not is_kuzu(own):
+        return own
 
     async def execute_query(cypher_query_: str, **parameters: Any) -> Any:
         serving = binding()
-        query = _VECTOR.sub(lambda match: f".{property_of(match[1], serving.suffix)}", cypher_query_)
+        query = _VECTOR.sub(lambda match: f".{name_beside(match[1], serving.suffix)}", cypher_query_)
         written = _WRITTEN.search(cypher_query_)
         if written is None or "uuid" not in parameters:
             return await own.execute_query(query, **parameters)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphiti_core.embedder.client import EmbedderClient
 
-from hins_memory.registry.loader import shared_encoder
+from hins_memory.sdk import EncoderEmbedder
 
 if TYPE_CHECKING:
-    from hins_memory.registry.loader import TextEncoder
     from hins_memory.sdk import Binding
 
 __all__ = ["HinsEmbedder", "ServingEmbedder", "asking", "embed_with", "finish"]
@@ -23,7 +21,7 @@ __all__ = ["HinsEmbedder", "ServingEmbedder", "asking", "embed_with", "finish"]
 asking: ContextVar[bool] = ContextVar("hins_graphiti_asking", default=False)
 
 
-class HinsEmbedder(EmbedderClient):  # type: ignore[misc]  # graphiti_core is not read by mypy
+class HinsEmbedder(EncoderEmbedder, EmbedderClient):  # type: ignore[misc]  # graphiti_core is not read by mypy
     """An encoder as Graphiti takes it. What a search asks is a query only while the `Graphiti` is attached.
 
     Args:
@@ -33,22 +31,14 @@ class HinsEmbedder(EmbedderClient):  # type: ignore[misc]  # graphiti_core is no
         graphiti = Graphiti(graph_driver=driver, llm_client=llm, embedder=HinsEmbedder("stock"))
     """
 
-    def __init__(self, encoder: TextEncoder | str | Path) -> None:
-        #: the encoder
-        self.encoder: Any = shared_encoder(encoder) if isinstance(encoder, (str, Path)) else encoder
-
-    async def create(self, input_data: str | Iterable[Any]) -> list[float]:
+    async def create(self, input_data: Any) -> list[float]:
         """Return the vector of one text, which Graphiti gives in a list."""
-        texts = [input_data] if isinstance(input_data, str) else list(input_data)
-        (vector,) = await self.create_batch(texts[:1])
+        (vector,) = await self.create_batch([input_data] if isinstance(input_data, str) else list(input_data)[:1])
         return vector
 
     async def create_batch(self, input_data_list: list[str]) -> list[list[float]]:
-        """Return the vectors of texts, made in another thread, so that other coroutines go on meanwhile."""
-        role = "query" if asking.get() else "document"
-        vectors = await asyncio.to_thread(self.encoder.encode, input_data_list, role=role)
-        listed: list[list[float]] = vectors.tolist()
-        return listed
+        """Return the vectors of texts."""
+        return await self.embed_async(input_data_list, "query" if asking.get() else "document")
 
 
 class ServingEmbedder(EmbedderClient):  # type: ignore[misc]  # graphiti_core is not read by mypy
@@ -71,15 +61,13 @@ class ServingEmbedder(EmbedderClient):  # type: ignore[misc]  # graphiti_core is
         binding = self._binding()
         return HinsEmbedder(binding.encoder) if binding.version else self._own
 
-    async def create(self, input_data: Any) -> list[float]:
+    async def create(self, input_data: Any) -> Any:
         """Return the vector of one text."""
-        vector: list[float] = await self._serving.create(input_data)
-        return vector
+        return await self._serving.create(input_data)
 
-    async def create_batch(self, input_data_list: list[str]) -> list[list[float]]:
+    async def create_batch(self, input_data_list: list[str]) -> Any:
         """Return the vectors of texts."""
-        vectors: list[list[float]] = await self._serving.create_batch(input_data_list)
-        return vectors
+        return await self._serving.create_batch(input_data_list)
 
 
 def embed_with(embedder: Any, texts: Sequence[str]) -> list[list[float]]:

@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.plugins.protocols import Record
-from hins_memory.sdk import IndexBase, TrackedIndex, UnlistedIndex, address_in, name_in_process, with_retries
+from hins_memory.sdk import (
+    IndexBase,
+    TrackedIndex,
+    UnlistedIndex,
+    address_in,
+    as_arrays,
+    name_beside,
+    name_in_process,
+    with_retries,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FIELDS", "KuzuIndex", "is_kuzu", "open_indexes", "property_of", "store_name"]
+__all__ = ["FIELDS", "KuzuIndex", "is_kuzu", "open_indexes", "store_name"]
 
 #: kind -> table, text and vector: what Graphiti embeds
 FIELDS = {
@@ -36,20 +45,15 @@ class KuzuIndex(IndexBase):
 
     def __init__(self, driver: Any, kind: str, suffix: str = "") -> None:
         self.table, self._text, vector = FIELDS[kind]
-        self._property = property_of(vector, suffix)
-        super().__init__(f"{self.table}.{self._property}", kind)
+        self._property = name_beside(vector, suffix)
+        super().__init__(f"{self.table}.{vector}", kind, suffix)
         self._client = driver.client
-        self._beside = bool(suffix)
         if suffix:
             self._run(f"ALTER TABLE {self.table} ADD IF NOT EXISTS {self._property} FLOAT[]")
 
     def ids(self) -> list[str]:
         """Return the ids of all rows that have a vector."""
         return [row["id"] for row in self._run(f"{self._rows()} RETURN r.uuid AS id")]
-
-    def count(self) -> int:
-        """Return the number of rows that have a vector."""
-        return int(self._run(f"{self._rows()} RETURN count(*) AS n")[0]["n"])
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """Return the records of those ids that exist."""
@@ -58,10 +62,8 @@ class KuzuIndex(IndexBase):
 
     def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return the stored vectors by id, each of shape (dim,); missing ids are left out."""
-        import numpy as np
-
         rows = self._run(f"{self._rows(ids)} RETURN r.uuid AS id, r.{self._property} AS vector", ids=list(ids))
-        return {row["id"]: np.asarray(row["vector"], dtype=np.float32) for row in rows}
+        return as_arrays({row["id"]: row["vector"] for row in rows})
 
     def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
         """Write the vectors, of shape (len(records), dim), of those rows that are still there."""
@@ -75,7 +77,7 @@ class KuzuIndex(IndexBase):
 
     def drop(self) -> None:
         """Delete the property; of Graphiti's own, which its tables need, the vectors."""
-        if self._beside:
+        if self.suffix:
             self._run(f"ALTER TABLE {self.table} DROP IF EXISTS {self._property}")
         else:
             self._run(f"MATCH (r:{self.table}) SET r.{self._property} = NULL")
@@ -102,11 +104,6 @@ class KuzuIndex(IndexBase):
 def is_kuzu(driver: Any) -> bool:
     """Return whether a driver of Graphiti is that of Kuzu."""
     return str(getattr(driver.provider, "value", "")) == "kuzu"
-
-
-def property_of(vector: str, suffix: str) -> str:
-    """Return the property that has what Graphiti keeps in `vector`, in the vectors of an encoder."""
-    return f"{vector}_hins{suffix}" if suffix else vector
 
 
 def open_indexes(driver: Any, suffix: str = "") -> tuple[TrackedIndex, ...]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from hins_memory.sdk import AttachOptions, ObjectAgent, ObjectPlugin
+from hins_memory.sdk import ObjectPlugin
 
 __all__ = ["plugin"]
 
@@ -16,25 +14,7 @@ class GraphitiPlugin(ObjectPlugin):
     package = "graphiti_core"
     memory_class = "graphiti_core.graphiti:Graphiti"
     install = 'pip install "hins-memory[graphiti]"'
-
-    def load_agent_type(self) -> type[ObjectAgent]:
-        """Return the class of the agents."""
-        from hins_adapter_graphiti.agent import GraphitiAgent
-
-        return GraphitiAgent
-
-    def attach(self, memory: Any, options: AttachOptions) -> Any:
-        """Let the agent's methods, driver and embedder take the place of the object's."""
-        attached = super().attach(memory, options)
-        vars(attached).update(vars(attached)["hins"].parts())
-        return attached
-
-    def detach(self, memory: Any) -> Any:
-        """Restore an object exactly as it was."""
-        agent: Any = vars(memory).get("hins")
-        detached = super().detach(memory)
-        vars(detached).update(agent.own_parts)
-        return detached
+    agent_type = "hins_adapter_graphiti.agent:GraphitiAgent"
 
 
 plugin = GraphitiPlugin()

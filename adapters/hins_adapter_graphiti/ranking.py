@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,10 @@ from graphiti_core.search.search_filters import SearchFilters
 from graphiti_core.search.search_utils import DEFAULT_MIN_SCORE, edge_fulltext_search, rrf
 
 from hins_adapter_graphiti.embedding import finish
+from hins_memory.sdk import ReplayedRanking
 
 if TYPE_CHECKING:
+    from hins_memory.sdk.ranking import Found
     from hins_memory.types import Scope
 
 __all__ = ["MIN_COSINE", "GraphitiRanking"]
@@ -21,7 +23,7 @@ __all__ = ["MIN_COSINE", "GraphitiRanking"]
 MIN_COSINE: float = DEFAULT_MIN_SCORE
 
 
-class GraphitiRanking:
+class GraphitiRanking(ReplayedRanking):
     """Graphiti's reciprocal ranks (`Graphiti.search`), replayed with given cosines and the words of a live graph.
 
     Args:
@@ -30,23 +32,19 @@ class GraphitiRanking:
 
     signals = ("keywords",)
     candidates = 2 * int(DEFAULT_SEARCH_LIMIT)
-    takes_keyword_weight = False
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver
 
-    def rank(
-        self,
-        owner: Scope,
-        query: str,
-        found: Sequence[Sequence[tuple[str, float]]],
-        weights: Sequence[float | None] | None = None,
-    ) -> list[list[str]]:
-        """Return the ids that `Graphiti.search` gives for each encoder's ids and cosines, best first."""
+    def order(self, owner: Scope, query: str, ids: Sequence[str]) -> Callable[[Found], list[str]]:
+        """Return the function from ids and cosines to the ids that `Graphiti.search` gives, best first."""
         groups = [owner.user] if owner.user else None
         facts = finish(partial(edge_fulltext_search, self._driver, query, SearchFilters(), groups, self.candidates))
         words = [fact.uuid for fact in facts]
-        return [rrf([words, self._near(one)])[0][:DEFAULT_SEARCH_LIMIT] for one in found]
 
-    def _near(self, found: Sequence[tuple[str, float]]) -> list[str]:
-        return [id_ for id_, cosine in found[: self.candidates] if cosine > MIN_COSINE]
+        def ranked(found: Found) -> list[str]:
+            near = [id_ for id_, cosine in found if cosine > MIN_COSINE]
+            best: list[str] = rrf([words, near])[0][:DEFAULT_SEARCH_LIMIT]
+            return best
+
+        return ranked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hins_memory.sdk import AttachOptions, ObjectAgent, ObjectPlugin
+from hins_memory.sdk import AttachOptions, ObjectPlugin
 from hins_memory.sdk.plugin import Capability
 
 __all__ = ["plugin"]
@@ -17,14 +17,9 @@ class HindsightPlugin(ObjectPlugin):
     package = "hindsight_api"
     memory_class = "hindsight_api.engine.memory_engine:MemoryEngine"
     install = 'pip install "hins-memory[hindsight]"'
+    agent_type = "hins_adapter_hindsight.agent:HindsightAgent"
     # Towers work too, but the suite reads the vectors to see that they stay: these cannot be listed.
     capabilities: frozenset[Capability] = frozenset({"capture", "serve"})
-
-    def load_agent_type(self) -> type[ObjectAgent]:
-        """Return the class of the agents."""
-        from hins_adapter_hindsight.agent import HindsightAgent
-
-        return HindsightAgent
 
     def attach(self, memory: Any, options: AttachOptions) -> Any:
         """Let the agent's extension and embeddings take the place of the engine's."""

@@ -2,154 +2,162 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, cast
 
+from langgraph.config import get_config
 from langgraph.store.base import GetOp, PutOp, SearchOp
 
-from hins_adapter_langgraph.embedding import HinsEmbeddings
-from hins_adapter_langgraph.index import StoreIndex, written_ids
-from hins_adapter_langgraph.kinds import Kind, kind_of
-from hins_memory.errors import AgentError
-from hins_memory.registry.loader import EncoderSource
-from hins_memory.registry.registry import Registry
-from hins_memory.sdk import AgentTable, AttachOptions, Binding, OwnEncoder, StoreAgent
-from hins_memory.types import Scope
+from hins_adapter_langgraph.databases import open_index, store_name
+from hins_adapter_langgraph.embedding import AskedText, HinsEmbeddings
+from hins_adapter_langgraph.naming import fields_of, id_of, item_id, text_of
+from hins_memory.log.capture import never_raises
+from hins_memory.registry.loader import TextEncoder
+from hins_memory.sdk import AttachOptions, BesideAgent, Binding, OwnEncoder
+from hins_memory.types import RankedMemory, Scope
 
-__all__ = ["LangGraphAgent", "open_agent"]
+__all__ = ["LangGraphAgent"]
 
-#: A store to ask, and what to ask it for; what comes back is sent into the generator.
-Steps = Generator[tuple[Any, list[Any]], list[Any], tuple[list[Any], dict[int, str]]]
-_agents: AgentTable[LangGraphAgent] = AgentTable()
+#: does operations with the wrapped store, and returns their results
+Call = Callable[[list[Any]], list[Any]]
 
 
-class LangGraphAgent(StoreAgent[Binding]):
-    """One store that has an index. Its items stay where they are; vectors of other encoders are in stores beside it.
+class LangGraphAgent(BesideAgent):
+    """What a `HinsStore` does with a store that has an index.
+
+    Items stay where they are, with the vectors that the store makes. Vectors of another encoder are in a store beside
+    it, which finds what is searched for; the items found are then those of the wrapped store.
 
     Args:
-        kind: what is known of the store.
-        encoders: loads the project's encoders.
+        memory: the store.
+        options: how it is attached.
+        owner: returns whose data a namespace holds, None for what has no owner.
     """
 
     name = "langgraph"
+    methods = ()
 
-    def __init__(self, kind: Kind, encoders: EncoderSource) -> None:
-        super().__init__(kind.name, encoders, shared=kind.shared)
-        self._kind = kind
-        embeddings = kind.store.embeddings
-        self._own = embeddings if isinstance(embeddings, HinsEmbeddings) else None
+    def __init__(self, memory: Any, options: AttachOptions, owner: Callable[[tuple[str, ...]], Scope | None]) -> None:
+        self._owner = owner
+        super().__init__(memory, options)
 
-    def bind(self, version: str, suffix: str) -> Binding:
-        """Open the store of a version, creating it if it is missing."""
-        encoder = self.encoders.by_version(version)
-        # Versions that share vectors have one store, whose documents any of them embeds.
-        embeddings = HinsEmbeddings(encoder) if suffix else self._own
-        return Binding(encoder, version, suffix, (StoreIndex(self._kind, suffix, embeddings),))
+    def store_of(self, memory: Any) -> str:
+        """Name the store."""
+        return store_name(memory)
 
-    def open(self, options: AttachOptions) -> None:
-        """Serve with what is recorded, or as the options say; again, where an encoder is asked for and none serves yet.
+    @property
+    def own_embedder(self) -> Any:
+        """The embeddings of the store's index."""
+        return self.memory.embeddings
 
-        Raises:
-            AgentError: see `StoreAgent.serve_as_asked`, or the store's index embeds with another encoder than the one
-                that its vectors are recorded with.
-        """
-        if self._current is not None and (options.embedder is None or self.encoder_version):
-            return
-        made_with: Any = None if self._own is None else self._own.encoder
-        self.serve_beside(options, self._framework_own, made_with)
+    def own_encoder(self) -> TextEncoder:
+        """Return the same as an encoder."""
+        return OwnEncoder(self.own_embedder.embed_documents, self.own_embedder.embed_query)
 
-    def _framework_own(self) -> tuple[Any, StoreIndex]:
-        embeddings = self._kind.store.embeddings
-        return OwnEncoder(embeddings.embed_documents, embeddings.embed_query), StoreIndex(self._kind, "", None)
+    def indexes(self, suffix: str, encoder: Any = None) -> list[Any]:
+        """Open the store, or the one beside it."""
+        return [open_index(self.memory, suffix, HinsEmbeddings(encoder) if encoder else None)]
 
-    def steps(self, inner: Any, ops: Sequence[Any], scope_of: Callable[[Any], Scope | None]) -> Steps:
-        """Do a batch of operations; yields each call of a store, so that it can be awaited.
+    def batch(self, ops: Sequence[Any], call: Call) -> list[Any]:
+        """Do operations in one batch by what serves, and record them.
 
         Args:
-            inner: the wrapped store, or another object on it.
             ops: the operations.
-            scope_of: returns the owner of a search, None for none.
-
-        Returns:
-            The results, and the versions that searches were embedded by, by their places; none for the store's own.
+            call: does operations with the wrapped store.
         """
-        with self.pin() as binding, ExitStack() as stack:
-            index: StoreIndex = binding.index
-            asked, versions = self._asked(ops, index, scope_of, stack)
-            beside = bool(index.suffix)
-            found = (yield index.store, list(asked.values())) if beside and asked else []
-            if ids := written_ids(ops):
-                stack.enter_context(index.writes.tracked(ids))
-                if beside:
-                    # First, so that what cannot be embedded is not stored either.
-                    yield index.store, [index.copy(op) for op in ops if isinstance(op, PutOp)]
-            if beside:
-                results = yield inner, [op for n, op in enumerate(ops) if n not in asked]
-            else:
-                results = yield inner, [asked.get(n, op) for n, op in enumerate(ops)]
-            if beside and asked:
-                results = yield from _merged(inner, results, dict(zip(asked, found, strict=True)), ops)
-            return results, versions
-
-    def _asked(
-        self, ops: Sequence[Any], index: StoreIndex, scope_of: Callable[[Any], Scope | None], stack: ExitStack
-    ) -> tuple[dict[int, Any], dict[int, str]]:
-        """Return the searches with a query, by their place, each asking by its owner's encoder; and which."""
         searches = {n: op for n, op in enumerate(ops) if isinstance(op, SearchOp) and op.query}
-        if not searches or index.embeddings is None:
-            return {}, {}
-        vectors, versions = [], {}
-        for n, op in searches.items():
-            scope = scope_of(op)
-            binding = self.binding if scope is None else self.load_scoped(scope)
-            vectors.append(binding.encoder.encode([op.query], role="query")[0])
-            versions[n] = binding.version
-        tokens = stack.enter_context(index.embeddings.asked(vectors))
-        return {n: op._replace(query=token) for (n, op), token in zip(searches.items(), tokens, strict=True)}, versions
+        written = [id_ for op in ops if isinstance(op, PutOp) and (id_ := id_of(op))]
+        with self.pin() as binding, binding.index.writes.tracked(written) if written else nullcontext():
+            scopes = {n: self._scope(op) for n, op in searches.items()}
+            asking = {n: binding if scope is None else self.load_scoped(scope) for n, scope in scopes.items()}
+            asked = [_asked(op, asking[n]) if n in asking else op for n, op in enumerate(ops)]
+            results = _beside(binding.index, asked, asking, call) if binding.suffix else call(asked)
+        for n, op in enumerate(ops):
+            if n in asking:
+                self._searched(scopes[n], op, results[n], asking[n].version)
+            elif isinstance(op, PutOp):
+                self._put(op)
+        return results
 
+    @never_raises(cast("Scope | None", None))
+    def _scope(self, op: Any) -> Scope | None:
+        """Return whose an operation is; None where it names no owner, or the function that decides fails."""
+        return self._owner(tuple(op[0])) if id_of(op) else None
 
-def _merged(
-    inner: Any, results: list[Any], found: dict[int, list[Any]], ops: Sequence[Any]
-) -> Generator[tuple[Any, list[Any]], list[Any], list[Any]]:
-    """Put what was found beside in the places of the searches, with the items as the wrapped store has them."""
-    gets = [GetOp(hit.namespace, hit.key, ops[n].refresh_ttl) for n, hits in found.items() for hit in hits]
-    items = (yield inner, gets) if gets else []
-    by_hit = iter(items)
-    rest = iter(results)
-    merged = []
-    for n in range(len(ops)):
-        if n in found:
-            pairs = [(hit, next(by_hit)) for hit in found[n]]
-            merged.append([_as_found(item, hit) for hit, item in pairs if item is not None])
+    @never_raises(None)
+    def _put(self, op: Any) -> None:
+        scope, text = self._scope(op), ""
+        if op.value is not None and op.index is not False:
+            text = text_of(op.value, fields_of(self.memory)) or text_of(op.value, fields_of(self.memory, op.index))
+        if scope is not None and not text:
+            # Also of an item that a search by meaning cannot find any more.
+            self.recorder.record_deletion(scope, id_of(op))
         else:
-            merged.append(next(rest))
-    return merged
+            self.recorder.record_memory(scope, id_of(op), _thread() or "/".join(op.namespace), text)
+
+    @never_raises(None)
+    def _searched(self, scope: Scope | None, op: Any, found: Sequence[Any], version: str) -> None:
+        # Without a score it was not found by meaning.
+        ranked = [item for item in found if item.score is not None]
+        fields = fields_of(self.memory)
+        owned = [
+            (
+                self._owner(item.namespace),
+                RankedMemory(item_id(item.namespace, item.key), text_of(item.value, fields), float(item.score)),
+            )
+            for item in ranked
+        ]
+        if owned or not found:
+            self.recorder.record_search(scope, op.query, owned, version)
 
 
-def _as_found(item: Any, hit: Any) -> Any:
-    return type(hit)(item.namespace, item.key, item.value, item.created_at, item.updated_at, hit.score)
+def _asked(op: Any, binding: Binding) -> Any:
+    """Return a search that is asked by the encoder of a binding; the store's own embeddings embed it themselves."""
+    if not binding.version:
+        return op
+    (vector,) = binding.encoder.encode([op.query], role="query").tolist()
+    return op._replace(query=AskedText.of(op.query, vector))
 
 
-def open_agent(store: Any, options: AttachOptions) -> LangGraphAgent | None:
-    """Return the agent of a store, the same for every `HinsStore` around it; None where it has no index.
+def _beside(index: Any, ops: Sequence[Any], asking: Mapping[int, Any], call: Call) -> list[Any]:
+    """Do operations where a store beside the wrapped one has the vectors: that one finds, and is written to first.
 
-    Raises:
-        AgentError: it cannot be served as asked.
+    So what cannot be embedded is not stored either.
+
+    Args:
+        index: of the store beside.
+        ops: the operations.
+        asking: the places of those that search by meaning.
+        call: does operations with the wrapped store.
     """
-    if not getattr(store, "index_config", None) or getattr(store, "embeddings", None) is None:
-        if options.embedder is None:
-            return None
-        raise AgentError(
-            f"This {type(store).__name__} has no index, so that nothing in it is found by meaning.",
-            'Make it with index={"dims": ..., "embed": HinsEmbeddings("stock"), "fields": ["text"]}.',
-        )
-    settings, kind = options.resolved_settings, kind_of(store)
+    searches = [ops[n] for n in asking]
+    copies = [index.copy(op) for op in ops if isinstance(op, PutOp)]
+    hits = dict(zip(asking, index.store.batch([*searches, *copies]) if searches or copies else (), strict=False))
+    parts = [
+        [GetOp(hit.namespace, hit.key, op.refresh_ttl) for hit in hits[n]] if n in hits else [op]
+        for n, op in enumerate(ops)
+    ]
+    done = iter(call([op for part in parts for op in part]))
+    results: list[Any] = []
+    for n, part in enumerate(parts):
+        items = [next(done) for _ in part]
+        results.append(_found(items, hits[n]) if n in hits else items[0])
+    return results
 
-    def make() -> LangGraphAgent:
-        return LangGraphAgent(kind, EncoderSource(Registry(settings), options.model))
 
-    with _agents.lock:
-        agent = _agents.get_or_open((kind.name, settings.database_url, id(store)), make)
-        agent.open(options)
-    return agent
+def _found(items: Sequence[Any], hits: Sequence[Any]) -> list[Any]:
+    """Return what was found, as the wrapped store has it; what is not there any more is left out."""
+    return [
+        type(hit)(item.namespace, item.key, item.value, item.created_at, item.updated_at, hit.score)
+        for item, hit in zip(items, hits, strict=True)
+        if item is not None
+    ]
+
+
+def _thread() -> str:
+    """Return the thread of the graph that is running; "" outside of one."""
+    try:
+        return str(get_config().get("configurable", {}).get("thread_id") or "")
+    except RuntimeError:
+        return ""

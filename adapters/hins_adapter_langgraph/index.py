@@ -1,27 +1,32 @@
-"""A LangGraph store as an index: its items that have vectors."""
+"""A LangGraph store as an index: its items that have vectors, and those of another encoder in a store beside it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import threading
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from langgraph.store.base import GetOp, PutOp, tokenize_path
+from langgraph.store.base import GetOp, PutOp, get_text_at_path
 
 from hins_adapter_langgraph.embedding import HinsEmbeddings
-from hins_adapter_langgraph.kinds import Kind
-from hins_adapter_langgraph.naming import item_id, joined, place_of, text_fields, texts_of
+from hins_adapter_langgraph.naming import fields_of, item_id, place_of, text_of
 from hins_memory.plugins.protocols import Record
-from hins_memory.sdk import IndexBase
+from hins_memory.sdk import IndexBase, as_arrays
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["StoreIndex"]
+__all__ = ["MemoryIndex", "StoreIndex"]
 
 # What LangGraph appends to a path that gives several texts.
 _NUMBER = re.compile(r"\.\d+$")
+# The stores beside each wrapped one, by their suffixes.
+_beside: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+_opening = threading.Lock()
 
 
 class StoreIndex(IndexBase):
@@ -30,57 +35,59 @@ class StoreIndex(IndexBase):
     The wrapped store itself is written to by the framework alone: a swap adds to it what it lacks, and deletes nothing.
 
     Args:
-        kind: what is known of the wrapped store.
+        name: what identifies the wrapped store.
+        wrapped: the store.
         suffix: of a store beside it; "" for the wrapped one.
-        embeddings: what embeds the store's texts; None where it is not of hins-memory.
+        embeddings: what embeds the texts of a store beside, of which it is needed.
     """
 
-    def __init__(self, kind: Kind, suffix: str, embeddings: HinsEmbeddings | None) -> None:
-        super().__init__(f"{kind.name}{suffix}")
-        self.suffix = suffix
-        self._kind = kind
+    def __init__(self, name: str, wrapped: Any, suffix: str, embeddings: Any) -> None:
+        super().__init__(name, suffix=suffix)
+        self._wrapped = wrapped
         #: the LangGraph store
-        self.store: Any = kind.open(suffix, embeddings) if suffix and embeddings else kind.store
-        # A store beside that is open already has its own, which embed the same.
-        self.embeddings: HinsEmbeddings | None = self.store.embeddings if suffix else embeddings
-        self._fields = text_fields(kind.store)
+        self.store: Any = wrapped
+        if suffix:
+            with _opening:
+                stores = _beside.setdefault(wrapped, {})
+                if suffix not in stores:
+                    stores[suffix] = self.make(embeddings)
+                self.store = stores[suffix]
 
-    def ids(self) -> list[str]:
-        """Return the ids of all items with a vector."""
-        return list(self._kind.vectors(self.suffix, None))
+    @abstractmethod
+    def make(self, embeddings: HinsEmbeddings) -> Any:
+        """Open the store beside, creating it if it is missing; its index has the settings that `config` returns."""
+
+    @abstractmethod
+    def by_path(self, ids: Sequence[str]) -> Mapping[str, Mapping[str, Sequence[float]]]:
+        """Return the stored vectors of those ids that have some, each by the path of its text."""
+
+    def config(self, embeddings: HinsEmbeddings) -> dict[str, Any]:
+        """Return the settings of an index that is as the wrapped store's, but for the encoder."""
+        config = {name: value for name, value in self._wrapped.index_config.items() if not name.startswith("__")}
+        return {**config, "dims": embeddings.dims, "embed": embeddings}
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """Return the items of those ids that exist and have a vector."""
-        paths = self._kind.vectors(self.suffix, ids)
-        places = [place_of(id_) for id_ in paths]
-        found = self.store.batch([GetOp(namespace, key, refresh_ttl=False) for namespace, key in places])
-        items = zip(paths, found, strict=True)
-        return [Record(id_, self._text(item.value, paths[id_]), dict(item.value)) for id_, item in items if item]
+        found = self.by_path(ids)
+        items = self.store.batch([GetOp(*place_of(id_), refresh_ttl=False) for id_ in found])
+        return [self._record(id_, item.value, found[id_]) for id_, item in zip(found, items, strict=True) if item]
 
     def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return the vectors of items that have one; items with several texts have no vector of all of them."""
-        import numpy as np
-
-        found = self._kind.vectors(self.suffix, ids).items()
-        return {
-            id_: np.asarray(next(iter(vectors.values())), dtype=np.float32)
-            for id_, vectors in found
-            if len(vectors) == 1
-        }
+        found = self.by_path(ids).items()
+        return as_arrays({id_: next(iter(vectors.values())) for id_, vectors in found if len(vectors) == 1})
 
     def upsert(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
-        """Write items with their vectors, of shape (len(records), dim)."""
-        given = {record.text: vector.tolist() for record, vector in zip(records, vectors, strict=True)}
+        """Write items. The store embeds them itself, by the encoder of the vectors, of shape (len(records), dim)."""
         if not self.suffix:
             known = {record.id: record for record in self.get([record.id for record in records])}
             records = [record for record in records if known.get(record.id) != record]
-        puts = [self._put(record) for record in records]
-        if self.embeddings is None or not puts:
-            self.store.batch(puts)
-            return
-        # Several texts of an item are embedded by the store itself.
-        with self.embeddings.given(given):
-            self.store.batch(puts)
+        self.store.batch(
+            [
+                PutOp(*place_of(record.id), dict(record.payload["value"]), index=record.payload["index"])
+                for record in records
+            ]
+        )
 
     def delete(self, ids: Iterable[str]) -> None:
         """Delete items of a store beside; ids that do not exist are ignored."""
@@ -89,43 +96,38 @@ class StoreIndex(IndexBase):
 
     def drop(self) -> None:
         """Delete a store beside; the wrapped one stays."""
-        if self.suffix:
-            self._kind.drop(self.suffix)
+        with _opening:
+            _beside.get(self._wrapped, {}).pop(self.suffix, None)
 
     def copy(self, op: PutOp) -> PutOp:
         """Return what a put of the wrapped store means for this store beside it: without a text, the item goes."""
-        fields = self._fields if op.index is None else [(path, tokenize_path(path)) for path in op.index or ()]
-        embedded = op.value is not None and texts_of(op.value, fields)
+        embedded = op.value is not None and text_of(op.value, fields_of(self._wrapped, op.index))
         return op._replace(ttl=None) if embedded else PutOp(op.namespace, op.key, None)
 
-    def _put(self, record: Record) -> PutOp:
-        namespace, key = place_of(record.id)
-        index = None if joined(texts_of(record.payload, self._fields)) == record.text else self._paths(record)
-        return PutOp(namespace, key, dict(record.payload), index=index)
-
-    def _paths(self, record: Record) -> list[str]:
-        """Return the paths that an item is embedded by, where they are not those of the store."""
-        return sorted(path for path in _leaves(record.payload) if record.payload.get(path) in record.text.split("\n"))
-
-    def _text(self, value: Any, paths: Iterable[str]) -> str:
-        text = joined(texts_of(value, self._fields))
-        if text:
-            return text
-        fields = dict.fromkeys(_NUMBER.sub("", path) for path in paths)
-        return joined(texts_of(value, [(path, tokenize_path(path)) for path in fields]))
+    def _record(self, id_: str, value: Mapping[str, Any], paths: Iterable[str]) -> Record:
+        """Return an item with its text, its value, and the paths that it is embedded by, where these are its own."""
+        fields, index = fields_of(self._wrapped), None
+        own = sorted({_NUMBER.sub("", path) for path in paths})
+        if own != sorted({path for path, tokens in fields if get_text_at_path(value, tokens)}):
+            fields, index = fields_of(self._wrapped, own), own
+        return Record(id_, text_of(value, fields), {"value": dict(value), "index": index})
 
 
-def _leaves(value: Any) -> list[str]:
-    return [name for name, one in value.items() if isinstance(one, str)]
+class MemoryIndex(StoreIndex):
+    """An `InMemoryStore`: the stores beside it live as long as it does."""
 
+    def make(self, embeddings: HinsEmbeddings) -> Any:
+        """Make the store beside."""
+        return type(self._wrapped)(index=self.config(embeddings))
 
-def written_ids(ops: Iterable[Any]) -> list[str]:
-    """Return the ids of the items that operations write; those that cannot be named are left out."""
-    found: dict[str, None] = {}
-    for op in ops:
-        if isinstance(op, PutOp):
-            try:
-                found[item_id(op.namespace, op.key)] = None
-            except (UnicodeError, ValueError, TypeError):
-                continue
-    return list(found)
+    def ids(self) -> list[str]:
+        """Return the ids of all items with a vector."""
+        # A copy, because other threads may put meanwhile.
+        spaces = list(self.store._vectors.items())
+        return [item_id(namespace, key) for namespace, items in spaces for key, paths in list(items.items()) if paths]
+
+    def by_path(self, ids: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+        """Return the vectors of those ids that have some."""
+        places = {id_: place_of(id_) for id_ in ids}
+        found = {id_: dict(self.store._vectors.get(space, {}).get(key, {})) for id_, (space, key) in places.items()}
+        return {id_: vectors for id_, vectors in found.items() if vectors}

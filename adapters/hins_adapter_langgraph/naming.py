@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
-from langgraph.store.base import get_text_at_path
+from langgraph.store.base import PutOp, get_text_at_path, tokenize_path
 
 from hins_memory.errors import ConfigError
 from hins_memory.types import Scope
 
-__all__ = ["OWNERS", "Owners", "item_id", "joined", "owners_of", "place_of", "text_fields", "texts_of"]
+__all__ = ["Fields", "Owners", "fields_of", "id_of", "item_id", "owners_of", "place_of", "text_of"]
 
 #: How the owner is found in a namespace: a pattern like ``("memories", "{user}")``, or a function.
 Owners = Sequence[str] | Callable[[tuple[str, ...]], Scope | None]
-OWNERS = ("user", "agent", "run", "tenant")
+#: paths into an item's value, each with its tokens
+Fields = Sequence[tuple[str, Any]]
+_OWNERS = {"user", "agent", "run", "tenant"}
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -37,6 +39,14 @@ def place_of(id_: str) -> tuple[tuple[str, ...], str]:
     return tuple(namespace), key
 
 
+def id_of(op: Any) -> str:
+    """Return the id of the item of a put, or of the namespace of a search; "" where the log cannot name it."""
+    try:
+        return item_id(op.namespace, op.key) if isinstance(op, PutOp) else item_id(op.namespace_prefix, "")
+    except (TypeError, ValueError):
+        return ""
+
+
 def owners_of(namespace: Owners | None) -> Callable[[tuple[str, ...]], Scope | None]:
     """Return the function from a namespace to its owner, or to None where it names no owner.
 
@@ -53,26 +63,20 @@ def owners_of(namespace: Owners | None) -> Callable[[tuple[str, ...]], Scope | N
     if callable(namespace):
         return namespace
     pattern = (namespace,) if isinstance(namespace, str) else tuple(namespace)
-    places = {index: found[1] for index, part in enumerate(pattern) if (found := _PLACE.fullmatch(part))}
-    if (
-        set(places.values()) - set(OWNERS)
-        or len(set(places.values())) < len(places)
-        or set(places.values()) <= {"tenant"}
-    ):
+    places = {found[1]: index for index, part in enumerate(pattern) if (found := _PLACE.fullmatch(part))}
+    fixed = {index: part for index, part in enumerate(pattern) if part != "*" and not _PLACE.fullmatch(part)}
+    once = len(places) + len(fixed) + pattern.count("*") == len(pattern)
+    if not once or not places.keys() <= _OWNERS or places.keys() <= {"tenant"}:
         raise ConfigError(
             f"The namespace {pattern!r} names no owner.",
             'Use parts like "{user}", "{agent}", "{run}" or "{tenant}", each once, e.g. ("memories", "{user}").',
         )
 
     def owner(labels: tuple[str, ...]) -> Scope | None:
-        if len(labels) < len(pattern):
-            return None
-        fixed = (index for index, part in enumerate(pattern) if index not in places and part != "*")
-        if any(labels[index] != pattern[index] for index in fixed):
+        if len(labels) < len(pattern) or any(labels[index] != part for index, part in fixed.items()):
             return None
         # Scope.of refuses the empty label, which would otherwise count as "not given".
-        named: dict[str, Any] = {part: labels[index] for index, part in places.items()}
-        return Scope.of(**named)
+        return Scope.of(**{part: labels[index] for part, index in places.items()})
 
     return owner
 
@@ -82,18 +86,19 @@ def _whole(labels: tuple[str, ...]) -> Scope | None:
     return Scope.of(user=item_id(labels[:-1], labels[-1])) if len(labels) > 1 and all(labels) else None
 
 
-def text_fields(store: Any) -> list[tuple[str, Any]]:
-    """Return the paths that a store embeds of every item, each with its tokens; empty without an index."""
-    config: Mapping[str, Any] = getattr(store, "index_config", None) or {}
-    return list(config.get("__tokenized_fields") or [])
+def fields_of(store: Any, index: Any = None) -> Fields:
+    """Return the paths that a store embeds of an item.
+
+    Args:
+        store: the store; one without an index embeds nothing.
+        index: what the item was put with: paths of its own, False for none, None for those of the store.
+    """
+    if index is None:
+        config: Mapping[str, Any] = getattr(store, "index_config", None) or {}
+        return list(config.get("__tokenized_fields") or [])
+    return [(path, tokenize_path(path)) for path in index or ()]
 
 
-def texts_of(value: Mapping[str, Any], fields: Sequence[tuple[str, Any]]) -> dict[str, list[str]]:
-    """Return the texts that a store embeds of an item's value, by the path that they come from."""
-    found = {path: get_text_at_path(value, tokens) for path, tokens in fields}
-    return {path: texts for path, texts in found.items() if texts}
-
-
-def joined(texts: Mapping[str, Sequence[str]]) -> str:
-    """Return the texts of an item as one."""
-    return "\n".join(text for several in texts.values() for text in several)
+def text_of(value: Mapping[str, Any], fields: Fields) -> str:
+    """Return the texts at some paths of an item's value as one."""
+    return "\n".join(text for _, tokens in fields for text in get_text_at_path(value, tokens))

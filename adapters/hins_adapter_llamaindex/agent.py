@@ -9,13 +9,13 @@ from hins_adapter_llamaindex.embedding import HinsEmbedding
 from hins_adapter_llamaindex.index import open_index, store_name
 from hins_memory.log.capture import never_raises
 from hins_memory.registry.loader import TextEncoder
-from hins_memory.sdk import AttachOptions, Binding, ObjectAgent, OwnEncoder, TrackedIndex
-from hins_memory.types import Memory, RankedMemory, Retrieval, Scope
+from hins_memory.sdk import BesideAgent, Binding, OwnEncoder
+from hins_memory.types import RankedMemory, Scope
 
 __all__ = ["LlamaIndexAgent"]
 
 
-class LlamaIndexAgent(ObjectAgent):
+class LlamaIndexAgent(BesideAgent):
     """What takes the place of a block's `_aget` and `_aput`: the block's own, on the store and encoder that serve.
 
     A session of LlamaIndex's `Memory` is a user: a block never searches two sessions at once.
@@ -28,23 +28,18 @@ class LlamaIndexAgent(ObjectAgent):
         """Name the block's vector store."""
         return store_name(memory.vector_store)
 
-    def open(self, options: AttachOptions) -> None:
-        """Serve as asked; vectors of other encoders are in collections beside the block's own."""
-        self.serve_beside(options, self.own, self._made_with)
-
     @property
-    def _made_with(self) -> Any:
-        model = self.memory.embed_model
-        return model.encoder if isinstance(model, HinsEmbedding) else None
+    def own_embedder(self) -> Any:
+        """The block's own embedding model."""
+        return self.memory.embed_model
 
-    def own(self) -> tuple[TextEncoder, TrackedIndex]:
-        """Return the block's own embedding model and store."""
-        model = self.memory.embed_model
-        return OwnEncoder(model.get_text_embedding_batch, model.get_query_embedding), self.index("")
+    def own_encoder(self) -> TextEncoder:
+        """Return the same as an encoder."""
+        return OwnEncoder(self.own_embedder.get_text_embedding_batch, self.own_embedder.get_query_embedding)
 
-    def index(self, suffix: str) -> Any:
+    def indexes(self, suffix: str, encoder: Any = None) -> list[Any]:
         """Open the block's own store, or the collection beside it."""
-        return open_index(self.memory.vector_store, suffix)
+        return [open_index(self.memory.vector_store, suffix)]
 
     async def _aget(self, messages: list[Any] | None = None, session_id: str | None = None, **block_kwargs: Any) -> str:
         scope = Scope.of(user=session_id)
@@ -52,7 +47,7 @@ class LlamaIndexAgent(ObjectAgent):
             view, seen = self._view(binding)
             found: str = await type(self.memory)._aget(view, messages, session_id, **block_kwargs)
         if seen.query:
-            self._searched(scope, session_id, seen, binding.version)
+            self._searched(scope, seen, binding.version)
         return found
 
     async def _aput(self, messages: list[Any]) -> None:
@@ -73,25 +68,24 @@ class LlamaIndexAgent(ObjectAgent):
         return block.model_copy(update={**parts, "node_postprocessors": [*block.node_postprocessors, seen]}), seen
 
     @never_raises(None)
-    def _searched(self, scope: Scope | None, session_id: Any, seen: _Watched, version: str) -> None:
-        if scope is None:
-            self.recorder.left_out()
-            return
+    def _searched(self, scope: Scope | None, seen: _Watched, version: str) -> None:
         # With filters of one's own a block can find what other sessions stored; that is not this session's.
-        own = [(node, score) for node, score in seen.found if node.metadata.get("session_id") == session_id]
-        ranked = tuple(RankedMemory(node.node_id, node.get_content(), float(score or 0.0)) for node, score in own)
-        if ranked or not seen.found:
-            self.recorder.retrieved(Retrieval(scope, seen.query, ranked, version))
+        found = [
+            (_owner(node), RankedMemory(node.node_id, node.get_content(), float(score or 0.0)))
+            for node, score in seen.found
+        ]
+        self.recorder.record_search(scope, seen.query, found, version)
 
     @never_raises(None)
     def _stored(self, nodes: Sequence[Any]) -> None:
         for node in nodes:
-            session = node.metadata.get("session_id")
-            scope = Scope.of(user=session)
-            if scope is None:
-                self.recorder.left_out()
-            else:
-                self.recorder.record(Memory(node.node_id, scope, str(session), node.get_content()))
+            session = str(node.metadata.get("session_id"))
+            self.recorder.record_memory(_owner(node), node.node_id, session, node.get_content())
+
+
+def _owner(node: Any) -> Scope | None:
+    """Return the session that stored a node."""
+    return Scope.of(user=node.metadata.get("session_id"))
 
 
 class _Watched:

@@ -25,7 +25,7 @@ class ChromaIndex(ChromaRows, IndexBase):
 
     def __init__(self, store: Any, suffix: str = "") -> None:
         own = store.client
-        super().__init__(f"{own.name}_hins{suffix}" if suffix else str(own.name))
+        super().__init__(str(own.name), suffix=suffix)
         self.guard = nullcontext()
         self._client = _chroma_client(own)
         self.collection = self._beside(own) if suffix else own

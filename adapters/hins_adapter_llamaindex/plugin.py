@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hins_memory.sdk import ObjectAgent, ObjectPlugin
+from hins_memory.sdk import ObjectPlugin
 
 __all__ = ["plugin"]
 
@@ -14,12 +14,7 @@ class LlamaIndexPlugin(ObjectPlugin):
     package = "llama_index"
     memory_class = "llama_index.core.memory:VectorMemoryBlock"
     install = 'pip install "hins-memory[llamaindex]"'
-
-    def load_agent_type(self) -> type[ObjectAgent]:
-        """Return the class of the agents."""
-        from hins_adapter_llamaindex.agent import LlamaIndexAgent
-
-        return LlamaIndexAgent
+    agent_type = "hins_adapter_llamaindex.agent:LlamaIndexAgent"
 
 
 plugin = LlamaIndexPlugin()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hins_memory.errors import AgentError
@@ -16,21 +16,40 @@ if TYPE_CHECKING:
 
     from hins_memory.plugins.protocols import Record
 
-__all__ = ["IndexBase", "UnlistedIndex"]
+__all__ = ["IndexBase", "UnlistedIndex", "as_arrays", "name_beside"]
+
+
+def name_beside(name: str, suffix: str) -> str:
+    """Return the name of what is beside something of a framework's own, for the vectors of another encoder.
+
+    Args:
+        name: what the framework calls its own table, collection or property.
+        suffix: that of the index; "" for the framework's own.
+    """
+    return f"{name}_hins{suffix}" if suffix else name
+
+
+def as_arrays(vectors: Mapping[str, Sequence[float]]) -> dict[str, NDArray[np.float32]]:
+    """Return vectors that a framework gives as lists, by the same ids, each of shape (dim,)."""
+    import numpy as np
+
+    return {id_: np.asarray(vector, dtype=np.float32) for id_, vector in vectors.items()}
 
 
 class IndexBase(ABC):
     """A `TrackedIndex` over a store that can name its rows, and reads and writes them by their ids.
 
     Args:
-        name: the name under which the framework's store knows it.
+        name: the name under which the framework's store knows it, or its own index, where this is one beside it.
         kind: what it holds; pairs a live index with its shadow.
+        suffix: of an index beside the framework's own (`name_beside`); "" for its own.
     """
 
-    def __init__(self, name: str, kind: str = "memories") -> None:
-        self.name = name
+    def __init__(self, name: str, kind: str = "memories", suffix: str = "") -> None:
+        self.name = name_beside(name, suffix)
         self.kind = kind
-        self.writes = WriteTracker(name)
+        self.suffix = suffix
+        self.writes = WriteTracker(self.name)
 
     @abstractmethod
     def ids(self) -> list[str]:
@@ -83,7 +102,7 @@ class UnlistedIndex(IndexBase):
     """
 
     def __init__(self, store: Any, suffix: str, advice: str) -> None:
-        super().__init__(f"{type(store).__name__}{suffix}")
+        super().__init__(type(store).__name__, suffix=suffix)
         #: the framework's store
         self.store = store
         self._advice = advice
@@ -95,7 +114,7 @@ class UnlistedIndex(IndexBase):
             AgentError: always.
         """
         kind = type(self.store).__name__
-        raise AgentError(f"What is in a {kind} cannot be listed, and so not be re-embedded.", self._advice)
+        raise AgentError(f"A {kind} cannot be re-embedded, because what is in it cannot be listed.", self._advice)
 
     def look(self) -> None:
         """Do nothing."""

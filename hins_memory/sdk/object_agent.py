@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from inspect import signature
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from hins_memory.encoders.cached import CachedEncoder
 from hins_memory.errors import AgentError
 from hins_memory.registry.loader import EncoderSource
 from hins_memory.registry.registry import Registry
@@ -21,11 +24,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from hins_memory.encoders.encoder import Encoder
     from hins_memory.registry.loader import TextEncoder
     from hins_memory.sdk.dual_write import TrackedIndex
     from hins_memory.types import Role
 
-__all__ = ["ObjectAgent", "ObjectPlugin", "OwnEncoder"]
+__all__ = ["BesideAgent", "ObjectAgent", "ObjectPlugin", "OwnEncoder"]
 
 _SLOT = "hins"
 
@@ -66,10 +70,12 @@ class ObjectAgent(StoreAgent[Binding], OutcomeMethods):
             to be re-embedded; or the encoder that serves it cannot be loaded.
     """
 
-    #: the methods that take the place of the object's own
+    #: the methods, and other attributes, that take the place of the object's own
     methods: ClassVar[tuple[str, ...]] = ("add", "search")
 
     def __init__(self, memory: Any, options: AttachOptions) -> None:
+        #: attributes of the object itself that others take the place of
+        self.replaced: dict[str, Any] = {}
         self.settings = options.resolved_settings
         super().__init__(self.store_of(memory), EncoderSource(Registry(self.settings), options.model), shared=True)
         self.memory = memory
@@ -82,15 +88,12 @@ class ObjectAgent(StoreAgent[Binding], OutcomeMethods):
         """Return what identifies the object's store in every process, without secrets, e.g. ``notebook:/notes.db``."""
 
     def open(self, options: AttachOptions) -> None:
-        """Serve with what is recorded, or as the options say.
-
-        Override it with `serve_beside` where the framework's own store is to stay as the framework has it.
-        """
+        """Serve with what is recorded, or as the options say."""
         self.serve_as_asked(options, self.own)
 
     @abstractmethod
-    def own(self) -> tuple[TextEncoder, TrackedIndex]:
-        """Return the framework's own encoder (see `OwnEncoder`), and its store as an index."""
+    def own(self) -> tuple[Any, ...]:
+        """Return the framework's own encoder (see `OwnEncoder`), and behind it its store as an index, or several."""
 
     @abstractmethod
     def index(self, suffix: str) -> TrackedIndex:
@@ -100,9 +103,58 @@ class ObjectAgent(StoreAgent[Binding], OutcomeMethods):
         """Open the index of a version, creating what is missing."""
         return Binding(self.encoders.by_version(version), version, suffix, (self.index(suffix),))
 
+    def arguments(self, method: str, args: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call of one of the object's own methods, by their names."""
+        return signature(getattr(type(self.memory), method)).bind(None, *args, **options).arguments
+
     @property
     def _hins_recorder(self) -> Recorder:
         return self.recorder
+
+
+class BesideAgent(ObjectAgent):
+    """An `ObjectAgent` of a store that stays as the framework has it: vectors of other encoders are beside it.
+
+    An adapter implements `own_embedder`, `own_encoder` and `indexes`. The suffix of the framework's own store is "".
+    Where the object was made with an encoder of hins-memory, that one serves until a swap, whatever the options say.
+    """
+
+    @property
+    @abstractmethod
+    def own_embedder(self) -> Any:
+        """The object's own embedder: the framework's, or an `EncoderEmbedder`."""
+
+    @abstractmethod
+    def own_encoder(self) -> TextEncoder:
+        """Return the object's own embedder as an encoder; see `OwnEncoder`."""
+
+    @abstractmethod
+    def indexes(self, suffix: str, encoder: Encoder | None = None) -> Sequence[TrackedIndex]:
+        """Open the framework's own indexes, or those beside them, creating what is missing.
+
+        Args:
+            suffix: what the names of those beside end with; "" for the framework's own.
+            encoder: embeds what is in those beside.
+        """
+
+    def own(self) -> tuple[Any, ...]:
+        """Return the object's own embedder as an encoder, and behind it its indexes."""
+        return (self.own_encoder(), *self.indexes(""))
+
+    def index(self, suffix: str) -> TrackedIndex:
+        """Return the first of the indexes."""
+        return self.indexes(suffix)[0]
+
+    def bind(self, version: str, suffix: str) -> Binding:
+        """Open the indexes of a version, creating what is missing."""
+        encoder = self.encoders.by_version(version)
+        return Binding(encoder, version, suffix, tuple(self.indexes(suffix, encoder)))
+
+    def open(self, options: AttachOptions) -> None:
+        """Serve with what is recorded, or as the options say; see `StoreAgent.serve_beside`."""
+        encoder = getattr(self.own_embedder, "encoder", None)
+        made_with = cast("Encoder", encoder) if isinstance(encoder, CachedEncoder) else None
+        self.serve_beside(options, self.own, made_with)
 
 
 class ObjectPlugin(AdapterPlugin):
@@ -110,22 +162,23 @@ class ObjectPlugin(AdapterPlugin):
 
     #: the framework's class; where importing the plugin must not import it, name it in `memory_class` instead
     memory_type: type = object
-    #: the class of the agents
-    agent_type: type[ObjectAgent]
+    #: the class of the agents, or ``module:Class`` where importing that imports the framework
+    agent_type: type[ObjectAgent] | str
 
     def is_ours(self, memory: Any) -> bool:
         """Return whether an object is one of the framework's."""
         return super().is_ours(memory) if self.memory_class else isinstance(memory, self.memory_type)
 
-    def load_agent_type(self) -> type[ObjectAgent]:
-        """Return the class of the agents; override it where importing that imports the framework."""
-        return self.agent_type
-
     def attach(self, memory: Any, options: AttachOptions) -> Any:
         """Let the agent's methods take the place of the object's; attaching again replaces the options."""
         if self.agent_of(memory) is not None:
             self.detach(memory)
-        agent = self.load_agent_type()(memory, options)
+        agent_type: Any = self.agent_type
+        if isinstance(agent_type, str):
+            module, _, name = agent_type.partition(":")
+            agent_type = getattr(import_module(module), name)
+        agent = agent_type(memory, options)
+        agent.replaced = {name: vars(memory)[name] for name in agent.methods if name in vars(memory)}
         vars(memory).update({name: getattr(agent, name) for name in agent.methods}, **{_SLOT: agent})
         return memory
 
@@ -144,6 +197,7 @@ class ObjectPlugin(AdapterPlugin):
         agent.recorder.leave(agent.settings)
         for name in (*agent.methods, _SLOT):
             del vars(memory)[name]
+        vars(memory).update(agent.replaced)
         return memory
 
     def agent_of(self, memory: Any) -> ObjectAgent | None:

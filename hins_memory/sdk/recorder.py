@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hins_memory.log.capture import make_feedback, never_raises
 from hins_memory.sdk.captures import join_capture, leave_capture
-from hins_memory.types import Answer, Event, Retrieval
+from hins_memory.types import Answer, Deletion, Event, Memory, RankedMemory, Retrieval, Scope
 
 if TYPE_CHECKING:
     from hins_memory.config import Settings
@@ -65,6 +65,45 @@ class Recorder:
         if turn is not None:
             turn.retrieval_ids.append(event.id)
         return event.id
+
+    def record_memory(self, scope: Scope | None, id_: str, conversation: str, text: str, **about: Any) -> None:
+        """Record a memory; one whose owner has no name is only counted.
+
+        Args:
+            scope: whose it is.
+            id_: the framework's own id.
+            conversation: the conversation that it is of.
+            text: what the encoder embeds.
+            about: as those of `Memory`: its speaker, topic and turns.
+        """
+        if scope is None:
+            self.left_out()
+        else:
+            self.record(Memory(id_, scope, conversation, text, **about))
+
+    def record_deletion(self, scope: Scope | None, id_: str) -> None:
+        """Record that a memory is gone; one whose owner has no name was never recorded."""
+        if scope is not None:
+            self.record(Deletion(scope, id_))
+
+    def record_search(
+        self, scope: Scope | None, query: str, found: Sequence[tuple[Scope | None, RankedMemory]], version: str
+    ) -> None:
+        """Record a search; one whose owner has no name is only counted.
+
+        Args:
+            scope: who searched.
+            query: what was asked.
+            found: what was found, best first, each with its owner. What is another one's is left out: it is not
+                the searcher's to learn from; a search that found only such is not recorded.
+            version: the encoder version that embedded the query; "" for the framework's own encoder.
+        """
+        if scope is None:
+            self.left_out()
+            return
+        own = tuple(memory for owner, memory in found if owner is not None and owner.owner == scope.owner)
+        if own or not found:
+            self.retrieved(Retrieval(scope, query, own, version))
 
     @never_raises(None)
     def answered(self, retrieval_id: str, text: str) -> None:

@@ -23,7 +23,6 @@ from hins_memory.sdk.opening import check_stock, first_encoder, reembed
 
 if TYPE_CHECKING:
     from hins_memory.encoders.encoder import Encoder
-    from hins_memory.registry.loader import TextEncoder
     from hins_memory.registry.registry import IndexRecord, Registry
     from hins_memory.sdk.options import AttachOptions
     from hins_memory.types import Scope
@@ -165,14 +164,14 @@ class StoreAgent(BindingAgent[_B]):
     def serve_as_asked(
         self,
         options: AttachOptions,
-        own: Callable[[], tuple[TextEncoder, TrackedIndex]],
+        own: Callable[[], tuple[Any, ...]],
         suffix_of: Callable[[Encoder, bool], str] | None = None,
     ) -> None:
         """Serve with what is recorded; else, by the options, with the framework's own encoder or the project's.
 
         Args:
             options: how the store is attached.
-            own: returns the framework's own encoder and index; for a store with one index, or none of hins-memory's.
+            own: returns the framework's own encoder, and behind it its indexes.
             suffix_of: see `serve_recorded`.
 
         Raises:
@@ -182,30 +181,31 @@ class StoreAgent(BindingAgent[_B]):
         if self.serve_live():
             check_stock(self, self.encoders, options.embedder)
             return
-        encoder, index = own()
-        if options.embedder is not None and not options.reembed and index.count():
+        encoder, *indexes = own()
+        count = 0 if options.embedder is None else next((held for index in indexes if (held := index.count())), 0)
+        if count and not options.reembed:
             raise AgentError(
-                f"{self.store_id} holds {index.count()} memories of another encoder.",
+                f"{self.store_id} holds {count} memories of another encoder.",
                 f'Re-embed them with hins_memory.attach(memory, embedder="{options.embedder}", reembed=True).',
             )
-        if options.embedder is not None and not index.count():
+        if options.embedder is not None and not count:
             self.serve_recorded(options.embedder, suffix_of)
             return
-        self.serve_framework_encoder(cast("_B", Binding(encoder, "", "", (index,))))
+        self.serve_framework_encoder(cast("_B", Binding(encoder, "", "", tuple(indexes))))
         if options.embedder is not None:
             reembed(self, first_encoder(self.encoders, options.embedder), self.encoders.registry)
 
     def serve_beside(
         self,
         options: AttachOptions,
-        own: Callable[[], tuple[TextEncoder, TrackedIndex]],
+        own: Callable[[], tuple[Any, ...]],
         made_with: Encoder | None = None,
     ) -> None:
         """Serve as asked, with the vectors of other encoders beside the framework's own store, whose suffix is "".
 
         Args:
             options: how the store is attached.
-            own: returns the framework's own encoder and index.
+            own: see `serve_as_asked`.
             made_with: the encoder of the framework's own vectors, where it is one of hins-memory; it serves until a
                 swap, whatever the options say.
 

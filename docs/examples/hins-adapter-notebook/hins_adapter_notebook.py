@@ -2,7 +2,7 @@
 
 from hins_memory.plugins import Record
 from hins_memory.sdk import IndexBase, ObjectAgent, ObjectPlugin, OwnEncoder
-from hins_memory.types import Memory, RankedMemory, Retrieval, Scope, new_id
+from hins_memory.types import RankedMemory, Scope, new_id
 from notebook import Notebook, Table
 
 
@@ -52,15 +52,16 @@ class NotebookAgent(ObjectAgent):
         with self.pin() as binding, binding.index.writes.tracked([id_]):
             vectors = binding.encoder.encode([text], role="document")
             binding.index.upsert([Record(id_, text, {})], vectors)
-        self.recorder.record(Memory(id_, self.scope, page, text))
+        self.recorder.record_memory(self.scope, id_, page, text)
         return id_
 
     def search(self, query, limit=5):
         with self.pin(self.scope) as binding:
             (vector,) = binding.encoder.encode([query], role="query")
             found = binding.index.table.nearest(vector, limit)
-        results = tuple(RankedMemory(*row) for row in found)
-        self.recorder.retrieved(Retrieval(self.scope, query, results, binding.version))
+        # Each with its owner: what is found of another one is not recorded.
+        owned = [(self.scope, RankedMemory(*row)) for row in found]
+        self.recorder.record_search(self.scope, query, owned, binding.version)
         return found
 
 

@@ -284,6 +284,17 @@ def test_vectors_of_another_encoder_are_refused_or_re_embedded(
     store.close()
 
 
+def test_an_item_with_an_index_of_its_own_is_found_by_it_after_a_swap(
+    settings: Settings, index: dict[str, Any], shallow_stock: Any
+) -> None:
+    inner = InMemoryStore(index=index | {"embed": index["embed"].embed_documents})
+    inner.put(ANN, "a", {"text": "Ann plays the cello.", "about": {"title": "Instruments"}}, index=["about.title"])
+    store = hins_memory.attach(inner, embedder="hins", reembed=True, settings=settings, model=shallow_stock)
+    scores = [store.search(ANN, query=query)[0].score for query in ("Instruments", "Ann plays the cello.")]
+    assert [score > 0.999 for score in scores] == [True, False]
+    store.close()
+
+
 def test_the_tools_of_langmem_are_recorded_in_a_graph(index: dict[str, Any], settings: Settings, logs: Any) -> None:
     langmem = pytest.importorskip("langmem", reason="needs the package langmem")
     inner = InMemoryStore(index=index | {"fields": ["content"]})
