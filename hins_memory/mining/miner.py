@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.mining.negatives.example_builder import ExampleBuilder, count_ranked
+from hins_memory.mining.negatives.example_builder import ExampleBuilder, count_ranked, near_rows
 from hins_memory.mining.negatives.pool import (
     PartialExample,
     TextPool,
@@ -178,13 +178,14 @@ class MinerRun:
         if not answered:
             return {}
         vectors = self._vectors.encode(self._encoder, [query.query for query in answered], "query")
-        counts = count_ranked(owner, answered, vectors)
+        near = near_rows(owner, vectors, settings)
+        counts = count_ranked(owner, answered, vectors, near)
         ratio = settings.ratio
         if not isinstance(ratio, Ratio):
             ratio = estimate_ratio(counts).ratio
         outside = bool(self._public) or settings.share_scopes
         builder = ExampleBuilder(scope, owner, ratio, settings, outside)
-        for index, partial in enumerate(builder.examples(answered, vectors)):
+        for index, partial in enumerate(builder.examples(answered, vectors, near)):
             if partial.example.negatives or partial.missing_negatives:
                 self._store.add_example(number, index, partial)
             else:

@@ -1,5 +1,6 @@
 """Answer attribution and positives."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -9,11 +10,13 @@ from mine_logs import COOKING, SAILING, memories, retrieval, sailor
 
 from hins_memory.mining.owner.owner import build_owner
 from hins_memory.mining.positives.attribution import (
+    SIGNALS,
     Question,
     attribute,
     choose_sources,
     features,
     is_refusal,
+    signals,
     supports,
     unretrieved_source,
 )
@@ -51,6 +54,19 @@ def test_the_speaker_that_the_question_names_decides_between_twins(stock_encoder
     for speaker, row in (("Ilse", 0), ("Bram", 1)):
         asked = question(stock_encoder, f"Which colour is {speaker}'s sail?", "orange")
         assert attribute(supports(owner, asked), [1 - row, row]).argmax() == row
+
+
+def test_only_speakers_whose_letters_the_question_has_are_looked_for(stock_encoder, monkeypatch):
+    scope = Scope(user="u")
+    said = [(f"Speaker{number:02}", f"My sail is orange {number}.") for number in range(30)]
+    owner = build_owner(ScopeLog(scope, memories=tuple(memories(scope, "c", said))), stock_encoder, Counter())
+    asked = question(stock_encoder, "Which colour is Speaker07's sail?", "orange")
+    patterns, search = [], re.search
+    monkeypatch.setattr(re, "search", lambda pattern, text: patterns.append(pattern) or search(pattern, text))
+    assert signals(owner, asked)[:, SIGNALS.index("speaker")].tolist() == [
+        1.0 if row == 7 else -1.0 for row in range(30)
+    ]
+    assert len([one for one in patterns if "speaker" in one]) == 1
 
 
 def test_the_date_of_the_answer_points_to_the_memory_of_that_day(stock_encoder):

@@ -89,6 +89,12 @@ def test_a_large_owner_gets_nearly_the_negatives_of_a_full_comparison(monkeypatc
     assert ratio[0].hard == pytest.approx(ratio[1].hard, abs=0.03)
 
 
+def test_what_is_near_to_a_query_is_searched_for_again_where_it_cannot_be_held(monkeypatch):
+    held = mine([big_log(2000)], TopicVectors(), SMALL)
+    monkeypatch.setattr("hins_memory.mining.negatives.example_builder._NEAR_SHARE", 0)
+    assert mine([big_log(2000)], TopicVectors(), SMALL) == held
+
+
 def test_a_large_owners_tiers_follow_the_rule():
     log = big_log(2000)
     stored = {memory.id: memory for memory in log.memories}

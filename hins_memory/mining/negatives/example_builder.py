@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hins_memory.mining.negatives import pool as text_pool
 from hins_memory.mining.negatives.filters import Pair, Pairs, allowed_negatives
@@ -22,15 +22,44 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ExampleBuilder", "count_ranked"]
+__all__ = ["ExampleBuilder", "count_ranked", "near_rows"]
 
 # Scores of queries with memories are computed in parts of at most this many.
 _CELLS = 1_000_000
+# A tier with a smaller share of the memories than one in this many: only its own memories are sorted.
+_SPARSE = 8
+# The rows near to all queries may take this share of the budget before they are searched for twice.
+_NEAR_SHARE = 0.125
 _ORDER = (Tier.HARD, Tier.MEDIUM, Tier.EASY)
 
 
+def near_rows(owner: OwnerMemories, vectors: NDArray[np.float32], settings: MineSettings) -> NDArray[np.int32] | None:
+    """Return the rows near to each query of a very large owner, best first, shape (queries, `NEAREST`).
+
+    Args:
+        owner: the owner's memories.
+        vectors: the queries' vectors, shape (queries, dim).
+        settings: `memory_budget` says how much may be held.
+
+    Returns:
+        The rows; None for an owner that is compared in full, and where they would take too much memory.
+    """
+    import numpy as np
+
+    if owner.neighbours is None or len(vectors) * NEAREST * 4 > settings.memory_budget * _NEAR_SHARE:
+        return None
+    found = np.empty((len(vectors), NEAREST), dtype=np.int32)
+    for start in range(0, len(vectors), QUERIES):
+        part = slice(start, start + QUERIES)
+        found[part] = owner.neighbours.nearest(vectors[part].astype(np.float32), NEAREST)
+    return found
+
+
 def count_ranked(
-    owner: OwnerMemories, evidence: Sequence[QueryEvidence], vectors: NDArray[np.float32]
+    owner: OwnerMemories,
+    evidence: Sequence[QueryEvidence],
+    vectors: NDArray[np.float32],
+    near: NDArray[np.int32] | None = None,
 ) -> Counter[Tier]:
     """Count the tiers of what the encoder ranks in its top k for each real query, relative to its best positive.
 
@@ -38,6 +67,7 @@ def count_ranked(
         owner: the owner's memories.
         evidence: the queries; those with positives count.
         vectors: the queries' vectors, shape (len(evidence), dim).
+        near: what `near_rows` returned.
     """
     import numpy as np
 
@@ -46,7 +76,10 @@ def count_ranked(
     step = QUERIES if owner.neighbours else max(1, _CELLS // max(1, len(owner.texts)))
     for start in range(0, len(asked), step):
         part = asked[start : start + step]
-        ranked = _ranked(owner, vectors[part].astype(np.float32))
+        if near is None:
+            ranked = _ranked(owner, vectors[part].astype(np.float32))
+        else:
+            ranked = near[part, :TOP_K].astype(np.int64)
         surest = [max(evidence[place].positives.values(), key=lambda one: one.confidence) for place in part]
         best = [
             next(row for row, positive in evidence[place].positives.items() if positive is sure)
@@ -99,19 +132,28 @@ class ExampleBuilder:
         settings: MineSettings,
         outside: bool,
     ) -> None:
+        import numpy as np
+
         self._scope = scope
         self._owner = owner
         self._settings = settings
         self._outside = outside
         self._rng = owner_rng(scope, settings.seed)
         self._allocator = TierAllocator(ratio, settings.negatives)
+        self._repeated = len(np.unique(owner.key_codes)) < len(owner.key_codes)
 
-    def examples(self, evidence: Sequence[QueryEvidence], vectors: NDArray[np.float32]) -> Iterator[PartialExample]:
+    def examples(
+        self,
+        evidence: Sequence[QueryEvidence],
+        vectors: NDArray[np.float32],
+        near: NDArray[np.int32] | None = None,
+    ) -> Iterator[PartialExample]:
         """Yield an example for every positive, in order of the queries.
 
         Args:
             evidence: the queries with their positives.
             vectors: the queries' vectors, shape (len(evidence), dim).
+            near: what `near_rows` returned.
         """
         import numpy as np
 
@@ -129,12 +171,12 @@ class ExampleBuilder:
                     chosen = [pair for _, pair in pairs[at : at + step]]
                     yield from self._block(self._owner, chosen, queries[places[at : at + step]], draws[at : at + step])
                 continue
-            near = self._owner.neighbours.nearest(queries, NEAREST)
+            found = self._owner.neighbours.nearest(queries, NEAREST) if near is None else near[start : start + step]
             for number, (place, pair) in enumerate(pairs):
-                view, local_pair = self._neighbourhood(pair, near[place])
+                view, local_pair = self._neighbourhood(pair, found[place])
                 yield from self._block(view, [local_pair], queries[place : place + 1], draws[number : number + 1])
 
-    def _neighbourhood(self, pair: Pair, near: NDArray[np.int64]) -> tuple[OwnerMemories, Pair]:
+    def _neighbourhood(self, pair: Pair, near: NDArray[Any]) -> tuple[OwnerMemories, Pair]:
         """Return the part of a very large owner that a pair is compared with, and the pair with its rows there."""
         evidence = pair.evidence
         rows = candidate_rows(near, conversation_window(self._owner, pair.row), evidence.positives, evidence.rejected)
@@ -162,13 +204,12 @@ class ExampleBuilder:
             key[place, list(pair.evidence.rejected)] += 4.0
         count = 4 * (text_pool.NEAR_POOL + self._settings.negatives)
         masks = tier_masks(owner, rows)
-        nearest = {tier: _nearest(np.where(masks[tier] & allowed, key, -np.inf), count) for tier in _ORDER}
-        repeated = len(np.unique(owner.key_codes)) < len(owner.key_codes)
+        nearest = {tier: _nearest(key, masks[tier] & allowed, count) for tier in _ORDER}
         for place, pair in enumerate(pairs):
             candidates = {}
             for tier, found in nearest.items():
                 tier_rows = found.rows[place, : found.counts[place]].tolist()
-                candidates[tier] = _distinct(owner, tier_rows) if repeated else tier_rows
+                candidates[tier] = _distinct(owner, tier_rows) if self._repeated else tier_rows
             yield self._partial_example(owner, pair, candidates, block.scores[place], draws[place], queries[place])
 
     def _partial_example(
@@ -200,18 +241,24 @@ class ExampleBuilder:
         return PartialExample(example, missing, query, owner.vectors[pair.row]) if missing else PartialExample(example)
 
 
-def _nearest(keys: NDArray[np.float32], count: int) -> _Candidates:
-    """Return the columns of the highest keys of each row, best first; a key of minus infinity is not a candidate."""
+def _nearest(keys: NDArray[np.float32], real: NDArray[np.bool_], count: int) -> _Candidates:
+    """Return the columns of the highest keys of each row, best first, at most `count`; only `real` ones count."""
     import numpy as np
 
-    if keys.shape[1] > count:
-        part = np.argpartition(-keys, count - 1, axis=1)[:, :count]
-        keys = np.take_along_axis(keys, part, axis=1)
-        order = np.argsort(-keys, axis=1, kind="stable")
-        rows = np.take_along_axis(part, order, axis=1)
+    counts = real.sum(axis=1)
+    most = int(counts.max(initial=0))
+    if most * _SPARSE < keys.shape[1]:
+        rows, columns = np.nonzero(real)
+        places = np.arange(len(columns)) - np.repeat(np.cumsum(counts) - counts, counts)
+        part = np.zeros((len(keys), most), dtype=np.int64)
+        found = np.full(part.shape, -np.inf, dtype=keys.dtype)
+        part[rows, places], found[rows, places] = columns, keys[rows, columns]
     else:
-        rows = np.argsort(-keys, axis=1, kind="stable")
-    return _Candidates(rows, np.isfinite(keys).sum(axis=1))
+        found = np.where(real, keys, -np.inf)
+        part = np.argpartition(-found, min(count, keys.shape[1]) - 1, axis=1)[:, :count]
+        found = np.take_along_axis(found, part, axis=1)
+    order = np.argsort(-found, axis=1, kind="stable")[:, :count]
+    return _Candidates(np.take_along_axis(part, order, axis=1), np.minimum(counts, count))
 
 
 def _distinct(owner: OwnerMemories, rows: list[int]) -> list[int]:

@@ -48,6 +48,8 @@ def positions_in(rows: NDArray[np.int64], wanted: Iterable[int]) -> list[int]:
     import numpy as np
 
     wanted_rows = np.asarray(list(wanted), dtype=np.int64)
+    if not len(wanted_rows):
+        return []
     positions = np.searchsorted(rows, wanted_rows)
     present = (
         (positions < len(rows)) & (rows[np.minimum(positions, len(rows) - 1)] == wanted_rows)

@@ -71,6 +71,8 @@ class OwnerMemories:
     vectors: NDArray[np.float32]
     # the speakers' names, in lower case, with their codes
     names: Mapping[str, int]
+    # the stems of their words
+    name_stems: frozenset[str]
     # (n,) codes; equal codes mean the same text, speaker (-1: unknown), conversation, topic of a conversation
     key_codes: NDArray[np.int64]
     speaker_codes: NDArray[np.int64]
@@ -95,6 +97,7 @@ class OwnerMemories:
             rows={},
             vectors=rows_of(self.vectors, rows),
             names=self.names,
+            name_stems=self.name_stems,
             key_codes=self.key_codes[rows],
             speaker_codes=self.speaker_codes[rows],
             conversations=self.conversations[rows],
@@ -209,6 +212,7 @@ def owner_of(
     """
     keys = tuple(normalized(memory.text) for memory in memories)
     speaker_codes = _codes(speakers, unknown="")
+    names = {name: code for name, code in zip(speakers, speaker_codes.tolist(), strict=True) if code >= 0}
     return OwnerMemories(
         memories=tuple(memories),
         texts=tuple(texts),
@@ -216,7 +220,8 @@ def owner_of(
         speakers=tuple(speakers),
         rows={memory.id: row for row, memory in enumerate(memories)},
         vectors=vectors,
-        names={name: code for name, code in zip(speakers, speaker_codes.tolist(), strict=True) if code >= 0},
+        names=names,
+        name_stems=frozenset(stem for name in names for stem in words(name)),
         key_codes=_codes(keys),
         speaker_codes=speaker_codes,
         conversations=_codes([memory.conversation for memory in memories]),

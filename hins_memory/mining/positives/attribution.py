@@ -119,7 +119,8 @@ def _speaker_match(owner: OwnerMemories, question: str) -> NDArray[np.float64]:
     named = [
         code
         for name, code in owner.names.items()
-        if name not in _ROLES and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)
+        # An owner may have thousands of speakers, and compiling a pattern takes longer than looking for the letters.
+        if name not in _ROLES and name in text and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)
     ]
     if named:
         match[(owner.speaker_codes >= 0) & ~np.isin(owner.speaker_codes, named)] = -1.0
@@ -137,7 +138,7 @@ def signals(owner: OwnerMemories, question: Question) -> NDArray[np.float64]:
     # Words of the question are not evidence of the answer's source, unless the answer has no other words.
     new_words = (answer_words - question_words) or answer_words
     # A speaker's name is scored separately: it is in most memories of that speaker.
-    question_words -= {stem for name in owner.names for stem in words(name)}
+    question_words -= owner.name_stems
     lexicon = owner.lexicon
     dates = dates_in(question.answer)
     near = [closeness(dates, memory.time) for memory in owner.memories] if dates else [0.0] * len(owner.texts)

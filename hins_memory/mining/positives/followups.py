@@ -125,8 +125,7 @@ def _repeated(
 ) -> Iterator[tuple[ResolvedRetrieval, ResolvedRetrieval]]:
     import numpy as np
 
-    names = {stem for name in owner.names for stem in words(name)}
-    similar = [pair for pair in pairs if _same_words(pair[0].key, pair[1].key, names)]
+    similar = [pair for pair in pairs if _same_words(pair[0].key, pair[1].key, owner.name_stems)]
     if not similar:
         return
     ends = [encoder.encode([pair[end].retrieval.query for pair in similar], role="query") for end in (0, 1)]
@@ -134,7 +133,7 @@ def _repeated(
     yield from (pair for pair, same in zip(similar, near.tolist(), strict=True) if same)
 
 
-def _same_words(one: str, other: str, names: set[str]) -> bool:
+def _same_words(one: str, other: str, names: frozenset[str]) -> bool:
     """Return whether two queries share most words: "what did Ann paint" is not a repetition of "what did Bo paint"."""
     first, second = set(words(one)), set(words(other))
     if first & names != second & names:
