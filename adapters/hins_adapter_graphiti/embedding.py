@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from graphiti_core.embedder.client import EmbedderClient
 
-from hins_memory.sdk import EncoderEmbedder
+from hins_memory.sdk import EncoderEmbedder, finish
 
 if TYPE_CHECKING:
     from hins_memory.sdk import Binding
 
-__all__ = ["HinsEmbedder", "ServingEmbedder", "asking", "embed_with", "finish"]
+__all__ = ["HinsEmbedder", "ServingEmbedder", "asking", "embed_with"]
 
 #: Whether a search runs, whose text is a query; Graphiti's embedders are not told.
 asking: ContextVar[bool] = ContextVar("hins_graphiti_asking", default=False)
@@ -79,10 +77,4 @@ def embed_with(embedder: Any, texts: Sequence[str]) -> list[list[float]]:
         except NotImplementedError:
             return [await embedder.create([text]) for text in texts]
 
-    return list(finish(embed)) if texts else []
-
-
-def finish(call: Callable[[], Any]) -> Any:
-    """Return what a coroutine function returns, in an event loop of its own: the caller's may be waiting for this."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(call())).result()
+    return finish(embed) if texts else []

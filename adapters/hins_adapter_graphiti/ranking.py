@@ -10,8 +10,7 @@ from graphiti_core.search.search_config import DEFAULT_SEARCH_LIMIT
 from graphiti_core.search.search_filters import SearchFilters
 from graphiti_core.search.search_utils import DEFAULT_MIN_SCORE, edge_fulltext_search, rrf
 
-from hins_adapter_graphiti.embedding import finish
-from hins_memory.sdk import ReplayedRanking
+from hins_memory.sdk import ReplayedRanking, finish
 
 if TYPE_CHECKING:
     from hins_memory.sdk.ranking import Found

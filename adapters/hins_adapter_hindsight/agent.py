@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +11,7 @@ from hins_adapter_hindsight.embedding import HinsEmbeddings, ServingEmbeddings
 from hins_adapter_hindsight.extension import HinsExtension, in_front_of, scope_of
 from hins_memory.errors import AgentError
 from hins_memory.registry.loader import TextEncoder
-from hins_memory.sdk import AttachOptions, ObjectAgent, OwnEncoder, TrackedIndex, UnlistedIndex
+from hins_memory.sdk import AttachOptions, ObjectAgent, OwnEncoder, TrackedIndex, UnlistedIndex, finish
 
 __all__ = ["HindsightAgent"]
 
@@ -94,7 +92,6 @@ class _Context:
 
 
 def _embed(embeddings: Any, texts: Sequence[str]) -> list[list[float]]:
-    """Return what an engine's embeddings give, in an event loop of its own: the caller's may be waiting for this."""
-    with ThreadPoolExecutor(1) as pool:
-        vectors: list[list[float]] = pool.submit(asyncio.run, embeddings.encode_documents(list(texts))).result()
-        return vectors
+    """Return what an engine's embeddings give."""
+    vectors: list[list[float]] = finish(lambda: embeddings.encode_documents(list(texts)))
+    return vectors

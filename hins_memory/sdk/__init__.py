@@ -17,6 +17,7 @@ from hins_memory.sdk.attachment import (
     checked_async,
     super_of,
 )
+from hins_memory.sdk.awaiting import finish
 from hins_memory.sdk.binding_agent import Binding
 from hins_memory.sdk.captures import join_capture, leave_capture
 from hins_memory.sdk.chroma_rows import ChromaRows
@@ -86,6 +87,7 @@ __all__ = [
     "check_stock",
     "checked_async",
     "chunks_of",
+    "finish",
     "first_encoder",
     "join_capture",
     "keep_places",
