@@ -242,7 +242,7 @@ def test_a_browser_shows_it_in_light_dark_and_narrow_and_by_keyboard(settings: S
             WebDriverWait(browser, 60).until(lambda one: one.execute_script("return document.readyState") == "complete")
         said = browser.find_element(By.XPATH, "//section[@aria-labelledby='change']//p[@role='status']").text
         assert said.startswith("Rollback: ")
-        browser.get(url + "/metrics")
-        assert 'hins_requests_total{route="/"' in browser.find_element(By.TAG_NAME, "body").text
         # Nothing of the page was refused by its own policy.
         assert browser.get_log("browser") == []
+        browser.get(url + "/metrics")
+        assert 'hins_requests_total{route="/"' in browser.find_element(By.TAG_NAME, "body").text
