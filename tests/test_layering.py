@@ -2,7 +2,8 @@
 
 import ast
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -116,12 +117,18 @@ def part_of(path: Path) -> str:
     return path.relative_to(CORE).parts[0].removesuffix(".py")
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
+@cache
+def imports(path: Path) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    """Return every import in a file: each test asks the same files."""
+    return tuple(node for node in ast.walk(parsed(path)) if isinstance(node, (ast.Import, ast.ImportFrom)))
+
+
+def imported(nodes: Iterable[ast.Import | ast.ImportFrom]) -> Iterator[str]:
     """Yield every imported module; of ``from hins_memory import name`` the submodule, if it is one."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, "relative imports would hide a layer"
             if node.module == "hins_memory":
                 known = ALLOWED.keys()
@@ -141,7 +148,7 @@ def at_import(tree: ast.Module) -> Iterator[str]:
             waiting.extend(node.orelse)
             continue
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield from imported(node)
+            yield from imported([node])
         waiting.extend(ast.iter_child_nodes(node))
 
 
@@ -154,7 +161,7 @@ def test_core_modules_import_only_what_they_may(path: Path) -> None:
     part = part_of(path)
     assert part in ALLOWED, f"hins_memory/{part} is new: say in ALLOWED what it may import"
     own = {
-        name.removeprefix("hins_memory").lstrip(".").split(".")[0] for name in imported(parsed(path)) if is_core(name)
+        name.removeprefix("hins_memory").lstrip(".").split(".")[0] for name in imported(imports(path)) if is_core(name)
     }
     extra = own - ALLOWED[part] - WORDS - {part}
     assert not extra, f"{path.name} imports {sorted(extra)}, which hins_memory.{part} may not"
@@ -164,13 +171,14 @@ def is_core(name: str) -> bool:
     return name.split(".")[0] == "hins_memory"
 
 
-@pytest.mark.parametrize("path", sources(CORE), ids=lambda path: str(path.relative_to(CORE)))
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sources(CORE) if part_of(path) in STAGES],
+    ids=lambda path: str(path.relative_to(CORE)),
+)
 def test_stages_do_not_import_one_another(path: Path) -> None:
-    part = part_of(path)
-    if part in STAGES:
-        rooms = {name.split(".")[1] for name in imported(parsed(path)) if is_core(name) and "." in name}
-        assert not rooms & (STAGES - {part})
+    rooms = {name.split(".")[1] for name in imported(imports(path)) if is_core(name) and "." in name}
+    assert not rooms & (STAGES - {part_of(path)})
 
 
 def module_of(path: Path) -> str:
@@ -196,10 +204,10 @@ def test_no_files_import_one_another_in_a_circle() -> None:
 
 def files_imported(path: Path, files: Container[str]) -> Iterator[str]:
     """Yield the modules among `files` that a file imports anywhere in it."""
-    for node in ast.walk(parsed(path)):
+    for node in imports(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in files)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif node.module:
             names = ((f"{node.module}.{alias.name}", node.module) for alias in node.names)
             yield from (name for both in names if (name := next((one for one in both if one in files), "")))
 
@@ -225,7 +233,7 @@ def test_the_allowed_edges_have_no_cycle_and_no_dead_entry() -> None:
 
 @pytest.mark.parametrize("path", sources(CORE), ids=lambda path: str(path.relative_to(CORE)))
 def test_the_core_imports_no_agent_framework(path: Path) -> None:
-    found = {name.split(".")[0] for name in imported(parsed(path))} & FRAMEWORKS
+    found = {name.split(".")[0] for name in imported(imports(path))} & FRAMEWORKS
     if path == CORE / "__init__.py":
         # For type checkers only; at run time the names are imported when they are used.
         assert not FRAMEWORKS & {name.split(".")[0] for name in at_import(parsed(path))}
@@ -244,13 +252,13 @@ def test_heavy_packages_are_imported_in_functions(path: Path) -> None:
 
 
 def test_types_imports_the_standard_library_only() -> None:
-    found = {name.split(".")[0] for name in imported(parsed(CORE / "types.py"))}
+    found = {name.split(".")[0] for name in imported(imports(CORE / "types.py"))}
     assert found <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("path", [*sources(ROOT / "benchmarks"), *sources(ROOT / "tools")], ids=lambda path: path.name)
 def test_benchmarks_and_tools_use_the_public_packages_only(path: Path) -> None:
-    names = set(imported(parsed(path)))
+    names = set(imported(imports(path)))
     ours = {name.split(".")[0] for name in names if name.startswith("hins_")}
     assert ours <= {"hins_memory"} | FRAMEWORKS, f"{path.name} imports {sorted(ours)}"
     private = {name for name in names - {"__future__"} if any(part.startswith("_") for part in name.split("."))}
@@ -264,7 +272,7 @@ def test_what_benchmarks_share_imports_only_folders_above_it(path: Path) -> None
         return
     assert folder in BENCHMARK_FOLDERS, f"benchmarks/parts/{folder} is new: say in BENCHMARK_FOLDERS where it stands"
     above = {*BENCHMARK_FOLDERS[: BENCHMARK_FOLDERS.index(folder) + 1]}
-    names = [name.split(".") for name in imported(parsed(path))]
+    names = [name.split(".") for name in imported(imports(path))]
     assert {name[1] for name in names if name[0] == "parts"} <= above, path
     commands = {one.stem for one in (ROOT / "benchmarks").glob("*.py")}
     assert not {name[0] for name in names} & commands, f"{path.name} imports a command"
@@ -273,11 +281,11 @@ def test_what_benchmarks_share_imports_only_folders_above_it(path: Path) -> None
 @pytest.mark.parametrize("adapter", sorted(one.name for one in (ROOT / "adapters").iterdir() if one.is_dir()))
 def test_adapters_do_not_import_one_another(adapter: str) -> None:
     for path in sources(ROOT / "adapters" / adapter):
-        names = {name.split(".")[0] for name in imported(parsed(path))}
+        names = {name.split(".")[0] for name in imported(imports(path))}
         assert not {name for name in names if name.startswith("hins_adapter_")} - {adapter}, path.name
         rooms = {[*name.split("."), ""][1] for name in names_of_core(path)}
         assert rooms <= FOR_ADAPTERS, f"{path.name} imports {sorted(rooms - FOR_ADAPTERS)} of the core"
 
 
 def names_of_core(path: Path) -> list[str]:
-    return [name for name in imported(parsed(path)) if is_core(name)]
+    return [name for name in imported(imports(path)) if is_core(name)]
