@@ -8,8 +8,9 @@ embedder, the encoder on torch, and its ONNX exports. The one in 8 bits had to p
 conversations. Then the servers, each asked by 1, 8 and 64 clients that ask one text after another over a connection of
 their own: `hins serve` with torch and with ONNX, sentence-transformers behind FastAPI without batches, and
 infinity-emb where --infinity names its program, because it needs other packages than these. No text is asked twice.
-All take turns: each round asks every server in another order, and the median of the rounds counts. "ms of processor"
-is the server's own time for a request: what other processes do on the machine changes it little.
+All take turns: in the process 50 texts each; each round asks every server in another order, and the median of the
+rounds counts. "ms of processor" is the server's own time for a request: what other processes do on the machine changes
+it little.
 
 With --flips, `hins serve` alone is asked for queries and documents, of fixed versions and of the newest, while the
 newest one changes every 20 seconds; each vector is compared with what the version that answered makes of the text.
@@ -48,6 +49,8 @@ from parts.swapping.load import memory_text, percentile
 _CLIENTS, _QUICK_CLIENTS = (1, 8, 64), (1, 8)
 _SECONDS, _QUICK_SECONDS = 6.0, 0.5
 _ROUNDS, _CALLS, _QUICK_CALLS = 3, 300, 20
+# Texts that an embedder takes in a row.
+_BLOCK = 50
 # More than the vectors that an encoder keeps, so that many texts are embedded anew.
 _TEXTS, _QUICK_TEXTS = 6000, 50
 _FLIP_SECONDS, _QUICK_FLIP_SECONDS = 20.0, 1.5
@@ -92,18 +95,21 @@ def _embedders(folders: dict[str, Path]) -> dict[str, _Embed]:
 
 
 def _in_process(embedders: dict[str, _Embed], calls: int, text: Callable[[], str]) -> list[dict[str, Any]]:
-    """Return the latency of one text at a time; the embedders take turns text by text."""
+    """Return the latency of one text at a time; the embedders take turns, `_BLOCK` texts each."""
     stage(f"{calls} texts in the process")
     wall: dict[str, list[float]] = {name: [] for name in embedders}
     cpu: dict[str, list[float]] = {name: [] for name in embedders}
-    for number in range(calls + 5):
+    for _ in range(0, calls, _BLOCK):
         for name, embed in embedders.items():
-            asked = text()
-            own, begun = time.process_time(), time.perf_counter()
-            embed(asked)
-            ended, spent = time.perf_counter() - begun, time.process_time() - own
-            # The first ones make room in memory, and choose how to compute.
-            if number >= 5:
+            # The first ones make room in memory and choose how to compute, and torch's threads still spin for the last
+            # one's work: a process has one of these embedders, not all.
+            for _ in range(5):
+                embed(text())
+            for _ in range(min(_BLOCK, calls - len(wall[name]))):
+                asked = text()
+                own, begun = time.process_time(), time.perf_counter()
+                embed(asked)
+                ended, spent = time.perf_counter() - begun, time.process_time() - own
                 wall[name].append(ended)
                 cpu[name].append(spent)
     return [

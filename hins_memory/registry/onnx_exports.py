@@ -92,7 +92,7 @@ class OnnxExports:
                 self._drop(self.path(version, one))
 
     def load(self, version: str, space: str, source: str | Path, engine: Engine) -> CachedEncoder | SidedEncoder:
-        """Load what serves an encoder, in a process that answers others meanwhile: no thread spins for work.
+        """Load what serves an encoder.
 
         Queries are embedded by the int8 export, else by that in fp32, else by torch; documents by one in fp32, of the
         encoder or of what its documents are embedded by, else by torch. So stored vectors are those of the encoder.
@@ -118,7 +118,7 @@ class OnnxExports:
             for one in dict.fromkeys((version, space)):
                 record = self.find(one, "fp32")
                 if record is not None and record.documents:
-                    return OnnxEncoder(self.path(one, "fp32"), record, spin=False)
+                    return OnnxEncoder(self.path(one, "fp32"), record)
             if engine == "onnx":
                 raise _missing(space, "documents")
             return shared_encoder(source)
@@ -130,7 +130,7 @@ class OnnxExports:
             try:
                 record = self.find(version, precision)
                 if record is not None:
-                    return OnnxEncoder(self.path(version, precision), record, spin=False)
+                    return OnnxEncoder(self.path(version, precision), record)
             except EncoderError as error:
                 if engine == "onnx":
                     raise

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxEncoder"]
 
-# Longer than between two steps of a graph, and short enough where another program has taken a core.
-_SPIN_MICROSECONDS = "200"
-
 
 class OnnxEncoder(CachedEncoder):
     """Embeds as the encoder does that was exported, by onnxruntime on the CPU.
@@ -30,19 +27,17 @@ class OnnxEncoder(CachedEncoder):
     Args:
         folder: what the export wrote.
         record: its record, checked.
-        spin: whether threads may spin for work while a text is computed, never between texts. It takes a fifth off the
-            time of a single text where nothing else wants the cores, and adds a half where something does.
 
     Raises:
         EncoderError: onnxruntime or tokenizers is not installed, or does not take the files.
     """
 
-    def __init__(self, folder: Path, record: OnnxRecord, *, spin: bool = True) -> None:
+    def __init__(self, folder: Path, record: OnnxRecord) -> None:
         super().__init__(record.version, space=record.space)
         #: what the export says of itself
         self.record = record
         try:
-            self._session, self._tokenizer = _session(folder / GRAPH_NAME, spin), _tokenizer(folder, record)
+            self._session, self._tokenizer = _session(folder / GRAPH_NAME), _tokenizer(folder, record)
         except ImportError as error:
             raise EncoderError(f"{error.name} is not installed.", 'pip install "hins-memory[onnx]"') from error
         except Exception as error:
@@ -54,17 +49,13 @@ class OnnxEncoder(CachedEncoder):
         self._turn = threading.Lock()
 
     @classmethod
-    def load(cls, folder: Path, *, spin: bool = True) -> OnnxEncoder:
+    def load(cls, folder: Path) -> OnnxEncoder:
         """Load an export.
-
-        Args:
-            folder: what the export wrote.
-            spin: see the class.
 
         Raises:
             EncoderError: it is damaged, or what it needs is not installed.
         """
-        return cls(folder, read_record(folder), spin=spin)
+        return cls(folder, read_record(folder))
 
     @property
     def dim(self) -> int:
@@ -113,18 +104,15 @@ class OnnxEncoder(CachedEncoder):
         return vectors
 
 
-def _session(graph: Path, spin: bool) -> Any:
+def _session(graph: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     # It knows no OMP_NUM_THREADS, by which users say how many cores a process may have; 0 takes all.
     threads = os.environ.get("OMP_NUM_THREADS", "")
     options.intra_op_num_threads = int(threads) if threads.isdigit() else 0
-    # A graph is some hundred steps, and a thread that sleeps in between wakes too late for most of them. Threads that
-    # spin when nothing is computed, as onnxruntime has them do, take the cores from everything else in the process.
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
-    options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Threads that spin for work, as onnxruntime has them do, take the cores from everything else in the process.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
