@@ -108,5 +108,4 @@ def test_workers_train_what_one_process_does_although_the_driver_and_a_worker_ar
     assert told[-1] == ("train", 12, 12)
     steps = [int(step) for step in (folder / "steps0").read_text().split()]
     assert steps[-6:] == list(range(7, 13))
-    assert steps.count(1) == 1, "the workers that began again, twice, continued from a checkpoint"
-    assert steps.count(3) == 2, "those of the second driver continued from the first one's"
+    assert steps.count(1) == 1, "those of the second driver, and those after a death, continued from a checkpoint"

@@ -112,10 +112,10 @@ def test_what_a_store_lacks_reaches_whoever_asks_for_the_swap(
     memory = world.open()
     fill(memory, 3)
     live = [StoreIndex(index.store, index.kind) for index in agent(memory).live_indexes()]
-    monkeypatch.setattr("hins_adapter_mem0.index.provider_of", lambda store: "elasticsearch")
+    monkeypatch.setattr("hins_adapter_mem0.index.provider_of", lambda store: "valkey")
     monkeypatch.setattr(agent(memory), "live_indexes", lambda: live)
     encoder = world.load(tiny_version.id)
-    with pytest.raises(AgentError, match=r"ends after 10,000"):
+    with pytest.raises(AgentError, match="lacks a complete list"):
         plan_swap(agent(memory), encoder, Registry(world.settings))
     with pytest.raises(SwapError, match=r"lacks a complete list.*Use qdrant, pgvector"):
         swap_agent(agent(memory), tiny_version.id, encoder, Registry(world.settings))
