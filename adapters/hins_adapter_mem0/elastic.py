@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hins_adapter_mem0.servers import ServerIndex
 from hins_memory.errors import AgentError
+from hins_memory.sdk.paging import chunks_of
 from hins_memory.sdk.retry import with_retries
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ __all__ = ["ElasticsearchIndex", "OpenSearchIndex"]
 _KEEP = "30m"
 # The most rows that one search gives.
 _MOST_ROWS = 10_000
+# The ids that one search names: no id has ten documents.
+_MOST_IDS = _MOST_ROWS // 10
 
 
 class _SearchServerIndex(ServerIndex):
@@ -92,7 +95,7 @@ class ElasticsearchIndex(_SearchServerIndex):
         """Return the stored vectors of those ids that exist."""
         self.refresh()
         found: dict[str, Sequence[float] | None] = {}
-        for some in _batches(ids):
+        for some in chunks_of(list(ids), _MOST_IDS):
             # Newer servers leave vectors out of a document's source, and give them as a field.
             answer = with_retries(
                 partial(
@@ -202,7 +205,7 @@ class OpenSearchIndex(_SearchServerIndex):
         if ids:
             self.refresh()
         found: list[Any] = []
-        for some in _batches(ids):
+        for some in chunks_of(list(ids), _MOST_IDS):
             body = {"query": {"terms": {"id": some}}, "size": _MOST_ROWS, "_source": fields}
             found += _hits(self.name, with_retries(partial(self._client.search, index=self.name, body=body)))
         return found
@@ -241,9 +244,3 @@ def _hits(name: str, answer: Mapping[str, Any]) -> list[Any]:
         raise AgentError(f"{failed} shards of {name} do not answer.", "Look at the server's health, then repeat it.")
     hits: list[Any] = answer["hits"]["hits"]
     return hits
-
-
-def _batches(ids: Sequence[str]) -> Iterator[list[str]]:
-    # A tenth of the rows that a search gives: no id has ten documents.
-    for start in range(0, len(ids), _MOST_ROWS // 10):
-        yield list(ids[start : start + _MOST_ROWS // 10])

@@ -10,6 +10,7 @@ from hins_adapter_mem0.stores import GuardedStore, provider_of
 from hins_memory.errors import AgentError
 from hins_memory.plugins.protocols import Record
 from hins_memory.sdk.dual_write import WriteTracker
+from hins_memory.sdk.paging import chunks_of
 from hins_memory.sdk.qdrant_rows import QdrantRows
 
 if TYPE_CHECKING:
@@ -82,9 +83,8 @@ class StoreIndex:
 
     def pages(self, size: int) -> Iterator[list[Record]]:
         """Yield all records, at most `size` at a time; a record present throughout is yielded once."""
-        rows = self._all()
-        for start in range(0, len(rows), size):
-            yield [self._record(row) for row in rows[start : start + size]]
+        for rows in chunks_of(self._all(), size):
+            yield [self._record(row) for row in rows]
 
     def sample(self, count: int) -> list[Record]:
         """Return at most `count` records, whichever the store lists first; every store can."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hins_adapter_mem0.servers import ServerIndex
+from hins_memory.sdk.paging import chunks_of
 from hins_memory.sdk.retry import with_retries
 
 if TYPE_CHECKING:
@@ -60,10 +61,8 @@ class PineconeIndex(ServerIndex):
 
     def delete(self, ids: Iterable[str]) -> None:
         """Delete records; ids that do not exist are ignored."""
-        keys = list(ids)
-        for start in range(0, len(keys), 1000):
-            some = keys[start : start + 1000]
-            with_retries(partial(self._index.delete, ids=some, namespace=self._namespace))
+        for some in chunks_of(list(ids), 1000):
+            with_retries(partial(self._index.delete, ids=list(some), namespace=self._namespace))
 
     def drop(self) -> None:
         """Delete the index, or all of the namespace where there is one."""
@@ -83,8 +82,7 @@ class PineconeIndex(ServerIndex):
 
     def _fetched(self, ids: Sequence[str]) -> list[Any]:
         found: list[Any] = []
-        for start in range(0, len(ids), _MOST_IDS):
-            some = list(ids[start : start + _MOST_IDS])
-            fetch = partial(self._index.fetch, ids=some, namespace=self._namespace)
+        for some in chunks_of(ids, _MOST_IDS):
+            fetch = partial(self._index.fetch, ids=list(some), namespace=self._namespace)
             found += with_retries(fetch).vectors.values()
         return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hins_adapter_mem0.servers import ServerIndex
 from hins_memory.errors import AgentError
+from hins_memory.sdk.paging import chunks_of
 from hins_memory.sdk.retry import with_retries
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from hins_memory.plugins.protocols import Record
 
 __all__ = ["WeaviateIndex"]
+
+# Ids that one request names.
+_AT_ONCE = 1000
 
 
 class WeaviateIndex(ServerIndex):
@@ -77,9 +81,8 @@ class WeaviateIndex(ServerIndex):
         """
         from weaviate.classes.query import Filter
 
-        keys = list(ids)
-        for start in range(0, len(keys), 1000):
-            where = Filter.by_id().contains_any(keys[start : start + 1000])
+        for some in chunks_of(list(ids), _AT_ONCE):
+            where = Filter.by_id().contains_any(some)
             deleted = with_retries(partial(self._collection.data.delete_many, where))
             if deleted.failed:
                 raise AgentError(f"Weaviate has not deleted {deleted.failed} records.", "Look at the server.")
@@ -91,8 +94,7 @@ class WeaviateIndex(ServerIndex):
 
     def _objects(self, ids: Sequence[str], *, vectors: bool) -> list[Any]:
         found: list[Any] = []
-        for start in range(0, len(ids), 1000):
-            some = list(ids[start : start + 1000])
+        for some in chunks_of(list(ids), _AT_ONCE):
             fetch = partial(self._collection.query.fetch_objects_by_ids, some, limit=len(some))
             found += with_retries(partial(fetch, include_vector=vectors)).objects
         return found

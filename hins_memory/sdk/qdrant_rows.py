@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.common.chunks import chunks_of
 from hins_memory.sdk.retry import with_retries
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class QdrantRows:
             scroll = partial(self.client.scroll, self.name, limit=max(size, _SCROLL), offset=offset)
             with self.guard:
                 points, offset = with_retries(partial(scroll, with_payload=True, with_vectors=False))
-            for start in range(0, len(points), size):
-                yield [self.as_record(point.id, point.payload or {}) for point in points[start : start + size]]
+            for some in chunks_of(points, size):
+                yield [self.as_record(point.id, point.payload or {}) for point in some]
             if offset is None:
                 return
 

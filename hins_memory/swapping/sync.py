@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hins_memory.common.chunks import chunks_of
 from hins_memory.errors import SwapError
 from hins_memory.plugins.protocols import same_record
 from hins_memory.types import Progress
@@ -26,7 +27,6 @@ __all__ = ["IndexReport", "IndexSync", "Progress", "compare_vectors"]
 
 logger = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
 
 # Re-encoded samples must agree this well with what is stored; batches and threads change the last bits only.
 _MIN_COSINE = 0.999
@@ -147,7 +147,7 @@ class IndexSync:
             How many vectors were checked; None when more differs than these records.
         """
         self._reconcile(ids)
-        for batch in _batches(ids, self._batch_size):
+        for batch in chunks_of(ids, self._batch_size):
             self._await_equal(batch)
         sample = next(self._source.pages(_QUICK_SAMPLE), [])
         differing = self._differing(sample)
@@ -206,7 +206,7 @@ class IndexSync:
 
     def _reconcile(self, ids: Sequence[str]) -> None:
         """Copy single records until they agree, even if they change meanwhile."""
-        for batch in _batches(ids, self._batch_size):
+        for batch in chunks_of(ids, self._batch_size):
             left = batch
             for _ in range(_TRIES):
                 records = self._source.get(left)
@@ -262,7 +262,7 @@ class IndexSync:
                     sample[place] = record.id
         differing += self._extras()
         self._reconcile(differing)
-        for batch in _batches(differing, self._batch_size):
+        for batch in chunks_of(differing, self._batch_size):
             self._await_equal(batch)
         self._equal_count()
         return sample
@@ -299,7 +299,7 @@ class IndexSync:
     def _check_vectors(self, ids: Sequence[str]) -> tuple[int, int]:
         """Return how many stored vectors were checked, and how many of them are wrong."""
         checked = wrong = 0
-        for batch in _batches(ids, self._batch_size):
+        for batch in chunks_of(ids, self._batch_size):
             with self._lock():
                 records = self._target.get(batch)
                 stored = self._target.vectors([record.id for record in records])
@@ -335,11 +335,6 @@ def compare_vectors(
         return len(records), len(records)
     # "not >=" counts NaN, which a vector of zeros or of NaN gives, as wrong
     return len(records), int((~(_cosines(found, expected) >= _MIN_COSINE)).sum())
-
-
-def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _cosines(stored: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float32]:
