@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA_REVISION", "database_errors", "open_database", "reading"]
 
 #: The newest migration under migrations/versions; a database at this revision needs no migration.
-SCHEMA_REVISION = "0006"
+SCHEMA_REVISION = "0007"
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 #: Any fixed number: it names the advisory lock that PostgreSQL holds while a migration runs.

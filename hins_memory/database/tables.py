@@ -125,7 +125,8 @@ encoder_versions = sa.Table(
 )
 
 # Which collections of which agent hold vectors of which version. state: live, shadow, previous or retired;
-# at most one live and one previous row for an agent_key.
+# at most one live and one previous row for an agent_key. A shadow also has what its swap does (`step`), and how many
+# of its records are done; null until the first is.
 agent_indexes = sa.Table(
     "agent_indexes",
     metadata,
@@ -136,6 +137,9 @@ agent_indexes = sa.Table(
     sa.Column("state", sa.String(8), nullable=False),
     sa.Column("created", sa.Float(53), nullable=False),
     sa.Column("changed", sa.Float(53), nullable=False),
+    sa.Column("step", sa.Text, nullable=True),
+    sa.Column("done", sa.BigInteger, nullable=True),
+    sa.Column("records", sa.BigInteger, nullable=True),
 )
 
 # Which version serves the searches of one scope, in the place of the common one. `scope` is its key; `version` is ""

@@ -22,7 +22,7 @@ from hins_memory.registry.scoped import ScopedVersion, ScopedVersionStore, neare
 from hins_memory.registry.versions import EncoderVersion
 from hins_memory.types import Scope, now
 
-__all__ = ["EncoderVersion", "IndexRecord", "IndexState", "Registry", "ScopedVersion", "index_suffix"]
+__all__ = ["EncoderVersion", "IndexRecord", "IndexState", "Registry", "ScopedVersion", "SwapProgress", "index_suffix"]
 
 IndexState = Literal["live", "shadow", "previous", "retired"]
 
@@ -38,6 +38,25 @@ class IndexRecord:
     version: str
     suffix: str
     state: IndexState
+
+
+@dataclass(frozen=True, slots=True)
+class SwapProgress:
+    """How far an unfinished swap was when it last said so; it may have been killed since.
+
+    Attributes:
+        agent_key: whose swap.
+        version: the version that is to serve.
+        step: what it did, e.g. "build memories" or "verify memories".
+        done: how many records are done.
+        records: how many there are.
+    """
+
+    agent_key: str
+    version: str
+    step: str
+    done: int
+    records: int
 
 
 class Registry(ScopedVersionStore):
@@ -140,6 +159,30 @@ class Registry(ScopedVersionStore):
             shadow = IndexRecord(agent_key, version, suffix, "shadow")
             if not _set_state(connection, shadow, "shadow"):
                 _insert_index(connection, shadow)
+
+    def note_progress(self, agent_key: str, suffix: str, step: str, done: int, records: int) -> None:
+        """Note how far the swap is that builds the shadow `suffix`; without that shadow, nothing happens."""
+        with self._transaction() as connection:
+            connection.execute(
+                sa.update(agent_indexes)
+                .where(
+                    agent_indexes.c.agent_key == agent_key,
+                    agent_indexes.c.suffix == suffix,
+                    agent_indexes.c.state == "shadow",
+                )
+                .values(step=step, done=done, records=records)
+            )
+
+    def swap_progress(self) -> list[SwapProgress]:
+        """Return how far the project's unfinished swaps are."""
+        columns = agent_indexes.c
+        query = (
+            sa.select(columns.agent_key, columns.version, columns.step, columns.done, columns.records)
+            .where(columns.state == "shadow", columns.step.is_not(None))
+            .order_by(columns.seq)
+        )
+        with self._snapshot() as connection:
+            return [SwapProgress(*row) for row in connection.execute(query)]
 
     def abandon_shadow(self, agent_key: str) -> None:
         """Give up an unfinished swap: its generation becomes retired. Without one, nothing happens."""
@@ -339,11 +382,11 @@ def _insert_index(connection: sa.Connection, record: IndexRecord) -> None:
 
 
 def _set_state(connection: sa.Connection, record: IndexRecord, state: str) -> bool:
-    """Set the state of one generation; return whether it exists."""
+    """Set the state of one generation; return whether it exists. How far its last swap was is forgotten."""
     this = (
         agent_indexes.c.agent_key == record.agent_key,
         agent_indexes.c.suffix == record.suffix,
         agent_indexes.c.version == record.version,
     )
-    result = connection.execute(sa.update(agent_indexes).where(*this).values(state=state, changed=now()))
+    result = connection.execute(sa.update(agent_indexes).where(*this).values(state=state, changed=now(), step=None))
     return bool(result.rowcount)

@@ -134,6 +134,12 @@ def _of_registry(registry: Registry) -> Iterator[Metric]:
     for (version, state), count in Counter((one.version, one.state) for one in registry.indexes()).items():
         indexes.add_metric([version, state], count)
     yield indexes
+    swaps = GaugeMetricFamily(
+        "hins_swap_progress", "Share of a running swap's records that its step has done.", labels=["version", "step"]
+    )
+    for swap in registry.swap_progress():
+        swaps.add_metric([swap.version, swap.step], swap.done / max(swap.records, 1))
+    yield swaps
     current = registry.current_id()
     gates = registry.get(current).manifest.gates if current else ()
     if gates:

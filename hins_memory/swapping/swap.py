@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hins_memory.common.tracing import traced
 from hins_memory.encoders.encoder import Encoder
-from hins_memory.errors import AgentError, SwapError
+from hins_memory.errors import AgentError, HinsError, SwapError
 from hins_memory.registry.registry import index_suffix
 from hins_memory.swapping.query_only import check_shared_vectors, flip_queries, shares_vectors, suffixes_in_use
 from hins_memory.swapping.sync import IndexReport, IndexSync, Progress
@@ -26,6 +26,8 @@ __all__ = ["SwapReport", "abandon_swap", "retire_agent", "rollback_agent", "swap
 logger = logging.getLogger(__name__)
 
 _DEFAULT_BATCH = 1024
+# So often is it noted how far a swap is: seconds.
+_NOTE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,8 @@ def swap_agent(
             flip_seconds = _flip_queries(agent, version_id, suffix, registry)
         else:
             suffix = _begin_shadow(agent, version_id, registry)
-            reports = _build(agent, version_id, suffix, _BuildSettings(encoder, batch_size, progress))
+            noted = _noted(registry, agent.store_id, suffix, progress)
+            reports = _build(agent, version_id, suffix, _BuildSettings(encoder, batch_size, noted))
             flip_seconds = _flip(agent, version_id, suffix, registry, partial(registry.flip, agent.store_id, suffix))
             _warn_of_idle_towers(registry)
         try:
@@ -179,7 +182,8 @@ def rollback_agent(
             if shadow is not None and shadow.suffix != previous.suffix:
                 _give_up_shadow(agent, registry)
             registry.begin_shadow(agent.store_id, previous.version, previous.suffix)
-            settings = _BuildSettings(encoder, batch_size, progress, partial(registry.changes, agent.store_id))
+            noted = _noted(registry, agent.store_id, previous.suffix, progress)
+            settings = _BuildSettings(encoder, batch_size, noted, partial(registry.changes, agent.store_id))
             reports = _build(agent, previous.version, previous.suffix, settings)
             record = partial(registry.flip, agent.store_id, previous.suffix)
             flip_seconds = _flip(agent, previous.version, previous.suffix, registry, record)
@@ -273,8 +277,26 @@ class _BuildSettings:
 
     encoder: Encoder
     batch_size: int
-    progress: Progress | None
+    progress: Progress
     changes: Callable[[], dict[str, list[str]] | None] | None = None
+
+
+def _noted(registry: Registry, agent_key: str, suffix: str, progress: Progress | None) -> Progress:
+    """Return what a build tells its progress: it is noted for other processes to show, and passed on."""
+    last_step, last_time = "", 0.0
+
+    def note(step: str, done: int, records: int) -> None:
+        nonlocal last_step, last_time
+        if step != last_step or done >= records or time.monotonic() - last_time >= _NOTE_SECONDS:
+            last_step, last_time = step, time.monotonic()
+            try:
+                registry.note_progress(agent_key, suffix, step, done, records)
+            except HinsError as error:
+                logger.warning("How far the swap of %s is could not be noted: %s", agent_key, error)
+        if progress is not None:
+            progress(step, done, records)
+
+    return note
 
 
 def _build(agent: Agent, version: str, suffix: str, build: _BuildSettings) -> tuple[IndexReport, ...]:

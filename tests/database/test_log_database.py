@@ -224,4 +224,5 @@ def test_migrations_are_part_of_the_package():
         "0004_capture_losses.py",
         "0005_scoped_versions.py",
         "0006_http_versions.py",
+        "0007_swap_progress.py",
     ]

@@ -46,6 +46,7 @@ def test_a_fall_below_the_gates_figure_is_told_and_rolled_back_once(
     registry.record_gate(version.id, {"passed": True, "ndcg": 0.6, "queries": 40})
     registry.promote(version.id)
     registry.begin_shadow("mem0/memories", version.id, "-new")
+    registry.note_progress("mem0/memories", "-new", "build memories", 1024, 4096)
     options = ServeSettings(page=PageSettings(agent="nowhere", auto_rollback=True))
     app = create_app(settings, options)
     operator = app.state.server.page.operator
@@ -74,7 +75,9 @@ def test_a_fall_below_the_gates_figure_is_told_and_rolled_back_once(
     log.write(disliked(version.id, NEW_OUTCOMES, 6000))
 
     page = TestClient(app, base_url="http://localhost")
-    assert "Recent searches went worse than the gate measured" in page.get("/").text
+    overview = page.get("/").text
+    assert "Recent searches went worse than the gate measured" in overview
+    assert "build memories" in overview
     metrics = page.get("/metrics").text
     assert f'hins_quality_below{{version="{version.id}"}} 1.0' in metrics
     assert f'hins_quality_ndcg{{value="promise",version="{version.id}"}} 0.6' in metrics
@@ -82,4 +85,5 @@ def test_a_fall_below_the_gates_figure_is_told_and_rolled_back_once(
     assert "hins_log_searches 100.0" in metrics
     assert "hins_capture_dropped 0.0" in metrics
     assert f'hins_indexes{{state="shadow",version="{version.id}"}} 1.0' in metrics
+    assert f'hins_swap_progress{{step="build memories",version="{version.id}"}} 0.25' in metrics
     assert f'hins_gate_passed{{version="{version.id}"}} 1.0' in metrics

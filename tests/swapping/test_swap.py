@@ -8,7 +8,7 @@ from small_agent import SmallAgent, SmallIndex, contents, worst_cosine
 from swap_world import fill, text_of
 from waiting import until
 
-from hins_memory.errors import AgentError, SwapError
+from hins_memory.errors import AgentError, LogError, SwapError
 from hins_memory.plugins.protocols import Agent, Index, check_agent
 from hins_memory.sdk import AgentBase
 from hins_memory.swapping import Scale, plan_swap, retire_agent, rollback_agent
@@ -44,6 +44,26 @@ def test_a_swap_re_embeds_everything_and_keeps_the_old(world):
     assert heard[0] == ("build memories", 64, 300)
     assert ("verify memories", 300, 300) in heard
     assert report.to_dict()["indexes"][0]["vectors_checked"] == 256
+
+
+def test_other_processes_see_how_far_a_swap_is_until_it_has_ended(world):
+    seen = []
+    agent = world.agent(300)
+    report = world.swap(agent, batch_size=64, progress=lambda *_: seen.extend(world.registry.swap_progress()))
+    assert report.changed
+    first, *_ = seen
+    assert (first.version, first.step, first.done, first.records) == (world.one, "build memories", 64, 300)
+    assert {one.step for one in seen} >= {"verify memories", "build entities", "verify entities"}
+    assert world.registry.swap_progress() == []
+
+
+def test_a_swap_goes_on_when_its_progress_cannot_be_noted(world, monkeypatch, caplog):
+    def refuse(*_):
+        raise LogError("The disk is full.", "Make room.")
+
+    monkeypatch.setattr(world.registry, "note_progress", refuse)
+    assert world.swap(world.agent(5)).changed
+    assert "The disk is full" in caplog.text
 
 
 def test_a_process_that_starts_later_opens_the_swapped_index(world):

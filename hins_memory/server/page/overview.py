@@ -91,6 +91,7 @@ def overview(settings: Settings, registry: Registry, stats: CaptureStats, show_t
 
 def _serving(status: Status, registry: Registry) -> tuple[Html, ...]:
     indexes = [(one.agent_key, one.version, one.state) for one in registry.indexes()]
+    swaps = [(one.agent_key, one.step, one.done, one.records) for one in registry.swap_progress()]
     log = status.log
     counts = [
         ("version that serves", status.current or "none was promoted yet; new stores begin with the starter"),
@@ -102,6 +103,8 @@ def _serving(status: Status, registry: Registry) -> tuple[Html, ...]:
     found = [table(("", "now"), counts)]
     if indexes:
         found.append(table(("agent", "version", "its index"), indexes))
+    if swaps:
+        found.append(table(("agent", "its swap does", "records done", "of"), swaps))
     if status.scoped:
         towers = [(number, one.version or "the common one") for number, one in enumerate(status.scoped, 1)]
         found.append(table(("scope", "served by"), towers))
