@@ -42,7 +42,7 @@ _OWNERS_LISTED = 50
 # The store's name in a run's folder.
 _JOURNAL = "journal.db"
 # Part of a store's identity: a store that an older miner wrote is not continued.
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class MinerRun:
         if not answered:
             return {}
         vectors = self._vectors.encode(self._encoder, [query.query for query in answered], "query")
-        near = near_rows(owner, vectors, settings)
+        near = near_rows(owner, answered, vectors, settings)
         counts = count_ranked(owner, answered, vectors, near)
         ratio = settings.ratio
         if not isinstance(ratio, Ratio):

@@ -37,7 +37,7 @@ class MineSettings:
             than 1 / share; fewer could only be held to it by an equal split.
         memory_budget: about how many bytes the miner may hold beside the log of the owner at hand, at least 16 MiB;
             it does not grow with the number of owners. An owner's vectors that would take over a quarter are a
-            float16 file, with a search index of one byte for each number in it.
+            float16 file.
         seed: of everything that is sampled.
 
     Raises:

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from hins_memory.mining import MineSettings, mine
+from hins_memory.mining.negatives import near
+from hins_memory.mining.negatives.example_builder import _distinct
 from hins_memory.mining.owner.neighbourhood import AROUND, NEAREST, candidate_rows, positions_in
 from hins_memory.mining.owner.owner import build_owner
 from hins_memory.mining.owner.topics import WINDOW, assign_topics
-from hins_memory.mining.owner.vectors import VectorFolder, _reserve, rows_of
-from hins_memory.types import Answer, Feedback, Memory, RankedMemory, Retrieval, Scope, ScopeLog, Tier
+from hins_memory.mining.owner.vectors import Neighbours, VectorFolder, _reserve, best_columns, rows_of
+from hins_memory.types import Answer, Feedback, Memory, RankedMemory, Ratio, Retrieval, Scope, ScopeLog, Tier
 
 DIM = 32
 
@@ -58,6 +60,7 @@ def big_log(count, queries=40, conversations=4, answers=False):
     return ScopeLog(scope, memories=memories, retrievals=tuple(asked), **outcome)
 
 
+RATIO = Ratio(easy=0.4, medium=0.4, hard=0.2)
 SMALL = MineSettings(guard=None, max_plausible=1.0)
 EXACT_ROWS = "hins_memory.mining.owner.vectors.EXACT_ROWS"
 
@@ -95,6 +98,86 @@ def test_what_is_near_to_a_query_is_searched_for_again_where_it_cannot_be_held(m
     assert mine([big_log(2000)], TopicVectors(), SMALL) == held
 
 
+def judged_log(count, conversations):
+    """As `big_log`, with texts that come again in every conversation, rejections, and queries of two positives."""
+    log = big_log(count, queries=count // 10, conversations=conversations)
+    shown = {one.id: [result.memory_id for result in one.results] for one in log.retrievals}
+    more = [Feedback(shown[f"r{place}"][1], "NEGATIVE", f"r{place}") for place in range(0, count // 10, 3)]
+    more += [Feedback(shown[f"r{place}"][2], "POSITIVE", f"r{place}") for place in range(0, count // 10, 4)]
+    again = [
+        replace(memory, text=f"again{row % 7} once more hello{row % 5}") if row % 6 == 0 else memory
+        for row, memory in enumerate(log.memories)
+    ]
+    return replace(log, memories=tuple(again), feedback=(*log.feedback, *more))
+
+
+def chosen(result):
+    # Of equal texts in several conversations, whose cosines are equal, any may stand.
+    return [
+        (one.positive.query, one.positive.memory_id, [(each.text, each.tier) for each in one.negatives])
+        for one in result.examples
+    ]
+
+
+@pytest.mark.parametrize("guard", [None, 0.95])
+@pytest.mark.parametrize("conversations", [2, 30])
+def test_a_short_list_gives_the_examples_of_a_full_comparison(monkeypatch, guard, conversations):
+    monkeypatch.setattr(EXACT_ROWS, 20_000)
+    # Equal texts of several tiers may be the last that is ranked, so that the ratio would differ a little.
+    options = replace(SMALL, guard=guard, max_owner_share=1.0, ratio=RATIO)
+    log = judged_log(900, conversations)
+    full = mine([log], TopicVectors(), options)
+    assert full.examples
+    monkeypatch.setattr(near, "_FULL", 100)
+    monkeypatch.setattr(near, "_NUMBERS", 20_000)
+    # Conversations of 450 are longer than what is compared of them.
+    monkeypatch.setattr("hins_memory.mining.owner.neighbourhood.AROUND", 100)
+    for length in (32, 9):
+        monkeypatch.setattr(near, "SHORT", length)
+        short = mine([log], TopicVectors(), options)
+        assert chosen(short) == chosen(full)
+        assert short.report.ranked == pytest.approx(full.report.ranked, abs=5)
+        ours, theirs = ([each.score for one in some.examples for each in one.negatives] for some in (short, full))
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_a_short_list_of_a_very_large_owner_gives_what_all_that_is_near_gives(monkeypatch):
+    log, options = judged_log(1500, 30), replace(SMALL, ratio=RATIO)
+    long = mine([log], TopicVectors(), options)
+    monkeypatch.setattr(near, "SHORT", 9)
+    monkeypatch.setattr("hins_memory.mining.owner.vectors._COSINES_SHARE", 2 * 2**30 // 5_000)
+    assert chosen(mine([log], TopicVectors(), options)) == chosen(long)
+
+
+def test_the_highest_scores_are_found_in_order():
+    scores = np.random.default_rng(0).normal(size=(7, 1003)).astype(np.float32)
+    scores[3, 40:] = -np.inf
+    for count in (1, 20, 33, 600, 2000):
+        expected = -np.sort(-scores, axis=1)[:, :count]
+        assert np.array_equal(np.take_along_axis(scores, best_columns(scores, count), axis=1), expected)
+    assert best_columns(scores[:, :5], 20).shape == (7, 5)
+
+
+def test_a_search_of_all_lists_finds_the_nearest_in_order():
+    vectors = np.random.default_rng(1).normal(size=(64, 16)).astype(np.float32)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    cosines = vectors[:9].astype(np.float32) @ vectors.astype(np.float32).T
+    assert Neighbours(vectors[:1], 1).nearest(vectors[:2].astype(np.float32), 2).tolist() == [[0, -1], [0, -1]]
+    for numbers in (100, 10_000):
+        found = Neighbours(vectors, numbers).nearest(vectors[:9].astype(np.float32), 70)
+        assert np.array_equal(found[:, :64], np.argsort(-cosines, axis=1))
+        assert (found[:, 64:] == -1).all()
+
+
+def test_of_equal_texts_the_nearest_stays_in_its_place():
+    log = big_log(10, queries=1, conversations=1)
+    texts = [
+        replace(log.memories[0], id=f"n{row}", conversation=f"c{row}", text=text) for row, text in enumerate("ABA")
+    ]
+    owner = build_owner(replace(log, memories=tuple(texts)), TopicVectors(), Counter())
+    assert _distinct(owner, [0, 1, 2], [0.9, 0.8, 0.7]) == ([0, 1], [0.9, 0.8])
+
+
 def test_a_large_owners_tiers_follow_the_rule():
     log = big_log(2000)
     stored = {memory.id: memory for memory in log.memories}
@@ -125,8 +208,6 @@ def test_the_same_seed_gives_the_same_examples_of_a_large_owner():
 @pytest.mark.slow
 def test_the_work_for_a_query_does_not_grow_with_the_owner(tmp_path, conversations):
     """Counted: vectors that the search compares, memories around a positive, pairs that joining topics compares."""
-    import faiss
-
     compared, joined = [], []
     for count in (2000, 4000, 8000):
         encoder, folder = TopicVectors(), VectorFolder(SMALL, tmp_path)
@@ -135,10 +216,9 @@ def test_the_work_for_a_query_does_not_grow_with_the_owner(tmp_path, conversatio
             assert encoder.rows == count
             assert isinstance(owner.vectors, np.memmap)
             assert owner.vectors.dtype == np.float16
-            faiss.cvar.indexIVF_stats.reset()
             queries = encoder.encode([f"topic{place} x number{place}" for place in range(50)])
             near = owner.neighbours.nearest(queries, NEAREST)
-            compared.append(faiss.cvar.indexIVF_stats.ndis / 50)
+            compared.append(owner.neighbours.compared / 50)
             assert near.shape == (50, NEAREST)
         sizes = np.bincount(owner.conversations)
         joined.append(sum((min(WINDOW, size) / 4) ** 2 * -(-size // WINDOW) for size in sizes.tolist()))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hins_memory.mining.negatives import near as near_memories
 from hins_memory.mining.negatives import pool as text_pool
 from hins_memory.mining.negatives.filters import Pair, Pairs, allowed_negatives
+from hins_memory.mining.negatives.near import Near
 from hins_memory.mining.negatives.pool import PartialExample, owner_rng
 from hins_memory.mining.negatives.ratio import TierAllocator
 from hins_memory.mining.negatives.tiers import PAPER_TIERS, tier_masks
-from hins_memory.mining.owner.neighbourhood import NEAREST, QUERIES, candidate_rows, conversation_window, positions_in
+from hins_memory.mining.owner.neighbourhood import NEAREST, conversation_windows
 from hins_memory.mining.owner.owner import OwnerMemories
+from hins_memory.mining.owner.vectors import rows_of
 from hins_memory.mining.positives.evidence import QueryEvidence
 from hins_memory.mining.settings import TOP_K, MineSettings
 from hins_memory.types import Negative, Ratio, Scope, Tier, TieredExample
@@ -24,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ExampleBuilder", "count_ranked", "near_rows"]
 
-# Scores of queries with memories are computed in parts of at most this many.
-_CELLS = 1_000_000
 # A tier with a smaller share of the memories than one in this many: only its own memories are sorted.
 _SPARSE = 8
 # The rows near to all queries may take this share of the budget before they are searched for twice.
@@ -33,33 +34,31 @@ _NEAR_SHARE = 0.125
 _ORDER = (Tier.HARD, Tier.MEDIUM, Tier.EASY)
 
 
-def near_rows(owner: OwnerMemories, vectors: NDArray[np.float32], settings: MineSettings) -> NDArray[np.int32] | None:
-    """Return the rows near to each query of a very large owner, best first, shape (queries, `NEAREST`).
+def near_rows(
+    owner: OwnerMemories, evidence: Sequence[QueryEvidence], vectors: NDArray[np.float32], settings: MineSettings
+) -> Near | None:
+    """Return the memories nearest to each query of an owner with many.
 
     Args:
         owner: the owner's memories.
+        evidence: the queries.
         vectors: the queries' vectors, shape (queries, dim).
         settings: `memory_budget` says how much may be held.
 
     Returns:
-        The rows; None for an owner that is compared in full, and where they would take too much memory.
+        The memories; None for an owner that is compared in full, and where they would take too much memory.
     """
-    import numpy as np
-
-    if owner.neighbours is None or len(vectors) * NEAREST * 4 > settings.memory_budget * _NEAR_SHARE:
+    size = len(vectors) * (TOP_K + near_memories.SHORT + 1) * 4
+    if not near_memories.has_many(owner) or size > settings.memory_budget * _NEAR_SHARE:
         return None
-    found = np.empty((len(vectors), NEAREST), dtype=np.int32)
-    for start in range(0, len(vectors), QUERIES):
-        part = slice(start, start + QUERIES)
-        found[part] = owner.neighbours.nearest(vectors[part].astype(np.float32), NEAREST)
-    return found
+    return near_memories.nearest(owner, evidence, vectors, settings)
 
 
 def count_ranked(
     owner: OwnerMemories,
     evidence: Sequence[QueryEvidence],
     vectors: NDArray[np.float32],
-    near: NDArray[np.int32] | None = None,
+    near: Near | None = None,
 ) -> Counter[Tier]:
     """Count the tiers of what the encoder ranks in its top k for each real query, relative to its best positive.
 
@@ -73,22 +72,25 @@ def count_ranked(
 
     counts: Counter[Tier] = Counter()
     asked = [place for place, one in enumerate(evidence) if one.positives]
-    step = QUERIES if owner.neighbours else max(1, _CELLS // max(1, len(owner.texts)))
+    step = near_memories.queries_at_a_time(owner)
     for start in range(0, len(asked), step):
         part = asked[start : start + step]
-        if near is None:
-            ranked = _ranked(owner, vectors[part].astype(np.float32))
-        else:
-            ranked = near[part, :TOP_K].astype(np.int64)
+        ranked = (
+            _ranked(owner, vectors[part].astype(np.float32)) if near is None else near.ranked[part].astype(np.int64)
+        )
         surest = [max(evidence[place].positives.values(), key=lambda one: one.confidence) for place in part]
-        best = [
-            next(row for row, positive in evidence[place].positives.items() if positive is sure)
-            for place, sure in zip(part, surest, strict=True)
-        ]
-        others = ranked >= 0
+        best = np.asarray(
+            [
+                next(row for row, positive in evidence[place].positives.items() if positive is sure)
+                for place, sure in zip(part, surest, strict=True)
+            ],
+            dtype=np.int64,
+        )
+        others = (ranked >= 0) & (ranked != best[:, None])
         for number, place in enumerate(part):
-            others[number] &= ~np.isin(ranked[number], list(evidence[place].positives))
-        for tier, mask in tier_masks(owner, np.asarray(best, dtype=np.int64), ranked).items():
+            if len(evidence[place].positives) > 1:
+                others[number] &= ~np.isin(ranked[number], list(evidence[place].positives))
+        for tier, mask in tier_masks(owner, best, ranked).items():
             counts[tier] += int((mask & others).sum())
     return counts
 
@@ -111,6 +113,10 @@ class _Candidates:
 
     rows: NDArray[np.int64]
     counts: NDArray[np.int64]
+
+
+# For each tier the memories that one pair's negatives are sampled from, best first: rows and cosines with the query.
+_Choice = Mapping[Tier, tuple[list[int], list[float]]]
 
 
 class ExampleBuilder:
@@ -141,12 +147,14 @@ class ExampleBuilder:
         self._rng = owner_rng(scope, settings.seed)
         self._allocator = TierAllocator(ratio, settings.negatives)
         self._repeated = len(np.unique(owner.key_codes)) < len(owner.key_codes)
+        # As many of a tier as a pair's negatives are sampled from.
+        self._wanted = max(text_pool.NEAR_POOL, settings.negatives)
 
     def examples(
         self,
         evidence: Sequence[QueryEvidence],
         vectors: NDArray[np.float32],
-        near: NDArray[np.int32] | None = None,
+        near: Near | None = None,
     ) -> Iterator[PartialExample]:
         """Yield an example for every positive, in order of the queries.
 
@@ -157,72 +165,127 @@ class ExampleBuilder:
         """
         import numpy as np
 
-        step = QUERIES if self._owner.neighbours else max(1, _CELLS // max(1, len(self._owner.texts)))
+        step = near_memories.queries_at_a_time(self._owner)
         for start in range(0, len(evidence), step):
-            part = evidence[start : start + step]
-            queries = vectors[start : start + step].astype(np.float32)
-            pairs = [(place, Pair(row, one)) for place, one in enumerate(part) for row in one.positives]
+            block = slice(start, start + step)
+            pairs = [(place, Pair(row, one)) for place, one in enumerate(evidence[block]) for row in one.positives]
             places = [place for place, _ in pairs]
+            queries = vectors[block].astype(np.float32)[places]
             # Random numbers for each pair, drawn here, so that the samples do not depend on the size of a block.
             draws = self._rng.random((len(pairs), len(_ORDER), text_pool.NEAR_POOL))
-            if self._owner.neighbours is None:
-                # Queries with several positives make the block larger, so it is split again.
-                for at in range(0, len(pairs), step):
-                    chosen = [pair for _, pair in pairs[at : at + step]]
-                    yield from self._block(self._owner, chosen, queries[places[at : at + step]], draws[at : at + step])
-                continue
-            found = self._owner.neighbours.nearest(queries, NEAREST) if near is None else near[start : start + step]
-            for number, (place, pair) in enumerate(pairs):
-                view, local_pair = self._neighbourhood(pair, found[place])
-                yield from self._block(view, [local_pair], queries[place : place + 1], draws[number : number + 1])
+            found = None
+            if near_memories.has_many(self._owner):
+                here = near.at(block) if near else self._near(evidence[block], vectors[block])
+                found = here.at(places)
+            choices = self._choices([pair for _, pair in pairs], queries, found)
+            for number, ((_, pair), choice) in enumerate(zip(pairs, choices, strict=True)):
+                yield self._partial_example(pair, choice, draws[number], queries[number])
 
-    def _neighbourhood(self, pair: Pair, near: NDArray[Any]) -> tuple[OwnerMemories, Pair]:
-        """Return the part of a very large owner that a pair is compared with, and the pair with its rows there."""
-        evidence = pair.evidence
-        rows = candidate_rows(near, conversation_window(self._owner, pair.row), evidence.positives, evidence.rejected)
-        local_pair = QueryEvidence(
-            evidence.query,
-            dict(zip(positions_in(rows, evidence.positives), evidence.positives.values(), strict=True)),
-            set(positions_in(rows, evidence.rejected)),
-            set(positions_in(rows, evidence.plausible)),
-            evidence.answered,
-        )
-        return self._owner.take(rows), Pair(positions_in(rows, [pair.row])[0], local_pair)
+    def _near(self, evidence: Sequence[QueryEvidence], vectors: NDArray[np.float32]) -> Near:
+        return near_memories.nearest(self._owner, evidence, vectors, self._settings)
 
-    def _block(
-        self, owner: OwnerMemories, pairs: list[Pair], queries: NDArray[np.float32], draws: NDArray[np.float64]
-    ) -> Iterator[PartialExample]:
+    def _choices(self, pairs: Sequence[Pair], queries: NDArray[np.float32], near: Near | None) -> Iterator[_Choice]:
+        """Yield what each pair's negatives are sampled from.
+
+        Args:
+            pairs: the pairs.
+            queries: the vectors of their queries, shape (pairs, dim).
+            near: what is near to each; None compares with all memories.
+        """
         import numpy as np
 
-        rows = np.asarray([pair.row for pair in pairs], dtype=np.int64)
-        # (pairs, n) each
-        block = Pairs(pairs, queries @ owner.vectors.T, owner.vectors[rows] @ owner.vectors.T)
-        allowed = allowed_negatives(owner, block, self._settings)
+        owner = self._owner
+        if near is None:
+            step = near_memories.queries_at_a_time(owner)
+            # Queries with several positives make the block larger, so it is split again.
+            for at in range(0, len(pairs), step):
+                part = slice(at, at + step)
+                yield from self._block(near_memories.compare(owner, pairs[part], queries[part], None))[0]
+            return
+        # A tier that reaches beyond what of the conversation is compared has no bound.
+        whole = conversation_windows(owner, np.asarray([pair.row for pair in pairs], dtype=np.int64))[2]
+        short = np.flatnonzero(whole).tolist()
+        known = dict(zip(short, self._among(pairs, queries, short, near.rows[short], near.bounds), strict=True))
+        unsure = [place for place in range(len(pairs)) if known.get(place) is None]
+        if unsure and owner.neighbours:
+            more = owner.neighbours.nearest(queries[unsure], NEAREST)
+            known |= zip(unsure, self._among(pairs, queries, unsure, more, None), strict=True)
+        elif unsure:
+            known |= zip(unsure, self._choices([pairs[place] for place in unsure], queries[unsure], None), strict=True)
+        for place in range(len(pairs)):
+            choice = known[place]
+            assert choice is not None
+            yield choice
+
+    def _among(
+        self,
+        pairs: Sequence[Pair],
+        queries: NDArray[np.float32],
+        places: Sequence[int],
+        near: NDArray[np.integer],
+        bounds: NDArray[np.float32] | None,
+    ) -> Iterator[_Choice | None]:
+        """Yield what some pairs' negatives are sampled from, among the rows near to each, its conversation and others.
+
+        Args:
+            pairs: all pairs.
+            queries: the vectors of their queries, shape (pairs, dim).
+            places: which pairs.
+            near: the rows near to each of these, shape (len(places), any).
+            bounds: what no other row's cosine is above, for all pairs; None takes what there is.
+
+        Yields:
+            The choice; None where other rows might belong into it.
+        """
+        import numpy as np
+
+        chosen = [pairs[place] for place in places]
+        for part in near_memories.parts(self._owner, chosen, near.shape[1]):
+            rows = near_memories.compared_rows(self._owner, chosen[part], near[part])
+            block = near_memories.compare(self._owner, chosen[part], queries[places[part]], rows)
+            choices, least = self._block(block)
+            if bounds is None:
+                yield from choices
+                continue
+            least_other = bounds[places[part]]
+            sure = ((least > least_other) | np.isneginf(least_other)).tolist()
+            yield from (choice if enough else None for choice, enough in zip(choices, sure, strict=True))
+
+    def _block(self, block: Pairs) -> tuple[list[_Choice], NDArray[np.float32]]:
+        """Return what the negatives of pairs are sampled from, and the last easy one's cosine, shape (pairs,)."""
+        import numpy as np
+
+        owner, wanted = self._owner, self._wanted
+        rows = np.asarray([pair.row for pair in block.pairs], dtype=np.int64)
         key = block.scores.copy()
-        for place, pair in enumerate(pairs):
-            # Rejected memories come first.
-            key[place, list(pair.evidence.rejected)] += 4.0
-        count = 4 * (text_pool.NEAR_POOL + self._settings.negatives)
-        masks = tier_masks(owner, rows)
-        nearest = {tier: _nearest(key, masks[tier] & allowed, count) for tier in _ORDER}
-        for place, pair in enumerate(pairs):
-            candidates = {}
-            for tier, found in nearest.items():
-                tier_rows = found.rows[place, : found.counts[place]].tolist()
-                candidates[tier] = _distinct(owner, tier_rows) if self._repeated else tier_rows
-            yield self._partial_example(owner, pair, candidates, block.scores[place], draws[place], queries[place])
+        for place, pair in enumerate(block.pairs):
+            if pair.evidence.rejected:
+                # Rejected memories come first.
+                key[place, block.columns(place, pair.evidence.rejected)] += 4.0
+        allowed = allowed_negatives(owner, block, self._settings)
+        masks = tier_masks(owner, rows, block.rows)
+        # Of equal texts one is kept, so that more are looked at where there are any.
+        count = 4 * (text_pool.NEAR_POOL + self._settings.negatives) if self._repeated else wanted
+        choices: list[dict[Tier, tuple[list[int], list[float]]]] = [{} for _ in block.pairs]
+        least = np.full(len(rows), -np.inf, dtype=np.float32)
+        for tier in _ORDER:
+            found = _nearest(key, masks[tier] & allowed, count)
+            places = found.rows if block.rows is None else np.take_along_axis(block.rows, found.rows, axis=1)
+            cosines = np.take_along_axis(block.scores, found.rows, axis=1).tolist()
+            for place, (real, its) in enumerate(zip(found.counts.tolist(), places.tolist(), strict=True)):
+                chosen, values = its[:real], cosines[place][:real]
+                if self._repeated:
+                    chosen, values = _distinct(owner, chosen, values)
+                choices[place][tier] = chosen[:wanted], values[:wanted]
+                if tier is Tier.EASY and len(chosen) >= wanted:
+                    least[place] = values[wanted - 1]
+        return list(choices), least
 
     def _partial_example(
-        self,
-        owner: OwnerMemories,
-        pair: Pair,
-        candidates: dict[Tier, list[int]],
-        scores: NDArray[np.float32],
-        draws: NDArray[np.float64],
-        query: NDArray[np.float32],
+        self, pair: Pair, choice: _Choice, draws: NDArray[np.float64], query: NDArray[np.float32]
     ) -> PartialExample:
-        settings = self._settings
-        available = {tier: len(candidates[tier]) for tier in PAPER_TIERS}
+        settings, owner = self._settings, self._owner
+        available = {tier: len(choice[tier][0]) for tier in PAPER_TIERS}
         if self._outside:
             # Easy negatives that the owner's own conversations do not have come from outside.
             available[Tier.EASY] = max(available[Tier.EASY], settings.negatives)
@@ -231,14 +294,20 @@ class ExampleBuilder:
         for number, tier in enumerate(_ORDER):
             if not dealt[tier]:
                 continue
-            pool = candidates[tier][: max(text_pool.NEAR_POOL, dealt[tier])]
-            for row in _sample(pool, dealt[tier], draws[number]):
-                negatives.append(Negative(owner.memories[row].id, owner.texts[row], tier, float(scores[row])))
+            rows, scores = choice[tier]
+            most = min(len(rows), max(text_pool.NEAR_POOL, dealt[tier]))
+            for place in _sample(most, dealt[tier], draws[number]):
+                row = rows[place]
+                negatives.append(Negative(owner.memories[row].id, owner.texts[row], tier, scores[place]))
         conversation = owner.memories[pair.row].conversation
         positive = pair.evidence.positives[pair.row]
         example = TieredExample(self._scope, conversation, positive, tuple(negatives))
         missing = sum(dealt.values()) - len(negatives)
-        return PartialExample(example, missing, query, owner.vectors[pair.row]) if missing else PartialExample(example)
+        if not missing:
+            return PartialExample(example)
+        import numpy as np
+
+        return PartialExample(example, missing, query, rows_of(owner.vectors, np.asarray([pair.row]))[0])
 
 
 def _nearest(keys: NDArray[np.float32], real: NDArray[np.bool_], count: int) -> _Candidates:
@@ -261,13 +330,16 @@ def _nearest(keys: NDArray[np.float32], real: NDArray[np.bool_], count: int) -> 
     return _Candidates(np.take_along_axis(part, order, axis=1), np.minimum(counts, count))
 
 
-def _distinct(owner: OwnerMemories, rows: list[int]) -> list[int]:
-    """Return the rows in order, each text once."""
-    return list({owner.keys[row]: row for row in reversed(rows)}.values())[::-1]
+def _distinct(owner: OwnerMemories, rows: list[int], scores: list[float]) -> tuple[list[int], list[float]]:
+    """Return the rows in order, each text once, with their scores."""
+    first: dict[str, tuple[int, float]] = {}
+    for row, score in zip(rows, scores, strict=True):
+        first.setdefault(owner.keys[row], (row, score))
+    return [row for row, _ in first.values()], [score for _, score in first.values()]
 
 
-def _sample(pool: list[int], count: int, draws: NDArray[np.float64]) -> list[int]:
-    """Return up to `count` entries of the pool, in the pool's order, by random numbers, one an entry."""
-    if count >= len(pool):
-        return pool
-    return [pool[place] for place in sorted(draws[: len(pool)].argsort()[:count].tolist())]
+def _sample(size: int, count: int, draws: NDArray[np.float64]) -> list[int] | range:
+    """Return up to `count` of the places below `size`, in order, by random numbers, one a place."""
+    if count >= size:
+        return range(size)
+    return sorted(draws[:size].argsort()[:count].tolist())

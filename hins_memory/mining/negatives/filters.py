@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hins_memory.mining.owner.owner import OwnerMemories
 from hins_memory.mining.owner.text import words
+from hins_memory.mining.owner.vectors import rows_of
 from hins_memory.mining.positives.evidence import QueryEvidence
 from hins_memory.mining.settings import MineSettings
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["RESTATED_WORDS", "Pair", "Pairs", "allowed_negatives", "guard_limit", "restating"]
+__all__ = ["RESTATED_WORDS", "Pair", "Pairs", "allowed_negatives", "guard_limit", "is_guarded", "restating"]
 
 #: A memory of the same speaker that is near to the positive and has this share of its rare words, of the shorter one,
 #: is taken for the same fact restated, say later in other words.
@@ -34,14 +35,32 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Some pairs of an owner, and their cosines with all of its rows.
+    """Some pairs of an owner, and their cosines with all of its rows, or with k rows for each pair.
 
-    `scores` are the queries', `similarity` the positives', each of shape (len(pairs), n).
+    `scores` are the queries', `similarity` the positives', each of shape (len(pairs), k). `rows`, of the same shape,
+    says which rows those are, each once and the positive's among them, -1 for none; None means all, in order.
+    `vectors` are theirs, of shape (len(pairs), k, dim), or (n, dim) where they are all.
     """
 
-    pairs: list[Pair]
+    pairs: Sequence[Pair]
     scores: NDArray[np.float32]
     similarity: NDArray[np.float32]
+    vectors: NDArray[np.float32]
+    rows: NDArray[np.int64] | None = None
+
+    def columns(self, place: int, rows: Collection[int]) -> list[int] | NDArray[np.bool_]:
+        """Return the columns of some of the owner's rows for a pair, as an index."""
+        import numpy as np
+
+        return list(rows) if self.rows is None else np.isin(self.rows[place], list(rows))
+
+    def row_at(self, place: int, column: int) -> int:
+        """Return which of the owner's rows a column of a pair is."""
+        return column if self.rows is None else int(self.rows[place, column])
+
+    def of(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the codes, one for each of the owner's rows, of the rows here; shape (k,) or (len(pairs), k)."""
+        return codes if self.rows is None else codes[self.rows]
 
 
 def guard_limit(positive_score: float, guard: float | None) -> float:
@@ -52,6 +71,11 @@ def guard_limit(positive_score: float, guard: float | None) -> float:
     if guard is None:
         return float("inf")
     return positive_score - (1.0 - guard) * abs(positive_score)
+
+
+def is_guarded(evidence: QueryEvidence, settings: MineSettings) -> bool:
+    """Say whether the guard holds for a query: it does where no answer tells what it may have come from."""
+    return settings.guard is not None and not (evidence.answered and settings.max_plausible < 1)
 
 
 def allowed_negatives(owner: OwnerMemories, block: Pairs, settings: MineSettings) -> NDArray[np.bool_]:
@@ -68,36 +92,42 @@ def allowed_negatives(owner: OwnerMemories, block: Pairs, settings: MineSettings
     import numpy as np
 
     rows = np.asarray([pair.row for pair in block.pairs], dtype=np.int64)
+    own = rows if block.rows is None else (block.rows == rows[:, None]).argmax(axis=1)
     limits = [
-        float("inf")
-        if pair.evidence.answered and settings.max_plausible < 1
-        else guard_limit(float(block.scores[place, pair.row]), settings.guard)
-        for place, pair in enumerate(block.pairs)
+        guard_limit(score, settings.guard) if is_guarded(pair.evidence, settings) else float("inf")
+        for pair, score in zip(block.pairs, block.scores[np.arange(len(rows)), own].tolist(), strict=True)
     ]
     allowed = block.scores < np.asarray(limits)[:, None]
     for place, pair in enumerate(block.pairs):
-        _mark(allowed[place], pair.evidence.plausible, False)
-        _mark(allowed[place], pair.evidence.rejected, True)
+        _mark(allowed, block, place, pair.evidence.plausible, False)
+        _mark(allowed, block, place, pair.evidence.rejected, True)
     # A memory that is this similar to the positive states the same fact.
     allowed &= block.similarity < settings.duplicate_similarity
-    allowed &= owner.key_codes != owner.key_codes[rows][:, None]
+    keys = block.of(owner.key_codes)
+    allowed &= keys != owner.key_codes[rows][:, None]
     for place, pair in enumerate(block.pairs):
+        if len(pair.evidence.positives) == 1:
+            # It has its own text.
+            continue
         for other in pair.evidence.positives:
             if other != pair.row:
-                near = owner.vectors @ owner.vectors[other] >= settings.duplicate_similarity
-                allowed[place] &= ~near & (owner.key_codes != owner.key_codes[other])
-        _mark(allowed[place], pair.evidence.positives, False)
-    same = owner.speaker_codes == owner.speaker_codes[rows][:, None]
+                vectors, texts = (block.vectors, keys) if block.rows is None else (block.vectors[place], keys[place])
+                near = vectors @ rows_of(owner.vectors, np.asarray([other]))[0] >= settings.duplicate_similarity
+                allowed[place] &= ~near & (texts != owner.key_codes[other])
+        _mark(allowed, block, place, pair.evidence.positives, False)
+    if block.rows is not None:
+        allowed &= block.rows >= 0
+    same = block.of(owner.speaker_codes) == owner.speaker_codes[rows][:, None]
     near = allowed & same & (block.similarity >= _RESTATED_COSINE)
     for place in np.flatnonzero(near.any(axis=1)).tolist():
-        again = np.flatnonzero(near[place]).tolist()
-        _mark(allowed[place], restating(owner, block.pairs[place].row, again), False)
+        again = [block.row_at(place, column) for column in np.flatnonzero(near[place]).tolist()]
+        _mark(allowed, block, place, restating(owner, block.pairs[place].row, again), False)
     return np.asarray(allowed, dtype=np.bool_)
 
 
-def _mark(mask: NDArray[np.bool_], rows: Iterable[int], value: bool) -> None:
-    if places := list(rows):
-        mask[places] = value
+def _mark(allowed: NDArray[np.bool_], block: Pairs, place: int, rows: Collection[int], value: bool) -> None:
+    if rows:
+        allowed[place, block.columns(place, rows)] = value
 
 
 def restating(owner: OwnerMemories, positive: int, near: Sequence[int]) -> list[int]:

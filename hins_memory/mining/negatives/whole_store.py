@@ -126,7 +126,7 @@ def _allowed(
     positives = np.asarray(list(query.positives), dtype=np.int64)
     # (pairs, n) each
     everyone: Sequence[NDArray[np.float32]] = [scores] * len(pairs)
-    block = Pairs(pairs, np.stack(everyone), owner.vectors[positives] @ owner.vectors.T)
+    block = Pairs(pairs, np.stack(everyone), owner.vectors[positives] @ owner.vectors.T, owner.vectors)
     return np.flatnonzero(allowed_negatives(owner, block, settings).all(axis=0))
 
 

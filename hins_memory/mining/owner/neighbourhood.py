@@ -15,23 +15,46 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["AROUND", "NEAREST", "QUERIES", "candidate_rows", "conversation_window", "positions_in"]
+__all__ = [
+    "AROUND",
+    "NEAREST",
+    "QUERIES",
+    "candidate_rows",
+    "conversation_window",
+    "conversation_windows",
+    "positions_in",
+]
 
 #: At most this many nearest memories are compared.
 NEAREST = 500
 #: At most this many before and after the positive in its conversation are compared.
 AROUND = 1_000
 #: At most this many queries are searched at a time.
-QUERIES = 512
+QUERIES = 2_048
+
+
+def conversation_windows(
+    owner: OwnerMemories, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return where the rows around each of some rows in its conversation begin and end, and whether they are all of it.
+
+    Shape (len(rows),) each; the end is not among them.
+    """
+    import numpy as np
+
+    # Rows are in order of conversation, and so are the codes.
+    codes = owner.conversations[rows]
+    starts, ends = (np.searchsorted(owner.conversations, codes + more) for more in (0, 1))
+    first, last = np.maximum(starts, rows - AROUND), np.minimum(ends, rows + AROUND + 1)
+    return first, last, (first == starts) & (last == ends)
 
 
 def conversation_window(owner: OwnerMemories, row: int) -> NDArray[np.int64]:
     """Return the rows of the same conversation before and after a row, ascending."""
     import numpy as np
 
-    # Rows are in order of conversation, and so are the codes.
-    start, end = np.searchsorted(owner.conversations, owner.conversations[row] + np.asarray([0, 1])).tolist()
-    return np.arange(max(start, row - AROUND), min(end, row + AROUND + 1), dtype=np.int64)
+    first, last, _ = conversation_windows(owner, np.asarray([row]))
+    return np.arange(first[0], last[0], dtype=np.int64)
 
 
 def candidate_rows(*parts: NDArray[np.int64] | Iterable[int]) -> NDArray[np.int64]:
