@@ -263,6 +263,22 @@ def test_segments_are_those_of_scikit_learn():
         assert (np.diff(ours) != 0).tolist() == (np.diff(theirs) != 0).tolist()
 
 
+def test_joined_segments_are_those_of_scipy():
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    from hins_memory.mining.owner.topics import _JOIN_DISTANCE, _cut
+
+    for count, dim, seed in ((3, 2, 0), (7, 4, 1), (40, 6, 2), (300, 3, 3)):
+        vectors = np.random.default_rng(seed).normal(size=(count, dim))
+        vectors[count // 2] = vectors[0]
+        tree = linkage(vectors, method="average", metric="cosine")
+        ours, theirs = _cut(tree), fcluster(tree, _JOIN_DISTANCE, criterion="distance")
+        assert 1 < len(set(theirs)) < count
+        pairs = set(zip(ours.tolist(), theirs.tolist(), strict=True))
+        assert len(pairs) == len(set(ours.tolist())) == len(set(theirs.tolist()))
+        assert ours.min() == 0
+
+
 def test_vectors_that_do_not_fit_into_the_budget_go_into_a_file(tmp_path):
     options = MineSettings(memory_budget=16 * 2**20)
     texts = [f"topic{row} number{row}" for row in range(300)]

@@ -32,6 +32,8 @@ SHORT = 32
 _FULL = 1_000
 # Scores of queries with memories are computed in parts of at most this many.
 _CELLS = 1_000_000
+# Where only the nearest are kept of them, in parts of at most this many.
+_SEARCHED = 2_000_000
 # Vectors are gathered for pairs in parts of at most this many numbers.
 _NUMBERS = 2_000_000
 # The same cosine, computed in other parts, may differ by this much.
@@ -112,7 +114,7 @@ def _cosines(
     if owner.neighbours:
         yield from owner.neighbours.cosines(vectors)
         return
-    step = queries_at_a_time(owner)
+    step = max(1, _SEARCHED // len(owner.texts))
     for start in range(0, len(vectors), step):
         yield slice(start, start + step), vectors[start : start + step] @ owner.vectors.T, lambda columns: columns
 

@@ -69,7 +69,7 @@ class TierAllocator:
     """
 
     def __init__(self, ratio: Ratio, negatives: int) -> None:
-        self._ratio = ratio
+        self._shares = {tier: ratio.share(tier) for tier in PAPER_TIERS}
         self._negatives = negatives
         self._owed = dict.fromkeys(PAPER_TIERS, 0.0)
 
@@ -81,16 +81,16 @@ class TierAllocator:
         """
         for tier in PAPER_TIERS:
             # Bounded: a tier that is missing for long must not flood the queries after it.
-            owed = self._owed[tier] + self._ratio.share(tier) * self._negatives
+            owed = self._owed[tier] + self._shares[tier] * self._negatives
             self._owed[tier] = min(max(owed, -self._negatives), self._negatives)
         dealt = dict.fromkeys(PAPER_TIERS, 0)
         for _ in range(self._negatives):
             open_tiers = [tier for tier in PAPER_TIERS if dealt[tier] < available.get(tier, 0)]
             # A tier of share zero is dealt only where the others have run out.
-            wanted = [tier for tier in open_tiers if self._ratio.share(tier) > 0] or open_tiers
+            wanted = [tier for tier in open_tiers if self._shares[tier] > 0] or open_tiers
             if not wanted:
                 break
-            tier = max(wanted, key=lambda candidate: self._owed[candidate])
+            tier = max(wanted, key=self._owed.__getitem__)
             dealt[tier] += 1
             self._owed[tier] -= 1.0
         return dealt

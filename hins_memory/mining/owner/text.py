@@ -66,9 +66,11 @@ def _stem(word: str) -> str:
 
 def words(text: str) -> list[str]:
     """Return the stems of the content words of a text, in order; numbers are words."""
+    plain = normalized(text)
+    if plain.isascii():
+        return [_stem(word) for word in _WORD.findall(plain) if word not in _STOPWORDS]
     found: list[str] = []
-    for match in _WORD.finditer(normalized(text)):
-        word = match.group()
+    for word in _WORD.findall(plain):
         if not word.isascii() and _UNSPACED.search(word):
             found.extend(word)
         elif word not in _STOPWORDS:
