@@ -90,8 +90,9 @@ def _ours(plan: Plan, data: Path | None, budget: int) -> dict[str, Any]:
     reports = []
     with tempfile.TemporaryDirectory() as folder:
         # What a first call imports is not counted, as it is not of the peer.
-        few = synthetic_logs(chats(None), Plan(_FIRST, users=1), WordVectors())
-        mine_to_parquet(few, cast(Encoder, WordVectors()), Path(folder) / "first.parquet", settings)
+        few = synthetic_logs(chats(None), Plan(_FIRST, users=1), model)
+        mine_to_parquet(few, cast(Encoder, model), Path(folder) / "first.parquet", settings)
+        model.seconds = 0.0
 
         def work() -> None:
             target = Path(folder) / "examples.parquet"
