@@ -16,9 +16,12 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy
+from object_store import s3
 from store_world import SERVERS, StoreWorld
 
 from hins_memory.config import Settings
+
+__all__ = ["s3"]
 
 _numbers = itertools.count()
 

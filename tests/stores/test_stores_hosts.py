@@ -1,7 +1,8 @@
-"""Two hosts, one database, one store of versions: a swap reaches the other host, which has no copy of the version."""
+"""Two hosts, one database, one bucket of versions: a swap reaches the other host, which has no copy of the version."""
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from typing import Any
@@ -19,10 +20,15 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def settings(postgresql_server: str, tmp_path: Any, settings: Any) -> Any:
-    """A project whose log is in PostgreSQL and whose versions are in a store."""
-    url = postgresql_schema(postgresql_server, "hosts")
-    return replace(settings, log_url=url, store=f"file://{tmp_path / 'versions'}")
+def settings(postgresql_server: str, s3: str, settings: Any) -> Any:
+    """A project whose log is in PostgreSQL and whose versions are in a bucket."""
+    return replace(settings, log_url=postgresql_schema(postgresql_server, "hosts"), store=s3)
+
+
+def work_there(channel: Any, environment: dict[str, str], *arguments: Any) -> None:
+    """Work on another host, which has the variables that a client of S3 reads."""
+    os.environ.update(environment)
+    work(channel, *arguments)
 
 
 @pytest.mark.parametrize("world", ["pgvector"], indirect=True)
@@ -30,7 +36,8 @@ def test_a_version_made_on_one_host_serves_on_the_other_at_once(world: Any, tiny
     memory = world.open()
     fill(memory, 12)
     other = replace(world, settings=replace(world.settings, home=tmp_path / "other"))
-    with children(Child(work, other, "bob")) as (worker,):
+    variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    with children(Child(work_there, variables, other, "bob")) as (worker,):
         assert worker.read() == agent(memory).encoder_version
         swap_agent(
             agent(memory), tiny_version.id, world.load(tiny_version.id), Registry(world.settings), batch_size=BATCH
