@@ -32,11 +32,12 @@ os.environ["HINS_BASE"] = "stock"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tests run many small batches: more threads than this only wait for one another. A worker of pytest-xdist has a core.
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
-# Every HTTP client reads the certificates that it trusts: 140 are 20 ms, and no test leaves the loopback.
+# Every HTTP client reads the certificates that it trusts: 140 are 20 ms, and no test leaves the loopback. A machine's
+# own variable would name as many.
 _CERTIFICATE = Path(_SCRATCH.name) / "certificate.pem"
 _FIRST, _END, _ = certifi.contents().partition("-----END CERTIFICATE-----\n")
 _CERTIFICATE.write_text(_FIRST[_FIRST.index("-----BEGIN") :] + _END)
-os.environ.setdefault("SSL_CERT_FILE", str(_CERTIFICATE))
+os.environ["SSL_CERT_FILE"] = str(_CERTIFICATE)
 for _name in (
     "HINS_PROJECT",
     "HINS_CONFIG",
@@ -47,6 +48,9 @@ for _name in (
     "OPENAI_BASE_URL",
 ):
     os.environ.pop(_name, None)
+
+# What the collection of tests imports makes a million objects, none of them garbage: looking at them is a fifth of it.
+gc.disable()
 
 import pytest  # noqa: E402
 from hypothesis import HealthCheck  # noqa: E402
@@ -76,22 +80,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
 
 
-#: What training imports last of all.
-_TRAINER = "transformers.trainer"
-_frozen = False
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Collect garbage from now on, but never look at what is imported already."""
+    gc.freeze()
+    gc.enable()
+
+
+#: how many modules there were when objects were last kept out of garbage collections
+_modules = 0
 
 
 def pytest_runtest_logfinish() -> None:
-    """Once what training needs is imported, keep its million objects out of every later garbage collection.
+    """Once tests have imported more, keep that too out of every later garbage collection.
 
     Every training collects several times; each collection would take half a second of looking at modules.
     """
-    global _frozen
-    # gc.get_freeze_count() would count the million after each of the 4,800 tests: 80 ms.
-    if not _frozen and _TRAINER in sys.modules:
+    global _modules
+    if len(sys.modules) > _modules + 100:
         gc.collect()
         gc.freeze()
-        _frozen = True
+        _modules = len(sys.modules)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -156,7 +165,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sentence-transformers folder with random weights and 32 dimensions: a bag of words, more or less."""
     from hins_memory.testing import random_encoder
 
-    return random_encoder(tmp_path_factory.mktemp("tiny") / "encoder")
+    return random_encoder(tmp_path_factory.mktemp("tiny") / "encoder", words=6000)
 
 
 @pytest.fixture(scope="session")

