@@ -111,10 +111,12 @@ def _scratch_folder() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _few_skills() -> Iterator[None]:
-    """Where all memory skills are meant, two are taken: a gate would embed 5,000 texts for them in every test."""
+def _few_texts() -> Iterator[None]:
+    """A gate would embed 5,000 texts in every test, and a training more."""
+    from few_texts import take_few
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hins_memory.evaluation.skills.skill_names", lambda: ("preference", "update"))
+        take_few(patch)
         yield
 
 

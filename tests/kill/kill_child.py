@@ -45,8 +45,11 @@ def arm(moment):
 
 def stage(channel, home, name, moment):
     """Run one stage of the loop and be killed at a moment of it."""
+    import pytest
+    from few_texts import take_few
     from kill_world import make_pipeline
 
+    take_few(pytest.MonkeyPatch())
     pipeline = make_pipeline(home)
     arm(moment)
     if name == "mine":
