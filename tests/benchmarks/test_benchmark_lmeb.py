@@ -23,6 +23,7 @@ def tiny(tiny_folder):
     return Encoder.load(tiny_folder)
 
 
+@pytest.mark.slow
 def test_an_encoder_is_a_model_of_mteb(tiny):
     from mteb.models import EncoderProtocol
     from mteb.types import PromptType

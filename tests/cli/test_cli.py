@@ -319,14 +319,17 @@ def test_the_loop_on_a_real_mem0(
     hins: Hins, settings: Settings, shallow_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hins_memory import Memory as Mem0Memory
+    from hins_memory.registry.loader import shared_encoder
 
     monkeypatch.setenv("HINS_BASE", str(shallow_folder))
+    # Every command embeds the same texts: while it is held, the encoder keeps their vectors.
+    held = shared_encoder(shallow_folder)
     memory = Mem0Memory(embedder="hins", settings=settings)
     for conversation in sample(3):
         play(memory, conversation)
     memory.close()
     # What is learnt is not the point here.
-    quick = '[train]\nmode = "lora"\nmin_steps = 4\nmax_tokens = 32\n'
+    quick = '[train]\nmode = "lora"\nepochs = 0.2\nmin_steps = 4\nmax_tokens = 32\n'
     (settings.root / "hins.toml").write_text(quick, encoding="utf-8")
 
     assert hins.json("status")["log"]["conversations"] == 3
@@ -374,6 +377,7 @@ def test_the_loop_on_a_real_mem0(
     scoped = CliRunner().invoke(app, _options(settings, "run", "--owner", one.id, "--when", "1 answer", "--json"))
     assert json.loads(scoped.stdout)["schedule"]["new"]["answers"] == len(one.questions)
     assert scoped.exit_code in (0, 4), scoped.output
+    del held
 
 
 def _options(settings: Settings, *arguments: str) -> list[str]:

@@ -51,6 +51,7 @@ def _end_connections(url: str, pids: list[int]) -> None:
 
 
 @pytest.mark.parametrize("table", ["turns", "retrievals", "memories"])
+@pytest.mark.slow
 def test_a_connection_that_is_lost_in_the_middle_of_a_batch_costs_nothing(tmp_path, postgresql_url, table):
     engine = open_database(postgresql_url)
     ended: list[int] = []

@@ -101,6 +101,7 @@ def test_what_is_old_goes_and_what_is_searched_or_learned_from_stays(engine, kee
     assert "text of gone-but-returned" not in texts
 
 
+@pytest.mark.slow
 def test_training_has_the_same_evidence_after_a_retention_that_keeps_outcomes(engine, tiny_folder):
     encoder, old = Encoder.load(tiny_folder), now() - 100 * DAY
     said = ["Ann plays the oboe", "Ann lives in Rome", "Ann has a dog"]

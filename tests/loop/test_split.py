@@ -75,6 +75,7 @@ def store(stock_encoder, tmp_path) -> Iterator[EvidenceStore]:
         yield store
 
 
+@pytest.mark.slow
 def test_labelled_conversations_hold_their_own_queries_over_all_of_the_owners_memories(store):
     found = {one.digest: one for one in labelled(store)}
     assert found.keys() == {conversation_digest(LOG.scope, name) for name in FACTS}

@@ -37,6 +37,7 @@ def question(encoder, text, answer):
     return Question(text, answer, joint, alone)
 
 
+@pytest.mark.slow
 def test_the_answer_comes_from_the_memory_that_says_it(stock_encoder):
     log = sailor()
     owner = build_owner(log, stock_encoder, Counter())
@@ -47,6 +48,7 @@ def test_the_answer_comes_from_the_memory_that_says_it(stock_encoder):
     assert np.all((confidence >= 0) & (confidence <= 1))
 
 
+@pytest.mark.slow
 def test_the_speaker_that_the_question_names_decides_between_twins(stock_encoder):
     scope = Scope(user="u")
     twins = memories(scope, "c", [("Ilse", "My sail is orange."), ("Bram", "My sail is orange.")])
@@ -56,6 +58,7 @@ def test_the_speaker_that_the_question_names_decides_between_twins(stock_encoder
         assert attribute(supports(owner, asked), [1 - row, row]).argmax() == row
 
 
+@pytest.mark.slow
 def test_only_speakers_whose_letters_the_question_has_are_looked_for(stock_encoder, monkeypatch):
     scope = Scope(user="u")
     said = [(f"Speaker{number:02}", f"My sail is orange {number}.") for number in range(30)]
@@ -69,6 +72,7 @@ def test_only_speakers_whose_letters_the_question_has_are_looked_for(stock_encod
     assert len([one for one in patterns if "speaker" in one]) == 1
 
 
+@pytest.mark.slow
 def test_the_date_of_the_answer_points_to_the_memory_of_that_day(stock_encoder):
     scope = Scope(user="u")
     text = "Ilse: I went sailing yesterday."
@@ -165,6 +169,7 @@ def test_what_was_stored_after_the_search_was_not_missed_by_it(stock_encoder):
     assert "echo" in {owner.memories[row].id for row in one.plausible}
 
 
+@pytest.mark.slow
 def test_positives_of_the_sample_log(stock_encoder):
     owner, found, _ = evidence_of(sailor(), stock_encoder)
     texts = {query: [owner.texts[row] for row in one.positives] for query, one in found.items()}

@@ -77,6 +77,7 @@ def test_what_a_correction_is(text, expected):
     ],
     ids=["reworded", "same", "too late", "a retry", "another speaker", "another question"],
 )
+@pytest.mark.slow
 def test_a_repeated_query_rejects_what_was_ranked_first(stock_encoder, monkeypatch, second, seconds, expected):
     log = searched((QUERY, 5, 0), (second, 4, seconds))
     owner, found = evidence_of(log, stock_encoder)
@@ -164,6 +165,7 @@ def test_feedback_stands_against_a_follow_up(stock_encoder):
     assert [positive.confidence for positive in found[QUERY].positives.values()] == [1.0]
 
 
+@pytest.mark.slow
 def test_a_memory_that_the_next_search_is_answered_from_was_not_wrong(stock_encoder):
     second = "What is the name of Ilse's dinghy called?"
     log = searched((QUERY, 0, 0), (second, 0, 60), answers=("", "Möwe"))

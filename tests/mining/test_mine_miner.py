@@ -44,6 +44,7 @@ def test_examples_of_two_conversations(stock_encoder):
     json.dumps(report.to_dict(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_the_guard_keeps_every_negative_under_its_share_of_the_positive(stock_encoder):
     result = mine([sailor()], stock_encoder, MineSettings(guard=0.8), PUBLIC)
     assert result.examples
@@ -133,6 +134,7 @@ def test_an_owner_of_one_conversation_gets_easy_ones_from_public_texts(stock_enc
     assert not any(negative.memory_id for negative in easy)
 
 
+@pytest.mark.slow
 def test_shared_scopes_lend_each_other_easy_ones_whoever_comes_first(stock_encoder):
     logs = [sailor("ann", 1), other_owner("bob")]
     result = mine(logs, stock_encoder, MineSettings(share_scopes=True, max_owner_share=1.0))
@@ -252,6 +254,7 @@ def test_no_owner_at_all(stock_encoder):
     assert mine([], stock_encoder).report.owners == 0
 
 
+@pytest.mark.slow
 def test_odd_texts_are_mined_like_any_other(stock_encoder):
     scope = Scope(user="用户&=%", tenant="\ud800")
     talk = (

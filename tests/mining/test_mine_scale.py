@@ -92,6 +92,7 @@ def test_a_large_owner_gets_nearly_the_negatives_of_a_full_comparison(monkeypatc
     assert ratio[0].hard == pytest.approx(ratio[1].hard, abs=0.03)
 
 
+@pytest.mark.slow
 def test_what_is_near_to_a_query_is_searched_for_again_where_it_cannot_be_held(monkeypatch):
     held = mine([big_log(2000)], TopicVectors(), SMALL)
     monkeypatch.setattr("hins_memory.mining.negatives.example_builder._NEAR_SHARE", 0)
@@ -199,6 +200,7 @@ def test_answers_of_a_large_owner_are_attributed(monkeypatch):
     assert {one.positive.memory_id for one in near.examples} == {one.positive.memory_id for one in full.examples}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_examples_of_a_large_owner():
     log = big_log(1500)
     assert mine([log], TopicVectors(), SMALL).examples == mine([log], TopicVectors(), SMALL).examples

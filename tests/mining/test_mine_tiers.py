@@ -76,6 +76,7 @@ def test_the_rule_for_several_parties_and_one_who_is_unknown(stock_encoder):
         max_size=12,
     )
 )
+@pytest.mark.slow
 def test_tiers_never_overlap_and_follow_the_rule(stock_encoder, rows):
     texts = [f"fact number {place}" for place in range(len(rows))]
     owner = owner_of(stock_encoder, labelled([(*row, text) for row, text in zip(rows, texts, strict=True)]))

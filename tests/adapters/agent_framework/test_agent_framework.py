@@ -32,6 +32,7 @@ def session_of(user: str) -> AgentSession:
     return session
 
 
+@pytest.mark.slow
 def test_an_agent_gets_its_users_memories_and_its_answer_is_recorded(shallow_folder: Path, settings: Settings) -> None:
     memory = AsyncMemory(settings=settings, model=shallow_folder)
     replies = {QUESTION: "The cello.", "Bob": "Noted.", "cello": "Nice."}

@@ -48,6 +48,7 @@ def logs(settings: Settings) -> dict[Scope, Any]:
     return {log.scope.owner: log for log in LogReader(open_database(settings.database_url)).scope_logs()}
 
 
+@pytest.mark.slow
 def test_names_of_entities_are_swapped_and_words_count_as_in_a_search(
     graphiti: Any, tiny_version: EncoderVersion, settings: Settings
 ) -> None:

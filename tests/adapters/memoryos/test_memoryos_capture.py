@@ -97,6 +97,7 @@ def test_a_retrieval_with_its_lists_scores_and_answer(
     assert [(one.polarity, one.retrieval_id) for one in log.feedback] == [("POSITIVE", first.id)]
 
 
+@pytest.mark.slow
 def test_capture_visits_nothing(settings: Settings, llm: LLMServer, tmp_path: Path) -> None:
     own = own_memory(llm, tmp_path / "own")
     ours = own_memory(llm, tmp_path / "ours")

@@ -33,6 +33,7 @@ def test_arguments_for_memoryos(argv, capsys):
     assert "error" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_language_model_that_does_not_answer_is_a_sentence(tiny_file, capsys):
     with LLMServer(status=500) as broken:
         arguments = ["--agent", "memoryos", "--llm-url", broken.base_url, "--data", str(tiny_file)]
