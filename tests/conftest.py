@@ -30,8 +30,8 @@ os.environ["HINS_HOME"] = str(Path(_SCRATCH.name) / "hins")
 # The starter changes with every training of it; what it does by default has tests of its own.
 os.environ["HINS_BASE"] = "stock"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Tests run many small batches: more threads than this only wait for one another. A worker of pytest-xdist has a core.
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# Tests run many small batches: more threads than one only wait for one another, and on a busy machine for long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Every HTTP client reads the certificates that it trusts: 140 are 20 ms, and no test leaves the loopback. A machine's
 # own variable would name as many.
 _CERTIFICATE = Path(_SCRATCH.name) / "certificate.pem"
