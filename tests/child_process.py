@@ -13,7 +13,20 @@ from hins_memory.testing.processes import SECONDS, Child, children, context
 
 __all__ = ["Child", "children", "run_python"]
 
-context.set_forkserver_preload(["sentence_transformers", "hins_adapter_mem0.memory", "hins_memory.training"])
+context.set_forkserver_preload(
+    [
+        "sentence_transformers",
+        "hins_adapter_mem0.memory",
+        "hins_memory.training",
+        # What each child would import by itself as soon as it opens a log, a store or an encoder.
+        "faiss",
+        "mem0.vector_stores.qdrant",
+        "opentelemetry.trace",
+        "portalocker",
+        "sqlalchemy.dialects.sqlite",
+        "transformers.models.bert.modeling_bert",
+    ]
+)
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
