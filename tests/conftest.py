@@ -167,7 +167,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sentence-transformers folder with random weights and 32 dimensions: a bag of words, more or less."""
     from hins_memory.testing import random_encoder
 
-    return random_encoder(tmp_path_factory.mktemp("tiny") / "encoder", words=6000)
+    return random_encoder(tmp_path_factory.mktemp("tiny") / "encoder")
 
 
 @pytest.fixture(scope="session")

@@ -39,8 +39,8 @@ class AdapterContract(CaptureContract, SwapContract):
     def contract_encoders(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
         """The encoder that stores begin with, one of another length, and a tower beside the first."""
         folder = tmp_path_factory.mktemp("encoders")
-        base = random_encoder(folder / "base", seed=1, words=6000)
-        return base, random_encoder(folder / "other", seed=2, dim=48, words=6000), random_tower(base, folder / "tower")
+        base = random_encoder(folder / "base", seed=1)
+        return base, random_encoder(folder / "other", seed=2, dim=48), random_tower(base, folder / "tower")
 
     @pytest.fixture
     def world(

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from pathlib import Path
 
 __all__ = ["random_encoder", "random_tower"]
 
 
-def random_encoder(folder: Path, *, seed: int = 1, dim: int = 32, words: int | None = None) -> Path:
+def random_encoder(folder: Path, *, seed: int = 1, dim: int = 32) -> Path:
     """Write a sentence-transformers folder with random weights: a bag of words, more or less; return the folder.
 
     Args:
         folder: where it goes; it must not exist.
         seed: decides the weights.
         dim: the length of the vectors; even.
-        words: how many of the stock tokenizer's, the most frequent first, beside all characters; None for all. One of
-            6,000 is loaded in half of the time.
     """
     import torch
     from sentence_transformers import SentenceTransformer
@@ -27,10 +24,8 @@ def random_encoder(folder: Path, *, seed: int = 1, dim: int = 32, words: int | N
     from hins_memory.encoders.layers import layers
 
     torch.manual_seed(seed)
-    raw, stock = folder.with_name(f"{folder.name}.raw"), Path(resolve_model("stock"))
-    if words is not None:
-        _write_words(stock, raw, words)
-    tokenizer = AutoTokenizer.from_pretrained(stock if words is None else raw)
+    raw = folder.with_name(f"{folder.name}.raw")
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model("stock"))
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=dim,
@@ -43,17 +38,6 @@ def random_encoder(folder: Path, *, seed: int = 1, dim: int = 32, words: int | N
     modules = [layers().Transformer(str(raw)), layers().Pooling(dim)]
     SentenceTransformer(modules=modules, device="cpu").save(str(folder))
     return folder
-
-
-def _write_words(stock: Path, folder: Path, most: int) -> None:
-    """Write the stock tokenizer with fewer words."""
-    folder.mkdir(parents=True)
-    shutil.copy(stock / "tokenizer_config.json", folder)
-    # In the order of their frequency, behind places that nothing uses.
-    words = (stock / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    words = [word for word in words if not word.startswith("[unused")]
-    words = [word for number, word in enumerate(words) if number < most or len(word.removeprefix("##")) == 1]
-    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
 
 
 def random_tower(base: Path, folder: Path, *, seed: int = 1) -> Path:

@@ -22,11 +22,11 @@ def held(*encoders: Encoder) -> int:
 
 
 @pytest.mark.slow
-def test_a_base_and_its_towers_are_in_memory_once(shallow_folder: Path, tmp_path: Path) -> None:
-    places = [shallow_folder]
+def test_a_base_and_its_towers_are_in_memory_once(tiny_folder: Path, tmp_path: Path) -> None:
+    places = [tiny_folder]
     for seed in range(2):
         places.append(tmp_path / f"tower{seed}")
-        write_tower(shallow_folder, places[-1], seed=seed)
+        write_tower(tiny_folder, places[-1], seed=seed)
     # In the other order, as where a tower serves and its documents' encoder is loaded for a rollback.
     served = [shared_encoder(place) for place in reversed(places)]
     tuned = 4 * sum(one.numel() for name, one in served[-1].model.named_parameters() if "embeddings" not in name)
@@ -46,12 +46,12 @@ def test_a_base_and_its_towers_are_in_memory_once(shallow_folder: Path, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["tower", "lora"])
-def test_a_training_changes_nothing_that_is_shared(shallow_folder: Path, tmp_path: Path, mode: str) -> None:
+def test_a_training_changes_nothing_that_is_shared(tiny_folder: Path, tmp_path: Path, mode: str) -> None:
     from hins_memory.training import TrainSettings, train_encoder
     from hins_memory.types import Negative, Positive, Scope, Tier, TieredExample
 
-    write_tower(shallow_folder, tmp_path / "tower")
-    base, tower = shared_encoder(shallow_folder), shared_encoder(tmp_path / "tower")
+    write_tower(tiny_folder, tmp_path / "tower")
+    base, tower = shared_encoder(tiny_folder), shared_encoder(tmp_path / "tower")
     rows = [
         TieredExample(
             Scope(user="u"),

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from hins_memory.testing import random_encoder
-
 
 @pytest.fixture(scope="module")
 def shallow_folder(shallow_folder: Path) -> Iterator[Path]:
@@ -20,9 +18,3 @@ def shallow_folder(shallow_folder: Path) -> Iterator[Path]:
     held = shared_encoder(shallow_folder)
     yield shallow_folder
     del held
-
-
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny encoder of all tests, with every word of the stock tokenizer."""
-    return random_encoder(tmp_path_factory.mktemp("tiny") / "encoder")

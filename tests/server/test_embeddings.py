@@ -16,7 +16,7 @@ from hins_memory.config import Settings
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.registry.registry import EncoderVersion, Registry
 
-TEXTS = ["Ann plays the piano.", "Bob plays the piano.", "Ann plays the piano.", "cut \ud83d emoji"]
+TEXTS = ["Ann plays the oboe.", "Bob bakes bread.", "Ann plays the oboe.", "cut \ud83d emoji"]
 
 
 def post(client: Any, **body: Any) -> Any:
