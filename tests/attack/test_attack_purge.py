@@ -184,15 +184,20 @@ class Purges(RuleBasedStateMachine):
             assert not path.is_file() or mark.encode() not in path.read_bytes(), path
         tenant, user = PEOPLE[person]
         tenants = (tenant, synthetic_tenant(tenant))
-        touched = [
-            *(
-                answer
-                for log in before.values()
-                for answer in log.answers
-                if self.concerns(log, answer, mark, tenants, user)
-            ),
-        ]
-        texts = {answer.text for answer in touched}
+        found = {one.id for log in after.values() for one in log.retrievals}
+        # Searches that may have returned the person's memory go with their answers.
+        doubtful = {
+            one.id
+            for scope, log in before.items()
+            for one in log.retrievals
+            if not scope.user and one.id not in found and self.ambiguous(one, before)
+        }
+        texts = {
+            answer.text
+            for log in before.values()
+            for answer in log.answers
+            if answer.retrieval_id in doubtful or self.concerns(log, answer, mark, tenants, user)
+        }
         for scope, log in before.items():
             left = after.get(scope, ScopeLog(scope))
             if scope.user == user and scope.tenant in tenants:
@@ -202,10 +207,8 @@ class Purges(RuleBasedStateMachine):
             rows = {(one.id, row.memory_id) for one in log.retrievals for row in one.results if mark in row.text}
             kept = [self.cut(one, mark) for one in log.retrievals if scope.user or not self.has(one, mark)]
             lost = {one.id for one in log.retrievals} - {one.id for one in kept}
-            if not scope.user:
-                ambiguous = {one.id for one in kept if self.ambiguous(one, before)}
-                lost |= ambiguous - {one.id for one in left.retrievals}
-                kept = [one for one in kept if one.id not in lost]
+            lost |= doubtful
+            kept = [one for one in kept if one.id not in doubtful]
             assert list(left.retrievals) == kept
             answers = [one for one in log.answers if one.text not in texts and one.retrieval_id not in lost]
             assert list(left.answers) == answers
