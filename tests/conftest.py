@@ -74,8 +74,10 @@ SLOW_TIMEOUT = 900
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests more time than the others."""
+    """Mark as slow what starts programs, for which a process imports torch first; give slow tests more time."""
     for item in items:
+        if "forked_python" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
 

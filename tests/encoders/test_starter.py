@@ -114,6 +114,7 @@ def base_of(pipeline: Any) -> str:
     return "stock" if found == DEFAULT_MODEL else found
 
 
+@pytest.mark.slow
 @needs_starter
 @pytest.mark.parametrize("name", starters()[1:])
 def test_stores_of_an_earlier_starter_find_it_by_its_version(name: str, settings: Settings) -> None:

@@ -72,6 +72,7 @@ def test_each_tower_embeds_as_its_folder_does_also_when_they_take_turns(
     assert {one.data_ptr() for one in towers[0].model[0].parameters()} <= held
 
 
+@pytest.mark.slow
 def test_a_folder_gives_the_same_and_is_not_held(
     documents: Encoder, whole_tower: Callable[..., Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

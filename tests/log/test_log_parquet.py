@@ -109,6 +109,7 @@ def test_an_export_that_was_cut_counts_for_nothing_and_one_that_is_complete_is_n
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_a_purge_names_exports_or_deletes_them_and_nothing_beside_them(tmp_path):
     settings = Settings(home=tmp_path, project="p")
     engine = open_database(settings.database_url)

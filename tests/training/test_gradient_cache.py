@@ -115,6 +115,7 @@ def padded(rows: list[list[int]], left: bool, extra: int) -> dict[str, torch.Ten
     return {"input_ids": ids, "attention_mask": mask}
 
 
+@pytest.mark.slow
 @given(texts, st.booleans(), st.integers(0, 5))
 def test_texts_share_a_key_when_their_tokens_are_the_same(rows, left, extra):
     keys = text_keys(padded(rows, left, extra)).tolist()

@@ -154,6 +154,7 @@ def test_the_scope_of_a_search(filters: dict[str, Any], scope: Scope | None) -> 
     assert search_scope(filters) == scope
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("filters", "users", "recorded"),
     [

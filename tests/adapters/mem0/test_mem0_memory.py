@@ -105,6 +105,7 @@ def test_without_a_key_only_the_llm_is_missing(settings: Settings) -> None:
         memory.add("I play the cello", user_id="ann")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Memory, AsyncMemory])
 def test_an_llm_of_the_users_extracts_memories(kind: Any, settings: Settings) -> None:
     reply = {"memory": [{"id": "0", "text": "Ann plays the cello", "attributed_to": "user"}]}

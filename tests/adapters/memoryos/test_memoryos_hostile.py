@@ -125,6 +125,7 @@ def test_ids_that_lead_elsewhere_are_refused_before_anything_is_made(
     assert type(memory).__module__.startswith("memoryos")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", ["安娜🍵", "CON", "a/b", "Ann Lee", " ann", "..ann", "x" * 200, "users", "a&b=c%d"])
 def test_odd_ids_are_users_of_their_own(user: str, settings: Settings, llm: LLMServer, tmp_path: Path) -> None:
     root = tmp_path / "store"

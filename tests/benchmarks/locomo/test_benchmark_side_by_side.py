@@ -195,6 +195,7 @@ def test_the_packaged_sample_is_a_data_set_too(home, tmp_path):
     assert "stock_official_f1" not in found["figures"]
 
 
+@pytest.mark.slow
 def test_encoders_and_bm25_stand_side_by_side_without_an_agent(small_file, shallow_folder, home, tmp_path):
     argv = ["--agent", "none", "--data", str(small_file), "--encoders", f"{shallow_folder},bm25"]
     first = run(tmp_path, *argv)
