@@ -6,13 +6,13 @@ import contextlib
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
+from hins_memory.common.chunks import chunks_of
 from hins_memory.database.engine import database_errors, reading
 from hins_memory.database.tables import (
     answers,
@@ -178,9 +178,9 @@ def _purge(connection: sa.Connection, person: _Person) -> Counter[str]:
     def remove(table: sa.Table, condition: sa.ColumnElement[bool]) -> None:
         removed[table.name] += connection.execute(sa.delete(table).where(condition)).rowcount
 
-    for repeated in _chunks(_repeated_answers(connection, person, anonymous | named)):
+    for repeated in chunks_of(sorted(_repeated_answers(connection, person, anonymous | named)), _LOOKUP):
         remove(answers, answers.c.id.in_(repeated))
-    for chunk in _chunks(anonymous | named):
+    for chunk in chunks_of(sorted(anonymous | named), _LOOKUP):
         remove(answers, answers.c.retrieval_id.in_(chunk))
     for row in returned:
         if row.retrieval_id in named:
@@ -188,7 +188,7 @@ def _purge(connection: sa.Connection, person: _Person) -> Counter[str]:
             remove(feedback, sa.and_(feedback.c.retrieval_id == pair[0], feedback.c.memory_id == pair[1]))
             key = sa.and_(retrieval_results.c.retrieval_id == pair[0], retrieval_results.c.rank == row.rank)
             remove(retrieval_results, key)
-    for chunk in _chunks(anonymous):
+    for chunk in chunks_of(sorted(anonymous), _LOOKUP):
         for table in (feedback, retrieval_results):
             remove(table, table.c.retrieval_id.in_(chunk))
         remove(retrievals, retrievals.c.id.in_(chunk))
@@ -337,9 +337,3 @@ def _traces_left(problem: str) -> LogError:
         f"The rows are removed, but copies of their texts are still in the log's files (log.db, -wal): {problem}.",
         "End what reads or writes the log, free disk space if it is full, and run the purge again: it finishes this.",
     )
-
-
-def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
-    remaining = iter(sorted(ids))
-    while chunk := list(islice(remaining, _LOOKUP)):
-        yield chunk

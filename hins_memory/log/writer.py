@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 
+from hins_memory.common.chunks import chunks_of
 from hins_memory.database.engine import database_errors
 from hins_memory.database.tables import answers, feedback, memories, retrieval_results, retrievals, turns
 from hins_memory.errors import LogError
@@ -291,12 +291,6 @@ def _latest_retrieval(connection: sa.Connection, memory_id: str) -> str:
 def _known(connection: sa.Connection, ids: Collection[str]) -> set[str]:
     """Return those of the ids that are retrievals in the log."""
     found: set[str] = set()
-    for chunk in _chunks(ids):
+    for chunk in chunks_of(list(ids), _LOOKUP):
         found.update(connection.execute(sa.select(retrievals.c.id).where(retrievals.c.id.in_(chunk))).scalars())
     return found
-
-
-def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
-    remaining = iter(ids)
-    while chunk := list(islice(remaining, _LOOKUP)):
-        yield chunk
