@@ -175,6 +175,29 @@ def test_equal_vectors_have_topics():
     assert assign_topics(vectors).shape == (30,)
 
 
+def test_topics_of_many_conversations_are_those_of_each_alone():
+    rng = np.random.default_rng(0)
+    sizes = [1, 2, 28, 7, 3, 40, 1, 90, 33, 5, 5, 60]
+    conversations = np.repeat(np.arange(len(sizes)), sizes)
+    vectors = (rng.normal(size=(12, 16)).repeat(len(conversations) // 12 + 1, axis=0))[: len(conversations)]
+    vectors = (vectors + rng.normal(size=vectors.shape)).astype(np.float32)
+    # one conversation of equal texts
+    vectors[conversations == 3] = 1.0
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    labels = ["tea" if place % 11 == 0 else "" for place in range(len(conversations))]
+    together = assign_topics(vectors, labels, conversations)
+    topics = []
+    for code in range(len(sizes)):
+        rows = np.flatnonzero(conversations == code)
+        alone = assign_topics(vectors[rows], [labels[row] for row in rows])
+        pairs = set(zip(alone.tolist(), together[rows].tolist(), strict=True))
+        assert len(pairs) == len(set(alone.tolist())) == len(set(together[rows].tolist()))
+        topics += sorted(set(together[rows].tolist()))
+    assert len(set(topics)) == len(topics)
+    assert set(topics) == set(range(len(topics)))
+    assert len(topics) > 2 * len(sizes)
+
+
 def test_conversations_never_share_a_topic(stock_encoder):
     stored = memories(SCOPE, "c1", SAILING) + memories(SCOPE, "c2", SAILING) + memories(SCOPE, "c3", GARDEN)
     owner = owner_of(stock_encoder, stored)

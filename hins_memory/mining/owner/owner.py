@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -186,7 +185,8 @@ def build_owner(
     firsts = [group[0] for group in unique.values()]
     texts = [clean(memory.text) for memory in firsts]
     vectors = folder.encode(encoder, texts) if folder else encoder.encode(texts, role="document")
-    topics = _topics(vectors, _codes([memory.conversation for memory in firsts]), [memory.topic for memory in firsts])
+    conversations = _codes([memory.conversation for memory in firsts])
+    topics = assign_topics(vectors, [memory.topic for memory in firsts], conversations)
     owner = owner_of(firsts, texts, [speaker for _, speaker, _ in unique], vectors, topics, folder)
     rows = {memory.id: row for row, group in enumerate(unique.values()) for memory in group}
     return replace(owner, rows=rows)
@@ -238,17 +238,3 @@ def _codes(names: Sequence[str], unknown: str | None = None) -> NDArray[np.int64
     known: dict[str, int] = {} if unknown is None else {unknown: -1}
     first = 0 if unknown is None else -1
     return np.asarray([known.setdefault(name, len(known) + first) for name in names], dtype=np.int64)
-
-
-def _topics(vectors: NDArray[np.float32], conversations: NDArray[np.int64], labels: Sequence[str]) -> NDArray[np.int64]:
-    """Return topic codes that are distinct across conversations, whose rows are contiguous."""
-    import numpy as np
-
-    topics = np.zeros(len(labels), dtype=np.int64)
-    edges = [0, *(np.flatnonzero(np.diff(conversations)) + 1).tolist(), len(labels)]
-    offset = 0
-    for start, end in itertools.pairwise(edges):
-        if start < end:
-            topics[start:end] = assign_topics(vectors[start:end], labels[start:end]) + offset
-            offset = int(topics[start:end].max()) + 1
-    return topics
