@@ -7,16 +7,18 @@ import os
 import subprocess
 import sys
 import tempfile
+from multiprocessing import forkserver, spawn
 from pathlib import Path
 
 from hins_memory.testing.processes import SECONDS, Child, children, context
 
-__all__ = ["Child", "children", "run_python"]
+__all__ = ["Child", "children", "run_python", "start_server"]
 
 context.set_forkserver_preload(
     [
         "sentence_transformers",
         "hins_adapter_mem0.memory",
+        "hins_memory.testing",
         "hins_memory.training",
         # What each child would import by itself as soon as it opens a log, a store or an encoder.
         "faiss",
@@ -27,6 +29,14 @@ context.set_forkserver_preload(
         "transformers.models.bert.modeling_bert",
     ]
 )
+
+
+def start_server(python: str) -> None:
+    """Have the children's server started as a program of this Python, which has imported most of what it needs."""
+    own = spawn.get_executable()
+    spawn.set_executable(python)
+    forkserver.ensure_running()
+    spawn.set_executable(own)
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,7 @@
 """Environment of all tests, set before anything imports mem0 or a model library, and the fixtures shared by them."""
 
+import contextlib
+import functools
 import gc
 import logging
 import os
@@ -22,6 +24,8 @@ if "TMPDIR" not in os.environ and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY
 
 # Held for the whole run: mem0 reads MEM0_DIR once, when it is imported, so a folder per test would come too late.
 _SCRATCH = tempfile.TemporaryDirectory(prefix="hins-tests-")
+#: the process that has torch, of the process that starts those of the tests
+_FORKING = contextlib.ExitStack()
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MEM0_TELEMETRY"] = "False"
@@ -32,6 +36,8 @@ os.environ["HINS_BASE"] = "stock"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tests run many small batches: more threads than one only wait for one another, and on a busy machine for long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Threads that load a small model cost more than they save.
+os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
 # Every HTTP client reads the certificates that it trusts: 140 are 20 ms, and no test leaves the loopback. A machine's
 # own variable would name as many.
 _CERTIFICATE = Path(_SCRATCH.name) / "certificate.pem"
@@ -82,6 +88,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Fork the processes that xdist starts from one that has torch, which takes each of them seconds to import."""
+    from forked_python import PYTHON, first
+
+    option = session.config.option
+    own = ["popen"] * (getattr(option, "numprocesses", None) or 0)
+    if own and option.tx == own and hasattr(os, "pidfd_open"):
+        folder = Path(_SCRATCH.name) / "first"
+        folder.mkdir()
+        os.environ[PYTHON] = python = _FORKING.enter_context(first(folder))
+        option.tx = [f"popen//python={python}"] * len(own)
+
+
+def pytest_unconfigure() -> None:
+    """End the process that forked those of the tests."""
+    _FORKING.close()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
     """Collect garbage from now on, but never look at what is imported already."""
@@ -113,6 +137,17 @@ def _scratch_folder() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _forked_children(request: pytest.FixtureRequest) -> None:
+    """The server of `child_process` is forked too; it begins here, where what its children print is captured."""
+    from forked_python import PYTHON
+
+    if hasattr(request.config, "workerinput") and PYTHON in os.environ:
+        from child_process import start_server
+
+        start_server(os.environ[PYTHON])
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _few_texts() -> Iterator[None]:
     """A gate would embed 5,000 texts in every test, and a training more."""
     from few_texts import take_few
@@ -122,12 +157,23 @@ def _few_texts() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_templates() -> Iterator[None]:
+    """Each model that is saved has a card, whose template would be compiled anew."""
+    from jinja2 import Environment
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Environment, "compile", functools.lru_cache(maxsize=16)(Environment.compile))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _levels_of_the_log() -> Iterator[None]:
     """Undo what the command line sets up in this process: the next test's `caplog` would miss what is logged."""
     yield
-    for name in list(logging.root.manager.loggerDict):
-        if name.startswith(("hins_", "mem0")) and "." not in name:
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        # To set a level, even the one that it has, is to go through all loggers.
+        if name.startswith(("hins_", "mem0")) and "." not in name and getattr(logger, "level", logging.NOTSET):
             logging.getLogger(name).setLevel(logging.NOTSET)
 
 
@@ -142,6 +188,14 @@ def forked_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with running(tmp_path_factory.mktemp("python")) as executable:
         yield executable
+
+
+@pytest.fixture(scope="session")
+def python_without_mem0() -> str:
+    """The path of an executable that does what `sys.executable` does; it may have torch already, but not mem0."""
+    from forked_python import PYTHON
+
+    return os.environ.get(PYTHON, sys.executable)
 
 
 @pytest.fixture

@@ -4,11 +4,14 @@ Starting `sys.executable` costs seven seconds of processor time as soon as torch
 writes is an executable that takes the same arguments, streams, environment, folder and signals, and ends with the same
 status. What is another: the process's id is not that of the executable, and modules are imported already. A test of
 what an import does or says starts a Python of its own.
+
+Where tests run in several processes, the first of all imports torch and forks them too (`first`).
 """
 
 from __future__ import annotations
 
 import array
+import fcntl
 import gc
 import importlib
 import io
@@ -20,36 +23,67 @@ import selectors
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import time
 import traceback
 import types
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from child_process import context
+__all__ = ["PYTHON", "first", "running"]
 
-__all__ = ["running"]
-
+#: The environment's variable that names the executable of `first`.
+PYTHON = "HINS_TESTS_PYTHON"
+#: What all processes of the tests would import: nothing that reads their folders from the environment, as mem0 does,
+#: and nothing of this project, which is to be covered.
+_FIRST = (
+    "sentence_transformers.sentence_transformer.trainer",
+    "torch.distributed.launcher.api",
+    "transformers.models.bert.modeling_bert",
+    "alembic.command",
+    "faiss",
+    "fastapi",
+    "graphiti_core",
+    "langgraph.store.postgres",
+    "llama_index.core",
+    "openai",
+    "portalocker",
+    "qdrant_client",
+    "scipy.cluster.hierarchy",
+    "sqlalchemy.dialects.postgresql",
+    "sqlalchemy.dialects.sqlite",
+)
 #: What the programs import, beside what the children of `child_process` have.
 _IMPORTED = (
     "hins_memory.cli.app",
-    "hins_memory.testing",
     "sentence_transformers.sentence_transformer.trainer",
     "torch.distributed.launcher.api",
 )
+
+#: How many descriptors a program may be given: the kernel passes no more.
+_DESCRIPTORS = 253
 
 # -S: no site-packages, of which it needs nothing.
 _EXECUTABLE = """#!{python} -IS
 import array, json, os, signal, socket, struct, sys
 
+def is_open(number):
+    try:
+        return bool(os.fstat(number))
+    except OSError:
+        return False
+
+# Those that are given on, too; not the one that lists them.
+numbers = sorted({{0, 1, 2}} | set(map(int, os.listdir("/proc/self/fd"))))
+numbers = [number for number in numbers if number < 3 or is_open(number)]
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
-message = json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]).encode()
-streams = array.array("i", [0, 1, 2])
+message = json.dumps([sys.argv[1:], dict(os.environ), os.getcwd(), numbers]).encode()
+streams = array.array("i", numbers)
 server.sendmsg([struct.pack("!I", len(message))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
 server.sendall(message)
 answers = server.makefile("rb")
@@ -68,41 +102,87 @@ os._exit(status)
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
     """Have the server run within the block; yields the path of the executable, which is written into the folder."""
-    address, executable = str(folder / "socket"), folder / "python"
-    executable.write_text(_EXECUTABLE.format(python=sys.executable, address=address), encoding="utf-8")
-    executable.chmod(0o700)
-    server = context.Process(target=_serve, args=(address, str(executable)), daemon=True)
+    from child_process import context
+
+    address, executable = _executable(folder)
+    server = context.Process(target=_serve_programs, args=(address, executable), daemon=True)
     server.start()
-    while not os.path.exists(address):
-        assert server.is_alive(), "the server of forked Pythons ended"
-        time.sleep(0.01)
+    _wait(address, server.is_alive)
     try:
-        yield str(executable)
+        yield executable
     finally:
         server.kill()
         server.join()
 
 
-def _serve(address: str, executable: str) -> None:
-    """Fork a program for each connection, until the process of the tests ends."""
-    for name in _IMPORTED:
-        importlib.import_module(name)
-    gc.freeze()
+@contextmanager
+def first(folder: Path) -> Iterator[str]:
+    """Have a server run that forks the processes of the tests themselves; yields the path of the executable."""
+    address, executable = _executable(folder)
+    code = f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import forked_python as one"
+    command = [sys.executable, "-c", f"{code}; one._serve({address!r}, 0, one._FIRST)"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as server:
+        try:
+            _wait(address, lambda: server.poll() is None)
+            yield executable
+        finally:
+            server.kill()
+
+
+def _executable(folder: Path) -> tuple[str, str]:
+    """Write the executable; return the address of its server, and its path."""
+    address, executable = str(folder / "socket"), folder / "python"
+    executable.write_text(_EXECUTABLE.format(python=sys.executable, address=address), encoding="utf-8")
+    executable.chmod(0o700)
+    return address, str(executable)
+
+
+def _wait(address: str, alive: Callable[[], bool]) -> None:
+    while not os.path.exists(address):
+        assert alive(), "the server of forked Pythons ended"
+        time.sleep(0.01)
+
+
+def _serve_programs(address: str, executable: str) -> None:
+    import pytest
+    from few_texts import take_few
+    from torch.distributed.elastic.rendezvous import dynamic_rendezvous
+
+    take_few(pytest.MonkeyPatch())
+    # The name of a function for a log, for which torchrun reads the sources of all that is imported.
+    dynamic_rendezvous.get_method_name = lambda depth=2: ""
     sys.executable = executable
+    tests = multiprocessing.parent_process()
+    assert tests is not None
+    _serve(address, tests.sentinel, _IMPORTED)
+
+
+def _serve(address: str, tests: int, imported: Sequence[str]) -> None:
+    """Fork a program for each connection, until the process of the tests ends: its descriptor is readable then."""
+    # A terminal's signal is for the programs.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in imported:
+        # Where an extra is not installed, the tests that need it are skipped.
+        with suppress(ImportError):
+            importlib.import_module(name)
+    # What a process makes when it loads its first model: a tenth of a second in each.
+    with suppress(ImportError):
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        get_checkpoint_conversion_mapping("bert")
+    gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{address}.new")
     listener.listen(64)
     os.rename(f"{address}.new", address)
-    tests = multiprocessing.parent_process()
-    assert tests is not None
     programs = _Programs()
     programs.ready.register(listener, selectors.EVENT_READ)
-    programs.ready.register(tests.sentinel, selectors.EVENT_READ)
+    programs.ready.register(tests, selectors.EVENT_READ)
     while True:
         for key, _ in programs.ready.select():
             if key.fileobj is listener:
                 programs.start(listener.accept()[0])
-            elif key.fd == tests.sentinel:
+            elif key.fd == tests:
                 programs.kill()
                 os._exit(0)
             else:
@@ -148,18 +228,19 @@ class _Programs:
 def _fork(connection: socket.socket, ready: selectors.BaseSelector) -> int:
     """Read what is to be run and return the id of the process that runs it."""
     length, streams = struct.calcsize("!I"), array.array("i")
-    head, ancillary, _, _ = connection.recvmsg(length, socket.CMSG_SPACE(3 * streams.itemsize))
+    head, ancillary, _, _ = connection.recvmsg(length, socket.CMSG_SPACE(_DESCRIPTORS * streams.itemsize))
     streams.frombytes(ancillary[0][2])
     message = b""
     while len(message) < struct.unpack("!I", head)[0]:
         message += connection.recv(1 << 20)
-    arguments, environment, folder = json.loads(message)
+    arguments, environment, folder, numbers = json.loads(message)
     pid = os.fork()
     if not pid:
         for key in list(ready.get_map().values()):
             os.close(key.fd)
         connection.close()
-        _become(streams, environment, folder)
+        _give(streams, numbers)
+        _become(environment, folder)
         _run(arguments)
     for stream in streams:
         os.close(stream)
@@ -167,11 +248,18 @@ def _fork(connection: socket.socket, ready: selectors.BaseSelector) -> int:
     return pid
 
 
-def _become(streams: Sequence[int], environment: Mapping[str, str], folder: str) -> None:
+def _give(descriptors: Sequence[int], numbers: Sequence[int]) -> None:
+    """Give the descriptors their numbers; first one that no other is to have."""
+    above = [fcntl.fcntl(one, fcntl.F_DUPFD, max(numbers) + 1) for one in descriptors]
+    for one in descriptors:
+        os.close(one)
+    for one, number in zip(above, numbers, strict=True):
+        os.dup2(one, number)
+        os.close(one)
+
+
+def _become(environment: Mapping[str, str], folder: str) -> None:
     """Take over what a new process would have been given."""
-    for number, descriptor in enumerate(streams):
-        os.dup2(descriptor, number)
-        os.close(descriptor)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+from forked_python import PYTHON
 from waiting import until
 
 CODE = "import os, sys; print(sys.argv, os.getcwd(), os.environ['X'], sys.stdin.read(), __name__)"
@@ -43,3 +45,20 @@ def test_it_ends_as_the_program_does_and_the_program_with_it(forked_python):
             assert process.stdout.read() == ""
             assert process.wait(60) == -number
             until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"))
+
+
+def test_it_is_given_the_descriptors_that_are_passed_on(forked_python):
+    read, write = os.pipe()
+    code = f"import os; os.write({write}, b'said')"
+    subprocess.run([forked_python, "-c", code], pass_fds=[write], check=True)
+    os.close(write)
+    with open(read, "rb") as stream:
+        assert stream.read() == b"said"
+
+
+@pytest.mark.skipif(PYTHON not in os.environ, reason="tests run in one process, or the system has no pidfd_open")
+def test_the_processes_of_the_tests_are_forked_from_one_that_has_torch():
+    with open("/proc/self/cmdline", "rb") as stream:
+        assert b"forked_python" in stream.read()
+    # It is a Python of its own that a test starts, unless it asks for another.
+    assert not os.path.samefile(sys.executable, os.environ[PYTHON])

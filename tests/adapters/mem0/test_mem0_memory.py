@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -210,7 +209,7 @@ def test_a_store_that_another_process_holds(settings: Settings) -> None:
 
 
 @pytest.mark.slow
-def test_telemetry_in_its_default_state_does_not_stop_two_projects(tmp_path: Path) -> None:
+def test_telemetry_in_its_default_state_does_not_stop_two_projects(tmp_path: Path, python_without_mem0: str) -> None:
     code = (
         "import os; os.environ.pop('MEM0_TELEMETRY', None)\n"
         "from hins_adapter_mem0 import AsyncMemory, Memory; from hins_memory.config import Settings\n"
@@ -221,7 +220,8 @@ def test_telemetry_in_its_default_state_does_not_stop_two_projects(tmp_path: Pat
         "print(len(m[0].get_all(filters={'user_id': 'ann'})['results']), flush=True); os._exit(0)"
     )
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    command = [python_without_mem0, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert run.stdout.strip() == "1", run.stderr[-2000:]
 
 
