@@ -124,6 +124,8 @@ def test_the_example_works_as_an_installed_package(
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
     subprocess.run([*install, "--target", str(site), str(source)], check=True, timeout=600)
     monkeypatch.setenv("HINS_BASE", str(first_layer_folder))
-    installed = "import sys; sys.path.insert(0, sys.argv.pop())\n"
+    installed = """import pytest, sys; sys.path.insert(0, sys.argv.pop())
+from few_texts import take_few; take_few(pytest.MonkeyPatch())
+"""
     done = run_python(installed + _USE, str(tmp_path / "home"), str(site))
     assert done.stdout.endswith("DONE\n"), done.stderr

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from hins_memory.database.engine import SCHEMA_REVISION, open_database, reading
 from hins_memory.database.tables import agent_indexes, encoder_versions, metadata
+from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import LogError
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
@@ -51,8 +52,9 @@ def test_an_old_log_is_migrated_with_everything_in_it(old_log):
 
 
 @pytest.mark.slow
-def test_an_old_log_can_be_mined(old_log, stock_encoder):
-    found = mine(LogReader(open_database(f"sqlite:///{old_log}")).scope_logs(), stock_encoder)
+def test_an_old_log_can_be_mined(old_log, first_layer_folder):
+    logs = LogReader(open_database(f"sqlite:///{old_log}")).scope_logs()
+    found = mine(logs, Encoder.load(first_layer_folder))
     assert len(found.examples) >= 16
     assert found.report.owners == 4
 
