@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -67,33 +68,46 @@ def write_examples(
 def _table(examples: Sequence[TieredExample]) -> pa.Table:
     import pyarrow as pa
 
-    return pa.Table.from_pylist([_row(example) for example in examples], schema=_schema())
-
-
-def _row(example: TieredExample) -> dict[str, Any]:
-    scope, positive = example.scope, example.positive
-    return {
-        "tenant": without_surrogates(scope.tenant),
-        "user": without_surrogates(scope.user),
-        "agent": without_surrogates(scope.agent),
-        "run": without_surrogates(scope.run),
-        "conversation": without_surrogates(example.conversation),
-        "query": without_surrogates(positive.query),
-        "positive": without_surrogates(positive.text),
-        "positive_id": without_surrogates(positive.memory_id),
-        "source": positive.source,
-        "confidence": positive.confidence,
-        "retrieval_id": without_surrogates(positive.retrieval_id),
-        "negatives": [
-            {
-                "memory_id": without_surrogates(negative.memory_id),
-                "text": without_surrogates(negative.text),
-                "tier": negative.tier.value,
-                "score": negative.score,
-            }
-            for negative in example.negatives
-        ],
+    schema = _schema()
+    scopes, positives = [one.scope for one in examples], [one.positive for one in examples]
+    negatives = [one for example in examples for one in example.negatives]
+    columns: dict[str, Sequence[Any]] = {
+        "tenant": [one.tenant for one in scopes],
+        "user": [one.user for one in scopes],
+        "agent": [one.agent for one in scopes],
+        "run": [one.run for one in scopes],
+        "conversation": [one.conversation for one in examples],
+        "query": [one.query for one in positives],
+        "positive": [one.text for one in positives],
+        "positive_id": [one.memory_id for one in positives],
+        "source": [one.source for one in positives],
+        "confidence": [one.confidence for one in positives],
+        "retrieval_id": [one.retrieval_id for one in positives],
     }
+    arrays = {name: _array(values, schema.field(name).type) for name, values in columns.items()}
+    # Column by column: a dictionary for each negative would cost more than all the rest.
+    fields = schema.field("negatives").type.value_type
+    values: tuple[Sequence[Any], ...] = (
+        [one.memory_id for one in negatives],
+        [one.text for one in negatives],
+        [one.tier.value for one in negatives],
+        [one.score for one in negatives],
+    )
+    parts = [_array(part, field.type) for part, field in zip(values, fields, strict=True)]
+    ends = itertools.accumulate((len(one.negatives) for one in examples), initial=0)
+    arrays["negatives"] = pa.ListArray.from_arrays(
+        pa.array(ends, pa.int32()), pa.StructArray.from_arrays(parts, fields=list(fields))
+    )
+    return pa.table(arrays, schema=schema)
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        return pa.array([without_surrogates(text) for text in values], kind)
 
 
 def read_examples(path: Path) -> Iterator[TieredExample]:

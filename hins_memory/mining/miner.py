@@ -185,11 +185,7 @@ class MinerRun:
             ratio = estimate_ratio(counts).ratio
         outside = bool(self._public) or settings.share_scopes
         builder = ExampleBuilder(scope, owner, ratio, settings, outside)
-        for index, partial in enumerate(builder.examples(answered, vectors, near)):
-            if partial.example.negatives or partial.missing_negatives:
-                self._store.add_example(number, index, partial)
-            else:
-                skipped["positives without any negative"] += 1
+        self._store.add_examples(number, _numbered(builder.examples(answered, vectors, near), skipped))
         shares = [ratio.easy, ratio.medium, ratio.hard, ratio.source, ratio.count]
         return {"ranked": [counts[tier] for tier in PAPER_TIERS], "ratio": shares}
 
@@ -213,11 +209,11 @@ class MinerRun:
         public: TextPool | None = None
         current, rng, short = -1, None, 0
         for number, partial in store.examples():
-            if number != current:
-                current, rng = number, owner_rng(partial.example.scope, settings.seed + 1)
-            assert rng is not None
             example = partial.example
             if partial.missing_negatives:
+                if number != current:
+                    current, rng = number, owner_rng(example.scope, settings.seed + 1)
+                assert rng is not None
                 if public is None and self._public:
                     public = make_pool(self._encoder, self._public)
                 with few_threads(0):
@@ -274,6 +270,15 @@ class MinerRun:
             else:
                 high = cap - 1
         self._skipped["examples over the owner's share"] += self._store.cut(low)
+
+
+def _numbered(examples: Iterable[PartialExample], skipped: Counter[str]) -> Iterator[tuple[int, PartialExample]]:
+    """Yield the examples that have negatives, or may get some from outside, with their places among all."""
+    for place, partial in enumerate(examples):
+        if partial.example.negatives or partial.missing_negatives:
+            yield place, partial
+        else:
+            skipped["positives without any negative"] += 1
 
 
 def _with_missing_negatives(

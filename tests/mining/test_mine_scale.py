@@ -254,14 +254,15 @@ def test_segments_are_those_of_scikit_learn():
 
     for count, seed in ((9, 0), (25, 1), (26, 2), (120, 3)):
         vectors = np.random.default_rng(seed).normal(size=(count, 24)).astype(np.float32)
-        alone = np.zeros(1, dtype=np.int64)
-        centred = _centred(vectors, alone)
+        centred = _centred(vectors)
         padded = np.concatenate([centred[:1], centred, centred[-1:]])
         smooth = padded[:-2] * 0.5 + padded[1:-1] + padded[2:] * 0.5
         wanted = round(count / 4)
         chain = grid_to_graph(count, 1)
         theirs = AgglomerativeClustering(n_clusters=wanted, linkage="ward", connectivity=chain).fit_predict(smooth)
-        ours = _segment(centred, alone)
+        ours = np.zeros(count, dtype=np.int64)
+        ours[_segment(centred)] = 1
+        ours = np.cumsum(ours)
         assert len(set(ours.tolist())) == wanted
         assert (np.diff(ours) != 0).tolist() == (np.diff(theirs) != 0).tolist()
 

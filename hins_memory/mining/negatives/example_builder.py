@@ -138,15 +138,13 @@ class ExampleBuilder:
         settings: MineSettings,
         outside: bool,
     ) -> None:
-        import numpy as np
-
         self._scope = scope
         self._owner = owner
         self._settings = settings
         self._outside = outside
         self._rng = owner_rng(scope, settings.seed)
         self._allocator = TierAllocator(ratio, settings.negatives)
-        self._repeated = len(np.unique(owner.key_codes)) < len(owner.key_codes)
+        self._repeated = len(set(owner.keys)) < len(owner.keys)
         # As many of a tier as a pair's negatives are sampled from.
         self._wanted = max(text_pool.NEAR_POOL, settings.negatives)
 
@@ -172,7 +170,7 @@ class ExampleBuilder:
             places = [place for place, _ in pairs]
             queries = vectors[block].astype(np.float32)[places]
             # Random numbers for each pair, drawn here, so that the samples do not depend on the size of a block.
-            draws = self._rng.random((len(pairs), len(_ORDER), text_pool.NEAR_POOL))
+            draws = self._rng.random((len(pairs), len(_ORDER), text_pool.NEAR_POOL)).tolist()
             found = None
             if near_memories.has_many(self._owner):
                 here = near.at(block) if near else self._near(evidence[block], vectors[block])
@@ -282,7 +280,7 @@ class ExampleBuilder:
         return list(choices), least
 
     def _partial_example(
-        self, pair: Pair, choice: _Choice, draws: NDArray[np.float64], query: NDArray[np.float32]
+        self, pair: Pair, choice: _Choice, draws: list[list[float]], query: NDArray[np.float32]
     ) -> PartialExample:
         settings, owner = self._settings, self._owner
         available = {tier: len(choice[tier][0]) for tier in PAPER_TIERS}
@@ -338,8 +336,8 @@ def _distinct(owner: OwnerMemories, rows: list[int], scores: list[float]) -> tup
     return [row for row, _ in first.values()], [score for _, score in first.values()]
 
 
-def _sample(size: int, count: int, draws: NDArray[np.float64]) -> list[int] | range:
+def _sample(size: int, count: int, draws: list[float]) -> list[int] | range:
     """Return up to `count` of the places below `size`, in order, by random numbers, one a place."""
     if count >= size:
         return range(size)
-    return sorted(draws[:size].argsort()[:count].tolist())
+    return sorted(sorted(range(size), key=draws.__getitem__)[:count])

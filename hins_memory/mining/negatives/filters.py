@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hins_memory.mining.owner.owner import OwnerMemories
-from hins_memory.mining.owner.text import words
+from hins_memory.mining.owner.text import words, words_of
 from hins_memory.mining.owner.vectors import rows_of
 from hins_memory.mining.positives.evidence import QueryEvidence
 from hins_memory.mining.settings import MineSettings
@@ -142,11 +142,11 @@ def restating(owner: OwnerMemories, positive: int, near: Sequence[int]) -> list[
         return []
     # The speaker's name, which most of the speaker's memories begin with, is not a fact.
     name = set(words(owner.speakers[positive]))
-    fact = set(words(owner.texts[positive])) - name
+    fact = set(words_of(owner.keys[positive])) - name
     weight = owner.lexicon.weight
     found = []
     for row in near:
-        other = set(words(owner.texts[row])) - name
+        other = set(words_of(owner.keys[row])) - name
         least = min(weight(fact), weight(other))
         if least > 0 and weight(fact & other) >= RESTATED_WORDS * least:
             found.append(row)

@@ -70,6 +70,7 @@ class TierAllocator:
 
     def __init__(self, ratio: Ratio, negatives: int) -> None:
         self._shares = {tier: ratio.share(tier) for tier in PAPER_TIERS}
+        self._usual = [tier for tier in PAPER_TIERS if self._shares[tier] > 0]
         self._negatives = negatives
         self._owed = dict.fromkeys(PAPER_TIERS, 0.0)
 
@@ -85,9 +86,10 @@ class TierAllocator:
             self._owed[tier] = min(max(owed, -self._negatives), self._negatives)
         dealt = dict.fromkeys(PAPER_TIERS, 0)
         for _ in range(self._negatives):
-            open_tiers = [tier for tier in PAPER_TIERS if dealt[tier] < available.get(tier, 0)]
             # A tier of share zero is dealt only where the others have run out.
-            wanted = [tier for tier in open_tiers if self._shares[tier] > 0] or open_tiers
+            wanted = [tier for tier in self._usual if dealt[tier] < available.get(tier, 0)] or [
+                tier for tier in PAPER_TIERS if dealt[tier] < available.get(tier, 0)
+            ]
             if not wanted:
                 break
             tier = max(wanted, key=self._owed.__getitem__)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from hins_memory.mining.owner.text import Lexicon, clean, normalized, words
+from hins_memory.mining.owner.text import Lexicon, clean, normalized, words, words_of
 from hins_memory.mining.owner.topics import assign_topics
 from hins_memory.mining.owner.vectors import Neighbours, VectorFolder, rows_of
 from hins_memory.types import Memory, ScopeLog
@@ -118,6 +118,7 @@ class OwnerMemories:
         return owner_of(
             [self.memories[row] for row in places],
             [self.texts[row] for row in places],
+            [self.keys[row] for row in places],
             [self.speakers[row] for row in places],
             folder.rows(self.vectors, rows),
             self.topics[rows],
@@ -187,7 +188,8 @@ def build_owner(
     vectors = folder.encode(encoder, texts) if folder else encoder.encode(texts, role="document")
     conversations = _codes([memory.conversation for memory in firsts])
     topics = assign_topics(vectors, [memory.topic for memory in firsts], conversations)
-    owner = owner_of(firsts, texts, [speaker for _, speaker, _ in unique], vectors, topics, folder)
+    speakers, keys = [speaker for _, speaker, _ in unique], [key for *_, key in unique]
+    owner = owner_of(firsts, texts, keys, speakers, vectors, topics, folder)
     rows = {memory.id: row for row, group in enumerate(unique.values()) for memory in group}
     return replace(owner, rows=rows)
 
@@ -195,6 +197,7 @@ def build_owner(
 def owner_of(
     memories: Sequence[Memory],
     texts: Sequence[str],
+    keys: Sequence[str],
     speakers: Sequence[str],
     vectors: NDArray[np.float32],
     topics: NDArray[np.int64],
@@ -205,18 +208,18 @@ def owner_of(
     Args:
         memories: one for each distinct text of a speaker in a conversation, in order of conversation, then of time.
         texts: their texts, cleaned.
+        keys: their texts, normalized.
         speakers: whom each is by or about; "" when unknown.
         vectors: unit vectors of shape (n, dim).
         topics: codes of shape (n,).
         folder: makes the search among very many vectors; None makes none.
     """
-    keys = tuple(normalized(memory.text) for memory in memories)
     speaker_codes = _codes(speakers, unknown="")
     names = {name: code for name, code in zip(speakers, speaker_codes.tolist(), strict=True) if code >= 0}
     return OwnerMemories(
         memories=tuple(memories),
         texts=tuple(texts),
-        keys=keys,
+        keys=tuple(keys),
         speakers=tuple(speakers),
         rows={memory.id: row for row, memory in enumerate(memories)},
         vectors=vectors,
@@ -226,7 +229,7 @@ def owner_of(
         speaker_codes=speaker_codes,
         conversations=_codes([memory.conversation for memory in memories]),
         topics=topics,
-        lexicon=Lexicon(words(text) for text in texts),
+        lexicon=Lexicon(words_of(key) for key in keys),
         neighbours=folder.neighbours(vectors) if folder else None,
     )
 

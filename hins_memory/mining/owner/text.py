@@ -15,12 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["EXAMPLE_CHARS", "Lexicon", "clean", "normalized", "words"]
+__all__ = ["EXAMPLE_CHARS", "Lexicon", "clean", "normalized", "words", "words_of"]
 
 #: Texts of examples are cut to this many characters; encoders read far less.
 EXAMPLE_CHARS = 8_000
-# A 100 kB turn is cut: what an answer takes from a memory is near its start, and encoders read far less.
-_MAX_CHARS = 20_000
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?", re.UNICODE)
 # Scripts written without spaces: each character is its own word, so that overlap means something.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
@@ -66,7 +64,11 @@ def _stem(word: str) -> str:
 
 def words(text: str) -> list[str]:
     """Return the stems of the content words of a text, in order; numbers are words."""
-    plain = normalized(text)
+    return words_of(normalized(text))
+
+
+def words_of(plain: str) -> list[str]:
+    """Return the `words` of a text that is `normalized` already."""
     if plain.isascii():
         return [_stem(word) for word in _WORD.findall(plain) if word not in _STOPWORDS]
     found: list[str] = []

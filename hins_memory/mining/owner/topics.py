@@ -52,108 +52,115 @@ def assign_topics(
             topics[row] = known.setdefault((int(codes[row]), label), len(known))
     offset = len(known)
     free = np.flatnonzero(topics < 0)
-    for part, starts in _parts(codes[free]):
-        rows = free[part]
-        centred = _centred(vectors[rows], starts)
-        topics[rows] = _join(centred, _segment(centred, starts), starts) + offset
+    for windows in _parts(codes[free]):
+        rows = free[windows[0].start : windows[-1].stop]
+        topics[rows] = _topics([vectors[free[window]] for window in windows]) + offset
         offset = int(topics[rows].max()) + 1
     return topics
 
 
-def _parts(conversations: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.int64]]]:
-    """Yield the rows of windows that are done together, and where in them each window begins."""
+def _parts(conversations: NDArray[np.int64]) -> Iterator[list[slice]]:
+    """Yield the windows of the conversations, those that are done together at a time."""
     import numpy as np
 
     edges = [0, *(np.flatnonzero(np.diff(conversations)) + 1).tolist(), len(conversations)]
-    windows = [at for start, end in itertools.pairwise(edges) for at in range(start, end, WINDOW)]
-    part: list[int] = []
-    for start, end in itertools.pairwise([*windows, len(conversations)]):
-        if part and end - part[0] > _TOGETHER:
-            yield slice(part[0], start), np.asarray(part) - part[0]
-            part = []
-        part.append(start)
+    part: list[slice] = []
+    for start, end in itertools.pairwise(edges):
+        for at in range(start, end, WINDOW):
+            window = slice(at, min(at + WINDOW, end))
+            if part and window.stop - part[0].start > _TOGETHER:
+                yield part
+                part = []
+            part.append(window)
     if part:
-        yield slice(part[0], len(conversations)), np.asarray(part) - part[0]
+        yield part
 
 
-def _centred(vectors: NDArray[np.float32], starts: NDArray[np.int64]) -> NDArray[np.float64]:
+def _topics(windows: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
+    """Return topic codes of all memories of some windows, given the vectors of each, shape (n, dim)."""
+    import numpy as np
+
+    centroids: list[NDArray[np.float64]] = []
+    counts: list[int] = []
+    sizes: list[int] = []
+    for vectors in windows:
+        # One window at a time: arrays of a whole owner are so large that each would be fresh memory of the system's.
+        centred = _centred(vectors)
+        begins = _segment(centred)
+        centroids.append(np.add.reduceat(centred, begins))
+        counts.append(len(begins))
+        sizes += [end - begin for begin, end in itertools.pairwise([*begins, len(centred)])]
+    topics = _join(np.concatenate(centroids), np.repeat(np.arange(len(counts)), counts))
+    return np.repeat(topics, sizes)
+
+
+def _centred(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return unit vectors, shape (n, dim), after subtracting the conversation's mean: names, tone, register."""
     import numpy as np
 
-    wide = vectors.astype(np.float64)
-    sizes = np.diff(starts, append=len(wide))
-    wide -= np.repeat(np.add.reduceat(wide, starts) / sizes[:, None], sizes, axis=0)
-    wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-9)
-    return wide
+    centred = vectors.astype(np.float64)
+    centred -= centred.mean(axis=0)
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+    return centred
 
 
-def _segment(vectors: NDArray[np.float64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return codes of segments, shape (n,): Ward clustering in which only neighbours in time may merge.
+def _segment(vectors: NDArray[np.float64]) -> list[int]:
+    """Return where segments begin, ascending: Ward clustering in which only neighbours in time may merge.
 
     The same clusters as scikit-learn's AgglomerativeClustering with a chain as its connectivity (a test compares
     them), at a small part of its cost for the about twenty memories of most conversations.
     """
     import numpy as np
 
-    edges = [*starts.tolist(), len(vectors)]
+    wanted = round(len(vectors) / _SEGMENT_LENGTH)
+    if wanted < 2:
+        return [0]
     # Short replies ("Sure!") carry no topic of their own: each memory is smoothed with its neighbours.
-    before, after = np.arange(-1, len(vectors) - 1), np.arange(1, len(vectors) + 1)
-    before[starts] += 1
-    after[np.asarray(edges[1:]) - 1] -= 1
-    smooth = vectors[before] * 0.5 + vectors + vectors[after] * 0.5
-    steps = np.diff(smooth, axis=0)
-    costs = (0.5 * np.einsum("kd,kd->k", steps, steps)).tolist()
-    begins = np.zeros(len(vectors), dtype=np.int64)
-    for start, end in itertools.pairwise(edges):
-        wanted = max(1, round((end - start) / _SEGMENT_LENGTH))
-        begins[_merged(smooth[start:end], costs[start : end - 1], wanted) + start] = 1
-    return np.cumsum(begins) - 1
-
-
-def _merged(vectors: NDArray[np.float64], costs: list[float], wanted: int) -> NDArray[np.int64]:
-    """Merge neighbours, the cheapest first, and return where the wanted number of segments begin.
-
-    Args:
-        vectors: one for each memory, shape (n, dim).
-        costs: what merging each with the next one adds to the variance within; changed.
-        wanted: how many segments are left.
-    """
-    import numpy as np
-
-    sums, means = list(vectors), list(vectors)
+    half = vectors * 0.5
+    smooth = np.concatenate([half[:1], half[:-1]])
+    smooth += vectors
+    smooth += np.concatenate([half[1:], half[-1:]])
+    sums, means = list(smooth), list(smooth)
     sizes, begins = [1] * len(sums), list(range(len(sums)))
+    steps = np.diff(smooth, axis=0)
+    # what merging each with the next one adds to the variance within
+    costs = (0.5 * np.einsum("kd,kd->k", steps, steps)).tolist()
     while len(sums) > wanted:
         place = costs.index(min(costs))
         del costs[place], begins[place + 1]
-        sums[place] = sums[place] + sums.pop(place + 1)
+        sums[place] += sums.pop(place + 1)
         sizes[place] += sizes.pop(place + 1)
         means[place : place + 2] = [sums[place] / sizes[place]]
         for left in range(max(place - 1, 0), min(place + 1, len(costs))):
             step = means[left] - means[left + 1]
             both = sizes[left] + sizes[left + 1]
             costs[left] = sizes[left] * sizes[left + 1] / both * float(step.dot(step))
-    return np.asarray(begins)
+    return begins
 
 
-def _join(vectors: NDArray[np.float64], segments: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return topic codes, shape (n,): segments of a window whose mean vectors are close become one topic."""
+def _join(centroids: NDArray[np.float64], windows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return topic codes of segments, shape (n,): those of a window whose mean vectors are close become one topic.
+
+    Args:
+        centroids: the sum of each segment's vectors, shape (n, dim); changed.
+        windows: the window that each is of, shape (n,).
+    """
     import numpy as np
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import pdist
 
-    begins = np.searchsorted(segments, np.arange(segments[-1] + 1))
-    if len(begins) == len(starts):
-        return segments
-    centroids = np.add.reduceat(vectors, begins)
+    if len(windows) == windows[-1] + 1:
+        return windows
     lengths = np.linalg.norm(centroids, axis=1)
     # Equal texts have zero vectors once centred, which have no cosine: such segments get one common direction.
-    centroids[lengths < 1e-6] = np.eye(1, vectors.shape[1])
-    centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+    none = lengths < 1e-6
+    centroids[none] = 0.0
+    centroids[none, 0] = lengths[none] = 1.0
+    centroids /= lengths[:, None]
     distances = pdist(centroids, "cosine")
-    windows = np.searchsorted(starts, begins, side="right")
-    one, other = np.triu_indices(len(begins), 1)
+    one, other = np.triu_indices(len(windows), 1)
     distances[windows[one] != windows[other]] = _APART
-    return _cut(linkage(distances, method="average"))[segments]
+    return _cut(linkage(distances, method="average"))
 
 
 def _cut(tree: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -171,4 +178,5 @@ def _cut(tree: NDArray[np.float64]) -> NDArray[np.int64]:
         parents[one] = parents[other] = number
     for node in range(len(parents) - 1, -1, -1):
         parents[node] = parents[parents[node]]
-    return np.unique(np.asarray(parents[:leaves]), return_inverse=True)[1]
+    codes: dict[int, int] = {}
+    return np.asarray([codes.setdefault(parent, len(codes)) for parent in parents[:leaves]])

@@ -135,7 +135,8 @@ class VectorFolder:
         budget = self._settings.memory_budget * _IN_MEMORY_SHARE
         chunks = range(_CHUNK, len(texts), _CHUNK)
         if len(texts) <= EXACT_ROWS and first.shape[1] * 4 * len(texts) <= budget:
-            return np.concatenate([first, *(encoder.encode(texts[at : at + _CHUNK], role=role) for at in chunks)])
+            others = [encoder.encode(texts[at : at + _CHUNK], role=role) for at in chunks]
+            return np.concatenate([first, *others]) if others else first
         mapped = self._map(f"{role}.f16", len(texts), first.shape[1])
         mapped[: len(first)] = first
         for at in chunks:

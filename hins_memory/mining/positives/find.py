@@ -67,11 +67,15 @@ def _live_rows(retrieval: Retrieval, owner: OwnerMemories, settings: MineSetting
         row = owner.rows.get(result.memory_id)
         if row is None:
             skipped["results deleted since or never recorded"] += 1
-        elif result.text != owner.memories[row].text and normalized(result.text) != owner.keys[row]:
+        elif _changed(result.text, owner, row):
             skipped["results changed since"] += 1
         else:
             rows[row] = None
     return list(rows)
+
+
+def _changed(text: str, owner: OwnerMemories, row: int) -> bool:
+    return text != owner.memories[row].text and normalized(text) != owner.keys[row]
 
 
 def _keep(evidence: QueryEvidence, row: int, positive: Positive) -> None:
@@ -113,8 +117,9 @@ def _from_feedback(
             skipped["feedback without its retrieval"] += 1
             continue
         row = owner.rows.get(feedback.memory_id)
-        shown = [result.text for result in rated.retrieval.results if result.memory_id == feedback.memory_id]
-        if row is None or (shown and normalized(shown[0]) != owner.keys[row]):
+        results = (result.text for result in rated.retrieval.results if result.memory_id == feedback.memory_id)
+        shown = next(results, None)
+        if row is None or (shown is not None and _changed(shown, owner, row)):
             skipped["feedback on a memory deleted or changed since"] += 1
             continue
         query = evidence[rated.key]

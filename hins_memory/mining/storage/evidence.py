@@ -7,6 +7,7 @@ Mining, held-out sets and the gate all read it, so that a round reads the log, e
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections import Counter
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from hins_memory.mining.owner.owner import OwnerMemories, build_owner, owner_of
 from hins_memory.mining.owner.stored import StoredFirst, StoredMemories
-from hins_memory.mining.owner.text import clean
+from hins_memory.mining.owner.text import clean, normalized
 from hins_memory.mining.owner.vectors import VectorFolder, few_threads
 from hins_memory.mining.positives.evidence import QueryEvidence
 from hins_memory.mining.positives.find import find_positives
@@ -39,6 +40,8 @@ __all__ = ["EvidenceStore", "OwnerEvidence", "collect", "content_digest", "diges
 
 # Part of the store's identity: evidence that an older version made is not reused.
 _VERSION = 1
+# Strings that a digest takes at a time.
+_DIGESTED = 1_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS identity (value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS owners (
@@ -332,6 +335,7 @@ class EvidenceStore:
         owner = owner_of(
             rows,
             [clean(row.text) for row in rows],
+            [normalized(row.text) for row in rows],
             values["speakers"],
             stored.reshape(len(rows), -1),
             np.asarray(values["topics"], dtype=np.int64),
@@ -393,9 +397,9 @@ def _query(values: Any, owner: OwnerMemories) -> QueryEvidence:
 
 def digest_of(parts: Iterable[str]) -> str:
     """Return a digest of a sequence of strings, 32 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
+    digest, left = hashlib.blake2b(digest_size=16), iter(parts)
+    while some := list(itertools.islice(left, _DIGESTED)):
+        digest.update("\0".join([*some, ""]).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
@@ -410,8 +414,8 @@ def content_digest(log: ScopeLog) -> str:
             yield f"t {turn.id} {turn.conversation} {turn.speaker} {turn.time} {turn.text}"
         for one in log.retrievals:
             yield f"r {one.id} {one.scope.run} {one.time} {one.query} "
-            yield " ".join(result.memory_id for result in one.results)
-            yield " ".join(result.text for result in one.results)
+            yield " ".join([result.memory_id for result in one.results])
+            yield " ".join([result.text for result in one.results])
         for answer in log.answers:
             yield f"a {answer.retrieval_id} {answer.text}"
         for feedback in log.feedback:

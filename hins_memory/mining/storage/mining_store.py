@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,25 +121,11 @@ class MiningStore:
         self._position += 1
         return int(cursor.lastrowid or 0)
 
-    def add_example(self, owner: int, place: int, partial: PartialExample) -> None:
-        """Write one example of an owner."""
-        import numpy as np
-
-        example = partial.example
-        positive = example.positive
-        body = [
-            example.conversation,
-            [positive.query, positive.memory_id, positive.text, positive.source, positive.retrieval_id],
-            [[one.memory_id, one.text, one.tier.value, one.score] for one in example.negatives],
-        ]
-        vectors = None
-        if partial.query_vector is not None and partial.positive_vector is not None:
-            vectors = np.stack([partial.query_vector, partial.positive_vector]).astype(np.float32).tobytes()
+    def add_examples(self, owner: int, examples: Iterable[tuple[int, PartialExample]]) -> None:
+        """Write the examples of an owner, each with its place among them."""
+        values = (_example_values(owner, place, partial) for place, partial in examples)
         with self._errors():
-            self._db.execute(
-                "INSERT INTO examples VALUES (?, ?, ?, ?, ?, ?)",
-                (owner, place, positive.confidence, partial.missing_negatives, ascii_json(body), vectors),
-            )
+            self._db.executemany("INSERT INTO examples VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def add_to_pool(
         self, owner: int, entries: Sequence[tuple[int, str, str]], vectors: Sequence[NDArray[np.float32]]
@@ -284,6 +270,22 @@ class MiningStore:
         texts, ids, keys = (tuple(json.loads(row[column]) for row in rows) for column in range(3))
         vectors = np.stack([np.frombuffer(row[3], dtype=np.float32) for row in rows])
         return TextPool(texts, ids, np.asarray(keys), vectors)
+
+
+def _example_values(owner: int, place: int, partial: PartialExample) -> tuple[int, int, float, int, str, bytes | None]:
+    import numpy as np
+
+    example = partial.example
+    positive = example.positive
+    body = [
+        example.conversation,
+        [positive.query, positive.memory_id, positive.text, positive.source, positive.retrieval_id],
+        [[one.memory_id, one.text, one.tier, one.score] for one in example.negatives],
+    ]
+    vectors = None
+    if partial.query_vector is not None and partial.positive_vector is not None:
+        vectors = np.stack([partial.query_vector, partial.positive_vector]).astype(np.float32).tobytes()
+    return owner, place, positive.confidence, partial.missing_negatives, ascii_json(body), vectors
 
 
 def _read_partial(

@@ -13,6 +13,8 @@ from hins_memory.errors import HinsError
 
 __all__ = ["ascii_json", "open_finished_file", "open_work_file", "take_up", "work_file_errors"]
 
+_JSON = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
+
 
 def open_work_file(path: Path | None) -> sqlite3.Connection:
     """Open a file that only one process may have open; None means one in memory.
@@ -72,4 +74,4 @@ def work_file_errors(path: Path | None, problem: str, hint: str) -> Iterator[Non
 
 def ascii_json(value: Any) -> str:
     """Return JSON in ASCII, which holds any Python string."""
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    return _JSON.encode(value)
