@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import certifi
@@ -164,6 +165,15 @@ def _compiled_templates() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Environment, "compile", functools.lru_cache(maxsize=16)(Environment.compile))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fewer_collections() -> Iterator[None]:
+    """Each training begins with a garbage collection, for a graphics card's memory; here Python's own are enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        if memory := sys.modules.get("accelerate.utils.memory"):
+            patch.setattr(memory, "gc", SimpleNamespace(collect=lambda: 0))
         yield
 
 
