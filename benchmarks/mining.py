@@ -14,8 +14,8 @@ miners get the same (query, positive) pairs, the same memories and the same vect
 cost is taken off both, as is that of imports), choose three negatives with a margin of 5% to the positive, and run in a
 process of their own.
 They do not do the same: mine_hard_negatives searches all users' memories and gives the nearest; ours looks only into
-the user's own, tells topics and tiers, measures the ratio, and writes a Parquet file. Peak memory is the process's
-whole, libraries included.
+the user's own, finds the pairs in what was recorded, which the other gets ready made, tells topics and tiers, measures
+the ratio, and writes a Parquet file. Peak memory is the process's whole, libraries included.
 """
 
 from __future__ import annotations
