@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import uuid
 from dataclasses import replace
 
@@ -30,7 +31,14 @@ THINGS = ("cello", "kayak", "violet", "lantern", "walnut", "harbour", "teapot", 
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(forked_python):
+    # Ray's processes are forked from one that has torch: each would import it for seconds.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", forked_python)
+        yield from running_cluster()
+
+
+def running_cluster():
     from ray.cluster_utils import Cluster
 
     # What a cluster has beside its nodes' daemons takes seconds to start.
