@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from hins_adapter_mem0.servers import ServerIndex
@@ -38,8 +37,8 @@ class WeaviateIndex(ServerIndex):
 
     def listed(self, size: int) -> Iterator[list[Record]]:
         """Yield all records in the order of their ids, at most `size` at a time."""
-        objects = iter(self._collection.iterator(cache_size=min(size, 1000)))
-        while page := list(islice(objects, size)):
+        objects = self._collection.iterator(cache_size=min(size, 1000))
+        for page in chunks_of(objects, size):
             yield [self._as_row(one) for one in page]
 
     def get(self, ids: Sequence[str]) -> list[Record]:

@@ -291,6 +291,6 @@ def _latest_retrieval(connection: sa.Connection, memory_id: str) -> str:
 def _known(connection: sa.Connection, ids: Collection[str]) -> set[str]:
     """Return those of the ids that are retrievals in the log."""
     found: set[str] = set()
-    for chunk in chunks_of(list(ids), _LOOKUP):
+    for chunk in chunks_of(ids, _LOOKUP):
         found.update(connection.execute(sa.select(retrievals.c.id).where(retrievals.c.id.in_(chunk))).scalars())
     return found

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.common.chunks import chunks_of
 from hins_memory.mining.negatives.example_builder import ExampleBuilder, count_ranked, near_rows
 from hins_memory.mining.negatives.pool import (
     PartialExample,
@@ -39,6 +40,8 @@ __all__ = ["MineResult", "MinedPart", "MinerRun", "mine"]
 _log = logging.getLogger(__name__)
 # The report lists the ratios of at most this many owners.
 _OWNERS_LISTED = 50
+# Examples that are written at a time.
+_WRITTEN = 1_000
 # The store's name in a run's folder.
 _JOURNAL = "journal.db"
 # Part of a store's identity: a store that an older miner wrote is not continued.
@@ -185,7 +188,9 @@ class MinerRun:
             ratio = estimate_ratio(counts).ratio
         outside = bool(self._public) or settings.share_scopes
         builder = ExampleBuilder(scope, owner, ratio, settings, outside)
-        self._store.add_examples(number, _numbered(builder.examples(answered, vectors, near), skipped))
+        # Chosen before the store is asked: an error in choosing them is not one of the store.
+        for some in chunks_of(_numbered(builder.examples(answered, vectors, near), skipped), _WRITTEN):
+            self._store.add_examples(number, some)
         shares = [ratio.easy, ratio.medium, ratio.hard, ratio.source, ratio.count]
         return {"ranked": [counts[tier] for tier in PAPER_TIERS], "ratio": shares}
 

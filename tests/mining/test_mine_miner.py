@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mine_logs import COOKING, PUBLIC, SAILING, memories, retrieval, sailor
 
 from hins_memory.mining import MineSettings, mine
+from hins_memory.mining.negatives.example_builder import ExampleBuilder
 from hins_memory.mining.negatives.filters import guard_limit
 from hins_memory.mining.owner.text import EXAMPLE_CHARS
 from hins_memory.types import Answer, Feedback, Memory, Ratio, Scope, ScopeLog, Tier, Turn
@@ -280,3 +281,13 @@ def test_scores_are_finite_and_near_ones_come_first(stock_encoder, monkeypatch):
         scores = [negative.score for negative in example.negatives]
         assert np.isfinite(scores).all()
         assert scores == sorted(scores, reverse=True)
+
+
+def test_an_error_in_choosing_negatives_is_not_said_to_be_of_the_store(stock_encoder, monkeypatch):
+    def broken(self, *arguments):
+        yield from ()
+        raise OSError("the vectors cannot be read")
+
+    monkeypatch.setattr(ExampleBuilder, "examples", broken)
+    with pytest.raises(OSError, match="the vectors cannot be read"):
+        mine([sailor()], stock_encoder)

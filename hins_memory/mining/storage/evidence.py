@@ -7,7 +7,6 @@ Mining, held-out sets and the gate all read it, so that a round reads the log, e
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 from collections import Counter
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hins_memory.common.chunks import chunks_of
 from hins_memory.mining.owner.owner import OwnerMemories, build_owner, owner_of
 from hins_memory.mining.owner.stored import StoredFirst, StoredMemories
 from hins_memory.mining.owner.text import clean, normalized
@@ -397,8 +397,8 @@ def _query(values: Any, owner: OwnerMemories) -> QueryEvidence:
 
 def digest_of(parts: Iterable[str]) -> str:
     """Return a digest of a sequence of strings, 32 hexadecimal digits."""
-    digest, left = hashlib.blake2b(digest_size=16), iter(parts)
-    while some := list(itertools.islice(left, _DIGESTED)):
+    digest = hashlib.blake2b(digest_size=16)
+    for some in chunks_of(parts, _DIGESTED):
         digest.update("\0".join([*some, ""]).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 

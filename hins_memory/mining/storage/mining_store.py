@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,8 +121,8 @@ class MiningStore:
         self._position += 1
         return int(cursor.lastrowid or 0)
 
-    def add_examples(self, owner: int, examples: Iterable[tuple[int, PartialExample]]) -> None:
-        """Write the examples of an owner, each with its place among them."""
+    def add_examples(self, owner: int, examples: Sequence[tuple[int, PartialExample]]) -> None:
+        """Write examples of an owner, each with its place among all of the owner's."""
         values = (_example_values(owner, place, partial) for place, partial in examples)
         with self._errors():
             self._db.executemany("INSERT INTO examples VALUES (?, ?, ?, ?, ?, ?)", values)
