@@ -38,6 +38,8 @@ def message_turns(messages: Any, scope: Scope) -> list[tuple[str, Turn]]:
             continue
         # A name may be of any type.
         speaker = name_of(message.get("name") or None) or role
+        if not speaker:
+            continue
         time = start + len(turns) * _STEP_SECONDS
         turns.append((role, Turn(scope=scope, conversation=scope.key, speaker=speaker, text=text, time=time)))
     return turns

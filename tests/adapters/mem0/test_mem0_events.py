@@ -25,6 +25,11 @@ _MESSAGE = st.fixed_dictionaries(
 )
 
 
+def test_a_message_with_an_empty_role_and_no_name_is_malformed() -> None:
+    said = [{"role": "", "content": "tea"}, {"role": "", "name": "Ann", "content": "oboe"}]
+    assert [(turn.speaker, turn.text) for _, turn in message_turns(said, Scope(user="ann"))] == [("Ann", "oboe")]
+
+
 @pytest.mark.slow
 @given(st.lists(_MESSAGE | _JSON, max_size=6) | _JSON | _MESSAGE, _JSON)
 def test_any_messages_give_well_formed_events(messages: object, result: object) -> None:
