@@ -111,7 +111,8 @@ class StoreOpener:
         self.config = config
         self.client = client
         self._locks: dict[str, threading.RLock] = {}
-        # Stores that keep their rows in memory, as Mem0's faiss does, must not be opened twice.
+        # Stores that keep their rows in memory, as Mem0's faiss does, must not be opened twice. What another process
+        # can drop and make again is opened each time: an object of the dropped one would not find the new one.
         self._stores: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         self._locks_lock = threading.Lock()
 
@@ -147,7 +148,7 @@ class StoreOpener:
         with self._locks_lock, warnings.catch_warnings():
             # Mem0 asks an embedded Qdrant for payload indexes when it is given a client; they have no effect there.
             warnings.filterwarnings("ignore", message="Payload indexes have no effect")
-            raw = self._stores.get(collection)
+            raw = None if self.shared else self._stores.get(collection)
             if raw is None:
                 raw = self._stores[collection] = self._create(collection, changes)
         if _is_embedded(self.client):

@@ -126,7 +126,7 @@ def swap_agent(
             flip_seconds = _flip(agent, version_id, suffix, registry, partial(registry.flip, agent.store_id, suffix))
             _warn_of_idle_towers(registry)
         try:
-            _drop_retired(agent, registry)
+            _drop_unserved(agent, registry)
         except Exception:
             # The swap itself is done; the next swap or `retire_agent` tries again.
             logger.warning("An older index of %s could not be dropped", agent.store_id, exc_info=True)
@@ -201,12 +201,10 @@ def retire_agent(agent: Agent, registry: Registry) -> list[str]:
     with registry.swap_lock(agent.store_id):
         agent.refresh()
         registry.retire(agent.store_id)
-        # Other processes may still run operations that began before the flip.
-        time.sleep(agent.switch_delay_seconds)
         with _as_swap_error(
             f"An old index of {agent.store_id} could not be dropped", "Retire it again; nothing else changed."
         ):
-            return _drop_retired(agent, registry)
+            return _drop_unserved(agent, registry)
 
 
 def abandon_swap(agent: Agent, registry: Registry) -> list[str]:
@@ -370,6 +368,14 @@ def _warn_of_idle_towers(registry: Registry) -> None:
             len(idle),
             ", ".join(idle[:5]) + (" ..." if len(idle) > 5 else ""),
         )
+
+
+def _drop_unserved(agent: Agent, registry: Registry) -> list[str]:
+    """Drop retired collections that served, once no other process uses them; return their names."""
+    if registry.retired_indexes(agent.store_id):
+        # Other processes may still run operations that began before the flip.
+        time.sleep(agent.switch_delay_seconds)
+    return _drop_retired(agent, registry)
 
 
 def _drop_retired(agent: Agent, registry: Registry) -> list[str]:

@@ -80,13 +80,13 @@ def _step(memory, name, number, alive):
 
 
 def race(channel, world):
-    """Swap, roll back or purge when told to, as another process does the same; say how it ended."""
+    """Swap, roll back, retire or purge when told to, as another process does the same; say how it ended."""
     from store_world import BATCH, agent
 
     from hins_memory.errors import HinsError
     from hins_memory.loop.purge import purge_person
     from hins_memory.registry.registry import Registry
-    from hins_memory.swapping import rollback_agent, swap_agent
+    from hins_memory.swapping import retire_agent, rollback_agent, swap_agent
 
     memory = world.open()
     registry = Registry(world.settings)
@@ -98,6 +98,8 @@ def race(channel, world):
                 swap_agent(agent(memory), version, world.load(version), registry, batch_size=BATCH)
             elif what == "rollback":
                 rollback_agent(agent(memory), registry, world.load, batch_size=BATCH)
+            elif what == "retire":
+                retire_agent(agent(memory), registry)
             else:
                 assert purge_person(world.settings, "ann").problem == ""
             channel.send("done")

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from child_process import Child, children
 from store_child import race
-from store_world import SERVERS, agent, assert_in_one_space, fill, rows
+from store_world import BATCH, SERVERS, agent, assert_in_one_space, fill, rows
 
 from hins_memory.database.engine import open_database
 from hins_memory.log.reader import LogReader
 from hins_memory.registry.registry import EncoderVersion, Registry
+from hins_memory.swapping import swap_agent
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_two_processes_at_once_leave_the_store_whole(
                 memory.search("Which number?", filters={"user_id": "ann"})
             memory.search("Which number?", filters={"user_id": "ann"})
             assert agent(memory).encoder_version == serves.version
-            assert Registry(world.settings).shadow_index(agent(memory).store_id) is None
+            assert Registry(world.settings).shadow_index(agent(memory).store_id) is None, (orders, ended)
             assert rows(agent(memory).live_indexes()[0]) == stored
             assert_in_one_space(memory)
         for worker in workers:
@@ -67,3 +68,32 @@ def test_two_processes_at_once_leave_the_store_whole(
             worker.wait()
     # what the searches above recorded since the last purge is all there is
     assert LogReader(open_database(world.settings.database_url)).counts().memories == 0
+
+
+@pytest.mark.parametrize("world", SERVERS, indirect=True)
+@pytest.mark.slow
+def test_an_index_that_another_process_dropped_is_made_again(
+    world: Any, tiny_version: EncoderVersion, other_version: EncoderVersion
+) -> None:
+    memory = world.open()
+    fill(memory, 10)
+    stored = rows(agent(memory).live_indexes()[0])
+    registry = Registry(world.settings)
+
+    def swap(version: EncoderVersion) -> None:
+        swap_agent(agent(memory), version.id, world.load(version.id), registry, batch_size=BATCH)
+
+    swap(tiny_version)
+    # An operation that began before the swap may still use it.
+    used = agent(memory).binding
+    swap(other_version)
+    with children(Child(race, world)) as (worker,):
+        assert worker.read() == "ready"
+        worker.tell(("retire", ""))
+        assert worker.read() == "done"
+        worker.tell(("end", ""))
+        worker.wait()
+    swap(tiny_version)
+    assert used is not agent(memory).binding
+    assert rows(agent(memory).live_indexes()[0]) == stored
+    assert_in_one_space(memory)
