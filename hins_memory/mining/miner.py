@@ -45,7 +45,7 @@ _WRITTEN = 1_000
 # The store's name in a run's folder.
 _JOURNAL = "journal.db"
 # Part of a store's identity: a store that an older miner wrote is not continued.
-_VERSION = 4
+_VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,9 +260,10 @@ def test_segments_are_those_of_scikit_learn():
         wanted = round(count / 4)
         chain = grid_to_graph(count, 1)
         theirs = AgglomerativeClustering(n_clusters=wanted, linkage="ward", connectivity=chain).fit_predict(smooth)
-        ours = np.zeros(count, dtype=np.int64)
-        ours[_segment(centred)] = 1
-        ours = np.cumsum(ours)
+        sums, sizes = _segment(centred.copy())
+        ours = np.repeat(np.arange(len(sizes)), sizes)
+        for number, total in enumerate(sums):
+            np.testing.assert_allclose(total, centred[ours == number].sum(axis=0))
         assert len(set(ours.tolist())) == wanted
         assert (np.diff(ours) != 0).tolist() == (np.diff(theirs) != 0).tolist()
 

@@ -85,14 +85,16 @@ class TierAllocator:
             owed = self._owed[tier] + self._shares[tier] * self._negatives
             self._owed[tier] = min(max(owed, -self._negatives), self._negatives)
         dealt = dict.fromkeys(PAPER_TIERS, 0)
+        left = {tier: available.get(tier, 0) for tier in PAPER_TIERS}
         for _ in range(self._negatives):
             # A tier of share zero is dealt only where the others have run out.
-            wanted = [tier for tier in self._usual if dealt[tier] < available.get(tier, 0)] or [
-                tier for tier in PAPER_TIERS if dealt[tier] < available.get(tier, 0)
+            wanted = [tier for tier in self._usual if left[tier] > 0] or [
+                tier for tier in PAPER_TIERS if left[tier] > 0
             ]
             if not wanted:
                 break
             tier = max(wanted, key=self._owed.__getitem__)
             dealt[tier] += 1
+            left[tier] -= 1
             self._owed[tier] -= 1.0
         return dealt

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from array import array
+from collections import defaultdict
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from hins_memory.data.examples import without_surrogates
@@ -92,7 +94,7 @@ class Lexicon:
     def __init__(self, documents: Iterable[Iterable[str]]) -> None:
         self._documents: Iterable[Iterable[str]] | None = documents
         self._size = 0
-        self._rows: dict[str, NDArray[np.int32]] = {}
+        self._rows: dict[str, array[int]] = {}
         self._only: NDArray[np.int64] | None = None
 
     def take(self, rows: NDArray[np.int64]) -> Lexicon:
@@ -103,17 +105,14 @@ class Lexicon:
         return part
 
     def _build(self) -> None:
-        import numpy as np
-
         if self._documents is None:
             return
-        rows: dict[str, list[int]] = {}
+        rows: defaultdict[str, array[int]] = defaultdict(partial(array, "i"))
         for row, document in enumerate(self._documents):
             for stem in set(document):
-                rows.setdefault(stem, []).append(row)
+                rows[stem].append(row)
             self._size = row + 1
-        self._rows = {stem: np.asarray(found, dtype=np.int32) for stem, found in rows.items()}
-        self._documents = None
+        self._rows, self._documents = dict(rows), None
 
     def rarity(self, stem: str) -> float:
         """Return the weight of one stem; one that no memory has weighs most."""
@@ -130,9 +129,9 @@ class Lexicon:
         total = np.zeros(self._size if only is None else len(only))
         # sorted: sums of floats depend on their order, and sets have none that survives a restart
         for stem in sorted(set(wanted)):
-            found = self._rows.get(stem)
-            if found is None:
+            if stem not in self._rows:
                 continue
+            found = np.asarray(self._rows[stem])
             if only is None:
                 total[found] += self.rarity(stem)
             else:

@@ -86,11 +86,11 @@ def _topics(windows: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
     for vectors in windows:
         # One window at a time: arrays of a whole owner are so large that each would be fresh memory of the system's.
         centred = _centred(vectors)
-        begins = _segment(centred)
-        centroids.append(np.add.reduceat(centred, begins))
-        counts.append(len(begins))
-        sizes += [end - begin for begin, end in itertools.pairwise([*begins, len(centred)])]
-    topics = _join(np.concatenate(centroids), np.repeat(np.arange(len(counts)), counts))
+        segments, lengths = _segment(centred)
+        centroids += segments
+        counts.append(len(segments))
+        sizes += lengths
+    topics = _join(np.stack(centroids), np.repeat(np.arange(len(counts)), counts))
     return np.repeat(topics, sizes)
 
 
@@ -99,43 +99,56 @@ def _centred(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     import numpy as np
 
     centred = vectors.astype(np.float64)
-    centred -= centred.mean(axis=0)
-    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+    centred -= centred.sum(axis=0) / len(centred)
+    centred /= np.maximum(_lengths(centred), 1e-9)[:, None]
     return centred
 
 
-def _segment(vectors: NDArray[np.float64]) -> list[int]:
-    """Return where segments begin, ascending: Ward clustering in which only neighbours in time may merge.
+def _lengths(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the length of each vector, shape (n,)."""
+    import numpy as np
+
+    return np.asarray(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)))
+
+
+def _segment(vectors: NDArray[np.float64]) -> tuple[list[NDArray[np.float64]], list[int]]:
+    """Return the sum of each segment's vectors and how many they are: Ward clustering of neighbours in time only.
 
     The same clusters as scikit-learn's AgglomerativeClustering with a chain as its connectivity (a test compares
     them), at a small part of its cost for the about twenty memories of most conversations.
+
+    Args:
+        vectors: those of a window, shape (n, dim), in order; changed.
     """
     import numpy as np
 
     wanted = round(len(vectors) / _SEGMENT_LENGTH)
     if wanted < 2:
-        return [0]
+        return [vectors.sum(axis=0)], [len(vectors)]
     # Short replies ("Sure!") carry no topic of their own: each memory is smoothed with its neighbours.
     half = vectors * 0.5
     smooth = np.concatenate([half[:1], half[:-1]])
     smooth += vectors
     smooth += np.concatenate([half[1:], half[-1:]])
-    sums, means = list(smooth), list(smooth)
-    sizes, begins = [1] * len(sums), list(range(len(sums)))
-    steps = np.diff(smooth, axis=0)
-    # what merging each with the next one adds to the variance within
-    costs = (0.5 * np.einsum("kd,kd->k", steps, steps)).tolist()
+    found, sums, sizes = list(vectors), list(smooth), [1] * len(smooth)
+    # of each sum with itself and with the next one, and what merging those two adds to the variance within
+    squares = np.einsum("nd,nd->n", smooth, smooth).tolist()
+    products = np.einsum("nd,nd->n", smooth[:-1], smooth[1:]).tolist()
+    costs = [0.5 * (one + other) - both for one, other, both in zip(squares, squares[1:], products, strict=False)]
     while len(sums) > wanted:
         place = costs.index(min(costs))
-        del costs[place], begins[place + 1]
+        del costs[place]
+        squares[place] += squares.pop(place + 1) + 2.0 * products.pop(place)
         sums[place] += sums.pop(place + 1)
+        found[place] += found.pop(place + 1)
         sizes[place] += sizes.pop(place + 1)
-        means[place : place + 2] = [sums[place] / sizes[place]]
         for left in range(max(place - 1, 0), min(place + 1, len(costs))):
-            step = means[left] - means[left + 1]
-            both = sizes[left] + sizes[left + 1]
-            costs[left] = sizes[left] * sizes[left + 1] / both * float(step.dot(step))
-    return begins
+            products[left] = both = float(sums[left].dot(sums[left + 1]))
+            size, other = sizes[left], sizes[left + 1]
+            costs[left] = (squares[left] * other / size + squares[left + 1] * size / other - 2.0 * both) / (
+                size + other
+            )
+    return found, sizes
 
 
 def _join(centroids: NDArray[np.float64], windows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -147,18 +160,17 @@ def _join(centroids: NDArray[np.float64], windows: NDArray[np.int64]) -> NDArray
     """
     import numpy as np
     from scipy.cluster.hierarchy import linkage
-    from scipy.spatial.distance import pdist
 
     if len(windows) == windows[-1] + 1:
         return windows
-    lengths = np.linalg.norm(centroids, axis=1)
+    lengths = _lengths(centroids)
     # Equal texts have zero vectors once centred, which have no cosine: such segments get one common direction.
     none = lengths < 1e-6
     centroids[none] = 0.0
     centroids[none, 0] = lengths[none] = 1.0
     centroids /= lengths[:, None]
-    distances = pdist(centroids, "cosine")
     one, other = np.triu_indices(len(windows), 1)
+    distances = 1.0 - (centroids @ centroids.T)[one, other]
     distances[windows[one] != windows[other]] = _APART
     return _cut(linkage(distances, method="average"))
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["EvidenceStore", "OwnerEvidence", "collect", "content_digest", "digest_of"]
 
 # Part of the store's identity: evidence that an older version made is not reused.
-_VERSION = 1
+_VERSION = 2
 # Strings that a digest takes at a time.
 _DIGESTED = 1_000
 _SCHEMA = """

@@ -40,6 +40,8 @@ CREATE TABLE IF NOT EXISTS pool (
 """
 # What is not committed is mined again after a kill; committing each of many small owners would cost more.
 _COMMIT_SECONDS = 1.0
+# Looked up here in a third of the time that `Tier` takes.
+_TIERS = {tier.value: tier for tier in Tier}
 # SQLite's page cache takes this share of the budget, up to a ceiling.
 _CACHE_SHARE = 32
 _CACHE_BYTES = 64 * 2**20
@@ -295,7 +297,7 @@ def _read_partial(
 
     conversation, (query, memory, text, source, retrieval), negatives = json.loads(body)
     positive = Positive(query, memory, text, source, confidence, retrieval)
-    dealt = tuple(Negative(one, text, Tier(tier), score) for one, text, tier, score in negatives)
+    dealt = tuple([Negative(one, text, _TIERS[tier], score) for one, text, tier, score in negatives])
     example = TieredExample(scope, conversation, positive, dealt)
     if blob is None:
         return PartialExample(example, missing_negatives)
