@@ -2,7 +2,7 @@
 
     python tools/plots.py
 
-ndcg.svg           nDCG@10 on LoCoMo before and after training, from modes.json and modes-starter.json
+ndcg.svg           nDCG@10 on LoCoMo before and after training, from modes.json, modes-starter-turns.json, -facts.json
 ablation.svg       nDCG@10 by how the negatives are chosen, from ablation.json
 training-cost.svg  seconds of training against what it gains, from modes.json and modes-one.json
 
@@ -55,7 +55,8 @@ def _by_memories(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _ndcg(axes: Any, results: Results) -> None:
     """Draw four bars for turns and for facts; whiskers are the 95% interval of the gain over stock."""
-    plain, started = _by_memories(results("modes")), _by_memories(results("modes-starter"))
+    plain = _by_memories(results("modes"))
+    started = {kind: _by_memories(results(f"modes-starter-{kind}"))[kind] for kind in plain}
     bars: dict[str, tuple[str, list[tuple[float, tuple[float, float] | None]]]] = {
         "stock": (_GREY, [(plain[kind]["stock"], None) for kind in plain]),
         "starter, no traffic yet": (_LIGHT, [(started[kind]["before"], None) for kind in plain]),
