@@ -1,11 +1,14 @@
-"""Answers by language models from what Mem0 finds with one encoder or another (LoCoMo, arXiv 2402.17753).
+"""Answers by language models from what an agent finds with one encoder or another (LoCoMo, arXiv 2402.17753).
 
     python benchmarks/answers.py --model NAME=URL --sources nothing,stock,starter,evidence --json F.json --page F.md
     python benchmarks/answers.py --model NAME=URL ... --max-total-tokens 1        # asks nothing: what is kept already
+    python benchmarks/answers.py --agent memoryos --model NAME=URL ... --conversations 2
     python benchmarks/answers.py --data sample --prompts short,copy,locomo ...    # to choose an instruction
     python benchmarks/answers.py --halves DIR                                     # DIR/train.json and DIR/eval.json
 
-Every turn is stored as it is (``infer=False``) and shown with its time. The questions, of categories 1 to 4, are drawn
+In Mem0 every turn is stored as it is (``infer=False``), in MemoryOS every page: what one says with the reply. MemoryOS
+asks a language model for summaries, keywords and continuity, the first that is named. What was found is shown with its
+time. The questions, of categories 1 to 4, are drawn
 by the seed before anything is asked. Each is answered from every source before the next, so that a run that is stopped
 compares the sources on the same questions; replies are kept, so that it goes on where it was. The temperature is 0.
 docs/results/answers.md is a page of this command.
@@ -21,6 +24,7 @@ import tempfile
 import textwrap
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,8 @@ from hins_memory.errors import ConfigError
 from hins_memory.llm import BudgetError
 from hins_memory.training.settings import TrainSettings
 from parts.agents.hybrid import enable_hybrid
+from parts.agents.llm_proxy import LlmProxy
+from parts.agents.memoryos import LLM, paged
 from parts.common.command import base_parser, exit_status
 from parts.common.files import resolve_data, write_whole
 from parts.common.results import write_result
@@ -46,13 +52,15 @@ __all__ = ["main"]
 _QUICK_QUESTIONS = 5
 _MAX_TOKENS = 32
 _WIDTH = 120
-_SETTINGS = ("data", "sources", "prompts", "k", "questions", "seed", "quick")
+_SETTINGS = ("agent", "data", "sources", "prompts", "k", "questions", "seed", "quick")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = base_parser("LoCoMo: what language models answer from the memories that Mem0 finds with an encoder.")
+    parser = base_parser("LoCoMo: what language models answer from what an agent finds with an encoder.")
     add = parser.add_argument
     add("--data", type=Path, metavar="FILE", help="locomo10.json, a file of its format, or sample")
+    add("--agent", choices=["mem0", "memoryos"], default="mem0", help="the memory agent (default mem0)")
+    add("--conversations", type=int, metavar="N", help="draw so many of the conversations by --seed (default all)")
     add("--model", action="append", default=[], metavar="NAME=URL", help="a model and its endpoint; may be repeated")
     add("--sources", default="nothing,stock,starter,evidence", metavar="SOURCE,...",
         help="what is shown: nothing, evidence (its turns), or an encoder, NAME or NAME=DIR")  # fmt: skip
@@ -87,22 +95,12 @@ def _halves(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    endpoints = [_pair(text, "--model") for text in arguments.model]
-    sources = dict(_pair(text, "--sources") if "=" in text else (text, text) for text in arguments.sources.split(","))
-    limits = _limits(arguments.k)
+    endpoints, sources, limits = _checked(arguments)
     prompts = arguments.prompts.split(",")
-    if unknown := [name for name in prompts if name not in INSTRUCTIONS]:
-        raise ConfigError(f"There is no instruction {unknown[0]!r}.", f"Use one of {', '.join(INSTRUCTIONS)}.")
-    if not endpoints or arguments.base not in sources or min(arguments.questions, arguments.workers) < 1:
-        raise ConfigError(
-            "--model is missing, --base is not among --sources, or --questions or --workers is below 1.",
-            "E.g. --model NAME=http://localhost:8000/v1 --sources nothing,stock,starter,evidence.",
-        )
     with tempfile.TemporaryDirectory(prefix="hins-answers-") as folder, ExitStack() as stack:
         # Mem0 writes to its own folder on import; a benchmark leaves no trace in the user's.
         os.environ.setdefault("MEM0_DIR", str(Path(folder) / "mem0"))
         os.environ.setdefault("MEM0_TELEMETRY", "False")
-        hybrid = enable_hybrid(Path(folder) / "bm25") if arguments.hybrid else None
         plan = Plan(
             memories="turns",
             base="stock",
@@ -112,10 +110,16 @@ def _run(arguments: argparse.Namespace) -> None:
             save=None,
             llm=None,
             mode=TrainSettings().mode,
-            hybrid=hybrid,
+            hybrid=enable_hybrid(Path(folder) / "bm25") if arguments.hybrid else None,
         )
-        data = _load(arguments.data)
-        asked = _retrieved(plan, arguments, sources, data)
+        data = _load(arguments)
+        stored = data
+        if arguments.agent == "memoryos":
+            model, url = endpoints[0]
+            proxy = stack.enter_context(LlmProxy(_models(arguments, url, stack).client(model)))
+            # To everything below, pages are stored texts with their evidence, as facts are.
+            plan, stored = replace(plan, llm=LLM(proxy.base_url, model, "none"), memories="facts"), [*map(paged, data)]
+        asked = _retrieved(plan, arguments, sources, stored)
         drawn = draw(next(iter(asked.values())), _QUICK_QUESTIONS if arguments.quick else arguments.questions,
                      arguments.seed)  # fmt: skip
         if not drawn:
@@ -125,8 +129,7 @@ def _run(arguments: argparse.Namespace) -> None:
         for limit in limits:
             contexts = {n: ends[n] if n in ENDS else found_contexts(drawn, asked[n], limit) for n in sources}
             for model, url in endpoints:
-                models = Models(argparse.Namespace(**{**vars(arguments), "base_url": url}))
-                stack.callback(models.close)
+                models = _models(arguments, url, stack)
                 for prompt in prompts:
                     try:
                         reader = ChatReader(models.client(model), INSTRUCTIONS[prompt], arguments.workers, _MAX_TOKENS)
@@ -135,7 +138,31 @@ def _run(arguments: argparse.Namespace) -> None:
                     answers = answer_all(reader, drawn, contexts, f"{model}, {prompt}, k={limit}")
                     if answers.questions:
                         rows += answer_rows((model, prompt, limit), answers, arguments.base, arguments.seed)
-        _report(arguments, rows, {"hybrid": hybrid, "conversations": [one.id for one in data]})
+        _report(arguments, rows, {"hybrid": plan.hybrid, "conversations": [one.id for one in data]})
+
+
+def _checked(arguments: argparse.Namespace) -> tuple[list[tuple[str, str]], dict[str, str], list[int]]:
+    """Return the models with their addresses, the sources with their encoders, and how many memories are shown."""
+    endpoints = [_pair(text, "--model") for text in arguments.model]
+    sources = dict(_pair(text, "--sources") if "=" in text else (text, text) for text in arguments.sources.split(","))
+    limits = _limits(arguments.k)
+    if unknown := [name for name in arguments.prompts.split(",") if name not in INSTRUCTIONS]:
+        raise ConfigError(f"There is no instruction {unknown[0]!r}.", f"Use one of {', '.join(INSTRUCTIONS)}.")
+    if arguments.hybrid and arguments.agent != "mem0":
+        raise ConfigError("--hybrid is for Mem0.", "Leave out one of the two.")
+    if not endpoints or arguments.base not in sources or min(arguments.questions, arguments.workers) < 1:
+        raise ConfigError(
+            "--model is missing, --base is not among --sources, or --questions or --workers is below 1.",
+            "E.g. --model NAME=http://localhost:8000/v1 --sources nothing,stock,starter,evidence.",
+        )
+    return endpoints, sources, limits
+
+
+def _models(arguments: argparse.Namespace, url: str, stack: ExitStack) -> Models:
+    """Return the models of one address, closed when the stack is."""
+    models = Models(argparse.Namespace(**{**vars(arguments), "base_url": url}))
+    stack.callback(models.close)
+    return models
 
 
 def _retrieved(
@@ -171,14 +198,18 @@ def _report(arguments: argparse.Namespace, rows: list[dict[str, Any]], more: dic
 
 def _about(settings: dict[str, Any]) -> list[str]:
     prompts = [f"* *{name}*: {text}" for name, text in settings["instructions"].items()]
-    search = "BM25 and entities beside cosines" if settings["hybrid"] else "cosines alone"
+    search = "Mem0's search ({}) finds among the turns".format(
+        "BM25 and entities beside cosines" if settings["hybrid"] else "cosines alone"
+    )
+    if settings["agent"] == "memoryos":
+        search = "MemoryOS retrieves among the pages, each what one says with the reply"
     about = (
         f"Written by `benchmarks/answers.py`. A model answers questions of LoCoMo's categories 1-4, drawn with seed "
-        f"{settings['seed']} from {', '.join(settings['conversations'])}, from the memories that Mem0's search "
-        f"({search}) finds among the turns. *nothing* shows no memory, *evidence* the turns that hold the answer, as "
-        "if the retrieval were perfect. A table's questions are those that were answered from every source when the "
-        "run was stopped; their order was drawn beforehand. *stock* is all-MiniLM-L6-v2, *starter* what new stores "
-        "begin with; another name is an encoder folder: [the commands](../how-to/benchmarks.md)."
+        f"{settings['seed']} from {', '.join(settings['conversations'])}, from the memories that {search}. *nothing* "
+        "shows no memory, *evidence* the turns that hold the answer, as if the retrieval were perfect. A table's "
+        "questions are those that were answered from every source when the run was stopped; their order was drawn "
+        "beforehand. *stock* is all-MiniLM-L6-v2, *starter* what new stores begin with; another name is an encoder "
+        "folder: [the commands](../how-to/benchmarks.md)."
     )
     how = (
         f"Temperature 0, at most {settings['max_tokens']} tokens. The instruction begins every prompt; the memories, "
@@ -216,9 +247,18 @@ def _limits(text: str) -> list[int]:
     return limits
 
 
-def _load(path: Path | None) -> list[Conversation]:
+def _load(arguments: argparse.Namespace) -> list[Conversation]:
+    """Return the conversations, or so many of them as are to be drawn, in the order of the file."""
+    import numpy as np
+
+    path, count = arguments.data, arguments.conversations
     is_sample = path is not None and str(path) == "sample" and not path.exists()
-    return sample_conversations() if is_sample else load_locomo(resolve_data(path, LOCOMO))
+    found = sample_conversations() if is_sample else load_locomo(resolve_data(path, LOCOMO))
+    if count is None:
+        return found
+    if not 1 <= count <= len(found):
+        raise ConfigError(f"--conversations {count}: there are {len(found)}.", f"Use 1 to {len(found)}.")
+    return [found[place] for place in sorted(np.random.default_rng(arguments.seed).permutation(len(found))[:count])]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import answers
 import numpy as np
 import pytest
 from llm_server import LLMServer
+from memoryos_replies import REPLIES
 from stand_in import RULES
 
 from hins_memory.llm import BudgetError, LlmError
@@ -72,6 +73,38 @@ def test_answers_from_every_source_are_kept_scored_and_compared(tiny_samples, ti
     assert "room" in rows["short", 1, "mine"]
     assert str(tiny_folder) not in result.read_text(encoding="utf-8") + page.read_text(encoding="utf-8")
     assert "| evidence | 100.0 |" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_memoryos_finds_pages_with_the_replies_of_the_first_model(tiny_samples, tiny_folder, tmp_path, monkeypatch):
+    pytest.importorskip("memoryos")
+    monkeypatch.setenv("HINS_HOME", str(tmp_path / "home"))
+    for sample in tiny_samples:
+        sample["qa"] = sample["qa"][:3]
+    data, result, page = tmp_path / "data.json", tmp_path / "result.json", tmp_path / "page.md"
+    data.write_text(json.dumps(tiny_samples), encoding="utf-8")
+    argv = ["--agent", "memoryos", "--data", str(data), "--conversations", "1", "--seed", "1", "--base", "mine"]
+    with LLMServer({**RULES, **REPLIES}) as server:
+        argv += ["--model", f"m={server.base_url}", "--sources", f"mine={tiny_folder},evidence"]
+        assert answers.main([*argv, "--json", str(result), "--page", str(page)]) == 0
+        asked = [request["messages"][0]["content"] for request in server.requests]
+    found = json.loads(result.read_text(encoding="utf-8"))
+    assert found["settings"]["agent"] == "memoryos"
+    assert len(found["settings"]["conversations"]) == 1
+    rows = {row["source"]: row for row in found["rows"]}
+    assert rows["mine"]["questions"] == 3
+    assert 0 < rows["mine"]["recall"] <= 100
+    assert any("continuity detector" in one for one in asked)
+    assert "MemoryOS retrieves among the pages" in page.read_text(encoding="utf-8").replace("\n", " ")
+
+
+@pytest.mark.parametrize(("argv", "said"), [
+    (["--conversations", "9"], "there are 4"),
+    (["--agent", "memoryos", "--hybrid"], "is for Mem0"),
+])  # fmt: skip
+def test_what_cannot_be_asked_is_a_sentence(argv, said, tiny_file, capsys):
+    assert answers.main(["--data", str(tiny_file), "--model", "m=http://127.0.0.1:9", *argv]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_the_order_of_questions_is_drawn_beforehand_and_traps_are_left_out(tiny_file):
