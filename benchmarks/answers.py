@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", type=Path, metavar="FILE", help="locomo10.json, a file of its format, or sample")
     add("--agent", choices=["mem0", "memoryos"], default="mem0", help="the memory agent (default mem0)")
-    add("--conversations", type=int, metavar="N", help="draw so many of the conversations by --seed (default all)")
+    add("--conversations", type=int, metavar="N", help="draw N of the conversations by --seed (default all)")
     add("--model", action="append", default=[], metavar="NAME=URL", help="a model and its endpoint; may be repeated")
     add("--sources", default="nothing,stock,starter,evidence", metavar="SOURCE,...",
         help="what is shown: nothing, evidence (its turns), or an encoder, NAME or NAME=DIR")  # fmt: skip
@@ -248,7 +248,7 @@ def _limits(text: str) -> list[int]:
 
 
 def _load(arguments: argparse.Namespace) -> list[Conversation]:
-    """Return the conversations, or so many of them as are to be drawn, in the order of the file."""
+    """Return the conversations, or those that are drawn, in the order of the file."""
     import numpy as np
 
     path, count = arguments.data, arguments.conversations
