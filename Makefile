@@ -2,7 +2,7 @@
 #
 #   PYTHON=python3.12     the Python that .venv is made with
 #   TORCH_INDEX=URL       where torch comes from; https://download.pytorch.org/whl/cpu has builds without CUDA
-#   WORKERS=4             test processes, each with up to 3 GB of memory, and 8 GB of /dev/shm for all (2)
+#   WORKERS=4             test processes, each with up to 3 GB of memory, and 8 GB of /dev/shm for all (3)
 #   LOCOMO=FILE           locomo10.json, for `make bench` without a network
 #   CORPUS='A.csv B.csv'  persona chats (Synthetic-Persona-Chat), for `make starter` and the cold start in `make bench`
 #   MODEL=NAME=URL        a language model at an OpenAI-compatible endpoint, for the answers in `make bench`
@@ -14,7 +14,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 TORCH_INDEX ?=
-WORKERS ?= 2
+WORKERS ?= 3
 LOCOMO ?=
 CORPUS ?=
 VENV := .venv
