@@ -154,4 +154,4 @@ def _example(row: dict[str, Any]) -> TieredExample:
 
 def without_surrogates(text: str) -> str:
     """Return the text with ``?`` for every surrogate: UTF-8, and with it tables and tokenizers, take none."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

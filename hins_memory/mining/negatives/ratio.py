@@ -72,6 +72,7 @@ class TierAllocator:
         self._shares = {tier: ratio.share(tier) for tier in PAPER_TIERS}
         self._usual = [tier for tier in PAPER_TIERS if self._shares[tier] > 0]
         self._negatives = negatives
+        self._due = {tier: share * negatives for tier, share in self._shares.items()}
         self._owed = dict.fromkeys(PAPER_TIERS, 0.0)
 
     def deal(self, available: Mapping[Tier, int]) -> dict[Tier, int]:
@@ -80,10 +81,10 @@ class TierAllocator:
         Args:
             available: how many there are of each tier.
         """
-        for tier in PAPER_TIERS:
+        owed, most = self._owed, self._negatives
+        for tier, due in self._due.items():
             # Bounded: a tier that is missing for long must not flood the queries after it.
-            owed = self._owed[tier] + self._shares[tier] * self._negatives
-            self._owed[tier] = min(max(owed, -self._negatives), self._negatives)
+            owed[tier] = min(max(owed[tier] + due, -most), most)
         dealt = dict.fromkeys(PAPER_TIERS, 0)
         left = {tier: available.get(tier, 0) for tier in PAPER_TIERS}
         for _ in range(self._negatives):
@@ -93,8 +94,8 @@ class TierAllocator:
             ]
             if not wanted:
                 break
-            tier = max(wanted, key=self._owed.__getitem__)
+            tier = max(wanted, key=owed.__getitem__)
             dealt[tier] += 1
             left[tier] -= 1
-            self._owed[tier] -= 1.0
+            owed[tier] -= 1.0
         return dealt

@@ -158,8 +158,8 @@ def _join(centroids: NDArray[np.float64], windows: NDArray[np.int64]) -> NDArray
         centroids: the sum of each segment's vectors, shape (n, dim); changed.
         windows: the window that each is of, shape (n,).
     """
-    import numpy as np
     from scipy.cluster.hierarchy import linkage
+    from scipy.spatial.distance import squareform
 
     if len(windows) == windows[-1] + 1:
         return windows
@@ -169,10 +169,9 @@ def _join(centroids: NDArray[np.float64], windows: NDArray[np.int64]) -> NDArray
     centroids[none] = 0.0
     centroids[none, 0] = lengths[none] = 1.0
     centroids /= lengths[:, None]
-    one, other = np.triu_indices(len(windows), 1)
-    distances = 1.0 - (centroids @ centroids.T)[one, other]
-    distances[windows[one] != windows[other]] = _APART
-    return _cut(linkage(distances, method="average"))
+    distances = 1.0 - centroids @ centroids.T
+    distances[windows[:, None] != windows] = _APART
+    return _cut(linkage(squareform(distances, checks=False), method="average"))
 
 
 def _cut(tree: NDArray[np.float64]) -> NDArray[np.int64]:
