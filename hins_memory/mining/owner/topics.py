@@ -145,9 +145,8 @@ def _segment(vectors: NDArray[np.float64]) -> tuple[list[NDArray[np.float64]], l
         for left in range(max(place - 1, 0), min(place + 1, len(costs))):
             products[left] = both = float(sums[left].dot(sums[left + 1]))
             size, other = sizes[left], sizes[left + 1]
-            costs[left] = (squares[left] * other / size + squares[left + 1] * size / other - 2.0 * both) / (
-                size + other
-            )
+            apart = squares[left] * other / size + squares[left + 1] * size / other - 2.0 * both
+            costs[left] = apart / (size + other)
     return found, sizes
 
 
