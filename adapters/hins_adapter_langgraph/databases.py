@@ -97,6 +97,14 @@ class SqliteIndex(SqlIndex):
         store.setup()
         return store
 
+    def identity(self) -> tuple[int, int] | None:
+        """Return the device and the inode of the file."""
+        path = Path(self._path)
+        if not path.exists():
+            return None
+        found = path.stat()
+        return found.st_dev, found.st_ino
+
     def drop(self) -> None:
         """Delete the file beside."""
         super().drop()
@@ -150,6 +158,14 @@ class PostgresIndex(SqlIndex):
         store = PostgresStore(connection, index=self.config(embeddings))
         store.setup()
         return store
+
+    def identity(self) -> int | None:
+        """Return the number of the schema in the database."""
+        with closing(self.connect()) as connection:
+            found = connection.execute(
+                "SELECT oid FROM pg_namespace WHERE nspname = %s", (self._schemas[0],)
+            ).fetchone()
+        return int(found[0]) if found else None
 
     def drop(self) -> None:
         """Delete the schema beside."""

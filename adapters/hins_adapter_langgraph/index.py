@@ -24,8 +24,8 @@ __all__ = ["MemoryIndex", "StoreIndex"]
 
 # What LangGraph appends to a path that gives several texts.
 _NUMBER = re.compile(r"\.\d+$")
-# The stores beside each wrapped one, by their suffixes.
-_beside: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+# The stores beside each wrapped one, by their suffixes, each with what identified it when it was opened.
+_beside: WeakKeyDictionary[Any, dict[str, tuple[Any, Any]]] = WeakKeyDictionary()
 _opening = threading.Lock()
 
 
@@ -49,13 +49,21 @@ class StoreIndex(IndexBase):
         if suffix:
             with _opening:
                 stores = _beside.setdefault(wrapped, {})
-                if suffix not in stores:
-                    stores[suffix] = self.make(embeddings)
-                self.store = stores[suffix]
+                if suffix not in stores or stores[suffix][1] != self.identity():
+                    made = self.make(embeddings)
+                    stores[suffix] = (made, self.identity())
+                self.store = stores[suffix][0]
 
     @abstractmethod
     def make(self, embeddings: HinsEmbeddings) -> Any:
         """Open the store beside, creating it if it is missing; its index has the settings that `config` returns."""
+
+    def identity(self) -> Any:
+        """Return what tells the store beside from one of its name that another process made; None where there is none.
+
+        Another process may have dropped the one that is open here, and made it anew.
+        """
+        return self.suffix
 
     @abstractmethod
     def by_path(self, ids: Sequence[str]) -> Mapping[str, Mapping[str, Sequence[float]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import sqlalchemy as sa
@@ -31,13 +31,15 @@ IndexState = Literal["live", "shadow", "previous", "retired"]
 class IndexRecord:
     """One generation of an agent's indexes: the encoder version of its vectors, and its collections' suffix.
 
-    `state` is live (serves), shadow (being built), previous (kept for rollback) or retired (to be dropped).
+    `state` is live (serves), shadow (being built), previous (kept for rollback) or retired (to be dropped). `created`,
+    in Unix seconds, is another one after the collections were dropped and made anew under the same names.
     """
 
     agent_key: str
     version: str
     suffix: str
     state: IndexState
+    created: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +366,8 @@ def _rows(connection: sa.Connection, agent_key: str | None = None, state: str | 
         query = query.where(agent_indexes.c.agent_key == agent_key)
     if state is not None:
         query = query.where(agent_indexes.c.state == state)
-    return [IndexRecord(row.agent_key, row.version, row.suffix, row.state) for row in connection.execute(query)]
+    rows = connection.execute(query)
+    return [IndexRecord(row.agent_key, row.version, row.suffix, row.state, row.created) for row in rows]
 
 
 def _insert_index(connection: sa.Connection, record: IndexRecord) -> None:

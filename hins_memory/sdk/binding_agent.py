@@ -84,6 +84,10 @@ class BindingAgent(AgentBase, ABC, Generic[_B]):
         self._lock = threading.RLock()
         self._current: _B | None = None
         self._shadow: _B | None = None
+        # When the collections of the two were first recorded, None where that was not looked up yet: those of another
+        # time have the same names, and were made by another process after it had dropped these.
+        self._current_since: float | None = None
+        self._shadow_since: float | None = None
         # The binding with the framework's own encoder, which only a live object can give.
         self._framework: _B | None = None
         # Whether a swap of this process is building the shadow; otherwise one of another process is.
@@ -153,6 +157,7 @@ class BindingAgent(AgentBase, ABC, Generic[_B]):
         if live is None or not live.version:
             return False
         self.serve(live.version, live.suffix)
+        self._current_since = live.created
         return True
 
     def record_first(self, encoder: Encoder, suffix_of: Callable[[Encoder, bool], str] | None = None) -> str:

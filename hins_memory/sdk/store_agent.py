@@ -80,26 +80,39 @@ class StoreAgent(BindingAgent[_B]):
         with self._lock:
             # Read again under the lock: a flip of this process may have ended meanwhile.
             live, shadow = self._recorded()
-            if live is not None and not self._is_version(self._current, live.version, live.suffix):
-                logger.info("%s is served by %s by now", self.store_id, live.version)
-                self.switch_to(live.version, live.suffix)
+            if live is not None:
+                if not self._is_version(self._current, live.version, live.suffix):
+                    logger.info("%s is served by %s by now", self.store_id, live.version)
+                    self.switch_to(live.version, live.suffix)
+                elif live.version and self._current_since not in (None, live.created):
+                    logger.info("The collections of %s were made anew", self.store_id)
+                    self.stop_dual_write()
+                    self.serve(live.version, live.suffix)
+                self._current_since = live.created
             if shadow is None:
                 if self._shadow is not None and not self._building:
                     self.stop_dual_write()
-            elif not self._is_version(self._shadow, shadow.version, shadow.suffix) and not self._building:
+            elif not self._building and not self._writes_to(shadow):
                 try:
+                    self.stop_dual_write()
                     self._start_shadow(shadow.version, shadow.suffix)
+                    self._shadow_since = shadow.created
                 except Exception:
                     logger.exception("%s cannot be written to from here, so its swap is given up", shadow.version)
                     self._cancel_remote_swap()
 
     def _up_to_date(self) -> bool:
         live, shadow = self._recorded()
-        if live is not None and not self._is_version(self._current, live.version, live.suffix):
+        if live is not None and (
+            self._current_since != live.created or not self._is_version(self._current, live.version, live.suffix)
+        ):
             return False
         if shadow is None or self._building:
             return self._shadow is None or self._building
-        return self._is_version(self._shadow, shadow.version, shadow.suffix)
+        return self._writes_to(shadow)
+
+    def _writes_to(self, shadow: IndexRecord) -> bool:
+        return self._shadow_since == shadow.created and self._is_version(self._shadow, shadow.version, shadow.suffix)
 
     def _recorded(self) -> tuple[IndexRecord | None, IndexRecord | None]:
         """Return the records of the live index and of the one being built, as of one moment."""
@@ -299,6 +312,7 @@ class StoreAgent(BindingAgent[_B]):
             if suffix == self.current.suffix:
                 # Both versions make the same vectors of documents: the stores stay, and queries change.
                 self._current = cast("_B", self.current.with_queries(encoder))
+                self._current_since = None
                 return time.perf_counter() - started
             self._start_shadow(version, suffix)
         for tries_left in reversed(range(_FLIP_TRIES)):
@@ -315,6 +329,7 @@ class StoreAgent(BindingAgent[_B]):
                     if writes.dual is not None:
                         writes.dual.serving = True
                 self._current, self._shadow, self._building = self._with_change_records(self._shadow), None, False
+                self._current_since = None
                 return time.perf_counter() - started
         raise AssertionError("the last try always ends")
 

@@ -128,6 +128,47 @@ class SwapContract:
         assert sorted(world.texts().values()) == sorted([*TEXTS[:5], *written])
         world.assert_in_one_space()
 
+    @needs("serve", "swap", shared=True)
+    def test_contract_an_index_that_another_process_dropped_is_made_again(self, world: ContractWorld) -> None:
+        """A process that used an index which another one dropped makes it anew, and writes into nothing else."""
+        world.open()
+        for text in TEXTS[:5]:
+            world.add(text)
+        version = world.add_version(world.other).id
+        world.swap(version)
+        # An operation that began before may still use them.
+        used = world.agent().live_indexes()
+        with children(Child(_roll_back_and_retire, world)) as (child,):
+            assert child.read() == "retired"
+            child.wait()
+        world.add(TEXTS[5])
+        world.swap(version)
+        world.add(TEXTS[6])
+        assert sorted(world.texts().values()) == sorted(TEXTS[:7])
+        world.assert_in_one_space()
+        del used
+        # What another process finds is what this one wrote.
+        with children(Child(_read_texts, world)) as (child,):
+            assert child.read() == (version, sorted(TEXTS[:7]))
+            child.wait()
+
+    @needs("serve", "swap", shared=True)
+    def test_contract_an_index_made_anew_is_used_by_who_slept(self, world: ContractWorld) -> None:
+        """A process that does nothing while another one drops the index that serves and makes it anew uses the new."""
+        world.open()
+        for text in TEXTS[:5]:
+            world.add(text)
+        version, first = world.add_version(world.other).id, world.agent().encoder_version
+        with children(Child(_swap_away_and_back, world, version)) as (child,):
+            assert child.read() == first
+            child.wait()
+        world.add(TEXTS[5])
+        assert world.search(TEXTS[5])[0][1] == TEXTS[5]
+        with children(Child(_read_texts, world)) as (child,):
+            assert child.read() == (first, sorted(TEXTS[:6]))
+            child.wait()
+        world.assert_in_one_space()
+
     @needs("serve", "swap")
     def test_contract_a_shadow_that_fails_stops_nothing(
         self, world: ContractWorld, monkeypatch: pytest.MonkeyPatch
@@ -224,4 +265,31 @@ def _follow(channel: Any, world: ContractWorld) -> None:
             served = version
             channel.send(served)
     channel.send((texts, failures))
+    world.close()
+
+
+def _roll_back_and_retire(channel: Any, world: ContractWorld) -> None:
+    """Return to what served before the last swap, and drop what that swap made."""
+    world.open()
+    world.roll_back()
+    retire_agent(world.agent(), world.registry)
+    channel.send("retired")
+    world.close()
+
+
+def _swap_away_and_back(channel: Any, world: ContractWorld, version: str) -> None:
+    """Swap to a version, drop what served before, and swap back to that; say what serves."""
+    world.open()
+    first = world.agent().encoder_version
+    world.swap(version)
+    retire_agent(world.agent(), world.registry)
+    world.swap(first)
+    channel.send(world.agent().encoder_version)
+    world.close()
+
+
+def _read_texts(channel: Any, world: ContractWorld) -> None:
+    """Say which encoder serves, and what is stored."""
+    world.open()
+    channel.send((world.agent().encoder_version, sorted(world.texts().values())))
     world.close()

@@ -97,3 +97,31 @@ def test_an_index_that_another_process_dropped_is_made_again(
     assert used is not agent(memory).binding
     assert rows(agent(memory).live_indexes()[0]) == stored
     assert_in_one_space(memory)
+
+
+@pytest.mark.parametrize("world", SERVERS, indirect=True)
+@pytest.mark.slow
+def test_an_index_made_anew_is_used_by_a_process_that_slept(
+    world: Any, tiny_version: EncoderVersion, other_version: EncoderVersion
+) -> None:
+    memory = world.open()
+    fill(memory, 10)
+    registry = Registry(world.settings)
+    swap_agent(agent(memory), tiny_version.id, world.load(tiny_version.id), registry, batch_size=BATCH)
+    memory.search("Which number?", filters={"user_id": "ann"})
+    with children(Child(race, world)) as (worker,):
+        assert worker.read() == "ready"
+        # The second swap drops nothing of what this process serves from; retiring does.
+        for order in (("swap", other_version.id), ("retire", ""), ("swap", tiny_version.id), ("end", "")):
+            worker.tell(order)
+            assert order[0] == "end" or worker.read() == "done"
+        worker.wait()
+    memory.add("Ann keeps bees now.", user_id="ann", infer=False)
+    assert agent(memory).encoder_version == tiny_version.id
+    live = registry.live_index(agent(memory).store_id)
+    assert live is not None
+    # Opened anew, as another process would.
+    found = rows(agent(memory).bind(live.version, live.suffix).indexes()[0])
+    assert len(found) == 11
+    assert any("keeps bees" in one for one in found.values())
+    assert_in_one_space(memory)
