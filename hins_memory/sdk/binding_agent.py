@@ -109,7 +109,7 @@ class BindingAgent(AgentBase, ABC, Generic[_B]):
 
     @abstractmethod
     def serve(self, version: str, suffix: str) -> None:
-        """Serve with a version that the registry says is live; for the first opening."""
+        """Serve with a version that the registry says is live."""
 
     @property
     def encoder_version(self) -> str:

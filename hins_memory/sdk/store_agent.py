@@ -155,7 +155,7 @@ class StoreAgent(BindingAgent[_B]):
         return self.scoped(self.binding, scope)
 
     def serve(self, version: str, suffix: str) -> None:
-        """Open the collections of a version and serve from them; for the first opening."""
+        """Open the collections of a version, also where they are open already, and serve from them."""
         self._current = self._with_change_records(self._with_refresh(self.bind(version, suffix)))
 
     def serve_recorded(self, embedder: str = "hins", suffix_of: Callable[[Encoder, bool], str] | None = None) -> None:
