@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -139,7 +140,32 @@ def open_memoryos(name: str, model: str | Path, settings: Settings, llm: LLM, li
         retrieval_queue_capacity=limit,
         mid_term_heat_threshold=float("inf"),
     )
+    _accept_any_summary(sys.modules[type(memory.updater).__module__])
     return hins_memory.attach(memory, embedder="hins", model=model, settings=settings)
+
+
+def _accept_any_summary(updater: Any) -> None:
+    """Make MemoryOS take a summary of another shape for none: it fails on one, and small models give some."""
+    if hasattr(updater.gpt_generate_multi_summary, "wrapped"):
+        return
+    wrapped = updater.gpt_generate_multi_summary
+
+    def checked(*arguments: Any, **options: Any) -> dict[str, Any]:
+        found: dict[str, Any] = wrapped(*arguments, **options)
+        summaries = found["summaries"] if isinstance(found["summaries"], list) else []
+        return {**found, "summaries": [one for one in summaries if _is_summary(one)]}
+
+    checked.wrapped = wrapped  # type: ignore[attr-defined]  # of a function, so that it is wrapped once
+    updater.gpt_generate_multi_summary = checked
+
+
+def _is_summary(value: Any) -> bool:
+    keywords = value.get("keywords", []) if isinstance(value, dict) else None
+    return (
+        isinstance(keywords, list)
+        and all(isinstance(one, str) for one in keywords)
+        and isinstance(value.get("content", ""), str)
+    )
 
 
 class OpenMemoryos:

@@ -75,8 +75,12 @@ def test_answers_from_every_source_are_kept_scored_and_compared(tiny_samples, ti
     assert "| evidence | 100.0 |" in page.read_text(encoding="utf-8")
 
 
+# The second and the third are what small models reply, on which MemoryOS itself fails.
 @pytest.mark.slow
-def test_memoryos_finds_pages_with_the_replies_of_the_first_model(tiny_samples, tiny_folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("summaries", [REPLIES["expert in analyzing dialogue topics"], ["talk"], {"theme": "talk"}])
+def test_memoryos_finds_pages_with_the_replies_of_the_first_model(
+    summaries, tiny_samples, tiny_folder, tmp_path, monkeypatch
+):
     pytest.importorskip("memoryos")
     monkeypatch.setenv("HINS_HOME", str(tmp_path / "home"))
     for sample in tiny_samples:
@@ -84,7 +88,7 @@ def test_memoryos_finds_pages_with_the_replies_of_the_first_model(tiny_samples, 
     data, result, page = tmp_path / "data.json", tmp_path / "result.json", tmp_path / "page.md"
     data.write_text(json.dumps(tiny_samples), encoding="utf-8")
     argv = ["--agent", "memoryos", "--data", str(data), "--conversations", "1", "--seed", "1", "--base", "mine"]
-    with LLMServer({**RULES, **REPLIES}) as server:
+    with LLMServer({**RULES, **REPLIES, "expert in analyzing dialogue topics": summaries}) as server:
         argv += ["--model", f"m={server.base_url}", "--sources", f"mine={tiny_folder},evidence"]
         assert answers.main([*argv, "--json", str(result), "--page", str(page)]) == 0
         asked = [request["messages"][0]["content"] for request in server.requests]
