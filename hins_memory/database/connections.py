@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import sqlite3
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +22,16 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-__all__ = ["LOCK_SECONDS", "create_file", "shared_engine", "sqlite_engine"]
+__all__ = ["LOCK_SECONDS", "WAL_BYTES", "create_file", "shared_engine", "sqlite_engine"]
+
+logger = logging.getLogger(__name__)
 
 #: How long a statement waits for a lock that another connection holds.
 LOCK_SECONDS = 30.0
+#: A write-ahead log is cut to this size once it was written back, and is written back when it has twice as much.
+WAL_BYTES = 4 * 2**20
+# A log that a reader's snapshot holds back is tried again after this many seconds.
+_CHECKPOINT_SECONDS = 1.0
 #: How long a fork waits for the transactions of other threads.
 _FORK_SECONDS = 10.0
 
@@ -70,8 +78,11 @@ class _Connections:
         # Files that were in use in the parent while this process was forked.
         self._lost: set[tuple[int, int]] = set()
 
-    def connect(self, path: str) -> _Connection:
+    def connect(self, path: str, *, wait: bool = True) -> _Connection:
+        """Open a connection; while a fork waits for those that are open, wait for it or raise an OperationalError."""
         with self._changed:
+            if self._forking and not wait:
+                raise sqlite3.OperationalError("this process is being forked")
             self._changed.wait_for(lambda: not self._forking)
             if _identity(path) in self._lost:
                 raise sqlite3.OperationalError(
@@ -142,6 +153,48 @@ class _Connections:
         return new
 
 
+class _Checkpoint:
+    """Writes the write-ahead log back to the database while no transaction can write.
+
+    SQLite would do that by itself behind any commit, beside the writers. Up to 3.51.2 (but for 3.44.6 and 3.50.7) it
+    loses a commit when two such checkpoints and a commit that begins the log anew come together
+    (https://www.sqlite.org/wal.html#the_wal_reset_bug). The reads of others are not waited for.
+
+    Args:
+        path: the database.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._tried = float("-inf")
+
+    def run_if_due(self, connection: _Connection) -> None:
+        """Write the log back if it is long; errors are left to the next time.
+
+        Args:
+            connection: one outside of any transaction.
+        """
+        if time.monotonic() - self._tried < _CHECKPOINT_SECONDS or self._log_bytes() < 2 * WAL_BYTES:
+            return
+        self._tried = time.monotonic()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                # SQLite writes nothing back in a transaction of the same connection.
+                with contextlib.closing(_connections.connect(self._path, wait=False)) as other:
+                    other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            finally:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            logger.info("The write-ahead log of %s was not written back: %s", self._path, error)
+
+    def _log_bytes(self) -> int:
+        try:
+            return os.stat(f"{self._path}-wal").st_size
+        except OSError:
+            return 0
+
+
 def _identity(path: str) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
@@ -176,7 +229,8 @@ def sqlite_engine(url: sa.URL, path: str, prepare: Callable[[sqlite3.Connection]
     engine = sa.create_engine(url, creator=lambda: _connections.connect(path), hide_parameters=True)
     sa.event.listen(engine, "connect", lambda connection, _record: _prepare_or_close(connection, prepare))
     sa.event.listen(engine, "checkout", lambda connection, _record, _proxy: _connections.check_out(connection, path))
-    sa.event.listen(engine, "checkin", lambda connection, _record: _check_in(connection))
+    checkpoint = _Checkpoint(path)
+    sa.event.listen(engine, "checkin", lambda connection, _record: _check_in(connection, checkpoint))
     return engine
 
 
@@ -188,9 +242,11 @@ def _prepare_or_close(connection: _Connection, prepare: Callable[[sqlite3.Connec
         raise
 
 
-def _check_in(connection: _Connection | None) -> None:
+def _check_in(connection: _Connection | None, checkpoint: _Checkpoint) -> None:
     # None: it was invalidated, and closed by that.
     if connection is not None:
+        if not connection.foreign:
+            checkpoint.run_if_due(connection)
         _connections.check_in(connection)
 
 

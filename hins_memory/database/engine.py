@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from hins_memory.common.secrets import masked
-from hins_memory.database.connections import LOCK_SECONDS, create_file, shared_engine, sqlite_engine
+from hins_memory.database.connections import LOCK_SECONDS, WAL_BYTES, create_file, shared_engine, sqlite_engine
 from hins_memory.database.tables import metadata
 from hins_memory.errors import LogError
 
@@ -169,6 +169,9 @@ def _prepare_connection(connection: sqlite3.Connection) -> None:
     # WAL with NORMAL loses nothing by kill -9; a power cut may lose the last commits, but damages nothing.
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("PRAGMA foreign_keys=ON")
+    # `_Checkpoint` does it, when no transaction can write.
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    connection.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
     # What is deleted or overwritten is zeroed in the file, so that a purge leaves nothing to find.
     connection.execute("PRAGMA secure_delete=ON")
 

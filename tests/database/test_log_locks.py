@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from hins_memory.database import connections
-from hins_memory.database.engine import open_database
+from hins_memory.database.engine import open_database, reading
 from hins_memory.errors import LogError
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
@@ -405,6 +407,56 @@ def test_threads_that_write_while_the_process_forks_lose_nothing(tmp_path):
         thread.join(60)
     assert failures == []
     assert _turns(url) == {"child": 20, **{f"thread {number}": count for number, count in enumerate(written)}}
+
+
+def _write_many(engine, texts: int) -> None:
+    for number in range(texts):
+        turns = [Turn(Scope(user="ann"), "c", "Ann", f"{number}-{one} {'x' * 4000}") for one in range(100)]
+        LogWriter(engine).write(turns)
+
+
+@pytest.mark.slow
+def test_the_write_ahead_log_stays_short_while_others_have_the_log_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(connections, "_CHECKPOINT_SECONDS", 0.0)
+    url, wal = f"sqlite:///{tmp_path / 'log.db'}", tmp_path / "log.db-wal"
+    engine = open_database(url)
+    with engine.connect() as held:
+        assert held.exec_driver_sql("PRAGMA wal_autocheckpoint").scalar() == 0
+        held.rollback()
+        # The last connection that closes would write it back; this one stays.
+        _write_many(engine, 100)
+        assert wal.stat().st_size < 4 * connections.WAL_BYTES
+    assert LogReader(engine).counts().turns == 10_000
+    # A snapshot holds it back, and nothing waits for that; it is cut once the reader is gone.
+    with reading(engine).connect() as reader:
+        assert reader.exec_driver_sql("SELECT count(*) FROM turns").scalar() == 10_000
+        _write_many(engine, 60)
+        assert wal.stat().st_size > 4 * connections.WAL_BYTES
+    _write_many(engine, 3)
+    assert wal.stat().st_size < 4 * connections.WAL_BYTES
+    assert LogReader(engine).counts().turns == 16_300
+
+
+def test_the_write_ahead_log_is_written_back_while_nothing_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(connections, "WAL_BYTES", 1)
+    engine = open_database(f"sqlite:///{tmp_path / 'log.db'}")
+    connect, locked = connections._connections.connect, []
+
+    def asked(path, **options):
+        with contextlib.closing(sqlite3.connect(path, timeout=0)) as another:
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                another.execute("BEGIN IMMEDIATE")
+            locked.append(path)
+        return connect(path, **options)
+
+    LogWriter(engine).write([Turn(Scope(user="ann"), "c", "Ann", "hello")])
+    with engine.connect():
+        # Opened before what a checkpoint opens.
+        monkeypatch.setattr(connections._connections, "connect", asked)
+        monkeypatch.setattr(connections, "_CHECKPOINT_SECONDS", 0.0)
+    assert locked
+    LogWriter(engine).write([Turn(Scope(user="ann"), "c", "Ann", "again")])
+    assert LogReader(engine).counts().turns == 2
 
 
 def test_a_log_that_is_moved_away_is_noticed(tmp_path):
