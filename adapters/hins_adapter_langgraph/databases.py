@@ -17,6 +17,7 @@ from typing import Any
 from hins_adapter_langgraph.embedding import HinsEmbeddings
 from hins_adapter_langgraph.index import MemoryIndex, StoreIndex
 from hins_adapter_langgraph.naming import item_id, place_of
+from hins_memory.common.files import file_identity
 from hins_memory.sdk import UnlistedIndex, chunks_of, name_in_process, without_secrets
 
 __all__ = ["open_index", "store_name"]
@@ -99,11 +100,7 @@ class SqliteIndex(SqlIndex):
 
     def identity(self) -> tuple[int, int] | None:
         """Return the device and the inode of the file."""
-        path = Path(self._path)
-        if not path.exists():
-            return None
-        found = path.stat()
-        return found.st_dev, found.st_ino
+        return file_identity(self._path)
 
     def drop(self) -> None:
         """Delete the file beside."""

@@ -17,6 +17,7 @@ from hins_memory.errors import HinsError
 
 __all__ = [
     "file_digest",
+    "file_identity",
     "file_lock",
     "file_system_errors",
     "keep_private",
@@ -56,6 +57,15 @@ def known_digest(path: Path) -> str:
         if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _SETTLED_NS:
             _digests[key] = digest
     return digest
+
+
+def file_identity(path: str | Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one under its name, its device and inode; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def private_folder(path: Path) -> Path:

@@ -22,6 +22,8 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
+from hins_memory.common.files import file_identity
+
 __all__ = ["LOCK_SECONDS", "WAL_BYTES", "create_file", "shared_engine", "sqlite_engine"]
 
 logger = logging.getLogger(__name__)
@@ -84,7 +86,7 @@ class _Connections:
             if self._forking and not wait:
                 raise sqlite3.OperationalError("this process is being forked")
             self._changed.wait_for(lambda: not self._forking)
-            if _identity(path) in self._lost:
+            if file_identity(path) in self._lost:
                 raise sqlite3.OperationalError(
                     "this process was forked while a transaction was open, and cannot share the database's locks"
                 )
@@ -94,7 +96,7 @@ class _Connections:
             connection = sqlite3.connect(
                 uri, LOCK_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection, uri=True
             )
-            connection.file = _identity(path)
+            connection.file = file_identity(path)
             self._open.add(connection)
             self._used[connection] = threading.get_ident()
             return connection
@@ -107,7 +109,7 @@ class _Connections:
         """
         with self._changed:
             fresh = connection in self._used
-            if not fresh and (self._forking or connection not in self._open or connection.file != _identity(path)):
+            if not fresh and (self._forking or connection not in self._open or connection.file != file_identity(path)):
                 raise sa.exc.DisconnectionError("closed for a fork, or the file was replaced")
             self._used[connection] = threading.get_ident()
 
@@ -193,14 +195,6 @@ class _Checkpoint:
             return os.stat(f"{self._path}-wal").st_size
         except OSError:
             return 0
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 _connections = _Connections()

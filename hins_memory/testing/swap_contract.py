@@ -148,9 +148,7 @@ class SwapContract:
         world.assert_in_one_space()
         del used
         # What another process finds is what this one wrote.
-        with children(Child(_read_texts, world)) as (child,):
-            assert child.read() == (version, sorted(TEXTS[:7]))
-            child.wait()
+        assert _elsewhere(world) == (version, sorted(TEXTS[:7]))
 
     @needs("serve", "swap", shared=True)
     def test_contract_an_index_made_anew_is_used_by_who_slept(self, world: ContractWorld) -> None:
@@ -164,9 +162,7 @@ class SwapContract:
             child.wait()
         world.add(TEXTS[5])
         assert world.search(TEXTS[5])[0][1] == TEXTS[5]
-        with children(Child(_read_texts, world)) as (child,):
-            assert child.read() == (first, sorted(TEXTS[:6]))
-            child.wait()
+        assert _elsewhere(world) == (first, sorted(TEXTS[:6]))
         world.assert_in_one_space()
 
     @needs("serve", "swap")
@@ -286,6 +282,14 @@ def _swap_away_and_back(channel: Any, world: ContractWorld, version: str) -> Non
     world.swap(first)
     channel.send(world.agent().encoder_version)
     world.close()
+
+
+def _elsewhere(world: ContractWorld) -> Any:
+    """Return which encoder serves another process, and the texts that are stored for it."""
+    with children(Child(_read_texts, world)) as (child,):
+        found = child.read()
+        child.wait()
+    return found
 
 
 def _read_texts(channel: Any, world: ContractWorld) -> None:

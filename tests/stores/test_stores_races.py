@@ -70,6 +70,17 @@ def test_two_processes_at_once_leave_the_store_whole(
     assert LogReader(open_database(world.settings.database_url)).counts().memories == 0
 
 
+def _elsewhere(world: Any, *orders: tuple[str, str]) -> None:
+    """Let another process do what `race` does when told to, all of it without a refusal."""
+    with children(Child(race, world)) as (worker,):
+        assert worker.read() == "ready"
+        for order in orders:
+            worker.tell(order)
+            assert worker.read() == "done", order
+        worker.tell(("end", ""))
+        worker.wait()
+
+
 @pytest.mark.parametrize("world", SERVERS, indirect=True)
 @pytest.mark.slow
 def test_an_index_that_another_process_dropped_is_made_again(
@@ -87,12 +98,7 @@ def test_an_index_that_another_process_dropped_is_made_again(
     # An operation that began before the swap may still use it.
     used = agent(memory).binding
     swap(other_version)
-    with children(Child(race, world)) as (worker,):
-        assert worker.read() == "ready"
-        worker.tell(("retire", ""))
-        assert worker.read() == "done"
-        worker.tell(("end", ""))
-        worker.wait()
+    _elsewhere(world, ("retire", ""))
     swap(tiny_version)
     assert used is not agent(memory).binding
     assert rows(agent(memory).live_indexes()[0]) == stored
@@ -109,13 +115,8 @@ def test_an_index_made_anew_is_used_by_a_process_that_slept(
     registry = Registry(world.settings)
     swap_agent(agent(memory), tiny_version.id, world.load(tiny_version.id), registry, batch_size=BATCH)
     memory.search("Which number?", filters={"user_id": "ann"})
-    with children(Child(race, world)) as (worker,):
-        assert worker.read() == "ready"
-        # The second swap drops nothing of what this process serves from; retiring does.
-        for order in (("swap", other_version.id), ("retire", ""), ("swap", tiny_version.id), ("end", "")):
-            worker.tell(order)
-            assert order[0] == "end" or worker.read() == "done"
-        worker.wait()
+    # The second swap drops nothing of what this process serves from; retiring does.
+    _elsewhere(world, ("swap", other_version.id), ("retire", ""), ("swap", tiny_version.id))
     memory.add("Ann keeps bees now.", user_id="ann", infer=False)
     assert agent(memory).encoder_version == tiny_version.id
     live = registry.live_index(agent(memory).store_id)

@@ -69,10 +69,9 @@ class TierAllocator:
     """
 
     def __init__(self, ratio: Ratio, negatives: int) -> None:
-        self._shares = {tier: ratio.share(tier) for tier in PAPER_TIERS}
-        self._usual = [tier for tier in PAPER_TIERS if self._shares[tier] > 0]
+        self._usual = [tier for tier in PAPER_TIERS if ratio.share(tier) > 0]
         self._negatives = negatives
-        self._due = {tier: share * negatives for tier, share in self._shares.items()}
+        self._due = {tier: ratio.share(tier) * negatives for tier in PAPER_TIERS}
         self._owed = dict.fromkeys(PAPER_TIERS, 0.0)
 
     def deal(self, available: Mapping[Tier, int]) -> dict[Tier, int]:

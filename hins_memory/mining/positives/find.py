@@ -67,10 +67,10 @@ def _live_rows(retrieval: Retrieval, owner: OwnerMemories, settings: MineSetting
         row = owner.rows.get(result.memory_id)
         if row is None:
             skipped["results deleted since or never recorded"] += 1
-        elif result.text == owner.memories[row].text or not _changed(result.text, owner, row):
-            rows[row] = None
-        else:
+        elif _changed(result.text, owner, row):
             skipped["results changed since"] += 1
+        else:
+            rows[row] = None
     return list(rows)
 
 
