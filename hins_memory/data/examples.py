@@ -90,7 +90,7 @@ def _table(examples: Sequence[TieredExample]) -> pa.Table:
     values: tuple[Sequence[Any], ...] = (
         [one.memory_id for one in negatives],
         [one.text for one in negatives],
-        [one.tier.value for one in negatives],
+        [one.tier for one in negatives],
         [one.score for one in negatives],
     )
     parts = [_array(part, field.type) for part, field in zip(values, fields, strict=True)]

@@ -45,7 +45,7 @@ _WRITTEN = 1_000
 # The store's name in a run's folder.
 _JOURNAL = "journal.db"
 # Part of a store's identity: a store that an older miner wrote is not continued.
-_VERSION = 5
+_VERSION = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ class MinerRun:
         """Limit each owner's share, add negatives from outside, and yield the examples that have any; called once."""
         store, settings, report = self._store, self._settings, self._report
         store.drop_absent()
-        store.commit(now=True)
+        store.commit()
         self._add_summaries()
         self._limit_owner_share()
         shared = store.pool() if settings.share_scopes else None

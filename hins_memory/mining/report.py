@@ -66,10 +66,11 @@ class MineReport:
         before = self.mean_confidence.get(source, 0.0)
         self.positives[source] = count
         self.mean_confidence[source] = before + (confidence - before) / count
+        query = example.positive.query[:_SAMPLE_CHARS]
         for negative in example.negatives:
-            self.negatives[negative.tier.value] += 1
-            chosen = self.samples.setdefault(negative.tier.value, [])
-            query = example.positive.query[:_SAMPLE_CHARS]
+            # A tier is a string, and taking its `value` costs more than all else here.
+            self.negatives[negative.tier] += 1
+            chosen = self.samples[negative.tier]
             if len(chosen) < _SAMPLES_PER_TIER and all(sample.query != query for sample in chosen):
                 texts = (example.positive.text, negative.text)
                 chosen.append(TierSample(query, *(text[:_SAMPLE_CHARS] for text in texts)))

@@ -1,5 +1,7 @@
 """Mining into a file: the same examples, taken up after a kill, bounded, and safe from a second process."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from hins_memory.data.examples import write_examples
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import HinsError, NotEnoughDataError
 from hins_memory.mining import MineSettings, mine, mine_to_parquet, read_examples
-from hins_memory.types import Feedback, Positive, Scope, TieredExample
+from hins_memory.mining.negatives.pool import PartialExample
+from hins_memory.mining.storage.mining_store import MiningStore
+from hins_memory.types import Feedback, Negative, Positive, Scope, Tier, TieredExample
 
 OWNERS = ("ann", "bea", "cem", "dov", "eva")
 
@@ -108,6 +112,55 @@ def test_finished_owners_are_not_mined_again_unless_they_changed(stock_encoder, 
     undisturbed = mine(now, stock_encoder)
     assert list(read_examples(path)) == undisturbed.examples
     assert report == undisturbed.report
+
+
+def _partial(name, place, chars):
+    scope = Scope(user=name)
+    positive = Positive(f"query {place}", f"id {place}", "p" * chars, "feedback", 1.0, "r")
+    return PartialExample(TieredExample(scope, "talk", positive, (Negative("other", "n" * chars, Tier.EASY, 0.5),)))
+
+
+@pytest.mark.parametrize("chars", [10, 20_000])
+def test_examples_come_in_their_order_whether_they_were_written_or_are_still_held(tmp_path, chars):
+    # At most half a megabyte is held, so that some of the long ones are written in the midst of an owner.
+    store = MiningStore(tmp_path / "journal.db", "identity", 16 * 2**20)
+    given = []
+    for name in ("first", "second"):
+        number = store.add(Scope(user=name), "content")
+        for start in range(0, 7, 2):
+            some = [(place, _partial(name, place, chars)) for place in range(start, start + 2)]
+            store.add_examples(number, some)
+            given += [partial.example for _, partial in some]
+        store.finish(number, {})
+    assert store.counts() == {8: 2}
+    assert [partial.example for _, partial in store.examples()] == given
+    store.close()
+
+
+def test_the_surest_of_an_owner_stay_whether_they_were_written_or_not(tmp_path):
+    store = MiningStore(tmp_path / "journal.db", "identity", 16 * 2**20)
+    number = store.add(Scope(user="one"), "content")
+    for place, confidence in enumerate((0.5, 0.9, 0.7)):
+        partial = _partial("one", place, 10)
+        sure = replace(partial.example, positive=replace(partial.example.positive, confidence=confidence))
+        store.add_examples(number, [(place, PartialExample(sure))])
+    assert store.cut(2) == 1
+    assert [partial.example.positive.query for _, partial in store.examples()] == ["query 1", "query 2"]
+    store.close()
+
+
+def test_a_store_of_an_older_version_is_emptied_whatever_tables_it_has(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as old:
+        old.executescript(
+            "CREATE TABLE identity (value TEXT); INSERT INTO identity VALUES ('older');"
+            "CREATE TABLE owners (id INTEGER PRIMARY KEY, key TEXT); INSERT INTO owners VALUES (1, 'someone');"
+        )
+    store = MiningStore(tmp_path / "journal.db", "newer", 16 * 2**20)
+    number = store.add(Scope(user="one"), "content")
+    store.add_examples(number, [(0, _partial("one", 0, 10))])
+    store.finish(number, {})
+    assert [key for key, _ in store.summaries()] == [Scope(user="one").owner.key]
+    store.close()
 
 
 @pytest.mark.slow

@@ -260,7 +260,7 @@ def test_segments_are_those_of_scikit_learn():
         wanted = round(count / 4)
         chain = grid_to_graph(count, 1)
         theirs = AgglomerativeClustering(n_clusters=wanted, linkage="ward", connectivity=chain).fit_predict(smooth)
-        sums, sizes = _segment(centred.copy())
+        sums, sizes = _segment(centred)
         ours = np.repeat(np.arange(len(sizes)), sizes)
         for number, total in enumerate(sums):
             np.testing.assert_allclose(total, centred[ours == number].sum(axis=0))

@@ -24,7 +24,7 @@ def test_chinese_is_split_into_characters_so_that_overlap_means_something():
 
 
 def test_a_rare_word_outweighs_a_common_one():
-    lexicon = Lexicon([words(text) for text in ("the boat", "the boat sinks", "a boat called Möwe", "a boat")])
+    lexicon = Lexicon([normalized(text) for text in ("the boat", "the boat sinks", "a boat called Möwe", "a boat")])
     assert lexicon.rarity("möw") > lexicon.rarity("boat")
     coverage = lexicon.coverage(words("boat Möwe"))
     assert coverage.argmax() == 2
@@ -34,7 +34,20 @@ def test_a_rare_word_outweighs_a_common_one():
 
 def test_an_empty_lexicon_and_an_empty_wish_give_nothing():
     assert Lexicon([]).coverage(["boat"]).shape == (0,)
-    assert np.all(Lexicon([["boat"]]).coverage([]) == 0)
+    assert np.all(Lexicon(["boat"]).coverage([]) == 0)
+
+
+@given(st.lists(st.text(st.sampled_from("ab '’喝茶ng"), max_size=30), max_size=8), st.integers(0, 20))
+def test_a_word_is_as_rare_counted_alone_as_in_an_index(texts, others):
+    keys = [normalized(text) for text in texts]
+    stems = sorted({stem for key in keys for stem in words(key)} | {"other"})
+    indexed = Lexicon(keys)
+    indexed.overlap(stems)
+    counted = Lexicon(keys)
+    # Some are counted one by one before the index is made, the rest after it.
+    first = [counted.rarity(f"none{number}") for number in range(others)]
+    assert [counted.rarity(stem) for stem in stems] == [indexed.rarity(stem) for stem in stems]
+    assert first == [indexed.rarity("none") for _ in range(others)]
 
 
 @given(st.text(max_size=200))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hins_memory.mining.owner.text import Lexicon, words
+from hins_memory.mining.owner.text import Lexicon
 from hins_memory.mining.positives.attribution import AttributionModel, features, signals
 from parts.mining.evidence_logs import Case
 
@@ -95,7 +95,7 @@ def _signals_without(case: Case, left: NDArray[np.int64]) -> NDArray[np.float64]
         name: getattr(owner, name)[left]
         for name in ("vectors", "speaker_codes", "key_codes", "conversations", "topics")
     }
-    lexicon = Lexicon(words(text) for text in picked["texts"])
+    lexicon = Lexicon(picked["keys"])
     return signals(replace(owner, **picked, **arrays, lexicon=lexicon), case.question)
 
 

@@ -283,6 +283,7 @@ class ExampleBuilder:
         self, pair: Pair, choice: _Choice, draws: list[list[float]], query: NDArray[np.float32]
     ) -> PartialExample:
         settings, owner = self._settings, self._owner
+        memories, texts = owner.memories, owner.texts
         available = {tier: len(choice[tier][0]) for tier in PAPER_TIERS}
         if self._outside:
             # Easy negatives that the owner's own conversations do not have come from outside.
@@ -296,8 +297,8 @@ class ExampleBuilder:
             most = min(len(rows), max(text_pool.NEAR_POOL, dealt[tier]))
             for place in _sample(most, dealt[tier], draws[number]):
                 row = rows[place]
-                negatives.append(Negative(owner.memories[row].id, owner.texts[row], tier, scores[place]))
-        conversation = owner.memories[pair.row].conversation
+                negatives.append(Negative(memories[row].id, texts[row], tier, scores[place]))
+        conversation = memories[pair.row].conversation
         positive = pair.evidence.positives[pair.row]
         example = TieredExample(self._scope, conversation, positive, tuple(negatives))
         missing = sum(dealt.values()) - len(negatives)

@@ -69,10 +69,10 @@ class TierAllocator:
     """
 
     def __init__(self, ratio: Ratio, negatives: int) -> None:
-        self._usual = [tier for tier in PAPER_TIERS if ratio.share(tier) > 0]
+        self._usual = [place for place, tier in enumerate(PAPER_TIERS) if ratio.share(tier) > 0]
         self._negatives = negatives
-        self._due = {tier: ratio.share(tier) * negatives for tier in PAPER_TIERS}
-        self._owed = dict.fromkeys(PAPER_TIERS, 0.0)
+        self._due = [ratio.share(tier) * negatives for tier in PAPER_TIERS]
+        self._owed = [0.0] * len(PAPER_TIERS)
 
     def deal(self, available: Mapping[Tier, int]) -> dict[Tier, int]:
         """Return how many negatives of each tier the next query gets, never more than are available.
@@ -80,21 +80,18 @@ class TierAllocator:
         Args:
             available: how many there are of each tier.
         """
-        owed, most = self._owed, self._negatives
-        for tier, due in self._due.items():
-            # Bounded: a tier that is missing for long must not flood the queries after it.
-            owed[tier] = min(max(owed[tier] + due, -most), most)
+        most = self._negatives
+        # Bounded: a tier that is missing for long must not flood the queries after it.
+        self._owed = owed = [min(max(owed + due, -most), most) for owed, due in zip(self._owed, self._due, strict=True)]
+        left = [available.get(tier, 0) for tier in PAPER_TIERS]
         dealt = dict.fromkeys(PAPER_TIERS, 0)
-        left = {tier: available.get(tier, 0) for tier in PAPER_TIERS}
-        for _ in range(self._negatives):
+        for _ in range(most):
             # A tier of share zero is dealt only where the others have run out.
-            wanted = [tier for tier in self._usual if left[tier] > 0] or [
-                tier for tier in PAPER_TIERS if left[tier] > 0
-            ]
-            if not wanted:
+            among = [place for place in self._usual if left[place]] or [place for place, has in enumerate(left) if has]
+            if not among:
                 break
-            tier = max(wanted, key=owed.__getitem__)
-            dealt[tier] += 1
-            left[tier] -= 1
-            owed[tier] -= 1.0
+            place = max(among, key=owed.__getitem__)
+            dealt[PAPER_TIERS[place]] += 1
+            left[place] -= 1
+            owed[place] -= 1.0
         return dealt

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from hins_memory.mining.owner.text import Lexicon, clean, normalized, words, words_of
+from hins_memory.mining.owner.text import Lexicon, clean, normalized, words
 from hins_memory.mining.owner.topics import assign_topics
 from hins_memory.mining.owner.vectors import Neighbours, VectorFolder, rows_of
 from hins_memory.types import Memory, ScopeLog
@@ -229,7 +229,7 @@ def owner_of(
         speaker_codes=speaker_codes,
         conversations=_codes([memory.conversation for memory in memories]),
         topics=topics,
-        lexicon=Lexicon(words_of(key) for key in keys),
+        lexicon=Lexicon(keys),
         neighbours=folder.neighbours(vectors) if folder else None,
     )
 

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,8 @@ _STOPWORD_TEXT = """
 _STOPWORDS = frozenset(_STOPWORD_TEXT.split())
 _SUFFIXES = ("ational", "ations", "ation", "ingly", "ments", "ment", "ness", "ings", "ing", "ies", "ied", "edly", "ed")
 _SHORT_SUFFIXES = ("es", "ly", "s", "e", "y")
+# How many stems are counted one by one before all memories are read for all of them.
+_COUNTED = 16
 
 
 def clean(text: str) -> str:
@@ -88,50 +90,65 @@ class Lexicon:
     The weight of a stem is its inverse document frequency log((n + 1) / (df + 0.5)), never below 0.1.
 
     Args:
-        documents: the stems of each memory; read when first needed, because owners without answers do not need them.
+        keys: the memories' texts, `normalized`. Their words are looked for when they are needed, because owners without
+            answers need those of a few memories at most.
     """
 
-    def __init__(self, documents: Iterable[Iterable[str]]) -> None:
-        self._documents: Iterable[Iterable[str]] | None = documents
-        self._size = 0
-        self._rows: dict[str, array[int]] = {}
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = keys
+        self._size = len(keys)
+        self._counts: dict[str, int] = {}
+        self._known: dict[str, frozenset[str]] = {}
+        self._rows: dict[str, array[int]] | None = None
         self._only: NDArray[np.int64] | None = None
 
     def take(self, rows: NDArray[np.int64]) -> Lexicon:
         """Return the lexicon of some of the memories only, `rows` ascending; a stem is as rare as among all."""
-        self._build()
-        part = Lexicon(())
-        part._documents, part._size, part._rows, part._only = None, self._size, self._rows, rows
+        part = Lexicon(self._keys)
+        part._rows, part._only = self._index(), rows
         return part
 
-    def _build(self) -> None:
-        if self._documents is None:
-            return
-        rows: defaultdict[str, array[int]] = defaultdict(partial(array, "i"))
-        for row, document in enumerate(self._documents):
-            for stem in set(document):
-                rows[stem].append(row)
-            self._size = row + 1
-        self._rows, self._documents = dict(rows), None
+    def _index(self) -> dict[str, array[int]]:
+        """Return the memories of each stem."""
+        if self._rows is None:
+            rows: defaultdict[str, array[int]] = defaultdict(partial(array, "i"))
+            for row, key in enumerate(self._keys):
+                for stem in set(words_of(key)):
+                    rows[stem].append(row)
+            self._rows = dict(rows)
+        return self._rows
+
+    def _stems(self, key: str) -> frozenset[str]:
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = frozenset(words_of(key))
+        return found
+
+    def _count(self, stem: str) -> int:
+        """Return how many memories have a stem: counted for the first few, because an index costs as much as many."""
+        if self._rows is None and stem not in self._counts:
+            if len(self._counts) < _COUNTED:
+                # A stem is a part of the word that it is of.
+                self._counts[stem] = sum(stem in self._stems(key) for key in self._keys if stem in key)
+            else:
+                self._index()
+        return self._counts[stem] if self._rows is None else len(self._rows.get(stem, ()))
 
     def rarity(self, stem: str) -> float:
         """Return the weight of one stem; one that no memory has weighs most."""
-        self._build()
-        found = self._rows.get(stem)
-        return max(0.1, math.log((self._size + 1) / ((0 if found is None else len(found)) + 0.5)))
+        return max(0.1, math.log((self._size + 1) / (self._count(stem) + 0.5)))
 
     def overlap(self, wanted: Iterable[str]) -> NDArray[np.float64]:
         """Return, for each memory, the summed weight of the distinct wanted stems that it has; shape (n,)."""
         import numpy as np
 
-        self._build()
-        only = self._only
+        index, only = self._index(), self._only
         total = np.zeros(self._size if only is None else len(only))
         # sorted: sums of floats depend on their order, and sets have none that survives a restart
         for stem in sorted(set(wanted)):
-            if stem not in self._rows:
+            if stem not in index:
                 continue
-            found = np.asarray(self._rows[stem])
+            found = np.asarray(index[stem])
             if only is None:
                 total[found] += self.rarity(stem)
             else:

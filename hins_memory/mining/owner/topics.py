@@ -87,10 +87,10 @@ def _topics(windows: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
         # One window at a time: arrays of a whole owner are so large that each would be fresh memory of the system's.
         centred = _centred(vectors)
         segments, lengths = _segment(centred)
-        centroids += segments
+        centroids.append(segments)
         counts.append(len(segments))
         sizes += lengths
-    topics = _join(np.stack(centroids), np.repeat(np.arange(len(counts)), counts))
+    topics = _join(np.concatenate(centroids), np.repeat(np.arange(len(counts)), counts))
     return np.repeat(topics, sizes)
 
 
@@ -111,43 +111,42 @@ def _lengths(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)))
 
 
-def _segment(vectors: NDArray[np.float64]) -> tuple[list[NDArray[np.float64]], list[int]]:
+def _segment(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[int]]:
     """Return the sum of each segment's vectors and how many they are: Ward clustering of neighbours in time only.
 
     The same clusters as scikit-learn's AgglomerativeClustering with a chain as its connectivity (a test compares
     them), at a small part of its cost for the about twenty memories of most conversations.
 
     Args:
-        vectors: those of a window, shape (n, dim), in order; changed.
+        vectors: those of a window, shape (n, dim), in order.
     """
     import numpy as np
 
     wanted = round(len(vectors) / _SEGMENT_LENGTH)
     if wanted < 2:
-        return [vectors.sum(axis=0)], [len(vectors)]
+        return vectors.sum(axis=0)[None], [len(vectors)]
     # Short replies ("Sure!") carry no topic of their own: each memory is smoothed with its neighbours.
     half = vectors * 0.5
     smooth = np.concatenate([half[:1], half[:-1]])
     smooth += vectors
     smooth += np.concatenate([half[1:], half[-1:]])
-    found, sums, sizes = list(vectors), list(smooth), [1] * len(smooth)
+    sums, sizes = list(smooth), [1] * len(smooth)
     # of each sum with itself and with the next one, and what merging those two adds to the variance within
     squares = np.einsum("nd,nd->n", smooth, smooth).tolist()
     products = np.einsum("nd,nd->n", smooth[:-1], smooth[1:]).tolist()
     costs = [0.5 * (one + other) - both for one, other, both in zip(squares, squares[1:], products, strict=False)]
-    while len(sums) > wanted:
+    for _ in range(len(sums) - wanted):
         place = costs.index(min(costs))
         del costs[place]
         squares[place] += squares.pop(place + 1) + 2.0 * products.pop(place)
         sums[place] += sums.pop(place + 1)
-        found[place] += found.pop(place + 1)
         sizes[place] += sizes.pop(place + 1)
         for left in range(max(place - 1, 0), min(place + 1, len(costs))):
             products[left] = both = float(sums[left].dot(sums[left + 1]))
             size, other = sizes[left], sizes[left + 1]
             apart = squares[left] * other / size + squares[left + 1] * size / other - 2.0 * both
             costs[left] = apart / (size + other)
-    return found, sizes
+    return np.add.reduceat(vectors, list(itertools.accumulate(sizes[:-1], initial=0))), sizes
 
 
 def _join(centroids: NDArray[np.float64], windows: NDArray[np.int64]) -> NDArray[np.int64]:

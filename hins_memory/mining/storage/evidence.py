@@ -408,14 +408,16 @@ def content_digest(log: ScopeLog) -> str:
 
     def parts() -> Iterator[str]:
         for memory in log.memories:
-            yield f"m {memory.id} {memory.conversation} {memory.speaker} {memory.topic} {memory.time} {memory.turn_ids}"
-            yield memory.text
+            about = (
+                f"m {memory.id} {memory.conversation} {memory.speaker} {memory.topic} {memory.time} {memory.turn_ids}"
+            )
+            yield f"{about}\0{memory.text}"
         for turn in log.turns:
             yield f"t {turn.id} {turn.conversation} {turn.speaker} {turn.time} {turn.text}"
         for one in log.retrievals:
-            yield f"r {one.id} {one.scope.run} {one.time} {one.query} "
-            yield " ".join([result.memory_id for result in one.results])
-            yield " ".join([result.text for result in one.results])
+            names = " ".join([result.memory_id for result in one.results])
+            texts = " ".join([result.text for result in one.results])
+            yield f"r {one.id} {one.scope.run} {one.time} {one.query} \0{names}\0{texts}"
         for answer in log.answers:
             yield f"a {answer.retrieval_id} {answer.text}"
         for feedback in log.feedback:

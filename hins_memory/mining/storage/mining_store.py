@@ -1,7 +1,8 @@
 """The miner's store: the examples of each owner in one SQLite file, so that a killed run can be continued.
 
-It also keeps memory bounded: partial examples wait on disk until all owners are known. Texts are stored as ASCII
-JSON, which holds any Python string. Without a path the store is in memory and ends with the run.
+It also keeps memory bounded: partial examples wait on disk until all owners are known. What would not be durable yet
+is not written yet: a short run writes no example at all. Texts are stored as ASCII JSON, which holds any Python string.
+Without a path the store is in memory and ends with the run.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS identity (value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS owners (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL, occurrence INTEGER NOT NULL, content TEXT NOT NULL,
-    scope TEXT NOT NULL, summary TEXT NOT NULL, position INTEGER, UNIQUE (key, occurrence));
+    scope TEXT NOT NULL, summary TEXT NOT NULL, examples INTEGER NOT NULL, position INTEGER, UNIQUE (key, occurrence));
 CREATE INDEX IF NOT EXISTS owners_position ON owners (position);
 CREATE TABLE IF NOT EXISTS examples (
     owner INTEGER NOT NULL, place INTEGER NOT NULL, confidence REAL NOT NULL, missing_negatives INTEGER NOT NULL,
@@ -42,9 +43,12 @@ CREATE TABLE IF NOT EXISTS pool (
 _COMMIT_SECONDS = 1.0
 # Looked up here in a third of the time that `Tier` takes.
 _TIERS = {tier.value: tier for tier in Tier}
-# SQLite's page cache takes this share of the budget, up to a ceiling.
+# SQLite's page cache takes this share of the budget, up to a ceiling, and what is not written yet as much again.
 _CACHE_SHARE = 32
 _CACHE_BYTES = 64 * 2**20
+# Of Python's strings, at most; the ids of an example and its objects take about as much as 1,000 characters.
+_CHARACTER_BYTES = 4
+_EXAMPLE_BYTES = 4_000
 
 
 class MiningStore:
@@ -64,9 +68,13 @@ class MiningStore:
         self._position = 0
         self._committed = time.monotonic()
         self._pool_limit: int | None = None
+        self._cache = min(_CACHE_BYTES, memory_budget // _CACHE_SHARE)
+        # Examples that are not written yet, by owner, in order of their places.
+        self._waiting: dict[int, list[tuple[int, PartialExample]]] = {}
+        self._waiting_bytes = 0
         with self._errors():
             self._db = open_work_file(path)
-            self._db.execute(f"PRAGMA cache_size = -{min(_CACHE_BYTES, memory_budget // _CACHE_SHARE) // 1024}")
+            self._db.execute(f"PRAGMA cache_size = -{self._cache // 1024}")
             self._db.execute("BEGIN EXCLUSIVE")
             take_up(self._db, _SCHEMA, identity, ("owners", "examples", "pool"))
 
@@ -117,17 +125,28 @@ class MiningStore:
         parts = ascii_json([scope.user, scope.agent, scope.run, scope.tenant])
         with self._errors():
             cursor = self._db.execute(
-                "INSERT INTO owners (key, occurrence, content, scope, summary, position) VALUES (?, ?, ?, ?, '', ?)",
+                "INSERT INTO owners (key, occurrence, content, scope, summary, examples, position) "
+                "VALUES (?, ?, ?, ?, '', 0, ?)",
                 (key, self._occurrence(key), content, parts, self._position),
             )
         self._position += 1
         return int(cursor.lastrowid or 0)
 
     def add_examples(self, owner: int, examples: Sequence[tuple[int, PartialExample]]) -> None:
-        """Write examples of an owner, each with its place among all of the owner's."""
-        values = (_example_values(owner, place, partial) for place, partial in examples)
+        """Keep examples of an owner, each with its place among all of the owner's; they come in order of it."""
+        self._waiting.setdefault(owner, []).extend(examples)
+        self._waiting_bytes += sum(_bytes_of(partial) for _, partial in examples)
         with self._errors():
+            self._db.execute("UPDATE owners SET examples = examples + ? WHERE id = ?", (len(examples), owner))
+            if self._waiting_bytes > self._cache:
+                self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        for owner, examples in self._waiting.items():
+            values = (_example_values(owner, place, partial) for place, partial in examples)
             self._db.executemany("INSERT INTO examples VALUES (?, ?, ?, ?, ?, ?)", values)
+        self._waiting.clear()
+        self._waiting_bytes = 0
 
     def add_to_pool(
         self, owner: int, entries: Sequence[tuple[int, str, str]], vectors: Sequence[NDArray[np.float32]]
@@ -165,6 +184,7 @@ class MiningStore:
             HinsError: it cannot be read, or is of other ones.
         """
         with self._errors():
+            self._write_waiting()
             self._db.execute("COMMIT")
             self._db.execute("ATTACH ? AS part", (str(path),))
             try:
@@ -186,7 +206,15 @@ class MiningStore:
                 self._db.execute("BEGIN EXCLUSIVE")
 
     def _adopt_owner(
-        self, there: int, key: str, _occurrence: int, content: str, scope: str, summary: str, _position: int
+        self,
+        there: int,
+        key: str,
+        _occurrence: int,
+        content: str,
+        scope: str,
+        summary: str,
+        examples: int,
+        _position: int,
     ) -> None:
         user, agent, run, tenant = json.loads(scope)
         owner = Scope(user=user, agent=agent, run=run, tenant=tenant)
@@ -199,7 +227,7 @@ class MiningStore:
             "INSERT OR REPLACE INTO pool SELECT priority, ?, memory, text, vector FROM part.pool WHERE owner = ?",
             (here, there),
         )
-        self._db.execute("UPDATE owners SET summary = ? WHERE id = ?", (summary, here))
+        self._db.execute("UPDATE owners SET summary = ?, examples = ? WHERE id = ?", (summary, examples, here))
 
     def wanted(self, priority: int) -> bool:
         """Say whether a memory of this priority would stay in the pool."""
@@ -215,6 +243,7 @@ class MiningStore:
         """Make what finished owners gave durable, when the last time is over a second ago or `now` is set."""
         if now or time.monotonic() - self._committed > _COMMIT_SECONDS:
             with self._errors():
+                self._write_waiting()
                 self._db.execute("COMMIT")
                 self._db.execute("BEGIN EXCLUSIVE")
             self._committed = time.monotonic()
@@ -233,7 +262,7 @@ class MiningStore:
 
     def counts(self) -> Counter[int]:
         """Return how many owners have how many examples."""
-        statement = "SELECT COUNT(*) FROM examples JOIN owners ON owners.id = examples.owner GROUP BY key"
+        statement = "SELECT SUM(examples) FROM owners GROUP BY key HAVING SUM(examples) > 0"
         with self._errors():
             return Counter(count for (count,) in self._db.execute(statement))
 
@@ -247,6 +276,7 @@ class MiningStore:
                     FROM examples JOIN owners ON owners.id = examples.owner) WHERE rank > ?)
         """
         with self._errors():
+            self._write_waiting()
             return self._db.execute(statement, (most,)).rowcount
 
     def examples(self) -> Iterator[tuple[int, PartialExample]]:
@@ -259,6 +289,8 @@ class MiningStore:
                 whose = Scope(user=user, agent=agent, run=run, tenant=tenant)
                 for row in self._db.execute(statement, (owner,)):
                     yield owner, _read_partial(whose, *row)
+                for _, partial in self._waiting.pop(owner, ()):
+                    yield owner, partial
 
     def pool(self) -> TextPool | None:
         """Return the pool of all owners' memories; None where it is empty."""
@@ -272,6 +304,13 @@ class MiningStore:
         texts, ids, keys = (tuple(json.loads(row[column]) for row in rows) for column in range(3))
         vectors = np.stack([np.frombuffer(row[3], dtype=np.float32) for row in rows])
         return TextPool(texts, ids, np.asarray(keys), vectors)
+
+
+def _bytes_of(partial: PartialExample) -> int:
+    """Return about how much memory an example takes."""
+    example, vectors = partial.example, (partial.query_vector, partial.positive_vector)
+    texts = len(example.positive.query) + len(example.positive.text) + sum([len(one.text) for one in example.negatives])
+    return _EXAMPLE_BYTES + _CHARACTER_BYTES * texts + sum(vector.nbytes for vector in vectors if vector is not None)
 
 
 def _example_values(owner: int, place: int, partial: PartialExample) -> tuple[int, int, float, int, str, bytes | None]:

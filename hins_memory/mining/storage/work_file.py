@@ -32,19 +32,22 @@ def open_finished_file(path: Path) -> sqlite3.Connection:
 
 
 def take_up(db: sqlite3.Connection, schema: str, identity: str, tables: Sequence[str]) -> None:
-    """Make what tables are missing, and empty those of a file that was made under another identity.
+    """Make what tables are missing; those of a file that was made under another identity, or by another version, go.
 
     Args:
         db: the file; ``identity`` and ``owners`` are among its tables.
         schema: the statements that make the tables.
-        identity: what the content depends on, in one string.
-        tables: what is emptied beside ``identity``.
+        identity: what the content depends on, in one string, with the version of the schema.
+        tables: all tables beside ``identity``.
     """
+    has = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'identity'").fetchone()
+    same = has and db.execute("SELECT value FROM identity").fetchall() == [(identity,)]
+    if not same:
+        for table in ("identity", *tables):
+            db.execute(f"DROP TABLE IF EXISTS {table}")
     for statement in schema.split(";"):
         db.execute(statement)
-    if db.execute("SELECT value FROM identity").fetchall() != [(identity,)]:
-        for table in ("identity", *tables):
-            db.execute(f"DELETE FROM {table}")
+    if not same:
         db.execute("INSERT INTO identity VALUES (?)", (identity,))
     # Which owners there are now, and in what order, is said anew.
     db.execute("UPDATE owners SET position = NULL")
