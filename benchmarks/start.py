@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = base_parser("Cold start: encoders trained on synthetic data by rules, scored on what they never saw.")
     parser.add_argument("--corpus", type=Path, nargs="+", metavar="FILE.csv", required=True, help="persona chats")
     parser.add_argument("--data", type=Path, metavar="FILE", help="locomo10.json or a file of its format")
+    parser.add_argument("--base", default="stock", metavar="NAME|DIR", help="the encoder to train (default stock)")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from --seed on (default 3)")
     parser.add_argument("--work", type=Path, metavar="DIR", default=Path("start-work"), help="keep each seed there")
     for name, value in asdict(Recipe()).items():
@@ -55,12 +56,13 @@ def _run(arguments: Any) -> None:
     data = resolve_data(arguments.data, LOCOMO)
     exclusion = evaluation_exclusion(load_locomo(data))
     scored = None if arguments.quick else data
-    stage("scoring the stock encoder")
-    values = [scores(Encoder.load(), scored)]
-    rows: list[dict[str, Any]] = [{"encoder": "stock", **figures(values[0])}]
+    base = Path(arguments.base).name
+    stage(f"scoring {base} as it is")
+    values = [scores(Encoder.load(arguments.base), scored)]
+    rows: list[dict[str, Any]] = [{"encoder": base, **figures(values[0])}]
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         stage(f"seed {seed}: synthesis, mining, training")
-        model, taken = train_seed(arguments.corpus, exclusion, recipe, seed, arguments.work)
+        model, taken = train_seed(arguments.corpus, exclusion, recipe, seed, arguments.work, arguments.base)
         values.append(scores(Encoder.load(model), scored))
         row = {"encoder": f"seed {seed}", **figures(values[-1])}
         rows.append(row | {name: taken[name] for name in ("seconds", "cpu_seconds", "examples", "ranked")})
@@ -90,10 +92,11 @@ def _report(rows: list[dict[str, Any]], gains: dict[str, BootstrapResult], argum
     shown = [*rows, {"encoder": "mean of the seeds", **mean}]
     show_table("nDCG@10 in percent", columns, [[row.get(name) for name in columns] for row in shown])
     intervals = [[name, gain.difference, gain.low, gain.high] for name, gain in gains.items()]
-    show_table("Gain over stock, paired bootstrap over questions", ("set", "gain", "low", "high"), intervals)
+    show_table("Gain over the base, paired bootstrap over questions", ("set", "gain", "low", "high"), intervals)
     show_table("Share of each tier among what ranks high", list(prior), [[100 * share for share in prior.values()]])
     settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "work")}
-    write_result(arguments.json, found, rows, settings | {"corpus": [one.name for one in arguments.corpus]})
+    named = {"corpus": [one.name for one in arguments.corpus], "base": Path(arguments.base).name}
+    write_result(arguments.json, found, rows, settings | named)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from hins_memory.mining import MineSettings
 from hins_memory.synthesis import FIRST_NAMES, RuleSettings
 from hins_memory.training import TrainSettings
 from parts.datasets.locomo import load_locomo
-from parts.training.cold_start import Recipe, evaluation_exclusion, preference_sets, prior_of, sample_sets
+from parts.training.cold_start import Recipe, evaluation_exclusion, preference_sets, prior_of, sample_sets, train_seed
 
 
 def test_the_questions_about_tastes_are_many_and_sound() -> None:
@@ -53,3 +53,8 @@ def test_every_setting_of_the_recipe_is_one_of_a_stage() -> None:
     known = {field.name for stage in (RuleSettings, MineSettings, TrainSettings) for field in fields(stage)}
     # What a stage does not know would be left out without a word, and its own default taken.
     assert {field.name for field in fields(Recipe)} - known == {"conversations", "questions", "share", "first_share"}
+
+
+def test_the_first_starter_is_not_averaged_with_another_base(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--first-share 0"):
+        train_seed([], evaluation_exclusion([]), Recipe(), 0, tmp_path, "some-folder")

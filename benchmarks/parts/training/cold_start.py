@@ -105,23 +105,37 @@ def evaluation_exclusion(conversations: Sequence[Conversation]) -> Exclusion:
 
 
 def train_seed(
-    corpus: Sequence[Path], exclusion: Exclusion, recipe: Recipe, seed: int, work: Path
+    corpus: Sequence[Path], exclusion: Exclusion, recipe: Recipe, seed: int, work: Path, base: str = "stock"
 ) -> tuple[Path, dict[str, Any]]:
     """Synthesise, mine and train with one seed; return the model's folder and what it took.
 
-    A folder that a run before this one finished with the same recipe is taken as it is.
+    A folder that a run before this one finished with the same recipe and base is taken as it is.
+
+    Args:
+        corpus: persona chats.
+        exclusion: what must not occur in the training data.
+        recipe: what it is trained from and how.
+        seed: the random seed.
+        work: the folder that a folder of each seed is made in.
+        base: the encoder to train, as for `Encoder.load`; one other than the stock encoder has nothing in common with
+            the first starter, so that its recipe has a `first_share` of 0.
+
+    Raises:
+        ConfigError: the folder is of another recipe or base, or the first starter does not fit the base.
     """
+    if base != "stock" and recipe.first_share:
+        raise ConfigError(f"The first starter cannot be averaged with {base}.", "Add --first-share 0.")
     folder = work / f"seed-{seed}"
     record = folder / "record.json"
     if record.is_file():
         content: dict[str, Any] = json.loads(record.read_text())
-        if content["recipe"] != asdict(recipe):
+        if (content["recipe"], content["base"]) != (asdict(recipe), Path(base).name):
             raise ConfigError(f"{folder} was made by another recipe.", "Use another --work folder.")
         return folder / "model", content
     shutil.rmtree(folder, ignore_errors=True)
     begun, cpu = time.perf_counter(), time.process_time()
     engine = open_database(Settings(home=folder, project="start").database_url)
-    encoder = Encoder.load()
+    encoder = Encoder.load(base)
     # Log and miner look at the same texts.
     encoder = Encoder(encoder.model, encoder.version, cache_size=200_000)
     made = list(
@@ -132,15 +146,16 @@ def train_seed(
     prepared = time.perf_counter() - begun
     auxiliary = AuxiliaryData(heldout_queries=score_sample(seed))
     settings = _part(TrainSettings, recipe, seed)
-    trained = train_encoder(mined.examples, folder / "trained", settings=settings, auxiliary=auxiliary)
+    trained = train_encoder(mined.examples, folder / "trained", base=encoder, settings=settings, auxiliary=auxiliary)
     if recipe.share < 1 or recipe.first_share:
-        model = average_with_first(trained.folder, recipe)
+        model = average_with_first(encoder, trained.folder, recipe)
         calibrated = calibrate_scores(model, encoder, auxiliary.heldout_queries, settings.score_thresholds)[0]
         calibrated.save(str(folder / "model"))
     else:
         trained.folder.rename(folder / "model")
     taken = {
         "recipe": asdict(recipe),
+        "base": Path(base).name,
         "seconds": round(time.perf_counter() - begun, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
         "prepare_seconds": round(prepared, 1),
@@ -153,17 +168,19 @@ def train_seed(
     return folder / "model", taken
 
 
-def average_with_first(trained: Path, recipe: Recipe) -> SentenceTransformer:
-    """Return the stock model with the recipe's shares of what a training and the first starter changed.
+def average_with_first(stock: Encoder, trained: Path, recipe: Recipe) -> SentenceTransformer:
+    """Return a base with the recipe's shares of what a training and, if any, the first starter changed.
 
     Raises:
         EncoderError: an encoder cannot be loaded.
     """
     import torch
 
-    base, first = (without_added_layers(Encoder.load(name)) for name in ("stock", FIRST_STARTER))
-    model = without_added_layers(Encoder.load(trained))
+    base, model = without_added_layers(stock), without_added_layers(Encoder.load(trained))
     average_weights(model, base, recipe.share)
+    if not recipe.first_share:
+        return model
+    first = without_added_layers(Encoder.load(FIRST_STARTER))
     before, changed = base.state_dict(), first.state_dict()
     with torch.no_grad():
         for name, weight in model.state_dict().items():
