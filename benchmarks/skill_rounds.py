@@ -1,12 +1,13 @@
-"""What do rounds of different traffic make of each memory skill? Facts, preferences, one talkative owner, events.
+"""What do rounds of different traffic make of each memory skill? Facts, preferences, one owner, other languages.
 
     python benchmarks/skill_rounds.py --corpus synthetic_persona_chat_train.csv --work DIR --json RESULT.json
 
-Every round brings synthetic traffic of another kind, made by rules of a corpus of persona chats. As in the loop, each
-trains a tower that begins as the documents' encoder (``--base``) and reads all traffic so far. After each, every
+Every round brings traffic of another kind: synthetic, made by rules of a corpus of persona chats, which write English
+alone; other languages are the packaged questions in them, and across them, of the half for choosing. As in the loop,
+each trains a tower that begins as the documents' encoder (``--base``) and reads all traffic so far. After each, every
 packaged memory skill is scored (nDCG@10 in percent, the half for reporting), and general retrieval; the table has what
-each is below the best that it had before, the encoder without training included. Rules write English alone, so that
-there is no round of another language. Every round's result is kept in ``--work``.
+each is below the best that it had before, the encoder without training included. Every round's result is kept in
+``--work``.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from hins_memory.config import Settings
 from hins_memory.database.engine import open_database
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation import RankingScores, evaluate_encoder, paired_bootstrap, skill_sets
+from hins_memory.evaluation import EvalSet, RankingScores, evaluate_encoder, paired_bootstrap, skill_sets
 from hins_memory.log.reader import LogReader
 from hins_memory.log.writer import LogWriter
 from hins_memory.loop.pipeline import LoopSettings
 from hins_memory.mining.storage.evidence import OwnerEvidence, collect
 from hins_memory.synthesis import Dialogue, RuleSettings, conversations_by_rules, read_corpus, write_conversations
+from hins_memory.types import Feedback, Memory, RankedMemory, Retrieval, Scope, ScopeLog
 from parts.common.command import base_parser, exit_status
 from parts.common.files import write_whole
 from parts.common.results import write_result
@@ -47,10 +49,11 @@ _CACHED_TEXTS = 60_000
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """The traffic of a round: how it is made by rules, and whether one owner has all of it."""
+    """The traffic of a round: how rules make it, or of which skills it is, and whether one owner has all of it."""
 
     name: str
-    rules: RuleSettings
+    rules: RuleSettings | None = None
+    skills: tuple[str, ...] = ()
     talkative: bool = False
 
 
@@ -58,7 +61,7 @@ _KINDS = (
     _Kind("facts", RuleSettings(facts=1.0, preferences=0, events=0, threads=0, seed=1)),
     _Kind("preferences", RuleSettings(facts=0.5, preferences=48, events=0, threads=0, seed=2)),
     _Kind("one talkative owner", RuleSettings(seed=3), talkative=True),
-    _Kind("events", RuleSettings(facts=0.5, preferences=0, events=48, threads=0, seed=4)),
+    _Kind("other languages", skills=("cross_language", "languages")),
     _Kind("facts again", RuleSettings(facts=1.0, preferences=0, events=0, threads=0, seed=5)),
 )
 
@@ -122,16 +125,33 @@ def _round(
 def _evidence(
     kind: _Kind, arguments: argparse.Namespace, dialogues: Sequence[Dialogue], base: Encoder, home: Path
 ) -> list[OwnerEvidence]:
-    """Write a kind of traffic to a log, and return what its outcomes are evidence of."""
+    """Return what the outcomes of a kind of traffic are evidence of; what rules make is written to a log before."""
+    mining = replace(LoopSettings().mine, seed=arguments.seed)
+    if kind.rules is None:
+        people = 1 if arguments.quick else None
+        return [collect(_log(one), base, mining, None) for one in skill_sets("choose", kind.skills, people)]
     engine = open_database(Settings(home=home, project="rounds").database_url)
     made = list(conversations_by_rules(dialogues, kind.rules, limit=arguments.conversations))
     if kind.talkative:
         made = [(made[0][0], conversation) for _, conversation in made]
     write_conversations(made, base, LogWriter(engine).write, questions=arguments.questions, seed=arguments.seed)
-    mining = replace(LoopSettings().mine, seed=arguments.seed)
     evidence = [collect(log, base, mining, None) for log in LogReader(engine).scope_logs()]
     engine.dispose()
     return evidence
+
+
+def _log(one: EvalSet) -> ScopeLog:
+    """Return what a log holds if a person's memories are stored, and every question's are found and marked as right."""
+    scope = Scope(user=one.name)
+    memories = tuple(Memory(name, scope, "", text) for name, text in one.documents.items())
+    results = {name: RankedMemory(name, text, 1.0) for name, text in one.documents.items()}
+    retrievals = tuple(
+        Retrieval(scope, query.text, tuple(results[name] for name in sorted(query.relevant))) for query in one.queries
+    )
+    feedback = tuple(
+        Feedback(result.memory_id, "POSITIVE", retrieval.id) for retrieval in retrievals for result in retrieval.results
+    )
+    return ScopeLog(scope, memories=memories, retrievals=retrievals, feedback=feedback)
 
 
 def _scored(encoder: Encoder, quick: bool) -> dict[str, Any]:

@@ -7,6 +7,11 @@ import pytest
 import skill_rounds
 from synthesis_corpus import write_corpus
 
+from hins_memory.encoders.encoder import Encoder
+from hins_memory.evaluation import skill_sets
+from hins_memory.loop.settings import LoopSettings
+from hins_memory.mining.storage.evidence import collect
+
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("shallow_stock")
@@ -30,3 +35,11 @@ def test_every_skill_has_a_row_each_round_and_a_second_run_trains_nothing(
     monkeypatch.setattr("parts.training.towers.train_encoder", None)
     assert skill_rounds.main(options) == 0
     assert json.loads(result.read_text(encoding="utf-8"))["figures"] == found["figures"]
+
+
+def test_every_question_of_a_skill_becomes_evidence_of_what_answers_it(shallow_folder: Path) -> None:
+    one = skill_sets("choose", ["update"], people=1)[0]
+    evidence = collect(skill_rounds._log(one), Encoder.load(shallow_folder), LoopSettings().mine, None)
+    assert evidence.owner is not None
+    found = {query.query: {evidence.owner.memories[row].id for row in query.positives} for query in evidence.queries}
+    assert found == {query.text: set(query.relevant) for query in one.queries}
