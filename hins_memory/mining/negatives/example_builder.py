@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from hins_memory.mining.negatives.filters import Pair, Pairs, allowed_negatives
 from hins_memory.mining.negatives.near import Near
 from hins_memory.mining.negatives.pool import PartialExample, owner_rng
 from hins_memory.mining.negatives.ratio import TierAllocator
-from hins_memory.mining.negatives.tiers import PAPER_TIERS, tier_masks
+from hins_memory.mining.negatives.tiers import tier_masks
 from hins_memory.mining.owner.neighbourhood import NEAREST, conversation_windows
 from hins_memory.mining.owner.owner import OwnerMemories
 from hins_memory.mining.owner.vectors import rows_of
@@ -115,8 +115,8 @@ class _Candidates:
     counts: NDArray[np.int64]
 
 
-# For each tier the memories that one pair's negatives are sampled from, best first: rows and cosines with the query.
-_Choice = Mapping[Tier, tuple[list[int], list[float]]]
+# For each tier of `_ORDER` the memories that one pair's negatives are sampled from, best first: rows and cosines.
+_Choice = Sequence[tuple[list[int], list[float]]]
 
 
 class ExampleBuilder:
@@ -264,27 +264,30 @@ class ExampleBuilder:
         masks = tier_masks(owner, rows, block.rows)
         # Of equal texts one is kept, so that more are looked at where there are any.
         count = 4 * (text_pool.NEAR_POOL + self._settings.negatives) if self._repeated else wanted
-        choices: list[dict[Tier, tuple[list[int], list[float]]]] = [{} for _ in block.pairs]
-        least = np.full(len(rows), -np.inf, dtype=np.float32)
+        tiers: list[list[tuple[list[int], list[float]]]] = []
         for tier in _ORDER:
             found = _nearest(key, masks[tier] & allowed, count)
             places = found.rows if block.rows is None else np.take_along_axis(block.rows, found.rows, axis=1)
             cosines = np.take_along_axis(block.scores, found.rows, axis=1).tolist()
-            for place, (real, its) in enumerate(zip(found.counts.tolist(), places.tolist(), strict=True)):
-                chosen, values = its[:real], cosines[place][:real]
-                if self._repeated:
-                    chosen, values = _distinct(owner, chosen, values)
-                choices[place][tier] = chosen[:wanted], values[:wanted]
-                if tier is Tier.EASY and len(chosen) >= wanted:
-                    least[place] = values[wanted - 1]
-        return list(choices), least
+            counts = found.counts.tolist()
+            if self._repeated:
+                each = zip(places.tolist(), cosines, counts, strict=True)
+                chosen = [_distinct(owner, its[:real], scores[:real], wanted) for its, scores, real in each]
+            else:
+                counts = [min(real, wanted) for real in counts]
+                each = zip(places.tolist(), cosines, counts, strict=True)
+                chosen = [(its[:real], scores[:real]) for its, scores, real in each]
+            tiers.append(chosen)
+        easy = tiers[_ORDER.index(Tier.EASY)]
+        least = [scores[-1] if len(scores) == wanted else -np.inf for _, scores in easy]
+        return list(zip(*tiers, strict=True)), np.asarray(least, dtype=np.float32)
 
     def _partial_example(
         self, pair: Pair, choice: _Choice, draws: list[list[float]], query: NDArray[np.float32]
     ) -> PartialExample:
         settings, owner = self._settings, self._owner
         memories, texts = owner.memories, owner.texts
-        available = {tier: len(choice[tier][0]) for tier in PAPER_TIERS}
+        available = {tier: len(rows) for tier, (rows, _) in zip(_ORDER, choice, strict=True)}
         if self._outside:
             # Easy negatives that the owner's own conversations do not have come from outside.
             available[Tier.EASY] = max(available[Tier.EASY], settings.negatives)
@@ -293,7 +296,7 @@ class ExampleBuilder:
         for number, tier in enumerate(_ORDER):
             if not dealt[tier]:
                 continue
-            rows, scores = choice[tier]
+            rows, scores = choice[number]
             most = min(len(rows), max(text_pool.NEAR_POOL, dealt[tier]))
             for place in _sample(most, dealt[tier], draws[number]):
                 row = rows[place]
@@ -329,16 +332,19 @@ def _nearest(keys: NDArray[np.float32], real: NDArray[np.bool_], count: int) -> 
     return _Candidates(np.take_along_axis(part, order, axis=1), np.minimum(counts, count))
 
 
-def _distinct(owner: OwnerMemories, rows: list[int], scores: list[float]) -> tuple[list[int], list[float]]:
-    """Return the rows in order, each text once, with their scores."""
+def _distinct(owner: OwnerMemories, rows: list[int], scores: list[float], most: int) -> tuple[list[int], list[float]]:
+    """Return the first rows, at most that many, each text once, with their scores."""
     first: dict[str, tuple[int, float]] = {}
     for row, score in zip(rows, scores, strict=True):
         first.setdefault(owner.keys[row], (row, score))
-    return [row for row, _ in first.values()], [score for _, score in first.values()]
+    chosen = list(first.values())[:most]
+    return [row for row, _ in chosen], [score for _, score in chosen]
 
 
 def _sample(size: int, count: int, draws: list[float]) -> list[int] | range:
     """Return up to `count` of the places below `size`, in order, by random numbers, one a place."""
     if count >= size:
         return range(size)
+    if count == 1:
+        return [min(range(size), key=draws.__getitem__)]
     return sorted(sorted(range(size), key=draws.__getitem__)[:count])

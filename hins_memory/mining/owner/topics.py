@@ -80,7 +80,7 @@ def _topics(windows: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
     """Return topic codes of all memories of some windows, given the vectors of each, shape (n, dim)."""
     import numpy as np
 
-    centroids: list[NDArray[np.float64]] = []
+    centroids: list[NDArray[np.float32]] = []
     counts: list[int] = []
     sizes: list[int] = []
     for vectors in windows:
@@ -94,24 +94,24 @@ def _topics(windows: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
     return np.repeat(topics, sizes)
 
 
-def _centred(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+def _centred(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return unit vectors, shape (n, dim), after subtracting the conversation's mean: names, tone, register."""
     import numpy as np
 
-    centred = vectors.astype(np.float64)
-    centred -= centred.sum(axis=0) / len(centred)
+    vectors = np.asarray(vectors, dtype=np.float32)
+    centred = vectors - vectors.sum(axis=0) / len(vectors)
     centred /= np.maximum(_lengths(centred), 1e-9)[:, None]
-    return centred
+    return np.asarray(centred)
 
 
-def _lengths(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+def _lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the length of each vector, shape (n,)."""
     import numpy as np
 
     return np.asarray(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)))
 
 
-def _segment(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[int]]:
+def _segment(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[int]]:
     """Return the sum of each segment's vectors and how many they are: Ward clustering of neighbours in time only.
 
     The same clusters as scikit-learn's AgglomerativeClustering with a chain as its connectivity (a test compares
@@ -149,7 +149,7 @@ def _segment(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[in
     return np.add.reduceat(vectors, list(itertools.accumulate(sizes[:-1], initial=0))), sizes
 
 
-def _join(centroids: NDArray[np.float64], windows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _join(centroids: NDArray[np.float32], windows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return topic codes of segments, shape (n,): those of a window whose mean vectors are close become one topic.
 
     Args:
