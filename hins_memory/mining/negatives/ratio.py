@@ -80,18 +80,23 @@ class TierAllocator:
         Args:
             available: how many there are of each tier.
         """
-        most = self._negatives
-        # Bounded: a tier that is missing for long must not flood the queries after it.
-        self._owed = owed = [min(max(owed + due, -most), most) for owed, due in zip(self._owed, self._due, strict=True)]
+        owed, most = self._owed, self._negatives
+        for place, due in enumerate(self._due):
+            # Bounded: a tier that is missing for long must not flood the queries after it.
+            now = owed[place] + due
+            owed[place] = most if now > most else -most if now < -most else now
         left = [available.get(tier, 0) for tier in PAPER_TIERS]
         dealt = dict.fromkeys(PAPER_TIERS, 0)
+        among = [place for place in self._usual if left[place]]
         for _ in range(most):
             # A tier of share zero is dealt only where the others have run out.
-            among = [place for place in self._usual if left[place]] or [place for place, has in enumerate(left) if has]
+            among = among or [place for place, has in enumerate(left) if has]
             if not among:
                 break
             place = max(among, key=owed.__getitem__)
             dealt[PAPER_TIERS[place]] += 1
             left[place] -= 1
             owed[place] -= 1.0
+            if not left[place]:
+                among.remove(place)
         return dealt
