@@ -52,54 +52,58 @@ def assign_topics(
             topics[row] = known.setdefault((int(codes[row]), label), len(known))
     offset = len(known)
     free = np.flatnonzero(topics < 0)
-    for windows in _parts(codes[free]):
-        rows = free[windows[0].start : windows[-1].stop]
-        topics[rows] = _topics([vectors[free[window]] for window in windows]) + offset
+    for start, sizes in _parts(codes[free]):
+        rows = free[start : start + sum(sizes)]
+        topics[rows] = _topics(np.asarray(vectors[rows], dtype=np.float32), sizes) + offset
         offset = int(topics[rows].max()) + 1
     return topics
 
 
-def _parts(conversations: NDArray[np.int64]) -> Iterator[list[slice]]:
-    """Yield the windows of the conversations, those that are done together at a time."""
+def _parts(conversations: NDArray[np.int64]) -> Iterator[tuple[int, list[int]]]:
+    """Yield where the windows begin that are done together, and how many memories each of them has."""
     import numpy as np
 
     edges = [0, *(np.flatnonzero(np.diff(conversations)) + 1).tolist(), len(conversations)]
-    part: list[slice] = []
+    first, sizes = 0, list[int]()
     for start, end in itertools.pairwise(edges):
         for at in range(start, end, WINDOW):
-            window = slice(at, min(at + WINDOW, end))
-            if part and window.stop - part[0].start > _TOGETHER:
-                yield part
-                part = []
-            part.append(window)
-    if part:
-        yield part
+            size = min(WINDOW, end - at)
+            if sizes and at + size - first > _TOGETHER:
+                yield first, sizes
+                first, sizes = at, []
+            sizes.append(size)
+    if sizes:
+        yield first, sizes
 
 
-def _topics(windows: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
-    """Return topic codes of all memories of some windows, given the vectors of each, shape (n, dim)."""
+def _topics(vectors: NDArray[np.float32], sizes: Sequence[int]) -> NDArray[np.int64]:
+    """Return topic codes of all memories of some windows.
+
+    Args:
+        vectors: those of the windows, one after the other, shape (n, dim).
+        sizes: how many memories each window has.
+    """
     import numpy as np
 
-    centroids: list[NDArray[np.float32]] = []
-    counts: list[int] = []
-    sizes: list[int] = []
-    for vectors in windows:
-        # One window at a time: arrays of a whole owner are so large that each would be fresh memory of the system's.
-        centred = _centred(vectors)
-        segments, lengths = _segment(centred)
-        centroids.append(segments)
-        counts.append(len(segments))
-        sizes += lengths
-    topics = _join(np.concatenate(centroids), np.repeat(np.arange(len(counts)), counts))
-    return np.repeat(topics, sizes)
+    centred = _centred(vectors, sizes)
+    lengths = _segment(centred, sizes)
+    counts = [len(some) for some in lengths]
+    every = list(itertools.chain.from_iterable(lengths))
+    centroids = np.add.reduceat(centred, _starts(every))
+    return np.repeat(_join(centroids, np.repeat(np.arange(len(counts)), counts)), every)
 
 
-def _centred(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return unit vectors, shape (n, dim), after subtracting the conversation's mean: names, tone, register."""
+def _starts(sizes: Sequence[int]) -> list[int]:
+    """Return where each of some runs begins, given how long they are."""
+    return list(itertools.accumulate(sizes[:-1], initial=0))
+
+
+def _centred(vectors: NDArray[np.float32], sizes: Sequence[int]) -> NDArray[np.float32]:
+    """Return unit vectors, shape (n, dim), after subtracting each window's mean: names, tone, register."""
     import numpy as np
 
-    vectors = np.asarray(vectors, dtype=np.float32)
-    centred = vectors - vectors.sum(axis=0) / len(vectors)
+    sums = np.add.reduceat(vectors, _starts(sizes), dtype=np.float32)
+    centred = vectors - np.repeat(sums / np.asarray(sizes, dtype=np.float32)[:, None], sizes, axis=0)
     centred /= np.maximum(_lengths(centred), 1e-9)[:, None]
     return np.asarray(centred)
 
@@ -111,29 +115,48 @@ def _lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)))
 
 
-def _segment(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[int]]:
-    """Return the sum of each segment's vectors and how many they are: Ward clustering of neighbours in time only.
+def _segment(vectors: NDArray[np.float32], sizes: Sequence[int]) -> list[list[int]]:
+    """Return how long each window's segments are: Ward clustering of neighbours in time only.
 
     The same clusters as scikit-learn's AgglomerativeClustering with a chain as its connectivity (a test compares
     them), at a small part of its cost for the about twenty memories of most conversations.
 
     Args:
-        vectors: those of a window, shape (n, dim), in order.
+        vectors: those of all windows, centred, shape (n, dim).
+        sizes: how many memories each window has.
     """
     import numpy as np
 
-    wanted = round(len(vectors) / _SEGMENT_LENGTH)
-    if wanted < 2:
-        return vectors.sum(axis=0)[None], [len(vectors)]
+    starts = np.asarray(_starts(sizes))
+    ends = starts + np.asarray(sizes) - 1
+    before, after = np.arange(-1, len(vectors) - 1), np.arange(1, len(vectors) + 1)
+    before[starts], after[ends] = starts, ends
     # Short replies ("Sure!") carry no topic of their own: each memory is smoothed with its neighbours.
-    half = vectors * 0.5
-    smooth = np.concatenate([half[:1], half[:-1]])
-    smooth += vectors
-    smooth += np.concatenate([half[1:], half[-1:]])
-    sums, sizes = list(smooth), [1] * len(smooth)
-    # of each sum with itself and with the next one, and what merging those two adds to the variance within
+    smooth = vectors + 0.5 * (vectors[before] + vectors[after])
+    # of each sum with itself and with the next one
     squares = np.einsum("nd,nd->n", smooth, smooth).tolist()
     products = np.einsum("nd,nd->n", smooth[:-1], smooth[1:]).tolist()
+    found = []
+    for start, size in zip(starts.tolist(), sizes, strict=True):
+        window = slice(start, start + size)
+        between = products[start : start + size - 1]
+        found.append(_merged(list(smooth[window]), squares[window], between, round(size / _SEGMENT_LENGTH)))
+    return found
+
+
+def _merged(sums: list[NDArray[np.float32]], squares: list[float], products: list[float], wanted: int) -> list[int]:
+    """Merge neighbours until as many as are wanted are left, at least one, and return how long they are.
+
+    Args:
+        sums: a window's vectors; these and the others are changed.
+        squares: the product of each with itself.
+        products: the product of each with the next one.
+        wanted: how many.
+    """
+    sizes = [1] * len(sums)
+    if wanted < 2:
+        return [len(sums)]
+    # what merging each with the next one adds to the variance within
     costs = [0.5 * (one + other) - both for one, other, both in zip(squares, squares[1:], products, strict=False)]
     for _ in range(len(sums) - wanted):
         place = costs.index(min(costs))
@@ -146,7 +169,7 @@ def _segment(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[in
             size, other = sizes[left], sizes[left + 1]
             apart = squares[left] * other / size + squares[left + 1] * size / other - 2.0 * both
             costs[left] = apart / (size + other)
-    return np.add.reduceat(vectors, list(itertools.accumulate(sizes[:-1], initial=0))), sizes
+    return sizes
 
 
 def _join(centroids: NDArray[np.float32], windows: NDArray[np.int64]) -> NDArray[np.int64]:
