@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from sentence_transformers import SentenceTransformer
 from torch.nn.parallel import DistributedDataParallel
-from train_world import batch_columns, checkpoint_every, examples, quick
+from train_world import batch_columns, checkpoint_every, examples, shared_settings
 
 from hins_memory.training import RunContent, open_run, train_encoder
 from hins_memory.training.fit.processes import from_main, is_main, process_count, wait_for_all
@@ -40,7 +40,7 @@ def train(mode: str) -> None:
 
     def content() -> RunContent:
         called.append(True)
-        return RunContent(examples(), quick(mode=mode), str(base))
+        return RunContent(examples(), shared_settings(mode), str(base))
 
     with open_run(root / "training", content) as run:
         result = train_encoder(

@@ -13,7 +13,7 @@ import torch
 from child_process import Child, children
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from train_world import batch_columns, examples, quick, run_script
+from train_world import batch_columns, examples, run_script, shared_settings
 
 from hins_memory.errors import ConfigError
 from hins_memory.training import TrainSettings, train_encoder
@@ -95,7 +95,7 @@ def test_loss_and_gradients_equal_those_of_one_process(torchrun, tiny_folder, ca
 )
 def test_a_training_of_two_processes_equals_that_of_one(request, tmp_path, tiny_folder, launcher, mode, trained):
     launched = request.getfixturevalue(launcher)
-    alone = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=quick(mode=mode))
+    alone = train_encoder(examples(), tmp_path / "model", base=tiny_folder, settings=shared_settings(mode))
     ours, theirs = (load_file(folder / "model" / trained) for folder in (tmp_path, launched))
     base = load_file(tiny_folder / "model.safetensors")
     learned = max(float((ours[name] - base[name]).abs().max()) for name in base)

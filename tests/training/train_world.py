@@ -39,6 +39,11 @@ def quick(**changes: Any) -> TrainSettings:
     return TrainSettings(**{**values, "lora_rank": 4, "replay": 0.0, "averaging_weight": 1.0, **changes})
 
 
+def shared_settings(mode: str) -> TrainSettings:
+    """Settings that several processes train with; the mode `lora` has both parts of its loss."""
+    return quick(mode=mode, distillation=2.0 if mode == "lora" else 0.0)
+
+
 def checkpoint_every(steps: int, patch: Callable[[Any, str, Any], object] = setattr) -> None:
     """Let trainings write a checkpoint every N steps in the place of every minute."""
     from hins_memory.training.fit.callbacks import CheckpointCallback

@@ -58,6 +58,8 @@ class DistilledLoss(nn.Module):
         self, model: SentenceTransformer, loss: TieredInfoNCELoss, texts: Sequence[str], weight: float
     ) -> None:
         super().__init__()
+        # Where several processes train, the trainer wraps the model and sets it here, and then in the other loss too.
+        self.model = model
         self.loss = loss
         self.weight = weight
         # (n, dim)
@@ -67,7 +69,7 @@ class DistilledLoss(nn.Module):
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
         """Return the loss of this process's part of a batch, a scalar."""
         *columns, general = sentence_features
-        found = embed(self.loss.model, micro_batches([general], self.loss.micro_batch_size))
+        found = embed(self.model, micro_batches([general], self.loss.micro_batch_size))
         kept = nn.functional.cosine_similarity(found, self.vectors[labels], dim=1)
         loss: Tensor = self.loss(columns) + self.weight * (1 - kept).mean()
         return loss
