@@ -20,6 +20,8 @@ __all__ = ["read_examples", "without_surrogates", "write_examples"]
 # A row group; at most this many examples are held at a time.
 _ROWS = 1_000
 _REPORT = b"hins_report"
+# Columns with few different values; a dictionary of texts that differ would cost time and be given up.
+_REPEATED = ["tenant", "user", "agent", "run", "conversation", "source", "negatives.list.element.tier"]
 
 
 def _schema() -> pa.Schema:
@@ -50,7 +52,7 @@ def write_examples(
     import pyarrow.parquet as pq
 
     with path.open("wb") as stream:
-        with pq.ParquetWriter(stream, _schema(), compression="zstd") as writer:
+        with pq.ParquetWriter(stream, _schema(), compression="zstd", use_dictionary=_REPEATED) as writer:
             batch: list[TieredExample] = []
             for example in examples:
                 batch.append(example)

@@ -78,18 +78,12 @@ def count_ranked(
         ranked = (
             _ranked(owner, vectors[part].astype(np.float32)) if near is None else near.ranked[part].astype(np.int64)
         )
-        surest = [max(evidence[place].positives.values(), key=lambda one: one.confidence) for place in part]
-        best = np.asarray(
-            [
-                next(row for row, positive in evidence[place].positives.items() if positive is sure)
-                for place, sure in zip(part, surest, strict=True)
-            ],
-            dtype=np.int64,
-        )
+        positives = [evidence[place].positives for place in part]
+        best = np.asarray([max(one, key=lambda row: one[row].confidence) for one in positives], dtype=np.int64)
         others = (ranked >= 0) & (ranked != best[:, None])
-        for number, place in enumerate(part):
-            if len(evidence[place].positives) > 1:
-                others[number] &= ~np.isin(ranked[number], list(evidence[place].positives))
+        for number, one in enumerate(positives):
+            if len(one) > 1:
+                others[number] &= ~np.isin(ranked[number], list(one))
         for tier, mask in tier_masks(owner, best, ranked).items():
             counts[tier] += int((mask & others).sum())
     return counts
