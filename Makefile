@@ -1,4 +1,4 @@
-# make demo | test | check | coverage | lint | docs | plots | bench | starter: each sets up .venv first, on a machine with nothing but Python and a package index.
+# make demo | test | check | coverage | lint | docs | plots | bench | starter | starter-mpnet: each sets up .venv first, on a machine with nothing but Python and a package index.
 #
 #   PYTHON=python3.12     the Python that .venv is made with
 #   TORCH_INDEX=URL       where torch comes from; https://download.pytorch.org/whl/cpu has builds without CUDA
@@ -10,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check fast coverage lint docs plots bench starter setup clean
+.PHONY: demo test check fast coverage lint docs plots bench starter starter-mpnet setup clean
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -85,6 +85,13 @@ starter: setup
 		--work $(VENV)/starter --json $(VENV)/starter/result.json
 	$(BIN)/python tools/starter/write_starter.py --work $(VENV)/starter --result $(VENV)/starter/result.json \
 		--to hins_memory/data/starter.safetensors
+
+# The same of a base of 109M weights, which is not in the wheel: HINS_BASE=$(VENV)/starter-mpnet/seed-0/model.
+starter-mpnet: setup
+	test -d $(VENV)/mpnet || $(BIN)/python tools/mpnet.py $(VENV)/mpnet
+	$(BIN)/python benchmarks/start.py --corpus $(CORPUS) $(if $(LOCOMO),--data $(LOCOMO)) --seeds 1 --base $(VENV)/mpnet \
+		--share 1 --first-share 0 --learning-rate 2e-4 --distillation 5 \
+		--work $(VENV)/starter-mpnet --json $(VENV)/starter-mpnet/result.json
 
 setup: $(STAMP)
 
