@@ -129,7 +129,7 @@ def train_seed(
     record = folder / "record.json"
     if record.is_file():
         content: dict[str, Any] = json.loads(record.read_text())
-        if (content["recipe"], content["base"]) != (asdict(recipe), Path(base).name):
+        if (content["recipe"], content.get("base", "stock")) != (asdict(recipe), Path(base).name):
             raise ConfigError(f"{folder} was made by another recipe.", "Use another --work folder.")
         return folder / "model", content
     shutil.rmtree(folder, ignore_errors=True)

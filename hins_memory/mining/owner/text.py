@@ -35,8 +35,9 @@ _STOPWORD_TEXT = """
 _STOPWORDS = frozenset(_STOPWORD_TEXT.split())
 _SUFFIXES = ("ational", "ations", "ation", "ingly", "ments", "ment", "ness", "ings", "ing", "ies", "ied", "edly", "ed")
 _SHORT_SUFFIXES = ("es", "ly", "s", "e", "y")
-# How many stems are counted one by one before all memories are read for all of them.
+# How many stems are counted one by one, among how many memories at most, before all are read for all stems.
 _COUNTED = 16
+_COUNTED_AMONG = 2_000
 
 
 def clean(text: str) -> str:
@@ -116,6 +117,7 @@ class Lexicon:
                 for stem in set(words_of(key)):
                     rows[stem].append(row)
             self._rows = dict(rows)
+            self._counts, self._known = {}, {}
         return self._rows
 
     def _stems(self, key: str) -> frozenset[str]:
@@ -127,7 +129,7 @@ class Lexicon:
     def _count(self, stem: str) -> int:
         """Return how many memories have a stem: counted for the first few, because an index costs as much as many."""
         if self._rows is None and stem not in self._counts:
-            if len(self._counts) < _COUNTED:
+            if self._size <= _COUNTED_AMONG and len(self._counts) < _COUNTED:
                 # A stem is a part of the word that it is of.
                 self._counts[stem] = sum(stem in self._stems(key) for key in self._keys if stem in key)
             else:
