@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hins_memory.config import Settings
+from hins_memory.data.labelled import logs_of, read_rows
 from hins_memory.database.engine import open_database
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
@@ -32,7 +33,6 @@ from hins_memory.log.writer import LogWriter
 from hins_memory.loop.pipeline import LoopSettings
 from hins_memory.mining.storage.evidence import OwnerEvidence, collect
 from hins_memory.synthesis import Dialogue, RuleSettings, conversations_by_rules, read_corpus, write_conversations
-from hins_memory.types import Feedback, Memory, RankedMemory, Retrieval, Scope, ScopeLog
 from parts.common.command import base_parser, exit_status
 from parts.common.files import write_whole
 from parts.common.results import write_result
@@ -128,8 +128,8 @@ def _evidence(
     """Return what the outcomes of a kind of traffic are evidence of; what rules make is written to a log before."""
     mining = replace(LoopSettings().mine, seed=arguments.seed)
     if kind.rules is None:
-        people = 1 if arguments.quick else None
-        return [collect(_log(one), base, mining, None) for one in skill_sets("choose", kind.skills, people)]
+        rows = labelled_rows(skill_sets("choose", kind.skills, people=1 if arguments.quick else None))
+        return [collect(log, base, mining, None) for log in logs_of(read_rows(rows))]
     engine = open_database(Settings(home=home, project="rounds").database_url)
     made = list(conversations_by_rules(dialogues, kind.rules, limit=arguments.conversations))
     if kind.talkative:
@@ -140,18 +140,13 @@ def _evidence(
     return evidence
 
 
-def _log(one: EvalSet) -> ScopeLog:
-    """Return what a log holds if a person's memories are stored, and every question's are found and marked as right."""
-    scope = Scope(user=one.name)
-    memories = tuple(Memory(name, scope, "", text) for name, text in one.documents.items())
-    results = {name: RankedMemory(name, text, 1.0) for name, text in one.documents.items()}
-    retrievals = tuple(
-        Retrieval(scope, query.text, tuple(results[name] for name in sorted(query.relevant))) for query in one.queries
-    )
-    feedback = tuple(
-        Feedback(result.memory_id, "POSITIVE", retrieval.id) for retrieval in retrievals for result in retrieval.results
-    )
-    return ScopeLog(scope, memories=memories, retrievals=retrievals, feedback=feedback)
+def labelled_rows(sets: Sequence[EvalSet]) -> Iterator[dict[str, str]]:
+    """Yield people's memories and what answers each of their questions as labelled rows."""
+    for one in sets:
+        yield from ({"positive": text, "user": one.name} for text in one.documents.values())
+        for query in one.queries:
+            for name in sorted(query.relevant):
+                yield {"query": query.text, "positive": one.documents[name], "user": one.name}
 
 
 def _scored(encoder: Encoder, quick: bool) -> dict[str, Any]:

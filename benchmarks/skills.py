@@ -69,8 +69,8 @@ def _run(arguments: argparse.Namespace) -> None:
     figures = {f"{row['skill']}_{row['encoder']}_{name}": row[name] for row in rows for name in ("ndcg10", "recall10")}
     settings = {name: value for name, value in vars(arguments).items() if name != "json"}
     # The names of folders alone: where they lay says something of the machine.
-    settings |= {"encoders": ",".join(labels)}
-    settings |= {"encoder_versions": {label: Path(version).name for label, version in versions.items()}}
+    named = {label: Path(version).name for label, version in versions.items()}
+    settings |= {"encoders": ",".join(labels), "encoder_versions": named}
     write_result(arguments.json, figures, rows, settings)
 
 

@@ -7,6 +7,7 @@ import pytest
 import skill_rounds
 from synthesis_corpus import write_corpus
 
+from hins_memory.data.labelled import logs_of, read_rows
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.evaluation import skill_sets
 from hins_memory.loop.settings import LoopSettings
@@ -39,7 +40,8 @@ def test_every_skill_has_a_row_each_round_and_a_second_run_trains_nothing(
 
 def test_every_question_of_a_skill_becomes_evidence_of_what_answers_it(shallow_folder: Path) -> None:
     one = skill_sets("choose", ["update"], people=1)[0]
-    evidence = collect(skill_rounds._log(one), Encoder.load(shallow_folder), LoopSettings().mine, None)
+    (log,) = logs_of(read_rows(skill_rounds.labelled_rows([one])))
+    evidence = collect(log, Encoder.load(shallow_folder), LoopSettings().mine, None)
     assert evidence.owner is not None
-    found = {query.query: {evidence.owner.memories[row].id for row in query.positives} for query in evidence.queries}
-    assert found == {query.text: set(query.relevant) for query in one.queries}
+    found = {query.query: {evidence.owner.memories[row].text for row in query.positives} for query in evidence.queries}
+    assert found == {query.text: {one.documents[name] for name in query.relevant} for query in one.queries}

@@ -212,6 +212,9 @@ from mine_logs import sailor
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import HinsError
 from hins_memory.mining import mine_to_parquet
+from hins_memory.mining.storage import mining_store
+# What each owner gave is written at once: a run of under a second would write nothing to the store.
+mining_store._COMMIT_SECONDS = 0.0
 encoder = Encoder.load()
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))

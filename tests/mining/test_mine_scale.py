@@ -272,6 +272,20 @@ def test_segments_are_those_of_scikit_learn():
             assert (np.diff(ours) != 0).tolist() == (np.diff(theirs) != 0).tolist()
 
 
+def test_conversations_that_are_done_together_have_the_topics_that_each_has_alone():
+    counts = (9, 25, 1, 26, 40)
+    rng = np.random.default_rng(0)
+    # Subjects that come up again, so that segments are joined.
+    subjects = rng.normal(size=(5, 24))
+    each = [subjects[rng.integers(0, 5, -(-count // 4))].repeat(4, axis=0)[:count] for count in counts]
+    each = [(one + 0.3 * rng.normal(size=one.shape)).astype(np.float32) for one in each]
+    together = assign_topics(np.concatenate(each), None, np.repeat(np.arange(len(counts)), counts))
+    alone = [assign_topics(one) for one in each]
+    assert any(len(set(topics.tolist())) < round(count / 4) for topics, count in zip(alone, counts, strict=True))
+    before = np.cumsum([0, *(topics.max() + 1 for topics in alone)])
+    assert together.tolist() == np.concatenate([a + b for a, b in zip(alone, before, strict=False)]).tolist()
+
+
 def test_joined_segments_are_those_of_scipy():
     from scipy.cluster.hierarchy import fcluster, linkage
 

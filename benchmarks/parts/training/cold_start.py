@@ -148,7 +148,7 @@ def train_seed(
     settings = _part(TrainSettings, recipe, seed)
     trained = train_encoder(mined.examples, folder / "trained", base=encoder, settings=settings, auxiliary=auxiliary)
     if recipe.share < 1 or recipe.first_share:
-        model = average_with_first(encoder, trained.folder, recipe)
+        model = averaged(encoder, trained.folder, recipe)
         calibrated = calibrate_scores(model, encoder, auxiliary.heldout_queries, settings.score_thresholds)[0]
         calibrated.save(str(folder / "model"))
     else:
@@ -168,15 +168,15 @@ def train_seed(
     return folder / "model", taken
 
 
-def average_with_first(stock: Encoder, trained: Path, recipe: Recipe) -> SentenceTransformer:
-    """Return a base with the recipe's shares of what a training and, if any, the first starter changed.
+def averaged(encoder: Encoder, trained: Path, recipe: Recipe) -> SentenceTransformer:
+    """Return the base with the recipe's shares of what a training and, if any, the first starter changed.
 
     Raises:
         EncoderError: an encoder cannot be loaded.
     """
     import torch
 
-    base, model = without_added_layers(stock), without_added_layers(Encoder.load(trained))
+    base, model = without_added_layers(encoder), without_added_layers(Encoder.load(trained))
     average_weights(model, base, recipe.share)
     if not recipe.first_share:
         return model

@@ -263,15 +263,9 @@ class ExampleBuilder:
             found = _nearest(key, masks[tier] & allowed, count)
             places = found.rows if block.rows is None else np.take_along_axis(block.rows, found.rows, axis=1)
             cosines = np.take_along_axis(block.scores, found.rows, axis=1).tolist()
-            counts = found.counts.tolist()
-            if self._repeated:
-                each = zip(places.tolist(), cosines, counts, strict=True)
-                chosen = [_distinct(owner, its[:real], scores[:real], wanted) for its, scores, real in each]
-            else:
-                counts = [min(real, wanted) for real in counts]
-                each = zip(places.tolist(), cosines, counts, strict=True)
-                chosen = [(its[:real], scores[:real]) for its, scores, real in each]
-            tiers.append(chosen)
+            each = zip(places.tolist(), cosines, found.counts.tolist(), strict=True)
+            chosen = [(its[:real], scores[:real]) for its, scores, real in each]
+            tiers.append([_distinct(owner, *one, wanted) for one in chosen] if self._repeated else chosen)
         easy = tiers[_ORDER.index(Tier.EASY)]
         least = [scores[-1] if len(scores) == wanted else -np.inf for _, scores in easy]
         return list(zip(*tiers, strict=True)), np.asarray(least, dtype=np.float32)

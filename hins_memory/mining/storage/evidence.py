@@ -406,6 +406,7 @@ def digest_of(parts: Iterable[str]) -> str:
 def content_digest(log: ScopeLog) -> str:
     """Return a digest of an owner's log, to detect changes."""
 
+    # A memory and a retrieval are one string each, of several parts: a string more costs as much as its digest.
     def parts() -> Iterator[str]:
         for memory in log.memories:
             about = (

@@ -72,8 +72,6 @@ class MiningStore:
         # Examples that are not written yet, by owner, in order of their places.
         self._waiting: dict[int, list[tuple[int, PartialExample]]] = {}
         self._waiting_bytes = 0
-        # How many examples the owner that was begun last has.
-        self._added = 0
         with self._errors():
             self._db = open_work_file(path)
             self._db.execute(f"PRAGMA cache_size = -{self._cache // 1024}")
@@ -132,16 +130,15 @@ class MiningStore:
                 (key, self._occurrence(key), content, parts, self._position),
             )
         self._position += 1
-        self._added = 0
         return int(cursor.lastrowid or 0)
 
     def add_examples(self, owner: int, examples: Sequence[tuple[int, PartialExample]]) -> None:
         """Keep examples of an owner, each with its place among all of the owner's; they come in order of it."""
         self._waiting.setdefault(owner, []).extend(examples)
         self._waiting_bytes += sum([_bytes_of(partial) for _, partial in examples])
-        self._added += len(examples)
-        if self._waiting_bytes > self._cache:
-            with self._errors():
+        with self._errors():
+            self._db.execute("UPDATE owners SET examples = examples + ? WHERE id = ?", (len(examples), owner))
+            if self._waiting_bytes > self._cache:
                 self._write_waiting()
 
     def _write_waiting(self) -> None:
@@ -239,8 +236,7 @@ class MiningStore:
     def finish(self, owner: int, summary: Mapping[str, Any]) -> None:
         """End an owner; every second or so what was written becomes durable."""
         with self._errors():
-            values = ascii_json(summary), self._added, owner
-            self._db.execute("UPDATE owners SET summary = ?, examples = ? WHERE id = ?", values)
+            self._db.execute("UPDATE owners SET summary = ? WHERE id = ?", (ascii_json(summary), owner))
         self.commit()
 
     def commit(self, *, now: bool = False) -> None:
