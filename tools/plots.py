@@ -5,6 +5,7 @@
 ndcg.svg           nDCG@10 on LoCoMo before and after training, from modes.json, modes-starter-turns.json, -facts.json
 ablation.svg       nDCG@10 by how the negatives are chosen, from ablation.json
 training-cost.svg  seconds of training against what it gains, from modes.json and modes-one.json
+rounds.svg         what towers find after each of five rounds, from rounds.json
 
 The same results and the same matplotlib give the same bytes.
 """
@@ -135,11 +136,33 @@ def _training_cost(axes: Any, results: Results) -> None:
     axes.set_title("What a training costs and gains", loc="left")
 
 
+def _rounds(axes: Any, results: Results) -> None:
+    """Draw a line over the rounds for the first round's questions and for all so far, by what a tower begins as."""
+    rows = results("rounds")["rows"]
+    styles = {"documents": "-", "last": ":"}
+    for start, style in styles.items():
+        part = [row for row in rows if row["start"] == start]
+        rounds = [row["round"] for row in part]
+        for name, colour, label in (("so_far", _BLUE, "all so far"), ("first", _ORANGE, "the first round's")):
+            axes.plot(rounds, [row[name] for row in part], style, color=colour, label=f"{label}, begins as {start}")
+    part = [row for row in rows if row["start"] == "documents"]
+    for name in ("so_far_untrained", "first_untrained"):
+        label = "untrained" if name == "so_far_untrained" else None
+        axes.plot([row["round"] for row in part], [row[name] for row in part], "--", color=_GREY, label=label)
+    axes.set_xticks([row["round"] for row in part])
+    axes.set_ylim(55, 70)
+    axes.set_xlabel("rounds, each with the traffic of two more conversations")
+    axes.set_ylabel(_METRIC)
+    axes.set_title("Later questions after each round, LoCoMo, turns", loc="left")
+    axes.legend(fontsize=8, ncols=2, loc="upper left")
+
+
 #: Name of the file -> what draws it, and its size in inches.
 PLOTS: dict[str, tuple[Callable[[Any, Results], None], tuple[float, float]]] = {
     "ndcg.svg": (_ndcg, (7, 3.8)),
     "ablation.svg": (_ablation, (7, 3.2)),
     "training-cost.svg": (_training_cost, (7, 3.8)),
+    "rounds.svg": (_rounds, (7, 3.8)),
 }
 
 
