@@ -4,10 +4,10 @@ from random import Random
 
 import pytest
 
+from hins_memory.data.seed_facts import SeedFacts, seed_facts
 from hins_memory.synthesis.rules.changes import changes
 from hins_memory.synthesis.rules.own_words import as_said, asked_by
 from hins_memory.synthesis.rules.placing import Form, placed, rival
-from hins_memory.synthesis.rules.seed_facts import SeedFacts, seed_facts
 
 NAMES = ("Ana", "Bo")
 SEED = SeedFacts(

@@ -7,7 +7,7 @@ from functools import lru_cache
 from random import Random
 
 from hins_memory.data import packaged, read_rows, reading
-from hins_memory.synthesis.rules.seed_facts import SeedFacts
+from hins_memory.data.seed_facts import SeedFacts
 
 __all__ = ["Change", "changes"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
+from hins_memory.data.seed_facts import SeedFacts
 from hins_memory.synthesis.conversation import Item, Query
 from hins_memory.synthesis.rules.own_words import as_said, asked_by
-from hins_memory.synthesis.rules.seed_facts import SeedFacts
 
 __all__ = ["ASSISTANT", "USER", "Form", "PlacedFacts", "placed", "rival"]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from hins_memory.data.seed_facts import Kind, SeedFacts, seed_facts
 from hins_memory.errors import ConfigError
 from hins_memory.synthesis.conversation import Conversation, Item, Query, Utterance
 from hins_memory.synthesis.filters import Exclusion
@@ -16,7 +17,6 @@ from hins_memory.synthesis.rules.clauses import Person, fact
 from hins_memory.synthesis.rules.corpus import Dialogue
 from hins_memory.synthesis.rules.placing import ASSISTANT, USER, Form, PlacedFacts, placed, rival
 from hins_memory.synthesis.rules.questions import questions
-from hins_memory.synthesis.rules.seed_facts import Kind, SeedFacts, seed_facts
 from hins_memory.synthesis.rules.statements import Statement, sentences, statements
 from hins_memory.synthesis.rules.words import FEMALE, MALE
 
@@ -61,7 +61,7 @@ class RuleSettings:
 
     Args:
         facts: share of the conversations, 0 to 1, that are stored as extracted facts instead of turns.
-        preferences: how many packaged preferences (seed_facts.py) are added to the facts of a conversation.
+        preferences: how many packaged preferences (data/seed_facts.py) are added to the facts of a conversation.
         events: how many packaged events are added.
         threads: how many packaged threads, each seven to ten facts about one topic, are added.
         changes: how many packaged changes, each two or three facts of which the last holds, are added.

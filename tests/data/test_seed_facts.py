@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from synthesis_corpus import write_corpus
 
+from hins_memory.data.seed_facts import Kind, SeedFacts, seed_facts
 from hins_memory.synthesis import Exclusion, RuleSettings, conversations_by_rules, read_corpus
-from hins_memory.synthesis.rules.seed_facts import Kind, SeedFacts, seed_facts
 
 SCORED = Path(__file__).parents[2] / "benchmarks" / "data" / "preferences.jsonl"
 RULES = RuleSettings(facts=1, preferences=5, events=3, threads=2, changes=0, rivals=0, assistants=0)

@@ -17,7 +17,7 @@ _PLACEHOLDER = re.compile(r"\{([01])\}")
 
 #: `preference`: what a person likes, dislikes or needs; `event`: what happened to a person, or is true of them;
 #: `thread`: several facts of one topic about two people, in order of time; `advice`: what an assistant answered a user;
-#: `change`: facts that replace one another (changes.py).
+#: `change`: facts that replace one another (hins_memory/synthesis/rules/changes.py).
 Kind = Literal["preference", "event", "thread", "advice", "change"]
 
 
