@@ -147,8 +147,8 @@ def _rounds(axes: Any, results: Results) -> None:
             axes.plot(rounds, [row[name] for row in part], style, color=colour, label=f"{label}, begins as {start}")
     part = [row for row in rows if row["start"] == "documents"]
     for name in ("so_far_untrained", "first_untrained"):
-        label = "untrained" if name == "so_far_untrained" else None
-        axes.plot([row["round"] for row in part], [row[name] for row in part], "--", color=_GREY, label=label)
+        legend = {"label": "untrained"} if name == "so_far_untrained" else {}
+        axes.plot([row["round"] for row in part], [row[name] for row in part], "--", color=_GREY, **legend)
     axes.set_xticks([row["round"] for row in part])
     axes.set_ylim(55, 70)
     axes.set_xlabel("rounds, each with the traffic of two more conversations")

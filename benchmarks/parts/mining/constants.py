@@ -1,4 +1,4 @@
-"""Other values of the miner's constants, for rows that show what a constant is worth."""
+"""Other values of the package's constants and functions, for rows that show what they are worth."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["replaced"]
 
 
 @contextmanager
-def replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
-    """Let a constant of a module have another value until the block ends."""
-    before = getattr(module, name)
-    setattr(module, name, value)
+def replaced(owner: ModuleType | type, name: str, value: Any) -> Iterator[None]:
+    """Let a constant of a module, or a method of a class, be another until the block ends."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(module, name, before)
+        setattr(owner, name, before)
