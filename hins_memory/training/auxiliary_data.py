@@ -10,6 +10,7 @@ from hins_memory.errors import ConfigError
 from hins_memory.evaluation.gate import GateSettings
 from hins_memory.evaluation.general import load_general
 from hins_memory.evaluation.skills import skill_sets
+from hins_memory.training.fit.replay import general_texts, memory_texts
 from hins_memory.training.query_samples import QuerySample
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class AuxiliaryData:
             `general` should hold what the gate judges by.
         general_loss: how much nDCG@10 each of the two may lose, 0 to 1, before the trained update is scaled down.
         stored: the stored vectors that a `tower` is trained against; None trains it on the texts of the examples.
+        kept_texts: the texts that `TrainSettings.distillation` keeps; when empty, packaged general text alone.
 
     Raises:
         ConfigError: `general_loss` is out of range.
@@ -52,13 +54,14 @@ class AuxiliaryData:
     general_loss: float = GateSettings().general_loss_in_training
     stored: StoredVectors | None = None
     skills: Sequence[EvalSet] = ()
+    kept_texts: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.general_loss <= 1:
             raise ConfigError(f"general_loss is {self.general_loss}.", "Use 0 to 1; 0.01 is one point.")
 
     def with_packaged_sets(self, skills: Sequence[str] | None = None) -> AuxiliaryData:
-        """Return this with the packaged sets that training may look at, of which the gate judges by none.
+        """Return this with the packaged sets and texts that training may look at, of which the gate judges by none.
 
         Args:
             skills: which memory skills; None means all.
@@ -67,4 +70,5 @@ class AuxiliaryData:
             ConfigError: there is no such skill.
         """
         chosen = skill_sets("choose", skills, people=_PEOPLE)
-        return replace(self, general=load_general("choose"), skills=chosen)
+        kept = (*general_texts(), *memory_texts())
+        return replace(self, general=load_general("choose"), skills=chosen, kept_texts=kept)

@@ -60,8 +60,8 @@ class TrainSettings:
             (weight averaging), against forgetting. `tower` mode keeps everything: it forgets little.
         replay: packaged examples of general retrieval that are trained on beside the others, how many for each of them,
             against forgetting; 0 adds none.
-        distillation: weight of a loss that keeps the vectors of packaged general text where the base has them
-            (`full` and `lora`), against forgetting; 0 leaves it out.
+        distillation: weight of a loss that keeps the vectors of packaged texts (`AuxiliaryData.kept_texts`) where the
+            base has them (`full` and `lora`), against forgetting; 0 leaves it out.
         micro_batch_size: texts per forward pass; they are sorted by length first, so little is padded. Where a step has
             more than 64 times as many texts in a process, or more than 1024, they are embedded twice, so that one pass
             at a time is in memory (GradCache).

@@ -22,7 +22,7 @@ from hins_memory.errors import NotEnoughDataError, TrainingError
 from hins_memory.training.auxiliary_data import AuxiliaryData
 from hins_memory.training.base import changed_base, weights_digest
 from hins_memory.training.fit.checkpoints import check_space
-from hins_memory.training.fit.dataset import data_digest, to_dataset
+from hins_memory.training.fit.dataset import data_digest, texts_digest, to_dataset
 from hins_memory.training.fit.fit import FitJob, fit
 from hins_memory.training.fit.processes import is_main, process_count, wait_for_all
 from hins_memory.training.fit.replay import general_texts, with_replay
@@ -124,12 +124,13 @@ def train_encoder(
             trained_on = len(tower.targets)
             data = (tower.dataset(), tower.loss, tower.encoder_of)
         else:
-            dataset = to_dataset(examples)
+            dataset, kept = to_dataset(examples), list(auxiliary.kept_texts) or general_texts()
             if settings.distillation:
-                from hins_memory.training.loss.distillation import with_general
+                from hins_memory.training.loss.distillation import with_kept
 
-                dataset = with_general(dataset, general_texts(), settings.seed)
-            data = (dataset, partial(_loss, settings=settings), _encoder_of)
+                dataset = with_kept(dataset, kept, settings.seed)
+                identity["kept"] = texts_digest(kept)
+            data = (dataset, partial(_loss, settings=settings, kept=kept), _encoder_of)
         history = fit(model, FitJob(settings, *data, auxiliary.early_stopping_sets, checkpoints, identity, progress))
         # Weights are read from their file as they are needed: writing into the file changes a loaded encoder.
         if weights_digest(encoder.model) != weights:
@@ -165,12 +166,12 @@ def _renamed(arguments: dict[str, Any], auxiliary: AuxiliaryData | None) -> Auxi
     return given
 
 
-def _loss(model: SentenceTransformer, settings: TrainSettings) -> nn.Module:
+def _loss(model: SentenceTransformer, settings: TrainSettings, kept: Sequence[str]) -> nn.Module:
     from hins_memory.training.loss.distillation import DistilledLoss
     from hins_memory.training.loss.loss import TieredInfoNCELoss
 
     loss = TieredInfoNCELoss(model, temperature=settings.temperature, micro_batch_size=settings.micro_batch_size)
-    return DistilledLoss(model, loss, general_texts(), settings.distillation) if settings.distillation else loss
+    return DistilledLoss(model, loss, kept, settings.distillation) if settings.distillation else loss
 
 
 def _encoder_of(model: SentenceTransformer) -> Encoder:

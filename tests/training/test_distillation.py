@@ -11,19 +11,19 @@ from datasets import Dataset
 from train_world import batch_columns, examples, quick
 
 from hins_memory.encoders.encoder import Encoder
-from hins_memory.errors import ConfigError
-from hins_memory.training import train_encoder
+from hins_memory.errors import ConfigError, TrainingError
+from hins_memory.training import AuxiliaryData, train_encoder
 from hins_memory.training.fit.replay import general_texts
-from hins_memory.training.loss.distillation import DistilledLoss, with_general
+from hins_memory.training.loss.distillation import DistilledLoss, with_kept
 from hins_memory.training.loss.loss import TieredInfoNCELoss
 
 TEXTS = ["The tides follow the moon.", "Copper turns green in the rain.", "A sonnet has fourteen lines."]
 
 
 def test_each_row_has_a_text_and_each_text_is_used_as_often() -> None:
-    found = with_general(Dataset.from_dict({"query": ["q"] * 7, "positive": ["p"] * 7}), TEXTS, seed=0)
-    assert found.column_names == ["query", "positive", "general", "label"]
-    assert all(row["general"] == TEXTS[row["label"]] for row in found)
+    found = with_kept(Dataset.from_dict({"query": ["q"] * 7, "positive": ["p"] * 7}), TEXTS, seed=0)
+    assert found.column_names == ["query", "positive", "kept", "label"]
+    assert all(row["kept"] == TEXTS[row["label"]] for row in found)
     assert sorted(Counter(found["label"]).values()) == [2, 2, 3]
 
 
@@ -43,13 +43,17 @@ def test_what_is_as_it_was_costs_nothing_and_what_moved_does(tiny_folder: Path) 
 
 
 @pytest.mark.slow
-def test_training_moves_general_text_less(tmp_path: Path, tiny_folder: Path) -> None:
-    texts = general_texts()[:32]
+@pytest.mark.parametrize("given", [True, False])
+def test_training_moves_kept_texts_less(given: bool, tmp_path: Path, tiny_folder: Path) -> None:
+    texts = TEXTS if given else general_texts()[:32]
+    auxiliary = AuxiliaryData(kept_texts=texts if given else ())
     before = Encoder.load(tiny_folder).encode(texts)
     kept = {}
     for weight in (0.0, 20.0):
         settings = quick(distillation=weight, calibrate_scores=False)
-        folder = train_encoder(examples(), tmp_path / str(weight), base=tiny_folder, settings=settings).folder
+        folder = train_encoder(
+            examples(), tmp_path / str(weight), base=tiny_folder, settings=settings, auxiliary=auxiliary
+        ).folder
         kept[weight] = float((Encoder.load(folder).encode(texts) * before).sum(axis=1).mean())
     assert 1 - kept[20.0] < 0.5 * (1 - kept[0.0])
 
@@ -57,3 +61,23 @@ def test_training_moves_general_text_less(tmp_path: Path, tiny_folder: Path) -> 
 def test_a_weight_below_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match="distillation is -1"):
         quick(distillation=-1)
+
+
+@pytest.mark.slow
+def test_a_cut_training_goes_on_with_the_same_kept_texts_only(tmp_path: Path, tiny_folder: Path) -> None:
+    settings, checkpoints = quick(distillation=1.0), tmp_path / "checkpoints"
+
+    def train(name: str, texts: list[str]) -> None:
+        auxiliary = AuxiliaryData(kept_texts=texts)
+        train_encoder(
+            examples(),
+            tmp_path / name,
+            base=tiny_folder,
+            settings=settings,
+            auxiliary=auxiliary,
+            checkpoints=checkpoints,
+        )
+
+    train("first", TEXTS)
+    with pytest.raises(TrainingError, match="another"):
+        train("second", TEXTS[:2])

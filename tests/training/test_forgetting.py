@@ -10,6 +10,7 @@ from hins_memory.evaluation import EvalQuery, EvalSet, evaluate_encoder, skill_s
 from hins_memory.evaluation.gate import GateSettings
 from hins_memory.evaluation.general import load_general
 from hins_memory.training import AuxiliaryData, TrainSettings, train_encoder
+from hins_memory.training.fit.replay import general_texts, memory_texts
 from hins_memory.training.postprocess.forgetting import limit_forgetting
 from hins_memory.training.postprocess.weight_averaging import average_weights
 
@@ -117,6 +118,7 @@ def test_where_only_queries_are_trained_no_cut_embeds_the_documents_again(tiny_f
 def test_what_training_looks_at_the_gate_does_not_judge_by():
     found = AuxiliaryData().with_packaged_sets(["update", "preference"])
     assert {query.group for one in found.skills for query in one.queries} == {"update", "preference"}
+    assert set(found.kept_texts) == {*general_texts(), *memory_texts()}
     judged = {query.text for one in (load_general("judge"), *skill_sets("judge")) for query in one.queries}
     assert not judged & {query.text for one in (found.general, *found.skills) for query in one.queries}
 

@@ -8,9 +8,20 @@ from train_world import examples
 
 from hins_memory.errors import ConfigError, HinsError
 from hins_memory.evaluation.general import load_general
+from hins_memory.evaluation.skills import skill_sets
 from hins_memory.training import TrainSettings, train_encoder
 from hins_memory.training.fit import replay
-from hins_memory.training.fit.replay import with_replay
+from hins_memory.training.fit.replay import general_texts, memory_texts, with_replay
+
+
+def test_memory_texts_are_of_people_and_none_is_scored():
+    found = memory_texts()
+    assert len(set(found)) == len(found) > 5000
+    assert not any("{" in text for text in found)
+    assert found == memory_texts()
+    assert not set(found) & set(general_texts())
+    scored = {text for one in skill_sets("choose") + skill_sets("judge") for text in one.documents.values()}
+    assert not scored & set(found)
 
 
 def test_examples_stay_in_front_and_the_share_is_added():

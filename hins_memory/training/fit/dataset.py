@@ -13,7 +13,7 @@ from hins_memory.types import TieredExample
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["batch_stream", "data_digest", "to_dataset"]
+__all__ = ["batch_stream", "data_digest", "texts_digest", "to_dataset"]
 
 
 def to_dataset(examples: Sequence[TieredExample]) -> Dataset:
@@ -70,3 +70,8 @@ def data_digest(examples: Sequence[TieredExample]) -> str:
         row = [example.positive.query, example.positive.text, *(negative.text for negative in example.negatives)]
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()
+
+
+def texts_digest(texts: Sequence[str]) -> str:
+    """Return the SHA-256 of texts in order."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Replay: packaged questions of general retrieval that are trained on beside the examples, against forgetting."""
+"""Packaged text against forgetting: questions that are trained on beside the examples, and texts that are kept."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from hins_memory.data import packaged, read_rows
+from hins_memory.data.seed_facts import seed_facts
 from hins_memory.types import Positive, Scope, TieredExample
 
-__all__ = ["general_texts", "with_replay"]
+__all__ = ["general_texts", "memory_texts", "with_replay"]
 
 _FILE = "replay.jsonl"
+# Facts about people are told of these.
+_NAMES = ("Amir", "Beatriz", "Chidi", "Dana", "Emeka", "Freya", "Goran", "Hana", "Ivan", "Jasmin", "Kofi", "Leila")
 
 
 def with_replay(examples: Sequence[TieredExample], share: float, seed: int) -> list[TieredExample]:
@@ -47,6 +50,22 @@ def general_texts() -> list[str]:
         HinsError: the packaged file is missing or damaged.
     """
     return list(dict.fromkeys(text for one in _packaged() for text in (one.positive.query, one.positive.text)))
+
+
+def memory_texts() -> list[str]:
+    """Return packaged facts about people and the questions about them, each once, under invented names.
+
+    None of them is in what `hins_memory.evaluation.skills` scores.
+
+    Raises:
+        HinsError: the packaged file is missing or damaged.
+    """
+    found: dict[str, None] = {}
+    told = [one for facts in seed_facts().values() for one in facts]
+    for number, one in enumerate(told):
+        names = _NAMES[number % len(_NAMES)], _NAMES[(number + 1) % len(_NAMES)]
+        found |= dict.fromkeys(text.format(*names) for text in one.texts)
+    return list(found)
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""A loss that keeps the vectors of general text where the base has them, beside the loss of the examples."""
+"""A loss that keeps the vectors of some texts where the base has them, beside the loss of the examples."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["DistilledLoss", "with_general"]
+__all__ = ["DistilledLoss", "with_kept"]
 
-#: The column of general texts, behind those of the examples.
-_COLUMN = "general"
+#: The column of kept texts, behind those of the examples.
+_COLUMN = "kept"
 
 
-def with_general(dataset: Dataset, texts: Sequence[str], seed: int) -> Dataset:
+def with_kept(dataset: Dataset, texts: Sequence[str], seed: int) -> Dataset:
     """Return a dataset in which each row has one of the texts too, and its number as the label.
 
     Args:
         dataset: text columns; their order is kept.
-        texts: general text, at least one; each is used about equally often.
+        texts: what is kept, at least one; each is used about equally often.
         seed: which row gets which text.
     """
     import numpy as np
@@ -37,7 +37,7 @@ def with_general(dataset: Dataset, texts: Sequence[str], seed: int) -> Dataset:
 
 
 class DistilledLoss(nn.Module):
-    """The loss of the examples plus a weight times the mean of 1 - cosine of general texts with the base's vectors.
+    """The loss of the examples plus a weight times the mean of 1 - cosine of kept texts with the base's vectors.
 
     Distillation to the encoder itself as it was (learning without forgetting, https://arxiv.org/abs/1606.09282), on
     text that is not of the task.
@@ -45,11 +45,11 @@ class DistilledLoss(nn.Module):
     Args:
         model: the model that is trained; its vectors as they are now are kept.
         loss: the loss of the examples.
-        texts: the general texts that labels count.
+        texts: the kept texts that labels count.
         weight: of the second part, above 0.
 
     Inputs:
-        The columns of `loss`, then one of general texts; labels are their numbers in `texts`.
+        The columns of `loss`, then one of kept texts; labels are their numbers in `texts`.
     """
 
     vectors: Tensor
@@ -68,8 +68,8 @@ class DistilledLoss(nn.Module):
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
         """Return the loss of this process's part of a batch, a scalar."""
-        *columns, general = sentence_features
-        found = embed(self.model, micro_batches([general], self.loss.micro_batch_size))
+        *columns, texts = sentence_features
+        found = embed(self.model, micro_batches([texts], self.loss.micro_batch_size))
         kept = nn.functional.cosine_similarity(found, self.vectors[labels], dim=1)
         loss: Tensor = self.loss(columns) + self.weight * (1 - kept).mean()
         return loss
