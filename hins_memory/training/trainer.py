@@ -124,11 +124,11 @@ def train_encoder(
             trained_on = len(tower.targets)
             data = (tower.dataset(), tower.loss, tower.encoder_of)
         else:
-            dataset, kept = to_dataset(examples), list(auxiliary.kept_texts) or general_texts()
+            dataset, kept = to_dataset(examples), list[str]()
             if settings.distillation:
                 from hins_memory.training.loss.distillation import with_kept
 
-                dataset = with_kept(dataset, kept, settings.seed)
+                dataset, kept = with_kept(dataset, auxiliary.kept_texts or general_texts(), settings.seed)
                 identity["kept"] = texts_digest(kept)
             data = (dataset, partial(_loss, settings=settings, kept=kept), _encoder_of)
         history = fit(model, FitJob(settings, *data, auxiliary.early_stopping_sets, checkpoints, identity, progress))

@@ -20,11 +20,14 @@ from hins_memory.training.loss.loss import TieredInfoNCELoss
 TEXTS = ["The tides follow the moon.", "Copper turns green in the rain.", "A sonnet has fourteen lines."]
 
 
-def test_each_row_has_a_text_and_each_text_is_used_as_often() -> None:
-    found = with_kept(Dataset.from_dict({"query": ["q"] * 7, "positive": ["p"] * 7}), TEXTS, seed=0)
+@pytest.mark.parametrize(("rows", "often"), [(7, [2, 2, 3]), (2, [1, 1])])
+def test_each_row_has_a_text_and_each_text_is_used_as_often(rows: int, often: list[int]) -> None:
+    found, texts = with_kept(Dataset.from_dict({"query": ["q"] * rows, "positive": ["p"] * rows}), TEXTS, seed=0)
     assert found.column_names == ["query", "positive", "kept", "label"]
-    assert all(row["kept"] == TEXTS[row["label"]] for row in found)
-    assert sorted(Counter(found["label"]).values()) == [2, 2, 3]
+    assert set(texts) <= set(TEXTS)
+    assert len(texts) == len(often)
+    assert all(row["kept"] == texts[row["label"]] for row in found)
+    assert sorted(Counter(found["label"]).values()) == often
 
 
 @torch.no_grad()

@@ -20,20 +20,24 @@ __all__ = ["DistilledLoss", "with_kept"]
 _COLUMN = "kept"
 
 
-def with_kept(dataset: Dataset, texts: Sequence[str], seed: int) -> Dataset:
-    """Return a dataset in which each row has one of the texts too, and its number as the label.
+def with_kept(dataset: Dataset, texts: Sequence[str], seed: int) -> tuple[Dataset, list[str]]:
+    """Return a dataset in which each row has one of the texts too, its number as the label, and the numbered texts.
 
     Args:
         dataset: text columns; their order is kept.
-        texts: what is kept, at least one; each is used about equally often.
-        seed: which row gets which text.
+        texts: what is kept, at least one. Each is used about equally often; where there are fewer rows than texts, as
+            many as there are rows are drawn.
+        seed: which texts are drawn, and which row gets which.
     """
     import numpy as np
 
     random = np.random.default_rng(seed)
-    rounds = -(-len(dataset) // len(texts))
-    order = np.concatenate([random.permutation(len(texts)) for _ in range(rounds)])[: len(dataset)].tolist()
-    return dataset.add_column(_COLUMN, [texts[row] for row in order]).add_column("label", order)
+    kept = list(texts)
+    if len(dataset) < len(texts):
+        kept = [texts[place] for place in random.permutation(len(texts))[: len(dataset)].tolist()]
+    rounds = -(-len(dataset) // len(kept))
+    order = np.concatenate([random.permutation(len(kept)) for _ in range(rounds)])[: len(dataset)].tolist()
+    return dataset.add_column(_COLUMN, [kept[place] for place in order]).add_column("label", order), kept
 
 
 class DistilledLoss(nn.Module):
