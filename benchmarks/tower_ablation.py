@@ -78,17 +78,16 @@ class Trial:
     learned: Sequence[Conversation]
     scored: Sequence[Conversation]
     traffic: Traffic
+    split: Split
     quick: bool
 
     def path(self, work: Path) -> Path:
         """Return the file that keeps its scores."""
         names = [[one.id for one in part] for part in (self.learned, self.scored)]
-        key = digest(
-            self.traffic.digest, self.traffic.base, names, self.quick, code_digest(), Path(__file__).read_text()
-        )
-        return (
-            work / "tower-ablation" / f"{self.traffic.base}-{self.traffic.memories}-{self.row}-{self.seed}-{key}.json"
-        )
+        source = Path(__file__).read_text(encoding="utf-8")
+        inputs = self.traffic.digest, self.traffic.base, names, self.split, self.quick, code_digest(), source
+        name = f"{self.traffic.base}-{self.traffic.memories}-{self.row}-{self.seed}-{digest(*inputs)}.json"
+        return work / "tower-ablation" / name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,28 +113,31 @@ def _compare(arguments: argparse.Namespace, work: Path) -> None:
         rows, arguments.seeds, arguments.train = [OURS, "listwise", "hard_tier"], 1, 1
     train = split_folds(data, 5, 0)[0].train
     inside = [one for one in data if one.id in train]
-    if arguments.seeds < 1 or not 0 < arguments.train < len(inside):
-        raise ConfigError(f"--train is at least 1 and below {len(inside)}, --seeds at least 1.", "Correct them.")
+    if arguments.seeds < 1 or not 0 < arguments.train < len(inside) or not 0 < arguments.share <= 1:
+        raise ConfigError(
+            f"--train is at least 1 and below {len(inside)}, --seeds at least 1, --share over 0 and up to 1.",
+            "Correct them.",
+        )
     base, traffic = played(data, arguments, work)
     learned, scored = inside[: arguments.train], inside[arguments.train :]
     found: dict[str, list[dict[str, Any]]] = {row: [] for row in rows}
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         for row in rows:
-            trial = Trial(row, seed, learned, scored, traffic, arguments.quick)
-            found[row].append(_result(trial, base, arguments, work))
+            trial = Trial(row, seed, learned, scored, traffic, Split(arguments.share), arguments.quick)
+            found[row].append(_result(trial, base, work))
             stage(f"seed {seed}, {row}: {100 * np.mean(found[row][-1]['ndcg']):.1f}")
     before = _scores(base, scored, traffic)
     figures, table = _report(found, 100 * np.asarray(before), arguments.seed)
-    settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "work", "share")}
+    settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "work")}
     write_result(arguments.json, figures, table, settings | {"code": code_digest()})
 
 
-def _result(trial: Trial, base: Encoder, arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+def _result(trial: Trial, base: Encoder, work: Path) -> dict[str, Any]:
     """Return ``ndcg`` of each scored question, ``general`` and ``seconds`` of a training; kept in the work folder."""
     path = trial.path(work)
     if path.is_file():
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    owners = [first_evidence(trial.traffic, one, Split(arguments.share), base) for one in trial.learned]
+    owners = [first_evidence(trial.traffic, one, trial.split, base) for one in trial.learned]
     with (
         tempfile.TemporaryDirectory(prefix="hins-tower-ablation-") as scratch,
         replaced(StoredVectorsLoss, "_loss", _loss_of(trial.row, _tiers(owners, base, trial.seed))),
