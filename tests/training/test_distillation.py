@@ -30,6 +30,11 @@ def test_each_row_has_a_text_and_each_text_is_used_as_often(rows: int, often: li
     assert sorted(Counter(found["label"]).values()) == often
 
 
+def test_half_a_character_is_no_reason_to_stop() -> None:
+    found, texts = with_kept(Dataset.from_dict({"query": ["q"], "positive": ["p"]}), ["a \ud83d b"], seed=0)
+    assert found["kept"] == texts == [texts[0].encode("utf-8").decode("utf-8")]
+
+
 @torch.no_grad()
 def test_what_is_as_it_was_costs_nothing_and_what_moved_does(tiny_folder: Path) -> None:
     model = Encoder.load(tiny_folder).model.eval()

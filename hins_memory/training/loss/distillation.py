@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from hins_memory.data.examples import without_surrogates
 from hins_memory.training.loss.gradient_cache import embed, micro_batches
 from hins_memory.training.loss.loss import TieredInfoNCELoss
 
@@ -32,9 +33,9 @@ def with_kept(dataset: Dataset, texts: Sequence[str], seed: int) -> tuple[Datase
     import numpy as np
 
     random = np.random.default_rng(seed)
-    kept = list(texts)
-    if len(dataset) < len(texts):
-        kept = [texts[place] for place in random.permutation(len(texts))[: len(dataset)].tolist()]
+    kept = [without_surrogates(text) for text in texts]
+    if len(dataset) < len(kept):
+        kept = [kept[place] for place in random.permutation(len(kept))[: len(dataset)].tolist()]
     rounds = -(-len(dataset) // len(kept))
     order = np.concatenate([random.permutation(len(kept)) for _ in range(rounds)])[: len(dataset)].tolist()
     return dataset.add_column(_COLUMN, [kept[place] for place in order]).add_column("label", order), kept
