@@ -114,6 +114,13 @@ class StoreAgent(BindingAgent[_B]):
     def _writes_to(self, shadow: IndexRecord) -> bool:
         return self._shadow_since == shadow.created and self._is_version(self._shadow, shadow.version, shadow.suffix)
 
+    def _made(self, version: str, suffix: str) -> float | None:
+        """Return when recorded indexes of a version were made; None where nothing says so."""
+        if not self._shared:
+            return None
+        recorded = (one for one in self._recorded() if one is not None)
+        return next((one.created for one in recorded if (one.version, one.suffix) == (version, suffix)), None)
+
     def _recorded(self) -> tuple[IndexRecord | None, IndexRecord | None]:
         """Return the records of the live index and of the one being built, as of one moment."""
         states = {record.state: record for record in self.encoders.registry.generations(self.store_id)}
@@ -305,6 +312,8 @@ class StoreAgent(BindingAgent[_B]):
         """
         # Loaded now, so that no call waits for it.
         encoder = self.encoders.by_version(version)
+        # Known from the first moment on: another process may drop these indexes and make them anew at once.
+        since = self._made(version, suffix)
         with self._lock:
             started = time.perf_counter()
             if self._is_version(self._current, version, suffix):
@@ -312,7 +321,7 @@ class StoreAgent(BindingAgent[_B]):
             if suffix == self.current.suffix:
                 # Both versions make the same vectors of documents: the stores stay, and queries change.
                 self._current = cast("_B", self.current.with_queries(encoder))
-                self._current_since = None
+                self._current_since = since
                 return time.perf_counter() - started
             self._start_shadow(version, suffix)
         for tries_left in reversed(range(_FLIP_TRIES)):
@@ -329,7 +338,7 @@ class StoreAgent(BindingAgent[_B]):
                     if writes.dual is not None:
                         writes.dual.serving = True
                 self._current, self._shadow, self._building = self._with_change_records(self._shadow), None, False
-                self._current_since = None
+                self._current_since = since
                 return time.perf_counter() - started
         raise AssertionError("the last try always ends")
 
