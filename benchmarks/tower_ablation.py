@@ -23,7 +23,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,12 +33,11 @@ import torch
 
 os.environ.setdefault("MEM0_TELEMETRY", "False")
 
-from hins_memory.data.stored_vectors import StoredQuery
 from hins_memory.encoders.encoder import Encoder
 from hins_memory.errors import ConfigError
-from hins_memory.evaluation import evaluate_encoder, paired_bootstrap
-from hins_memory.mining.negatives import whole_store
+from hins_memory.evaluation import paired_bootstrap
 from hins_memory.mining.negatives.tiers import tier_masks
+from hins_memory.mining.negatives.whole_store import stored_queries
 from hins_memory.training.tower.stored_loss import StoredVectorsLoss
 from hins_memory.training.tower.targets import Target
 from hins_memory.types import Tier
@@ -46,12 +45,12 @@ from parts.common.command import exit_status
 from parts.common.files import write_whole
 from parts.common.results import write_result
 from parts.common.screen import show_table, stage
-from parts.datasets.locomo import ANSWERABLE, Conversation, eval_set
+from parts.datasets.locomo import Conversation
 from parts.locomo.deployment import split_folds
 from parts.mining.constants import replaced
 from parts.training.modes import K, Traffic, code_digest
 from parts.training.tower_command import conversations_of, played, tower_parser
-from parts.training.towers import Split, digest, first_evidence, train_tower
+from parts.training.towers import Split, digest, first_evidence, later_part, scores, train_tower
 
 if TYPE_CHECKING:
     import argparse
@@ -63,6 +62,7 @@ if TYPE_CHECKING:
 
 OURS = "ours"
 ROWS = (OURS, "surest", "equal", "listwise", "hardness", "hard_tier", "other_topic")
+_BY_TIER = ("hard_tier", "other_topic")
 _HARDNESS = 5.0
 _TIER_WEIGHT = 4.0
 _QUICK_QUESTIONS = 60
@@ -138,9 +138,10 @@ def _result(trial: Trial, base: Encoder, work: Path) -> dict[str, Any]:
     if path.is_file():
         return dict(json.loads(path.read_text(encoding="utf-8")))
     owners = [first_evidence(trial.traffic, one, trial.split, base) for one in trial.learned]
+    hard = _tiers(owners, base, trial.seed) if trial.row in _BY_TIER else {}
     with (
         tempfile.TemporaryDirectory(prefix="hins-tower-ablation-") as scratch,
-        replaced(StoredVectorsLoss, "_loss", _loss_of(trial.row, _tiers(owners, base, trial.seed))),
+        replaced(StoredVectorsLoss, "_loss", _loss_of(trial.row, hard)),
     ):
         trained, _, seconds = train_tower(
             owners, base, trial.traffic.base, trial.seed, Path(scratch), quick=trial.quick
@@ -153,10 +154,8 @@ def _result(trial: Trial, base: Encoder, work: Path) -> dict[str, Any]:
 
 
 def _scores(encoder: Encoder, conversations: Sequence[Conversation], traffic: Traffic) -> list[float]:
-    found = evaluate_encoder(encoder, [eval_set(one, traffic.memories) for one in conversations], ks=(K,))
-    rows = np.isin(np.asarray(found.groups), ANSWERABLE)
-    values: list[float] = found.ndcg[K][rows].tolist()
-    return values
+    # Nothing was learned of these conversations: all their questions are later ones.
+    return [value for one in conversations for value in scores(encoder, later_part(one, traffic, Split(0)))]
 
 
 def _tiers(owners: Sequence[OwnerEvidence], base: Encoder, seed: int) -> dict[tuple[str, int], NDArray[np.bool_]]:
@@ -169,8 +168,7 @@ def _tiers(owners: Sequence[OwnerEvidence], base: Encoder, seed: int) -> dict[tu
     settings = replace(LoopSettings().mine, seed=seed)
     hard: dict[tuple[str, int], NDArray[np.bool_]] = {}
     for owner in owners:
-        stored: Iterator[StoredQuery] = whole_store.stored_queries(owner, base, settings)
-        for one in stored:
+        for one in stored_queries(owner, base, settings):
             assert owner.owner is not None
             masks = [tier_masks(owner.owner, row, one.negatives)[Tier.HARD] for row in one.positives.values()]
             hard[one.query, len(one.negatives)] = np.any(masks, axis=0)
@@ -214,15 +212,15 @@ def _report(
     found: dict[str, list[dict[str, Any]]], before: NDArray[np.float64], seed: int
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Return figures and rows: means over seeds, and each row against ours, paired by question."""
-    scores = {row: 100 * np.mean([run["ndcg"] for run in runs], axis=0) for row, runs in found.items()}
+    points = {row: 100 * np.mean([run["ndcg"] for run in runs], axis=0) for row, runs in found.items()}
     figures = {"before": float(before.mean()), "questions": float(len(before))}
     table = []
     for row, runs in found.items():
         gain, gap = (
-            paired_bootstrap(scores[row], before, seed=seed),
-            paired_bootstrap(scores[row], scores[OURS], seed=seed),
+            paired_bootstrap(points[row], before, seed=seed),
+            paired_bootstrap(points[row], points[OURS], seed=seed),
         )
-        line: dict[str, Any] = {"loss": row, "ndcg10": float(scores[row].mean())}
+        line: dict[str, Any] = {"loss": row, "ndcg10": float(points[row].mean())}
         line |= {"gain": gain.difference, "gain_low": gain.low, "gain_high": gain.high}
         if row != OURS:
             line |= {"minus_ours": gap.difference, "low": gap.low, "high": gap.high}
